@@ -1,0 +1,4 @@
+//! The Kubernetes API over Coracle's store.
+
+pub mod kind;
+pub mod user;

@@ -1,0 +1,5 @@
+//! The words everyone in Coracle speaks: plain data and pure functions, no I/O and no tokio.
+
+pub mod field;
+pub mod resource;
+pub mod status;
