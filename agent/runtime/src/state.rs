@@ -1,0 +1,141 @@
+//! What is known about sandboxes and containers: states, exits, events and figures.
+
+use std::{path::PathBuf, time::SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::StartError,
+    id::{ContainerId, SandboxId},
+    spec::SandboxSpec,
+};
+
+/// One sandbox as it is found.
+#[derive(Debug, Clone)]
+pub struct SandboxStatus {
+    /// Its name.
+    pub id: SandboxId,
+    /// What it was made from.
+    pub spec: SandboxSpec,
+    /// Whether its supervisor lives. A dead sandbox is good for reading exits and for [`crate::Runtime::remove_sandbox`].
+    pub alive: bool,
+    /// Its supervisor, when alive.
+    pub supervisor_pid: Option<u32>,
+    /// When it was made.
+    pub created_at: SystemTime,
+    /// Its containers, exited ones included until they are removed.
+    pub containers: Vec<ContainerStatus>,
+}
+
+/// One container as it is found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerStatus {
+    /// Its name in the runtime.
+    pub id: ContainerId,
+    /// Its name in the pod.
+    pub name: String,
+    /// Its attempt.
+    pub attempt: u32,
+    /// When it was made.
+    pub created_at: SystemTime,
+    /// Where it stands.
+    pub state: ContainerState,
+    /// The file its output goes to.
+    pub log_path: PathBuf,
+    /// The words given in its specification.
+    pub annotations: Vec<(String, String)>,
+}
+
+/// Where a container stands. Only the supervisor moves it on, and only downwards in this list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ContainerState {
+    /// Being set up; left by the supervisor when the program runs or a step failed.
+    Creating,
+    /// Its program runs; left by the supervisor when it ended.
+    Running {
+        /// Its first process, as the host counts.
+        pid: u32,
+        /// When the program was executed.
+        started_at: SystemTime,
+        /// As whom it runs.
+        uid: u32,
+        /// The first group.
+        gid: u32,
+        /// Supplementary groups.
+        groups: Vec<u32>,
+    },
+    /// Its program ended, or never ran.
+    Exited(Exit),
+}
+
+/// How a container ended. On disk before anyone is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// The exit code; 128 and the signal's number when a signal ended it; 128 when it could not be started.
+    pub code: i32,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// Whether the out-of-memory killer killed something in the container.
+    pub oom_killed: bool,
+    /// When the program was executed; `None` when it never was.
+    pub started_at: Option<SystemTime>,
+    /// When it ended.
+    pub finished_at: SystemTime,
+    /// Why it could not be started.
+    pub start_error: Option<StartError>,
+    /// The supervisor died and took the container along, so how it ended is not known; the code is 137.
+    #[serde(default)]
+    pub lost: bool,
+}
+
+/// Something that happened. Events are told at least once: after a reconnection the state of every container is told
+/// again, so a reader compares with what it knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A container's program runs.
+    Started {
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// The container.
+        container: ContainerId,
+        /// Its first process, as the host counts.
+        pid: u32,
+        /// Since when.
+        at: SystemTime,
+    },
+    /// A container's program ended, or could not be started.
+    Exited {
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// The container.
+        container: ContainerId,
+        /// How.
+        exit: Exit,
+    },
+    /// The sandbox's supervisor is gone, without having been asked to end.
+    SandboxDied {
+        /// The sandbox.
+        sandbox: SandboxId,
+    },
+}
+
+/// What a container or sandbox uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// CPU time since the beginning, in nanoseconds.
+    pub cpu_usage_ns: u64,
+    /// Memory with all caches, in bytes.
+    pub memory_usage: u64,
+    /// Memory without inactive file pages, in bytes: what eviction and `kubectl top` look at.
+    pub memory_working_set: u64,
+    /// Anonymous memory, in bytes.
+    pub memory_rss: u64,
+    /// Page faults.
+    pub page_faults: u64,
+    /// Page faults that read from a disk.
+    pub major_page_faults: u64,
+    /// The memory limit in bytes, when there is one.
+    pub memory_limit: Option<u64>,
+    /// Processes and threads.
+    pub pids: u64,
+}
