@@ -1,5 +1,7 @@
 //! The words everyone in Coracle speaks: plain data and pure functions, no I/O and no tokio.
 
 pub mod field;
+pub mod name;
 pub mod resource;
+pub mod selector;
 pub mod status;
