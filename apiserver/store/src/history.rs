@@ -1,0 +1,103 @@
+//! The changes of the recent past, for watches and for reads at an earlier revision.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use crate::{entry::Event, revision::Revision};
+
+/// How much of the past is kept, in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Changes older than this are forgotten.
+    pub age: Duration,
+    /// So are the oldest when what history alone keeps in memory exceeds so many bytes; this bound wins.
+    pub bytes: usize,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        // An hour is what lets a watcher come back after a long pause; 32 MiB is what a home lab's idle server can spare.
+        Self { age: Duration::from_hours(1), bytes: 32 << 20 }
+    }
+}
+
+/// The changes of one revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// The revision.
+    pub revision: Revision,
+    /// Its changes, in the order they were made; of a watch, those within the watched range.
+    pub events: Arc<[Arc<Event>]>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    batch: Batch,
+    /// When it was applied here, on the member's own steady clock: a wrong wall clock neither drops nor keeps history.
+    at: Duration,
+    bytes: usize,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct History {
+    retention: Retention,
+    kept: VecDeque<Kept>,
+    bytes: usize,
+    compacted: Revision,
+}
+
+/// What an event costs beside the values: the event, its list, its place in the history and the index's past.
+const EVENT_OVERHEAD: usize = 320;
+
+impl History {
+    /// Begins after `compacted`.
+    pub(crate) const fn new(retention: Retention, compacted: Revision) -> Self {
+        Self { retention, kept: VecDeque::new(), bytes: 0, compacted }
+    }
+
+    /// The last revision that is gone.
+    pub(crate) const fn compacted(&self) -> Revision {
+        self.compacted
+    }
+
+    /// Adds the changes of the newest revision.
+    pub(crate) fn push(&mut self, batch: Batch, at: Duration) {
+        // Only the version before is kept by history alone; the new one is live, or will be somebody's version before.
+        let pinned = |event: &Arc<Event>| {
+            event.previous.as_ref().map_or(0, |entry| entry.value.len() + entry.key.len()) + EVENT_OVERHEAD
+        };
+        let bytes = batch.events.iter().map(pinned).sum();
+        self.bytes += bytes;
+        self.kept.push_back(Kept { batch, at, bytes });
+    }
+
+    /// Takes off the oldest batch if it is due by age or size.
+    pub(crate) fn pop_due(&mut self, now: Duration) -> Option<Batch> {
+        let oldest = self.kept.front()?;
+        let due = self.bytes > self.retention.bytes || now.saturating_sub(oldest.at) > self.retention.age;
+        due.then(|| self.pop()).flatten()
+    }
+
+    /// Takes off the oldest batch if it is not younger than `revision`.
+    pub(crate) fn pop_until(&mut self, revision: Revision) -> Option<Batch> {
+        let due = self.kept.front().is_some_and(|kept| kept.batch.revision <= revision);
+        if due {
+            return self.pop();
+        }
+        self.compacted = self.compacted.max(revision);
+        None
+    }
+
+    fn pop(&mut self) -> Option<Batch> {
+        let kept = self.kept.pop_front()?;
+        self.bytes -= kept.bytes;
+        self.compacted = kept.batch.revision;
+        Some(kept.batch)
+    }
+
+    /// The batches from `revision` on, oldest first.
+    pub(crate) fn from(&self, revision: Revision) -> impl Iterator<Item = &Batch> {
+        let start = self.kept.partition_point(|kept| kept.batch.revision < revision);
+        self.kept.range(start..).map(|kept| &kept.batch)
+    }
+}

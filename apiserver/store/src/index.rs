@@ -1,0 +1,151 @@
+//! The versions of the keys: what is live now, and what was before within the kept history.
+//!
+//! Two ordered maps. `live` holds the present and nothing else, so that the reads everybody makes pay nothing for
+//! history. `past` holds, for each key that changed within the history, its earlier versions and its tombstones, oldest
+//! first. A read at revision R takes from each key the youngest version not younger than R.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+
+use crate::{
+    entry::Entry,
+    range::{Range, RangeResult, What, bounds},
+    revision::Revision,
+};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    live: BTreeMap<Bytes, Arc<Entry>>,
+    past: BTreeMap<Bytes, Vec<Arc<Entry>>>,
+}
+
+impl Index {
+    /// The live version of a key.
+    pub(crate) fn get(&self, key: &[u8]) -> Option<&Arc<Entry>> {
+        self.live.get(key)
+    }
+
+    /// Every live entry, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.live.values()
+    }
+
+    /// How many keys are live.
+    pub(crate) fn len(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Makes `entry` the live version and keeps the one before; gives that back.
+    pub(crate) fn put(&mut self, entry: Arc<Entry>) -> Option<Arc<Entry>> {
+        let key = entry.key.clone();
+        let previous = self.live.insert(key.clone(), entry);
+        if let Some(previous) = &previous {
+            self.past.entry(key).or_default().push(Arc::clone(previous));
+        }
+        previous
+    }
+
+    /// Puts back a version read from disk: it has no past.
+    pub(crate) fn load(&mut self, entry: Arc<Entry>) {
+        self.live.insert(entry.key.clone(), entry);
+    }
+
+    /// Ends a live key with a tombstone; gives back the last version.
+    pub(crate) fn delete(&mut self, tombstone: &Arc<Entry>) -> Option<Arc<Entry>> {
+        let previous = self.live.remove(&tombstone.key)?;
+        let past = self.past.entry(tombstone.key.clone()).or_default();
+        past.push(Arc::clone(&previous));
+        past.push(Arc::clone(tombstone));
+        Some(previous)
+    }
+
+    /// The live keys of a range.
+    pub(crate) fn keys(&self, start: &[u8], end: Option<&[u8]>) -> Vec<Bytes> {
+        let Some(bounds) = bounds(start, end) else { return Vec::new() };
+        self.live.range::<[u8], _>(bounds).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Forgets the versions of `key` that nothing after `compacted` can see: those that were already succeeded then.
+    pub(crate) fn compact(&mut self, key: &[u8], compacted: Revision) {
+        let Some(past) = self.past.get_mut(key) else { return };
+        // A read at `compacted` itself is still answered, so a version goes only when its successor was there by then.
+        let live = self.live.get(key).map(|entry| entry.mod_revision);
+        let successor = |next: Option<&Arc<Entry>>| next.map(|entry| entry.mod_revision).or(live);
+        let mut gone = 0;
+        while let Some(entry) = past.get(gone) {
+            let succeeded = successor(past.get(gone + 1)).is_some_and(|revision| revision <= compacted);
+            let ended = entry.is_tombstone() && entry.mod_revision <= compacted;
+            if !succeeded && !ended {
+                break;
+            }
+            gone += 1;
+        }
+        past.drain(..gone);
+        if past.is_empty() {
+            self.past.remove(key);
+        } else if past.capacity() > 4 * past.len() {
+            past.shrink_to_fit();
+        }
+    }
+
+    /// Reads a range at the present.
+    pub(crate) fn range(&self, range: &Range) -> RangeResult {
+        let mut result = RangeResult::default();
+        let limit = if range.limit == 0 { usize::MAX } else { range.limit };
+        let Some(bounds) = bounds(&range.start, range.end.as_deref()) else { return result };
+        let mut entries = self.live.range::<[u8], _>(bounds);
+        match range.what {
+            What::Entries => {
+                result.entries.extend(entries.by_ref().take(limit).map(|(_, entry)| Arc::clone(entry)));
+                let rest = entries.count();
+                result.more = rest > 0;
+                result.count = result.entries.len() + rest;
+            }
+            What::Count => result.count = entries.count(),
+        }
+        result
+    }
+
+    /// Reads a range as it was at `revision`, which the caller knows to be within the history.
+    pub(crate) fn range_at(&self, range: &Range, revision: Revision) -> RangeResult {
+        let mut result = RangeResult::default();
+        let limit = if range.limit == 0 { usize::MAX } else { range.limit };
+        let Some(bounds) = bounds(&range.start, range.end.as_deref()) else { return result };
+        let mut live = self.live.range::<[u8], _>(bounds).peekable();
+        let mut past = self.past.range::<[u8], _>(bounds).peekable();
+        loop {
+            let of_past = match (live.peek(), past.peek()) {
+                (None, None) => break,
+                (Some(_), None) => None,
+                (None, Some(_)) => past.next(),
+                (Some((live, _)), Some((key, _))) if live < key => None,
+                (Some((live_key, _)), Some((key, _))) if live_key > key => past.next(),
+                (Some((_, entry)), Some(_)) if entry.mod_revision <= revision => {
+                    past.next();
+                    None
+                }
+                (Some(_), Some(_)) => {
+                    live.next();
+                    past.next()
+                }
+            };
+            let found = match of_past {
+                Some((_, versions)) => {
+                    let after = versions.partition_point(|entry| entry.mod_revision <= revision);
+                    after.checked_sub(1).and_then(|at| versions.get(at)).filter(|entry| !entry.is_tombstone())
+                }
+                None => live.next().map(|(_, entry)| entry).filter(|entry| entry.mod_revision <= revision),
+            };
+            let Some(entry) = found else { continue };
+            result.count += 1;
+            match range.what {
+                What::Count => {}
+                What::Entries if result.entries.len() < limit => result.entries.push(Arc::clone(entry)),
+                What::Entries => result.more = true,
+            }
+        }
+        result
+    }
+}

@@ -1,0 +1,284 @@
+//! The replicated state machine: pure, so that every member and every replay comes to the same state.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use crate::{
+    command::{Answer, Command, Outcome},
+    entry::{Derived, Entry, Event, EventKind},
+    error::{Error, Result},
+    history::{Batch, History, Retention},
+    index::Index,
+    lease::Leases,
+    range::{Range, RangeResult},
+    revision::{LeaseId, Revision},
+    txn::{Compare, Is, Op, OpResult, Txn, TxnResult},
+};
+
+/// What applying one command brought about.
+#[derive(Debug)]
+pub(crate) struct Effects {
+    /// For the proposer.
+    pub(crate) outcome: Outcome,
+    /// What fell out of the history: large, so it is dropped where no lock is held.
+    pub(crate) forgotten: Vec<Batch>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct State {
+    revision: Revision,
+    index: Index,
+    leases: Leases,
+    history: History,
+    /// What changed since the last checkpoint.
+    dirty: Dirty,
+}
+
+/// Keys and leases that differ from the last checkpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Dirty {
+    pub(crate) keys: BTreeSet<Bytes>,
+    pub(crate) leases: BTreeSet<LeaseId>,
+}
+
+impl State {
+    /// An empty store.
+    pub(crate) fn new(retention: Retention) -> Self {
+        Self {
+            revision: Revision::FIRST,
+            index: Index::default(),
+            leases: Leases::default(),
+            // Nothing happened up to here, so nothing is missing either: a watch from revision 1 is whole.
+            history: History::new(retention, Revision::NONE),
+            dirty: Dirty::default(),
+        }
+    }
+
+    pub(crate) const fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    pub(crate) const fn history(&self) -> &History {
+        &self.history
+    }
+
+    pub(crate) const fn index(&self) -> &Index {
+        &self.index
+    }
+
+    pub(crate) const fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    /// Reads a range, now or at a kept revision.
+    pub(crate) fn range(&self, range: &Range) -> Result<RangeResult> {
+        let mut result = match range.at {
+            None => self.index.range(range),
+            Some(asked) if asked > self.revision => {
+                return Err(Error::FutureRevision { asked, current: self.revision });
+            }
+            Some(asked) if asked == self.revision => self.index.range(range),
+            // The state after revision `compacted` is the oldest that can still be told.
+            Some(asked) if asked < self.history.compacted() => {
+                return Err(Error::Compacted { compacted: self.history.compacted() });
+            }
+            Some(asked) => self.index.range_at(range, asked),
+        };
+        result.revision = self.revision;
+        Ok(result)
+    }
+
+    /// Applies a command. `now` is the member's own steady clock and decides only how long history is kept.
+    pub(crate) fn apply(&mut self, command: &Command, now: Duration) -> Effects {
+        let mut forgotten = Vec::new();
+        let outcome = match command {
+            Command::Txn(txn) => self.txn(txn, now).map(Answer::Txn),
+            Command::LeaseGrant { id, ttl } => self.lease_grant(*id, *ttl),
+            Command::LeaseRevoke { id } => self.lease_revoke(*id, now),
+            Command::Compact { revision } => self.compact(*revision, &mut forgotten),
+        };
+        // Two for one: history shrinks to its bound, and no single command pays for a long idle hour.
+        for _ in 0..2 {
+            let Some(batch) = self.history.pop_due(now) else { break };
+            self.forget(&batch);
+            forgotten.push(batch);
+        }
+        Effects { outcome, forgotten }
+    }
+
+    fn forget(&mut self, batch: &Batch) {
+        for event in batch.events.iter() {
+            self.index.compact(&event.entry.key, self.history.compacted());
+        }
+    }
+
+    fn txn(&mut self, txn: &Txn, now: Duration) -> Result<TxnResult> {
+        let succeeded = txn.compare.iter().all(|compare| self.holds(compare));
+        let branch = if succeeded { &txn.then } else { &txn.or_else };
+        for op in branch {
+            if let Op::Put { lease: Some(id), .. } = op
+                && self.leases.get(*id).is_none()
+            {
+                return Err(Error::LeaseNotFound { id: *id });
+            }
+        }
+        let revision = self.revision.next();
+        let mut events = Vec::with_capacity(branch.len());
+        let mut results = Vec::with_capacity(branch.len());
+        for op in branch {
+            results.push(match op {
+                Op::Put { key, value, lease } => self.put(key, value, *lease, revision, &mut events),
+                Op::Delete { start, end } => {
+                    let keys = self.index.keys(start, end.as_deref());
+                    OpResult::Deleted(
+                        keys.into_iter().filter_map(|key| self.delete(key, revision, &mut events)).collect(),
+                    )
+                }
+                Op::Get(range) => {
+                    let mut result = self.index.range(range);
+                    result.revision = if events.is_empty() { self.revision } else { revision };
+                    OpResult::Got(result)
+                }
+            });
+        }
+        self.commit(revision, events, now);
+        Ok(TxnResult { succeeded, revision: self.revision, results })
+    }
+
+    fn commit(&mut self, revision: Revision, events: Vec<Arc<Event>>, now: Duration) {
+        if !events.is_empty() {
+            self.revision = revision;
+            self.history.push(Batch { revision, events: events.into() }, now);
+        }
+    }
+
+    fn put(
+        &mut self,
+        key: &Bytes,
+        value: &Bytes,
+        lease: Option<LeaseId>,
+        revision: Revision,
+        events: &mut Vec<Arc<Event>>,
+    ) -> OpResult {
+        let (create_revision, version) = match self.index.get(key) {
+            Some(entry) => (entry.create_revision, entry.version + 1),
+            None => (revision, 1),
+        };
+        let entry = Arc::new(Entry {
+            key: key.clone(),
+            value: value.clone(),
+            create_revision,
+            mod_revision: revision,
+            version,
+            lease,
+            derived: Derived::default(),
+        });
+        let previous = self.index.put(Arc::clone(&entry));
+        let old_lease = previous.as_ref().and_then(|entry| entry.lease);
+        if old_lease != lease {
+            if let Some(id) = old_lease {
+                self.leases.detach(id, key);
+            }
+            if let Some(id) = lease {
+                self.leases.attach(id, key.clone());
+            }
+        }
+        self.dirty.keys.insert(key.clone());
+        events.push(Arc::new(Event {
+            kind: EventKind::Put,
+            entry: Arc::clone(&entry),
+            previous: previous.clone(),
+            derived: Derived::default(),
+        }));
+        OpResult::Put { entry, previous }
+    }
+
+    fn delete(&mut self, key: Bytes, revision: Revision, events: &mut Vec<Arc<Event>>) -> Option<Arc<Entry>> {
+        let tombstone = Arc::new(Entry {
+            key,
+            value: Bytes::new(),
+            create_revision: Revision::NONE,
+            mod_revision: revision,
+            version: 0,
+            lease: None,
+            derived: Derived::default(),
+        });
+        let previous = self.index.delete(&tombstone)?;
+        if let Some(id) = previous.lease {
+            self.leases.detach(id, &tombstone.key);
+        }
+        self.dirty.keys.insert(tombstone.key.clone());
+        events.push(Arc::new(Event {
+            kind: EventKind::Delete,
+            entry: tombstone,
+            previous: Some(Arc::clone(&previous)),
+            derived: Derived::default(),
+        }));
+        Some(previous)
+    }
+
+    fn holds(&self, compare: &Compare) -> bool {
+        let entry = self.index.get(compare.key());
+        match compare {
+            Compare::ModRevision { is, value, .. } => {
+                is.holds(&entry.map_or(Revision::NONE, |entry| entry.mod_revision), value)
+            }
+            Compare::CreateRevision { is, value, .. } => {
+                is.holds(&entry.map_or(Revision::NONE, |entry| entry.create_revision), value)
+            }
+            Compare::Version { is, value, .. } => is.holds(&entry.map_or(0, |entry| entry.version), value),
+            Compare::Value { is, value, .. } => entry.is_some_and(|entry| is.holds(&entry.value, value)),
+            Compare::Lease { is, value, .. } => {
+                is.holds(&entry.and_then(|entry| entry.lease).unwrap_or_default(), value)
+            }
+        }
+    }
+
+    fn lease_grant(&mut self, id: LeaseId, ttl: Duration) -> Outcome {
+        if self.leases.get(id).is_some() {
+            return Err(Error::LeaseExists { id });
+        }
+        self.leases.grant(id, ttl);
+        self.dirty.leases.insert(id);
+        Ok(Answer::Done)
+    }
+
+    fn lease_revoke(&mut self, id: LeaseId, now: Duration) -> Outcome {
+        let Some(held) = self.leases.revoke(id) else { return Err(Error::LeaseNotFound { id }) };
+        self.dirty.leases.insert(id);
+        let revision = self.revision.next();
+        let mut events = Vec::with_capacity(held.keys.len());
+        for key in held.keys {
+            self.delete(key, revision, &mut events);
+        }
+        self.commit(revision, events, now);
+        Ok(Answer::Done)
+    }
+
+    fn compact(&mut self, revision: Revision, forgotten: &mut Vec<Batch>) -> Outcome {
+        if revision > self.revision {
+            return Err(Error::FutureRevision { asked: revision, current: self.revision });
+        }
+        if revision <= self.history.compacted() {
+            return Err(Error::Compacted { compacted: self.history.compacted() });
+        }
+        while let Some(batch) = self.history.pop_until(revision) {
+            self.forget(&batch);
+            forgotten.push(batch);
+        }
+        Ok(Answer::Done)
+    }
+}
+
+impl Is {
+    fn holds<T: Ord>(self, left: &T, right: &T) -> bool {
+        match self {
+            Self::Equal => left == right,
+            Self::NotEqual => left != right,
+            Self::Greater => left > right,
+            Self::Less => left < right,
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The handle everybody holds.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::sync::oneshot;
+
+use crate::{
+    command::{Answer, Command},
+    driver::Driver,
+    entry::Entry,
+    error::{Error, Result},
+    history::Retention,
+    lease::Lease,
+    queue::Request,
+    range::{Range, RangeResult},
+    revision::{LeaseId, Revision},
+    shared::Shared,
+    state::State,
+    txn::{Txn, TxnResult},
+    watch::{WatchRequest, Watcher},
+};
+
+/// Shortest and longest time to live of a lease.
+const LEASE_TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24 * 365);
+
+/// Where a store lives and how much it keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The data directory; made if it is not there. One process at a time.
+    pub dir: PathBuf,
+    /// How much of the past is kept in memory.
+    pub retention: Retention,
+}
+
+impl Config {
+    /// A store in `dir` that keeps what [`Retention::default`] says.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), retention: Retention::default() }
+    }
+}
+
+/// A handle on a store; cheap to clone. Reads are answered from memory at once; writes are answered when they are on
+/// stable storage and applied.
+#[derive(Clone, Debug)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+impl Store {
+    /// Opens the store in a data directory, or makes it there. Everything that was acknowledged can be read as soon as
+    /// this returns; writes and live watches need the driver to run.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::Format`], [`Error::Corrupt`], [`Error::Io`], [`Error::Engine`].
+    pub async fn open(config: Config) -> Result<(Self, Driver)> {
+        let shared = Arc::new(Shared::new(State::new(config.retention)));
+        Ok((Self { shared: Arc::clone(&shared) }, Driver::new(shared)))
+    }
+
+    /// Waits until what this member reads is no older than any write acknowledged anywhere before the call.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if there is no leader to ask. A lone member always is up to date.
+    #[expect(clippy::unused_async, reason = "a member among several asks its leader")]
+    pub async fn barrier(&self) -> Result<Revision> {
+        Ok(self.revision())
+    }
+
+    /// Reads a range, now or at a kept revision.
+    ///
+    /// # Errors
+    /// [`Error::Compacted`], [`Error::FutureRevision`].
+    pub fn range(&self, range: &Range) -> Result<RangeResult> {
+        self.shared.read().range(range)
+    }
+
+    /// Reads one key.
+    #[must_use]
+    pub fn get(&self, key: &[u8]) -> Option<Arc<Entry>> {
+        self.shared.read().index().get(key).cloned()
+    }
+
+    /// Where the store stands.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.shared.read().revision()
+    }
+
+    /// The last revision that is gone from the history: watches begin after it, reads not before it.
+    #[must_use]
+    pub fn compacted(&self) -> Revision {
+        self.shared.read().history().compacted()
+    }
+
+    /// Runs a transaction.
+    ///
+    /// # Errors
+    /// What [`Txn::validate`] refuses; [`Error::LeaseNotFound`]; [`Error::DiskFull`]; [`Error::Failed`],
+    /// [`Error::Closed`]; [`Error::Unavailable`]; and [`Error::OutcomeUnknown`], after which the transaction may or may
+    /// not have been done. None other leaves a trace.
+    ///
+    /// # Cancel safety
+    /// A transaction whose future is dropped is done or not done, but never in part.
+    pub async fn txn(&self, txn: Txn) -> Result<TxnResult> {
+        txn.validate()?;
+        match self.propose(txn.size(), Command::Txn(txn)).await? {
+            Answer::Txn(result) => Ok(result),
+            Answer::Done => Err(Error::OutcomeUnknown),
+        }
+    }
+
+    /// Follows the changes of a range.
+    ///
+    /// # Errors
+    /// [`Error::Compacted`] if the first revision wanted is gone.
+    pub fn watch(&self, request: WatchRequest) -> Result<Watcher> {
+        Watcher::new(Arc::clone(&self.shared), request)
+    }
+
+    /// Grants a lease of about `ttl` (whole seconds, at least one), under a name of its own choosing.
+    ///
+    /// # Errors
+    /// As [`Store::txn`].
+    pub async fn lease_grant(&self, ttl: Duration) -> Result<Lease> {
+        self.lease_grant_as(LeaseId(rand::random_range(1..=u64::MAX >> 1)), ttl).await
+    }
+
+    /// Grants a lease under a given name.
+    ///
+    /// # Errors
+    /// [`Error::LeaseExists`]; as [`Store::txn`].
+    pub async fn lease_grant_as(&self, id: LeaseId, ttl: Duration) -> Result<Lease> {
+        let ttl = Duration::from_secs(ttl.clamp(*LEASE_TTL.start(), *LEASE_TTL.end()).as_secs());
+        self.propose(0, Command::LeaseGrant { id, ttl }).await?;
+        Ok(Lease { id, ttl })
+    }
+
+    /// Starts a lease's time anew; writes nothing to disk.
+    ///
+    /// # Errors
+    /// [`Error::LeaseNotFound`] if it has ended; as [`Store::txn`].
+    pub async fn lease_keepalive(&self, id: LeaseId) -> Result<Lease> {
+        let room = self.shared.queue.room(0).await?;
+        self.ask(|answer| Request::KeepAlive { id, answer, room }).await
+    }
+
+    /// How long a lease still lives.
+    ///
+    /// # Errors
+    /// [`Error::LeaseNotFound`] if it has ended; as [`Store::txn`].
+    pub async fn lease_left(&self, id: LeaseId) -> Result<Duration> {
+        let room = self.shared.queue.room(0).await?;
+        self.ask(|answer| Request::TimeToLive { id, answer, room }).await
+    }
+
+    /// Ends a lease and deletes its keys, in one revision.
+    ///
+    /// # Errors
+    /// [`Error::LeaseNotFound`] if it has ended; as [`Store::txn`].
+    pub async fn lease_revoke(&self, id: LeaseId) -> Result<()> {
+        self.propose(0, Command::LeaseRevoke { id }).await.map(drop)
+    }
+
+    /// Forgets the history up to a revision, on every member.
+    ///
+    /// # Errors
+    /// [`Error::Compacted`] if it is gone already, [`Error::FutureRevision`]; as [`Store::txn`].
+    pub async fn compact(&self, revision: Revision) -> Result<()> {
+        self.propose(0, Command::Compact { revision }).await.map(drop)
+    }
+
+    async fn propose(&self, bytes: usize, command: Command) -> Result<Answer> {
+        let room = self.shared.queue.room(bytes).await?;
+        self.ask(|answer| Request::Propose { command, answer, room }).await
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<Result<T>>) -> Request) -> Result<T> {
+        let (answer, answered) = oneshot::channel();
+        self.shared.queue.push(request(answer))?;
+        // The thread answers everything it takes; a dropped answer means that it ended in between.
+        answered.await.unwrap_or(Err(Error::OutcomeUnknown))
+    }
+}

@@ -1,0 +1,292 @@
+//! etcd's semantics, through the public handle.
+
+use std::time::Duration;
+
+use coracle_store::{
+    Compare, Config, Driver, Error, EventKind, Is, LeaseId, MAX_KEY, MAX_OPS, MAX_VALUE, Op, OpResult, Range, Revision,
+    Store, Txn, WatchRequest,
+};
+use tokio_util::sync::CancellationToken;
+
+/// A running store in its own directory.
+pub(crate) struct Running {
+    pub(crate) store: Store,
+    stop: CancellationToken,
+    driver: tokio::task::JoinSet<coracle_store::Result<()>>,
+    pub(crate) dir: tempfile::TempDir,
+}
+
+impl Running {
+    pub(crate) async fn start() -> Self {
+        Self::start_in(tempfile::tempdir().unwrap()).await
+    }
+
+    pub(crate) async fn start_in(dir: tempfile::TempDir) -> Self {
+        let (store, driver) = Store::open(Config::new(dir.path().join("store"))).await.unwrap();
+        Self::run(store, driver, dir)
+    }
+
+    pub(crate) fn run(store: Store, driver: Driver, dir: tempfile::TempDir) -> Self {
+        let stop = CancellationToken::new();
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(driver.run(stop.clone()));
+        Self { store, stop, driver: tasks, dir }
+    }
+
+    pub(crate) async fn stop(mut self) -> tempfile::TempDir {
+        self.stop.cancel();
+        self.driver.join_next().await.unwrap().unwrap().unwrap();
+        self.dir
+    }
+
+    pub(crate) async fn put(&self, key: &'static str, value: &'static str) -> Revision {
+        let txn = Txn { then: vec![Op::put(key, value)], ..Txn::default() };
+        self.store.txn(txn).await.unwrap().revision
+    }
+
+    async fn delete(&self, key: &'static str) -> Revision {
+        let txn = Txn { then: vec![Op::delete(key)], ..Txn::default() };
+        self.store.txn(txn).await.unwrap().revision
+    }
+
+    fn read(&self, range: &Range) -> Vec<(String, String)> {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let result = self.store.range(range).unwrap();
+        result.entries.iter().map(|entry| (text(&entry.key), text(&entry.value))).collect()
+    }
+}
+
+fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+#[tokio::test]
+async fn each_change_has_one_revision_and_counts_the_versions_of_its_key() {
+    let run = Running::start().await;
+    assert_eq!(run.store.revision(), Revision(1));
+    assert_eq!(run.put("a", "1").await, Revision(2));
+    assert_eq!(run.put("b", "1").await, Revision(3));
+    assert_eq!(run.put("a", "2").await, Revision(4));
+    let a = run.store.get(b"a").unwrap();
+    assert_eq!((a.create_revision, a.mod_revision, a.version), (Revision(2), Revision(4), 2));
+    assert_eq!(run.delete("a").await, Revision(5));
+    assert!(run.store.get(b"a").is_none());
+    assert_eq!(run.delete("a").await, Revision(5), "what changes nothing has no revision of its own");
+    assert_eq!(run.put("a", "3").await, Revision(6));
+    let a = run.store.get(b"a").unwrap();
+    assert_eq!((a.create_revision, a.mod_revision, a.version), (Revision(6), Revision(6), 1));
+    run.stop().await;
+}
+
+#[tokio::test]
+async fn a_range_reads_any_kept_revision_and_says_what_it_left_out() {
+    let run = Running::start().await;
+    for (key, value) in [("p/a", "1"), ("p/b", "1"), ("q/a", "1"), ("p/b", "2"), ("p/c", "1")] {
+        run.put(key, value).await;
+    }
+    run.delete("p/a").await;
+    let now = Range::prefix("p/");
+    assert_eq!(run.read(&now), pairs(&[("p/b", "2"), ("p/c", "1")]));
+    assert_eq!(run.read(&now.clone().at(Revision(4))), pairs(&[("p/a", "1"), ("p/b", "1")]));
+    assert_eq!(run.read(&now.clone().at(Revision(5))), pairs(&[("p/a", "1"), ("p/b", "2")]));
+    assert_eq!(run.read(&now.clone().at(Revision(6))), pairs(&[("p/a", "1"), ("p/b", "2"), ("p/c", "1")]));
+    assert_eq!(run.read(&now.clone().at(Revision(1))), pairs(&[]));
+    let first = run.store.range(&now.clone().at(Revision(6)).limit(1)).unwrap();
+    assert_eq!((first.entries.len(), first.more, first.count, first.revision), (1, true, 3, Revision(7)));
+    let all = run.store.range(&Range::prefix("").limit(2)).unwrap();
+    assert_eq!((all.entries.len(), all.more, all.count), (2, true, 3));
+    let exact = run.store.range(&Range::prefix("p/").limit(2)).unwrap();
+    assert_eq!((exact.entries.len(), exact.more, exact.count), (2, false, 2));
+    assert_eq!(run.store.range(&Range::prefix("").count()).unwrap().count, 3);
+    assert!(matches!(
+        run.store.range(&now.at(Revision(8))),
+        Err(Error::FutureRevision { asked: Revision(8), current: Revision(7) })
+    ));
+    run.stop().await;
+}
+
+#[tokio::test]
+async fn a_transaction_compares_then_does_one_branch_as_a_whole() {
+    let run = Running::start().await;
+    let create = |value| Txn {
+        compare: vec![Compare::absent("k")],
+        then: vec![Op::put("k", value)],
+        or_else: vec![Op::get("k")],
+    };
+    assert!(run.store.txn(create("1")).await.unwrap().succeeded);
+    let second = run.store.txn(create("2")).await.unwrap();
+    assert!(!second.succeeded);
+    let [OpResult::Got(found)] = &second.results[..] else { panic!("{second:?}") };
+    assert_eq!(found.entries[0].value, "1");
+    let key = || "k".into();
+    for (compare, holds) in [
+        (Compare::unchanged("k", Revision(2)), true),
+        (Compare::unchanged("k", Revision(3)), false),
+        (Compare::ModRevision { key: key(), is: Is::Greater, value: Revision(1) }, true),
+        (Compare::CreateRevision { key: key(), is: Is::Less, value: Revision(2) }, false),
+        (Compare::Version { key: key(), is: Is::NotEqual, value: 1 }, false),
+        (Compare::Value { key: key(), is: Is::Equal, value: "1".into() }, true),
+        (Compare::Value { key: "absent".into(), is: Is::NotEqual, value: "1".into() }, false),
+        (Compare::Lease { key: key(), is: Is::Equal, value: LeaseId(0) }, true),
+    ] {
+        let txn = Txn { compare: vec![compare.clone()], ..Txn::default() };
+        assert_eq!(run.store.txn(txn).await.unwrap().succeeded, holds, "{compare:?}");
+    }
+    let many = Txn {
+        then: vec![Op::put("x", "1"), Op::put("y", "1"), Op::delete("k"), Op::Get(Range::prefix(""))],
+        ..Txn::default()
+    };
+    let many = run.store.txn(many).await.unwrap();
+    assert_eq!(many.revision, Revision(3));
+    let OpResult::Got(after) = &many.results[3] else { panic!("{many:?}") };
+    assert_eq!(after.entries.iter().map(|entry| &entry.key[..]).collect::<Vec<_>>(), [b"x", b"y"]);
+    run.stop().await;
+}
+
+#[tokio::test]
+async fn what_no_transaction_may_do_is_refused_by_name() {
+    let run = Running::start().await;
+    let then = |then| Txn { then, ..Txn::default() };
+    let refused = |txn| async { run.store.txn(txn).await.unwrap_err() };
+    assert!(matches!(refused(then(vec![Op::put("", "x")])).await, Error::KeyEmpty));
+    assert!(matches!(
+        refused(then(vec![Op::put(vec![b'k'; MAX_KEY + 1], "x")])).await,
+        Error::KeyTooLong { size: 1025, .. }
+    ));
+    assert!(matches!(
+        refused(then(vec![Op::put("k", vec![0; MAX_VALUE + 1])])).await,
+        Error::ValueTooLarge { limit: MAX_VALUE, .. }
+    ));
+    assert!(matches!(
+        refused(then(vec![Op::get("k"); MAX_OPS + 1])).await,
+        Error::TooManyOps { found: 1025, limit: MAX_OPS }
+    ));
+    let large = (0..5).map(|n| Op::put(format!("k{n}"), vec![0; MAX_VALUE])).collect();
+    assert!(matches!(refused(then(large)).await, Error::TxnTooLarge { .. }));
+    assert!(matches!(refused(then(vec![Op::put("k", "1"), Op::put("k", "2")])).await, Error::DuplicateKey { .. }));
+    let both = vec![Op::put("k/a", "1"), Op::Delete { start: "k/".into(), end: Some("k0".into()) }];
+    assert!(matches!(refused(then(both)).await, Error::DuplicateKey { .. }));
+    assert!(matches!(refused(then(vec![Op::Get(Range::key("k").at(Revision(1)))])).await, Error::PastReadInTxn));
+    let lease = Some(LeaseId(7));
+    let unknown = vec![Op::put("a", "1"), Op::Put { key: "k".into(), value: "1".into(), lease }];
+    assert!(matches!(refused(then(unknown)).await, Error::LeaseNotFound { id: LeaseId(7) }));
+    assert_eq!(run.store.revision(), Revision(1), "nothing was done");
+    run.store.txn(then(vec![Op::put("k", vec![7; MAX_VALUE])])).await.unwrap();
+    assert_eq!(run.store.get(b"k").unwrap().value.len(), MAX_VALUE);
+    run.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_hears_every_change_of_its_range_from_its_revision_on() {
+    let run = Running::start().await;
+    run.put("p/a", "1").await;
+    run.put("q/a", "1").await;
+    run.put("p/b", "1").await;
+    let mut watcher = run.store.watch(WatchRequest::prefix("p/", Revision(3))).unwrap();
+    let mut key = run.store.watch(WatchRequest { end: None, ..WatchRequest::prefix("p/a", Revision(0)) }).unwrap();
+    let batch = watcher.next().await.unwrap().unwrap();
+    assert_eq!((batch.revision, batch.events.len()), (Revision(4), 1));
+    let txn = Txn {
+        then: vec![Op::put("p/b", "2"), Op::put("q/b", "1"), Op::delete("p/a"), Op::put("p/c", "1")],
+        ..Txn::default()
+    };
+    run.store.txn(txn).await.unwrap();
+    let batch = watcher.next().await.unwrap().unwrap();
+    let events: Vec<_> = batch.events.iter().map(|event| (event.kind, &event.entry.key[..])).collect();
+    assert_eq!(events, [(EventKind::Put, &b"p/b"[..]), (EventKind::Delete, b"p/a"), (EventKind::Put, b"p/c")]);
+    let deleted = &batch.events[1];
+    assert_eq!((deleted.entry.mod_revision, deleted.entry.value.len()), (Revision(5), 0));
+    assert_eq!(deleted.previous.as_ref().unwrap().value, "1");
+    assert_eq!(watcher.progress(), Revision(5));
+    let batch = key.next().await.unwrap().unwrap();
+    assert_eq!((batch.revision, batch.events.len()), (Revision(5), 1));
+    run.stop().await;
+    assert!(matches!(watcher.next().await, Some(Err(Error::Closed))));
+    assert!(watcher.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_watcher_that_never_reads_is_dropped_and_others_go_on() {
+    let run = Running::start().await;
+    let request = WatchRequest { buffer: 3, ..WatchRequest::prefix("", Revision(0)) };
+    let mut slow = run.store.watch(request).unwrap();
+    let mut quick = run.store.watch(WatchRequest::prefix("", Revision(0))).unwrap();
+    for _ in 0..10 {
+        run.put("k", "v").await;
+        quick.next().await.unwrap().unwrap();
+    }
+    for _ in 0..3 {
+        slow.next().await.unwrap().unwrap();
+    }
+    assert!(matches!(slow.next().await, Some(Err(Error::SlowWatcher { buffer: 3 }))));
+    assert!(slow.next().await.is_none());
+    assert_eq!(slow.progress(), Revision(4));
+    run.stop().await;
+}
+
+#[tokio::test]
+async fn compaction_ends_the_history_but_not_the_present() {
+    let run = Running::start().await;
+    for value in ["1", "2", "3"] {
+        run.put("k", value).await;
+    }
+    run.put("other", "1").await;
+    run.delete("other").await;
+    run.store.compact(Revision(3)).await.unwrap();
+    assert_eq!(run.store.compacted(), Revision(3));
+    assert_eq!(run.read(&Range::key("k").at(Revision(3))), pairs(&[("k", "2")]));
+    assert!(matches!(
+        run.store.range(&Range::key("k").at(Revision(2))),
+        Err(Error::Compacted { compacted: Revision(3) })
+    ));
+    assert!(matches!(run.store.watch(WatchRequest::prefix("", Revision(3))), Err(Error::Compacted { .. })));
+    let mut watcher = run.store.watch(WatchRequest::prefix("", Revision(4))).unwrap();
+    assert_eq!(watcher.next().await.unwrap().unwrap().revision, Revision(4));
+    assert!(matches!(run.store.compact(Revision(3)).await, Err(Error::Compacted { .. })));
+    assert!(matches!(run.store.compact(Revision(7)).await, Err(Error::FutureRevision { .. })));
+    run.stop().await;
+}
+
+#[tokio::test]
+async fn a_revoked_lease_takes_its_keys_in_one_revision() {
+    let run = Running::start().await;
+    let lease = run.store.lease_grant(Duration::from_secs(60)).await.unwrap();
+    assert!(matches!(
+        run.store.lease_grant_as(lease.id, Duration::from_secs(60)).await,
+        Err(Error::LeaseExists { .. })
+    ));
+    let put = |key: &'static str| Op::Put { key: key.into(), value: "v".into(), lease: Some(lease.id) };
+    run.store.txn(Txn { then: vec![put("a"), put("b"), put("c")], ..Txn::default() }).await.unwrap();
+    run.put("b", "stays").await;
+    assert_eq!(run.store.lease_keepalive(lease.id).await.unwrap().ttl, Duration::from_secs(60));
+    run.store.lease_revoke(lease.id).await.unwrap();
+    assert_eq!(run.store.revision(), Revision(4));
+    assert_eq!(run.read(&Range::prefix("")), pairs(&[("b", "stays")]));
+    assert!(matches!(run.store.lease_keepalive(lease.id).await, Err(Error::LeaseNotFound { .. })));
+    assert!(matches!(run.store.lease_revoke(lease.id).await, Err(Error::LeaseNotFound { .. })));
+    run.stop().await;
+}
+
+#[tokio::test]
+async fn a_lease_that_nobody_keeps_alive_ends_by_itself() {
+    let run = Running::start().await;
+    let lease = run.store.lease_grant(Duration::ZERO).await.unwrap();
+    assert_eq!(lease.ttl, Duration::from_secs(1));
+    let put = Op::Put { key: "k".into(), value: "v".into(), lease: Some(lease.id) };
+    run.store.txn(Txn { then: vec![put], ..Txn::default() }).await.unwrap();
+    let mut watcher = run.store.watch(WatchRequest::prefix("k", Revision(0))).unwrap();
+    let batch = watcher.next().await.unwrap().unwrap();
+    assert_eq!((batch.revision, batch.events[0].kind), (Revision(3), EventKind::Delete));
+    run.stop().await;
+}
+
+#[tokio::test]
+async fn a_stopped_store_still_reads_and_refuses_writes() {
+    let run = Running::start().await;
+    run.put("k", "v").await;
+    let store = run.store.clone();
+    run.stop().await;
+    assert_eq!(store.get(b"k").unwrap().value, "v");
+    let txn = Txn { then: vec![Op::put("k", "w")], ..Txn::default() };
+    assert!(matches!(store.txn(txn).await, Err(Error::Closed)));
+}
