@@ -1,4 +1,5 @@
 //! The Kubernetes API over Coracle's store.
 
 pub mod kind;
+pub mod pki;
 pub mod user;

@@ -1,0 +1,242 @@
+//! The cluster's certificate authority.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
+};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+
+use super::{Error, Identity, LEAF_LIFETIME};
+
+const LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// Certificates are valid from a little before they are made, for hosts whose clocks are behind.
+const BACKDATED: Duration = Duration::from_secs(3600);
+
+/// What a certificate is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// Its holder connects to servers.
+    Client,
+    /// Its holder is a server.
+    Server,
+}
+
+/// Whom a certificate names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// Common name: the user's name.
+    pub name: String,
+    /// Organizations: the user's groups.
+    pub groups: Vec<String>,
+    /// DNS names and addresses.
+    pub alt_names: Vec<String>,
+    /// Client or server.
+    pub usage: Usage,
+}
+
+impl Profile {
+    /// A client of that name in those groups.
+    #[must_use]
+    pub fn client(name: &str, groups: &[&str]) -> Self {
+        let groups = groups.iter().map(|g| (*g).to_owned()).collect();
+        Self { name: name.to_owned(), groups, alt_names: Vec::new(), usage: Usage::Client }
+    }
+
+    /// The node `name` as a client.
+    #[must_use]
+    pub fn node_client(name: &str) -> Self {
+        Self::client(&format!("system:node:{name}"), &["system:nodes"])
+    }
+
+    /// The node `name` as a server, reachable at the given names and addresses besides its own.
+    #[must_use]
+    pub fn node_server(name: &str, addresses: &[String]) -> Self {
+        let mut alt_names: Vec<String> =
+            std::iter::once(name.to_owned()).chain(addresses.iter().cloned()).filter(|n| !n.is_empty()).collect();
+        alt_names.sort();
+        alt_names.dedup();
+        Self { alt_names, usage: Usage::Server, ..Self::node_client(name) }
+    }
+}
+
+/// A certificate authority with its key.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    der: CertificateDer<'static>,
+    pem: String,
+}
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authority").finish_non_exhaustive()
+    }
+}
+
+fn made(what: &str) -> impl FnOnce(rcgen::Error) -> Error {
+    let what = what.to_owned();
+    move |source| Error::Make { what, source }
+}
+
+/// The random serial number of a certificate: 127 bits, so never negative.
+fn serial() -> SerialNumber {
+    let mut bytes: [u8; 16] = rand::random();
+    if let Some(first) = bytes.first_mut() {
+        *first = (*first & 0x7f) | 0x40;
+    }
+    SerialNumber::from_slice(&bytes)
+}
+
+fn dated(mut params: CertificateParams, now: Timestamp, lifetime: Duration) -> CertificateParams {
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    let seconds = |time: Timestamp| Duration::from_secs(u64::try_from(time.as_second()).unwrap_or(0));
+    let now = seconds(now);
+    params.not_before = epoch + now.saturating_sub(BACKDATED);
+    params.not_after = epoch + (now + lifetime);
+    params.serial_number = Some(serial());
+    params
+}
+
+impl Authority {
+    /// A new authority of the given name.
+    pub(super) fn make(name: &str, now: Timestamp) -> Result<Self, Error> {
+        let key = KeyPair::generate().map_err(made("the authority's key"))?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages =
+            vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let params = dated(params, now, LIFETIME);
+        let certificate = params.self_signed(&key).map_err(made("the authority's certificate"))?;
+        Ok(Self { der: certificate.der().clone(), pem: certificate.pem(), issuer: Issuer::new(params, key) })
+    }
+
+    /// The authority in these PEM texts.
+    pub(super) fn parse(certificate: &str, key: &str) -> Result<Self, Error> {
+        let key = KeyPair::from_pem(key).map_err(made("the authority's key from its file"))?;
+        let der = CertificateDer::from_pem_slice(certificate.as_bytes())
+            .map_err(|error| Error::Malformed(format!("not a certificate: {error}")))?;
+        let parsed = x509_parser::parse_x509_certificate(&der)
+            .map_err(|error| Error::Malformed(format!("not a certificate: {error}")))?
+            .1;
+        if !parsed.is_ca() {
+            return Err(Error::Malformed("the certificate is not an authority's".to_owned()));
+        }
+        if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
+            return Err(Error::Malformed("the certificate is not the key's".to_owned()));
+        }
+        let issuer = Issuer::from_ca_cert_der(&der, key).map_err(made("the authority from its file"))?;
+        Ok(Self { issuer, pem: certificate.to_owned(), der: der.into_owned() })
+    }
+
+    /// The certificate.
+    #[must_use]
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.der
+    }
+
+    /// The certificate in PEM: what clients trust.
+    #[must_use]
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// SHA-256 of the certificate (DER): what a join token carries.
+    #[must_use]
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let digest = ring::digest::digest(&ring::digest::SHA256, &self.der);
+        digest.as_ref().try_into().unwrap_or_default()
+    }
+
+    pub(super) fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
+    /// Whether this authority signed the identity's certificate.
+    pub(super) fn issued(&self, identity: &Identity) -> bool {
+        let Ok((_, leaf)) = x509_parser::parse_x509_certificate(identity.certificate()) else { return false };
+        let Ok((_, own)) = x509_parser::parse_x509_certificate(&self.der) else { return false };
+        leaf.verify_signature(Some(own.public_key())).is_ok()
+    }
+
+    /// A new key and its certificate.
+    ///
+    /// # Errors
+    /// A name that no certificate can hold.
+    pub fn issue(&self, profile: &Profile, now: Timestamp) -> Result<Identity, Error> {
+        let key = KeyPair::generate().map_err(made("a key"))?;
+        let certificate = self.sign(profile, &key, now)?;
+        Identity::new(vec![certificate], &key.serialize_pem())
+    }
+
+    /// Signs the key of a certificate signing request (PEM). Of the request only the key counts, and the proof that the
+    /// requester holds it; names and usages are the profile's. Returns the certificate and its PEM.
+    ///
+    /// # Errors
+    /// The request is malformed or its signature is wrong.
+    pub fn sign_request(
+        &self,
+        request: &str,
+        profile: &Profile,
+        now: Timestamp,
+    ) -> Result<(CertificateDer<'static>, String), Error> {
+        let request = CertificateSigningRequestParams::from_pem(request)
+            .map_err(|error| Error::Malformed(format!("not a certificate signing request: {error}")))?;
+        let certificate = self.sign(profile, &request.public_key, now)?;
+        let pem = super::identity::certificate_pem(&certificate);
+        Ok((certificate, pem))
+    }
+
+    fn sign(
+        &self,
+        profile: &Profile,
+        key: &impl PublicKeyData,
+        now: Timestamp,
+    ) -> Result<CertificateDer<'static>, Error> {
+        let what = || format!("the certificate of {:?}", profile.name);
+        let mut params =
+            CertificateParams::new(profile.alt_names.clone()).map_err(|source| Error::Make { what: what(), source })?;
+        params.distinguished_name = DistinguishedName::new();
+        for group in &profile.groups {
+            params.distinguished_name.push(DnType::OrganizationName, group.as_str());
+        }
+        params.distinguished_name.push(DnType::CommonName, profile.name.as_str());
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![match profile.usage {
+            Usage::Client => ExtendedKeyUsagePurpose::ClientAuth,
+            Usage::Server => ExtendedKeyUsagePurpose::ServerAuth,
+        }];
+        params.use_authority_key_identifier_extension = true;
+        let params = dated(params, now, LEAF_LIFETIME);
+        let certificate = params.signed_by(key, &self.issuer).map_err(|source| Error::Make { what: what(), source })?;
+        Ok(certificate.der().clone())
+    }
+}
+
+/// The DNS names and addresses a certificate signing request (PEM) asks for.
+pub(crate) fn requested_names(request: &str) -> Result<Vec<String>, Error> {
+    let request = CertificateSigningRequestParams::from_pem(request)
+        .map_err(|error| Error::Malformed(format!("not a certificate signing request: {error}")))?;
+    request
+        .params
+        .subject_alt_names
+        .iter()
+        .map(|name| match name {
+            SanType::DnsName(name) => Ok(name.as_str().to_owned()),
+            SanType::IpAddress(address) => Ok(address.to_string()),
+            _ => Err(Error::Malformed("only DNS names and addresses may be asked for".to_owned())),
+        })
+        .collect()
+}
+
+/// SHA-256 of the key a certificate signing request (PEM) is about, as hex.
+pub(crate) fn requested_key(request: &str) -> Result<String, Error> {
+    let request = CertificateSigningRequestParams::from_pem(request)
+        .map_err(|error| Error::Malformed(format!("not a certificate signing request: {error}")))?;
+    let digest = ring::digest::digest(&ring::digest::SHA256, request.public_key.der_bytes());
+    Ok(hex::encode(digest))
+}
