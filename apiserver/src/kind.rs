@@ -115,6 +115,44 @@ pub trait Strategy: Send + Sync + 'static {
         false
     }
 
+    /// Whether a change of the annotations counts as well; so it is where they are handed on (Deployment).
+    fn generation_counts_annotations(&self) -> bool {
+        false
+    }
+
+    /// Restores all that an update through `/finalize` may not change.
+    fn prepare_finalize(&self, new: &mut Self::Object, old: &Self::Object, context: &Context<'_>) {
+        let _ = (new, old, context);
+    }
+
+    /// Everything wrong with an update through `/finalize`. The default is `validate_update`.
+    fn validate_finalize(&self, new: &Self::Object, old: &Self::Object) -> field::Errors {
+        self.validate_update(new, old)
+    }
+
+    /// Whether nothing but `metadata.finalizers` and the grace period keeps a marked object; a namespace has finalizers
+    /// in its spec as well. Asked after every write to a marked object, which is removed when all agree.
+    fn is_finalized(&self, object: &Self::Object) -> bool {
+        let _ = object;
+        true
+    }
+
+    /// Whether objects are stored in this kind's own JSON shape, so that stored bytes are answers as they are. Where it
+    /// is not so, `to_stored` and `from_stored` translate.
+    fn is_stored_as_shown(&self) -> bool {
+        true
+    }
+
+    /// The object in the JSON shape it is stored in.
+    fn to_stored(&self, object: &Self::Object) -> serde_json::Result<serde_json::Value> {
+        serde_json::to_value(object)
+    }
+
+    /// The object from the JSON shape it is stored in.
+    fn from_stored(&self, stored: &[u8]) -> serde_json::Result<Self::Object> {
+        serde_json::from_slice(stored)
+    }
+
     /// Sentences for `Warning` headers about an object that is accepted all the same.
     fn warnings(&self, object: &Self::Object) -> Vec<String> {
         let _ = object;

@@ -1,5 +1,6 @@
 //! The Kubernetes API over Coracle's store.
 
 pub mod kind;
+pub mod kinds;
 pub mod pki;
 pub mod user;

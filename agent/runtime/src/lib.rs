@@ -33,7 +33,6 @@
 
 mod error;
 mod id;
-pub mod image;
 mod runtime;
 mod spec;
 mod state;

@@ -1,0 +1,95 @@
+//! The built-in kinds: one file a [`Strategy`], and the one list of them all ([`each`]).
+//!
+//! What several kinds share (pod specs, label selectors, resource quantities, tolerations) has files of its own here.
+//! Validation reports every error it finds, with Kubernetes' field paths and sentences.
+
+mod affinity;
+mod blank;
+mod cells;
+mod label_selector;
+mod object_reference;
+mod pod_spec;
+mod pod_template;
+mod resources;
+mod tolerations;
+
+pub mod cluster_role;
+pub mod cluster_role_binding;
+pub mod config_map;
+pub mod deployment;
+pub mod event;
+pub mod lease;
+pub mod namespace;
+pub mod node;
+pub mod pod;
+pub mod replica_set;
+pub mod role;
+pub mod role_binding;
+pub mod secret;
+pub mod service;
+pub mod service_account;
+
+use crate::kind::Strategy;
+
+/// Something that wants to see every strategy once, each with its own type.
+pub trait Visitor {
+    /// Called once a strategy.
+    fn visit<S: Strategy>(&mut self, strategy: S);
+}
+
+/// Shows `visitor` every built-in strategy: the one list of them.
+pub fn each(visitor: &mut impl Visitor) {
+    visitor.visit(namespace::Namespaces);
+    visitor.visit(node::Nodes);
+    visitor.visit(pod::Pods);
+    visitor.visit(config_map::ConfigMaps);
+    visitor.visit(secret::Secrets);
+    visitor.visit(service_account::ServiceAccounts);
+    visitor.visit(service::Services);
+    visitor.visit(event::CoreEvents);
+    visitor.visit(event::Events);
+    visitor.visit(lease::Leases);
+    visitor.visit(deployment::Deployments);
+    visitor.visit(replica_set::ReplicaSets);
+    visitor.visit(role::Roles);
+    visitor.visit(role_binding::RoleBindings);
+    visitor.visit(cluster_role::ClusterRoles);
+    visitor.visit(cluster_role_binding::ClusterRoleBindings);
+}
+
+/// The row of the table of resources with this group and plural; every built-in kind is served at `v1`.
+fn row_of(group: &str, plural: &str) -> &'static coracle_proto::resource::Resource {
+    match coracle_proto::resource::find(group, "v1", plural) {
+        Some(resource) => resource,
+        None => unreachable!("{plural}.{group} is in the table of resources, which a test checks"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Seen(Vec<(String, String)>);
+
+    impl Visitor for Seen {
+        fn visit<S: Strategy>(&mut self, strategy: S) {
+            let resource = strategy.resource();
+            self.0.push((resource.group.to_owned(), resource.plural.to_owned()));
+        }
+    }
+
+    #[test]
+    fn every_listed_resource_has_exactly_one_strategy() {
+        let mut seen = Seen::default();
+        each(&mut seen);
+        let mut expected: Vec<(String, String)> = coracle_proto::resource::RESOURCES
+            .iter()
+            .filter(|r| !r.list_kind.is_empty())
+            .map(|r| (r.group.to_owned(), r.plural.to_owned()))
+            .collect();
+        expected.sort();
+        seen.0.sort();
+        assert_eq!(seen.0, expected);
+    }
+}

@@ -1,0 +1,1 @@
+//! Node affinity, pod affinity and anti-affinity.

@@ -1,0 +1,82 @@
+//! Words and columns that several kinds' tables share.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::Container,
+    apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
+};
+
+use super::blank::{list, text};
+use crate::kind::{Column, human_duration};
+
+/// What a cell says when there is nothing.
+pub(super) const NONE: &str = "<none>";
+
+/// A column that is always shown.
+pub(super) const fn column(name: &'static str, description: &'static str) -> Column {
+    Column { name, kind: "string", format: "", priority: 0, description }
+}
+
+/// A column of numbers that is always shown.
+pub(super) const fn integer(name: &'static str, description: &'static str) -> Column {
+    Column { kind: "integer", ..column(name, description) }
+}
+
+/// A column of `-o wide`.
+pub(super) const fn wide(name: &'static str, description: &'static str) -> Column {
+    Column { priority: 1, ..column(name, description) }
+}
+
+/// The object's name.
+pub(super) fn name(meta: &ObjectMeta) -> serde_json::Value {
+    text(&meta.name).into()
+}
+
+/// How long ago `time` was.
+pub(super) fn since(time: Option<Timestamp>, now: Timestamp) -> String {
+    time.map_or_else(|| "<unknown>".to_owned(), |time| human_duration(now.duration_since(time).as_secs()))
+}
+
+/// The text, or `<none>`.
+pub(super) fn or_none(text: &str) -> &str {
+    if text.is_empty() { NONE } else { text }
+}
+
+/// Labels as `a=b,c=d`, or `<none>`.
+pub(super) fn labels(labels: Option<&BTreeMap<String, String>>) -> String {
+    let pairs: Vec<String> = labels.into_iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
+    or_none(&pairs.join(",")).to_owned()
+}
+
+/// Names and images of the containers, each joined by commas.
+pub(super) fn containers(containers: &[Container]) -> (String, String) {
+    let names: Vec<&str> = containers.iter().map(|c| c.name.as_str()).collect();
+    let images: Vec<&str> = containers.iter().map(|c| text(&c.image)).collect();
+    (names.join(","), images.join(","))
+}
+
+/// A label selector as text: `a=b,c in (d,e),f,!g`; empty when it selects everything.
+pub(super) fn selector(selector: &LabelSelector) -> String {
+    let mut requirements: Vec<(&str, String)> = Vec::new();
+    for (key, value) in selector.match_labels.iter().flatten() {
+        requirements.push((key, format!("{key}={value}")));
+    }
+    for expression in list(&selector.match_expressions) {
+        let key = expression.key.as_str();
+        let mut values: Vec<&str> = list(&expression.values).iter().map(String::as_str).collect();
+        values.sort_unstable();
+        let values = values.join(",");
+        let text = match expression.operator.as_str() {
+            "In" => format!("{key} in ({values})"),
+            "NotIn" => format!("{key} notin ({values})"),
+            "Exists" => key.to_owned(),
+            "DoesNotExist" => format!("!{key}"),
+            _ => return "<invalid>".to_owned(),
+        };
+        requirements.push((key, text));
+    }
+    requirements.sort_by(|a, b| a.0.cmp(b.0));
+    requirements.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(",")
+}

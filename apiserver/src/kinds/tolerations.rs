@@ -1,0 +1,1 @@
+//! Tolerations of taints.
