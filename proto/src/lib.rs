@@ -2,6 +2,8 @@
 
 pub mod field;
 pub mod name;
+pub mod patch;
 pub mod resource;
+pub mod schema;
 pub mod selector;
 pub mod status;
