@@ -1,1 +1,50 @@
-//! To be filled.
+//! The controllers: the loops that make the cluster what its objects ask for.
+//!
+//! Each controller looks at one kind of object, compares what is asked for with what is there, and takes the next step.
+//! None keeps anything of its own: all it knows it reads from the API through shared informers, and all it does is
+//! write to the API. Nothing polls: work comes from watches.
+//!
+//! ```text
+//!   watch ──▶ Informer ──handlers──▶ WorkQueue ──▶ reconcile(key) ──▶ writes through kube::Client
+//!               │                      ▲   (a bounded number at once; failures come again later)
+//!               └── Reader ────────────┴── plan: a pure function of what the readers show
+//! ```
+//!
+//! **Invariants.** Every reconcile can be cut off at any line and run again. A controller never acts on a picture older
+//! than its own last write (`informer`'s `caught_up`). What an object owns is found by owner references with uids,
+//! never by names.
+
+mod object_key;
+mod view;
+
+mod informer;
+mod reconcile;
+mod work_queue;
+
+mod pod_control;
+
+mod deployment;
+mod replica_set;
+
+mod args;
+mod controllers;
+
+use std::time::Duration;
+
+pub use args::Args;
+pub use controllers::run;
+
+/// What the controllers need to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How long a node may stay without a heartbeat before it counts as gone.
+    pub node_grace: Duration,
+}
+
+/// How the controllers can end before they are told to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A task of a controller panicked.
+    #[error("a task of a controller broke")]
+    Task(#[from] tokio::task::JoinError),
+}

@@ -1,0 +1,122 @@
+//! Running a controller: keys from its queue, a bounded number at once, failures tried again later.
+
+use std::{fmt, future::Future, hash::Hash, sync::Arc, time::Duration};
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, debug_span, warn};
+
+use crate::work_queue::WorkQueue;
+
+/// When a key wants to be looked at again, beside when something about it changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Only then.
+    OnChange,
+    /// After this time too: something becomes true by itself (a pod has been ready for long enough).
+    After(Duration),
+}
+
+/// Why a reconcile did not get through. All are tried again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReconcileError {
+    /// The API refused or did not answer.
+    #[error("{step}")]
+    Api {
+        /// What was being done.
+        step: &'static str,
+        /// What came back.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// Several things went wrong, each already told to the object (an event, a condition).
+    #[error("{count} of the steps failed, the first: {first}")]
+    Several {
+        /// How many.
+        count: usize,
+        /// The first one's text.
+        first: String,
+    },
+}
+
+impl ReconcileError {
+    /// Wraps the API's error with what was being done.
+    pub(crate) fn api(step: &'static str) -> impl FnOnce(kube::Error) -> Self {
+        move |source| Self::Api { step, source: Box::new(source) }
+    }
+
+    /// Whether it is only that somebody else was quicker: worth another try, not worth a warning.
+    fn is_conflict(&self) -> bool {
+        match self {
+            Self::Api { source, .. } => matches!(source.as_ref(), kube::Error::Api(status) if status.code == 409),
+            Self::Several { .. } => false,
+        }
+    }
+}
+
+/// One control loop.
+pub(crate) trait Reconcile: Send + Sync + 'static {
+    /// What names a piece of its work.
+    type Key: Clone + Eq + Hash + Ord + fmt::Display + Send + Sync + 'static;
+
+    /// For logs.
+    const NAME: &'static str;
+
+    /// Looks at the object with this key, as it is now, and takes the steps that bring the cluster closer to it. Can be
+    /// cut off anywhere and run again.
+    fn reconcile(&self, key: &Self::Key) -> impl Future<Output = Result<Next, ReconcileError>> + Send;
+}
+
+/// Runs `workers` reconciles at once until `shutdown`, then waits for those under way.
+pub(crate) async fn run<R: Reconcile>(
+    controller: Arc<R>,
+    queue: Arc<WorkQueue<R::Key>>,
+    workers: usize,
+    shutdown: CancellationToken,
+) {
+    let mut tasks = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            Some(ended) = tasks.join_next(), if !tasks.is_empty() => report(R::NAME, ended),
+            key = queue.next(), if tasks.len() < workers => {
+                let (controller, queue) = (Arc::clone(&controller), Arc::clone(&queue));
+                let span = debug_span!("reconcile", controller = R::NAME, key = %key);
+                tasks.spawn(one(controller, queue, key).instrument(span));
+            }
+        }
+    }
+    while let Some(ended) = tasks.join_next().await {
+        report(R::NAME, ended);
+    }
+}
+
+async fn one<R: Reconcile>(controller: Arc<R>, queue: Arc<WorkQueue<R::Key>>, key: R::Key) {
+    match controller.reconcile(&key).await {
+        Ok(next) => {
+            queue.forget(&key);
+            if let Next::After(delay) = next {
+                queue.add_after(key.clone(), delay);
+            }
+        }
+        Err(error) => {
+            let conflict = error.is_conflict();
+            let error: &(dyn std::error::Error + 'static) = &error;
+            if conflict {
+                debug!(error, "somebody else was quicker; trying again");
+            } else {
+                warn!(error, controller = R::NAME, key = %key, "not reconciled; trying again later");
+            }
+            queue.retry(key.clone());
+        }
+    }
+    queue.done(&key);
+}
+
+fn report(controller: &'static str, ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        let error: &(dyn std::error::Error + 'static) = &error;
+        tracing::error!(error, controller, "a reconcile broke");
+    }
+}

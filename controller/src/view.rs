@@ -1,0 +1,135 @@
+//! What controllers read of pods and nodes: the few fields they decide by.
+
+use std::borrow::Cow;
+
+use k8s_openapi::{
+    ClusterResourceScope, NamespaceResourceScope,
+    api::core::v1::{NodeCondition, Taint, Toleration},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
+    jiff::Timestamp,
+};
+use serde::Deserialize;
+
+/// A pod, as far as controllers go.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct PodView {
+    pub(crate) metadata: ObjectMeta,
+    #[serde(default)]
+    pub(crate) spec: PodSpecView,
+    #[serde(default)]
+    pub(crate) status: PodStatusView,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct PodSpecView {
+    pub(crate) node_name: String,
+    pub(crate) tolerations: Vec<Toleration>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct PodStatusView {
+    pub(crate) phase: String,
+    pub(crate) conditions: Vec<PodConditionView>,
+    pub(crate) container_statuses: Vec<ContainerStatusView>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct PodConditionView {
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    pub(crate) status: String,
+    pub(crate) last_transition_time: Option<Time>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ContainerStatusView {
+    pub(crate) restart_count: i32,
+}
+
+impl PodView {
+    /// Neither over nor being deleted.
+    pub(crate) fn is_active(&self) -> bool {
+        !self.is_over() && self.metadata.deletion_timestamp.is_none()
+    }
+
+    /// Succeeded or failed: nothing of it runs any more.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.status.phase.as_str(), "Succeeded" | "Failed")
+    }
+
+    /// Since when it has been ready, if it is.
+    pub(crate) fn ready_since(&self) -> Option<Timestamp> {
+        let ready = self.status.conditions.iter().find(|c| c.kind == "Ready" && c.status == "True")?;
+        Some(ready.last_transition_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0))
+    }
+
+    /// Whether it has a condition Ready that is true.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready_since().is_some()
+    }
+}
+
+/// The one owner of an object that manages it.
+pub(crate) fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
+    meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
+}
+
+/// A node, as far as controllers go.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct NodeView {
+    pub(crate) metadata: ObjectMeta,
+    #[serde(default)]
+    pub(crate) spec: NodeSpecView,
+    #[serde(default)]
+    pub(crate) status: NodeStatusView,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct NodeSpecView {
+    pub(crate) unschedulable: bool,
+    pub(crate) taints: Vec<Taint>,
+    #[serde(rename = "podCIDR")]
+    pub(crate) pod_cidr: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct NodeStatusView {
+    pub(crate) conditions: Vec<NodeCondition>,
+}
+
+macro_rules! resource {
+    ($view:ty, $kind:literal, $plural:literal, $scope:ty) => {
+        impl kube::Resource for $view {
+            type DynamicType = ();
+            type Scope = $scope;
+
+            fn kind(_: &()) -> Cow<'_, str> {
+                $kind.into()
+            }
+            fn group(_: &()) -> Cow<'_, str> {
+                "".into()
+            }
+            fn version(_: &()) -> Cow<'_, str> {
+                "v1".into()
+            }
+            fn plural(_: &()) -> Cow<'_, str> {
+                $plural.into()
+            }
+            fn meta(&self) -> &ObjectMeta {
+                &self.metadata
+            }
+            fn meta_mut(&mut self) -> &mut ObjectMeta {
+                &mut self.metadata
+            }
+        }
+    };
+}
+
+resource!(PodView, "Pod", "pods", NamespaceResourceScope);
+resource!(NodeView, "Node", "nodes", ClusterResourceScope);
