@@ -34,6 +34,7 @@ use crate::{
     object_key::ObjectKey,
     pod_control::{Events, managing_owner, reference},
     reconcile::{Next, Reconcile, ReconcileError},
+    status_patch::status_patch,
     view::{PodView, controller_of},
     work_queue::WorkQueue,
 };
@@ -339,13 +340,8 @@ impl Deployments {
         if deployment.status.as_ref() == Some(status) {
             return Ok(());
         }
-        let mut patch = json!({"metadata": {"uid": deployment.uid()}, "status": status});
-        // A merge patch leaves out what is not there any more.
-        for count in ["replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas"] {
-            if patch["status"].get(count).is_none() {
-                patch["status"][count] = serde_json::Value::Null;
-            }
-        }
+        let counts = ["replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas"];
+        let patch = status_patch(deployment.metadata.uid.as_deref(), status, &counts);
         let patched =
             self.api(&key.namespace).patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await;
         match patched {

@@ -22,6 +22,7 @@ mod reconcile;
 mod work_queue;
 
 mod pod_control;
+mod status_patch;
 
 mod deployment;
 mod replica_set;

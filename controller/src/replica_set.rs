@@ -19,13 +19,13 @@ use kube::{
     Api, Client, ResourceExt,
     api::{Patch, PatchParams},
 };
-use serde_json::json;
 
 use crate::{
     informer::{Change, Reader, version_of},
     object_key::ObjectKey,
     pod_control::{Events, PodControl, managing_owner, reference},
     reconcile::{Next, Reconcile, ReconcileError},
+    status_patch::status_patch,
     view::{PodView, controller_of},
     work_queue::WorkQueue,
 };
@@ -185,15 +185,8 @@ impl ReplicaSets {
             return Ok(());
         }
         let api = Api::<ReplicaSet>::namespaced(self.client.clone(), &set.namespace().unwrap_or_default());
-        // A merge patch leaves out what is not there any more; conditions are named so that the last one can go too.
-        let conditions = status.conditions.clone().unwrap_or_default();
-        let mut patch = json!({"metadata": {"uid": set.uid()}, "status": status});
-        patch["status"]["conditions"] = json!(conditions);
-        for count in ["readyReplicas", "availableReplicas", "fullyLabeledReplicas"] {
-            if patch["status"].get(count).is_none() {
-                patch["status"][count] = json!(0);
-            }
-        }
+        let fields = ["conditions", "readyReplicas", "availableReplicas", "fullyLabeledReplicas"];
+        let patch = status_patch(set.metadata.uid.as_deref(), status, &fields);
         match api.patch_status(&set.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(answer)) if answer.code == 404 => Ok(()),

@@ -62,7 +62,7 @@ mod tests {
             (toleration("", "Exists", "", ""), true),
             (toleration("b", "Exists", "", ""), false),
         ] {
-            assert_eq!(tolerates(&[toleration.clone()], &taint), expected, "{toleration:?}");
+            assert_eq!(tolerates(std::slice::from_ref(&toleration), &taint), expected, "{toleration:?}");
         }
     }
 
