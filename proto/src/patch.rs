@@ -25,3 +25,6 @@ pub enum PatchError {
     #[error("{0}")]
     TooLarge(String),
 }
+
+#[cfg(test)]
+pub(crate) use merge::tests::any_json;

@@ -15,6 +15,8 @@
 //!   raw:any                           anything
 //! ```
 
+pub mod openapi;
+
 use std::collections::HashMap;
 use std::sync::LazyLock;
 

@@ -45,7 +45,7 @@ pub fn diff(from: &Value, to: &Value) -> Option<Value> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 

@@ -1,0 +1,315 @@
+//! OpenAPI schemas of the built-in kinds: k8s-openapi's JSON schemas with Kubernetes' extensions put in.
+//!
+//! Building a document takes milliseconds and much memory: callers build once, keep the bytes and drop the value.
+
+use std::collections::BTreeMap;
+
+use schemars::SchemaGenerator;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+use super::{Field, ListType, definition, definition_name};
+use crate::resource::{RESOURCES, Resource};
+
+/// Which of OpenAPI's two versions a document is written in; they refer to other schemas in different ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dialect {
+    V2,
+    V3,
+}
+
+macro_rules! kinds {
+    ($($group:literal $version:literal $($module:ident)::+ [$($listed:ident),* $(,)?] [$($single:ident),* $(,)?];)+) => {
+        /// Puts the schemas of every kind that `wanted` picks, and of all they refer to, into the generator.
+        fn register(generator: &mut SchemaGenerator, mut wanted: impl FnMut(&str, &str, &str) -> bool) {
+            $({
+                use k8s_openapi::$($module)::+ as types;
+                $(
+                    if wanted($group, $version, stringify!($listed)) {
+                        generator.subschema_for::<types::$listed>();
+                    }
+                )*
+                $(
+                    if wanted($group, $version, stringify!($single)) {
+                        generator.subschema_for::<types::$single>();
+                    }
+                )*
+            })+
+        }
+    };
+}
+
+kinds! {
+    "" "v1" api::core::v1 [
+        ConfigMap, Endpoints, Event, LimitRange, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodTemplate,
+        ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
+    ] [Binding];
+    "admissionregistration.k8s.io" "v1" api::admissionregistration::v1 [
+        MutatingWebhookConfiguration, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+        ValidatingWebhookConfiguration,
+    ] [];
+    "apiextensions.k8s.io" "v1" apiextensions_apiserver::pkg::apis::apiextensions::v1 [CustomResourceDefinition] [];
+    "apiregistration.k8s.io" "v1" kube_aggregator::pkg::apis::apiregistration::v1 [APIService] [];
+    "apps" "v1" api::apps::v1 [ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet] [];
+    "authentication.k8s.io" "v1" api::authentication::v1 [] [SelfSubjectReview, TokenRequest, TokenReview];
+    "authorization.k8s.io" "v1" api::authorization::v1 [] [
+        LocalSubjectAccessReview, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview,
+    ];
+    "autoscaling" "v1" api::autoscaling::v1 [HorizontalPodAutoscaler] [Scale];
+    "autoscaling" "v2" api::autoscaling::v2 [HorizontalPodAutoscaler] [];
+    "batch" "v1" api::batch::v1 [CronJob, Job] [];
+    "certificates.k8s.io" "v1" api::certificates::v1 [CertificateSigningRequest] [];
+    "coordination.k8s.io" "v1" api::coordination::v1 [Lease] [];
+    "discovery.k8s.io" "v1" api::discovery::v1 [EndpointSlice] [];
+    "events.k8s.io" "v1" api::events::v1 [Event] [];
+    "networking.k8s.io" "v1" api::networking::v1 [Ingress, IngressClass, NetworkPolicy] [];
+    "node.k8s.io" "v1" api::node::v1 [RuntimeClass] [];
+    "policy" "v1" api::policy::v1 [PodDisruptionBudget] [Eviction];
+    "rbac.authorization.k8s.io" "v1" api::rbac::v1 [ClusterRole, ClusterRoleBinding, Role, RoleBinding] [];
+    "scheduling.k8s.io" "v1" api::scheduling::v1 [PriorityClass] [];
+    "storage.k8s.io" "v1" api::storage::v1 [CSIDriver, CSINode, StorageClass, VolumeAttachment] [];
+    "meta.k8s.io" "v1" apimachinery::pkg::apis::meta::v1 [] [DeleteOptions, ListMeta, Status];
+}
+
+/// The `components` of the OpenAPI v3 document of one group and version: `{"schemas": {…}}`, with every schema that its
+/// resources, their lists and their subresources need. `None` when no built-in resource is in it.
+#[must_use]
+pub fn components_v3(group: &str, version: &str) -> Option<Value> {
+    let rows = || RESOURCES.iter().filter(|r| r.group == group && r.version == version);
+    rows().next()?;
+    let served = |g: &str, v: &str, k: &str| {
+        g == "meta.k8s.io"
+            || rows().any(|r| {
+                (r.group, r.version, r.kind) == (g, v, k)
+                    || r.subresources.iter().any(|s| (s.group, s.version, s.kind) == (g, v, k))
+            })
+    };
+    Some(json!({"schemas": schemas(Dialect::V3, served)}))
+}
+
+/// The `definitions` of the OpenAPI v2 document, of every built-in resource.
+#[must_use]
+pub fn definitions_v2() -> Value {
+    let served = |g: &str, v: &str, k: &str| {
+        g == "meta.k8s.io"
+            || RESOURCES.iter().any(|r| {
+                (r.group, r.version, r.kind) == (g, v, k)
+                    || r.subresources.iter().any(|s| (s.group, s.version, s.kind) == (g, v, k))
+            })
+    };
+    Value::Object(schemas(Dialect::V2, served))
+}
+
+fn schemas(dialect: Dialect, served: impl Fn(&str, &str, &str) -> bool) -> Map<String, Value> {
+    let settings = SchemaSettings::openapi3().with(|settings| {
+        settings.definitions_path = match dialect {
+            Dialect::V2 => "/definitions".into(),
+            Dialect::V3 => "/components/schemas".into(),
+        };
+    });
+    let mut generator = settings.into_generator();
+    let mut roots: BTreeMap<String, Value> = BTreeMap::new();
+    register(&mut generator, |group, version, kind| {
+        let wanted = served(group, version, kind);
+        if wanted && group != "meta.k8s.io" {
+            let name = definition_name(group, version, kind);
+            roots.insert(name, json!([{"group": group, "version": version, "kind": kind}]));
+        }
+        wanted
+    });
+    let mut schemas: Map<String, Value> = generator.take_definitions(false).into_iter().collect();
+    for resource in RESOURCES.iter().filter(|r| !r.list_kind.is_empty()) {
+        let (group, version, list_kind) = (resource.group, resource.version, resource.list_kind);
+        if let Some(item) = schemas.get(&definition_name(group, version, resource.kind)) {
+            let name = definition_name(group, version, list_kind);
+            let list = list_schema(dialect, resource, item);
+            roots.insert(name.clone(), json!([{"group": group, "version": version, "kind": list_kind}]));
+            schemas.insert(name, list);
+        }
+    }
+    for (name, schema) in &mut schemas {
+        dress(dialect, name, schema);
+        if let (Some(root), Value::Object(schema)) = (roots.remove(name), schema) {
+            schema.insert("x-kubernetes-group-version-kind".to_owned(), root);
+        }
+    }
+    schemas
+}
+
+/// The schema of a resource's list, which k8s-openapi has no JSON schema of; `item` is the schema of one object.
+fn list_schema(dialect: Dialect, resource: &Resource, item: &Value) -> Value {
+    let base = match dialect {
+        Dialect::V2 => "#/definitions/",
+        Dialect::V3 => "#/components/schemas/",
+    };
+    let of = |field: &str| item.pointer(&format!("/properties/{field}")).cloned().unwrap_or_default();
+    let item_name = definition_name(resource.group, resource.version, resource.kind);
+    let meta_name = definition_name("meta.k8s.io", "v1", "ListMeta");
+    json!({
+        "description": format!("{} is a list of {} objects.", resource.list_kind, resource.kind),
+        "type": "object",
+        "required": ["items"],
+        "properties": {
+            "apiVersion": of("apiVersion"),
+            "kind": of("kind"),
+            "metadata": {"description": "Standard list metadata.", "$ref": format!("{base}{meta_name}")},
+            "items": {
+                "description": "Items is the list of objects.",
+                "type": "array",
+                "items": {"$ref": format!("{base}{item_name}")},
+            },
+        },
+    })
+}
+
+/// Puts a type's facts into its schema.
+fn dress(dialect: Dialect, name: &str, schema: &mut Value) {
+    let Value::Object(schema) = schema else { return };
+    if schema.remove("x-kubernetes-int-or-string").is_some() {
+        schema.insert("format".to_owned(), "int-or-string".into());
+        match dialect {
+            Dialect::V2 => schema.insert("type".to_owned(), "string".into()),
+            Dialect::V3 => schema.insert("oneOf".to_owned(), json!([{"type": "integer"}, {"type": "string"}])),
+        };
+    }
+    let facts = definition(name);
+    if facts.is_some_and(|facts| facts.atomic) {
+        schema.insert("x-kubernetes-map-type".to_owned(), "atomic".into());
+    }
+    let Some(Value::Object(properties)) = schema.get_mut("properties") else { return };
+    for (name, property) in properties {
+        refer(dialect, property);
+        if let (Some(field), Value::Object(property)) = (facts.and_then(|facts| facts.field(name)), property) {
+            extend(property, field);
+        }
+    }
+}
+
+/// In OpenAPI v3 nothing may stand beside a `$ref`, so that one with a description goes into an `allOf`.
+fn refer(dialect: Dialect, property: &mut Value) {
+    let Value::Object(property) = property else { return };
+    if dialect == Dialect::V3
+        && property.len() > 1
+        && let Some(reference) = property.remove("$ref")
+    {
+        property.insert("allOf".to_owned(), json!([{"$ref": reference}]));
+    }
+}
+
+fn extend(property: &mut Map<String, Value>, field: &Field) {
+    let strategies = [("merge", field.strategy.merge), ("replace", field.strategy.replace)];
+    let mut words: Vec<&str> = strategies.iter().filter(|(_, is)| *is).map(|(word, _)| *word).collect();
+    if field.strategy.retain_keys {
+        words.push("retainKeys");
+    }
+    if !words.is_empty() {
+        property.insert("x-kubernetes-patch-strategy".to_owned(), words.join(",").into());
+    }
+    if let Some(key) = field.merge_key {
+        property.insert("x-kubernetes-patch-merge-key".to_owned(), key.into());
+    }
+    if let Some(list_type) = &field.list_type {
+        property.insert("x-kubernetes-list-type".to_owned(), list_type.as_str().into());
+        if let ListType::Map(keys) = list_type {
+            property.insert("x-kubernetes-list-map-keys".to_owned(), keys.clone().into());
+        }
+    }
+    if field.atomic {
+        property.insert("x-kubernetes-map-type".to_owned(), "atomic".into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn references(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(map) => {
+                for (key, value) in map {
+                    if let ("$ref", Value::String(target)) = (key.as_str(), value) {
+                        found.insert(target.clone());
+                    }
+                    references(value, found);
+                }
+            }
+            Value::Array(list) => list.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_resource_has_its_schema_and_every_reference_leads_to_one() {
+        let groups: BTreeSet<(&str, &str)> = RESOURCES.iter().map(|r| (r.group, r.version)).collect();
+        for (group, version) in groups {
+            let components = components_v3(group, version).unwrap();
+            for resource in RESOURCES.iter().filter(|r| (r.group, r.version) == (group, version)) {
+                let name = definition_name(group, version, resource.kind);
+                let schema = &components["schemas"][&name];
+                let expected = json!([{"group": group, "version": version, "kind": resource.kind}]);
+                assert_eq!(schema["x-kubernetes-group-version-kind"], expected, "{name}");
+                assert!(schema["description"].is_string(), "{name}");
+                if !resource.list_kind.is_empty() {
+                    let list = definition_name(group, version, resource.list_kind);
+                    assert!(components["schemas"][&list].is_object(), "{list}");
+                }
+            }
+            let mut found = BTreeSet::new();
+            references(&components, &mut found);
+            for target in found {
+                let name = target.strip_prefix("#/components/schemas/").unwrap();
+                assert!(components["schemas"][name].is_object(), "{target}");
+            }
+        }
+        assert!(components_v3("none", "v1").is_none());
+    }
+
+    #[test]
+    fn fields_carry_their_extensions() {
+        let components = components_v3("", "v1").unwrap();
+        let pod = &components["schemas"]["io.k8s.api.core.v1.PodSpec"]["properties"];
+        let containers = &pod["containers"];
+        assert_eq!(containers["x-kubernetes-patch-strategy"], "merge");
+        assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
+        assert_eq!(containers["x-kubernetes-list-map-keys"], json!(["name"]));
+        assert_eq!(containers["items"]["$ref"], "#/components/schemas/io.k8s.api.core.v1.Container");
+        assert_eq!(pod["volumes"]["x-kubernetes-patch-strategy"], "merge,retainKeys");
+        assert_eq!(pod["affinity"]["allOf"][0]["$ref"], "#/components/schemas/io.k8s.api.core.v1.Affinity");
+        let number = &components["schemas"]["io.k8s.apimachinery.pkg.util.intstr.IntOrString"];
+        assert_eq!(number["format"], "int-or-string");
+    }
+
+    #[test]
+    fn the_second_version_refers_to_definitions() {
+        let definitions = definitions_v2();
+        let affinity = &definitions["io.k8s.api.core.v1.PodSpec"]["properties"]["affinity"];
+        assert_eq!(affinity["$ref"], "#/definitions/io.k8s.api.core.v1.Affinity");
+        assert!(affinity["description"].is_string());
+        assert_eq!(definitions["io.k8s.apimachinery.pkg.util.intstr.IntOrString"]["type"], "string");
+    }
+
+    #[test]
+    fn the_facts_know_the_fields_that_the_schemas_know() {
+        for (name, schema) in schemas(Dialect::V3, |_, _, _| true) {
+            let Some(properties) = schema["properties"].as_object() else { continue };
+            let is_answer = ["Status", "ListMeta", "ShardInfo"].iter().any(|n| name.contains(&format!(".meta.v1.{n}")));
+            if name.ends_with("List") || is_answer {
+                continue;
+            }
+            let facts = definition(&name).unwrap_or_else(|| panic!("no facts for {name}"));
+            let theirs: BTreeSet<&str> = properties.keys().map(String::as_str).collect();
+            let ours: BTreeSet<&str> = facts.fields().iter().map(|f| f.name).collect();
+            assert_eq!(theirs, ours, "{name}");
+            for field in facts.fields() {
+                let is_list = properties[field.name]["type"] == "array";
+                assert_eq!(field.shape == super::super::Shape::List, is_list, "{name}.{}", field.name);
+                let text = properties[field.name].to_string();
+                if let Some(child) = field.child() {
+                    assert!(text.contains(&format!("/{}\"", child.name)), "{name}.{}: {}", field.name, child.name);
+                }
+            }
+        }
+    }
+}
