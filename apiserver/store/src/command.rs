@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::{
-    error::Result,
+    codec::{Malformed, Put, Reader},
+    error,
+    range::{Range, What},
     revision::{LeaseId, Revision},
-    txn::{Txn, TxnResult},
+    txn::{Compare, Is, Op, Txn, TxnResult},
 };
 
 /// A change of the replicated state.
@@ -42,4 +46,206 @@ pub(crate) enum Answer {
 }
 
 /// The answer, or the state machine's refusal (which changes nothing).
-pub(crate) type Outcome = Result<Answer>;
+pub(crate) type Outcome = error::Result<Answer>;
+
+/// Version of the encoding; the first byte of every proposal.
+const VERSION: u8 = 1;
+
+/// A command on its way through the log, with what tells its proposer that it is its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Proposal {
+    /// The member that proposed it.
+    pub(crate) member: u64,
+    /// Which of its lives: drawn at every start, so that a number is never taken for one of an earlier life.
+    pub(crate) life: u64,
+    /// Its number in that life.
+    pub(crate) number: u64,
+    /// The proposer's wall clock, milliseconds since 1970; told, never relied upon.
+    pub(crate) time: u64,
+    /// What to do.
+    pub(crate) command: Command,
+}
+
+mod tag {
+    pub(super) const TXN: u8 = 1;
+    pub(super) const LEASE_GRANT: u8 = 2;
+    pub(super) const LEASE_REVOKE: u8 = 3;
+    pub(super) const COMPACT: u8 = 4;
+
+    pub(super) const MOD_REVISION: u8 = 1;
+    pub(super) const CREATE_REVISION: u8 = 2;
+    pub(super) const VERSION: u8 = 3;
+    pub(super) const VALUE: u8 = 4;
+    pub(super) const LEASE: u8 = 5;
+
+    pub(super) const PUT: u8 = 1;
+    pub(super) const DELETE: u8 = 2;
+    pub(super) const GET: u8 = 3;
+}
+
+impl Command {
+    /// About how many bytes [`Proposal::encode`] will need.
+    pub(crate) fn size(&self) -> usize {
+        64 + match self {
+            Self::Txn(txn) => txn.size() + 32 * (txn.compare.len() + txn.then.len() + txn.or_else.len()),
+            Self::LeaseGrant { .. } | Self::LeaseRevoke { .. } | Self::Compact { .. } => 0,
+        }
+    }
+}
+
+impl Proposal {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.command.size());
+        out.put_u8(VERSION);
+        for number in [self.member, self.life, self.number, self.time] {
+            out.put_u64(number);
+        }
+        match &self.command {
+            Command::Txn(txn) => {
+                out.put_u8(tag::TXN);
+                out.put_u32(u32::try_from(txn.compare.len()).unwrap_or(u32::MAX));
+                txn.compare.iter().for_each(|compare| put_compare(&mut out, compare));
+                for branch in [&txn.then, &txn.or_else] {
+                    out.put_u32(u32::try_from(branch.len()).unwrap_or(u32::MAX));
+                    branch.iter().for_each(|op| put_op(&mut out, op));
+                }
+            }
+            Command::LeaseGrant { id, ttl } => {
+                out.put_u8(tag::LEASE_GRANT);
+                out.put_u64(id.0);
+                out.put_u64(ttl.as_secs());
+            }
+            Command::LeaseRevoke { id } => {
+                out.put_u8(tag::LEASE_REVOKE);
+                out.put_u64(id.0);
+            }
+            Command::Compact { revision } => {
+                out.put_u8(tag::COMPACT);
+                out.put_u64(revision.0);
+            }
+        }
+        out
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut from = Reader(bytes);
+        if from.u8()? != VERSION {
+            return Err(Malformed("proposal of an unknown version"));
+        }
+        let (member, life, number, time) = (from.u64()?, from.u64()?, from.u64()?, from.u64()?);
+        let command = match from.u8()? {
+            tag::TXN => {
+                let compare = (0..from.count(6)?).map(|_| compare(&mut from)).collect::<Result<_, _>>()?;
+                let then = (0..from.count(2)?).map(|_| op(&mut from)).collect::<Result<_, _>>()?;
+                let or_else = (0..from.count(2)?).map(|_| op(&mut from)).collect::<Result<_, _>>()?;
+                Command::Txn(Txn { compare, then, or_else })
+            }
+            tag::LEASE_GRANT => Command::LeaseGrant { id: LeaseId(from.u64()?), ttl: Duration::from_secs(from.u64()?) },
+            tag::LEASE_REVOKE => Command::LeaseRevoke { id: LeaseId(from.u64()?) },
+            tag::COMPACT => Command::Compact { revision: Revision(from.u64()?) },
+            _ => return Err(Malformed("command of an unknown kind")),
+        };
+        from.end()?;
+        Ok(Self { member, life, number, time, command })
+    }
+}
+
+fn put_compare(out: &mut Vec<u8>, compare: &Compare) {
+    let (tag, is) = match compare {
+        Compare::ModRevision { is, .. } => (tag::MOD_REVISION, is),
+        Compare::CreateRevision { is, .. } => (tag::CREATE_REVISION, is),
+        Compare::Version { is, .. } => (tag::VERSION, is),
+        Compare::Value { is, .. } => (tag::VALUE, is),
+        Compare::Lease { is, .. } => (tag::LEASE, is),
+    };
+    out.put_u8(tag);
+    out.put_u8(match is {
+        Is::Equal => 0,
+        Is::NotEqual => 1,
+        Is::Greater => 2,
+        Is::Less => 3,
+    });
+    out.put_bytes(compare.key());
+    match compare {
+        Compare::ModRevision { value, .. } | Compare::CreateRevision { value, .. } => out.put_u64(value.0),
+        Compare::Version { value, .. } => out.put_u64(*value),
+        Compare::Value { value, .. } => out.put_bytes(value),
+        Compare::Lease { value, .. } => out.put_u64(value.0),
+    }
+}
+
+fn compare(from: &mut Reader<'_>) -> Result<Compare, Malformed> {
+    let tag = from.u8()?;
+    let is = match from.u8()? {
+        0 => Is::Equal,
+        1 => Is::NotEqual,
+        2 => Is::Greater,
+        3 => Is::Less,
+        _ => return Err(Malformed("comparison of an unknown way")),
+    };
+    let key = from.bytes()?;
+    Ok(match tag {
+        tag::MOD_REVISION => Compare::ModRevision { key, is, value: Revision(from.u64()?) },
+        tag::CREATE_REVISION => Compare::CreateRevision { key, is, value: Revision(from.u64()?) },
+        tag::VERSION => Compare::Version { key, is, value: from.u64()? },
+        tag::VALUE => Compare::Value { key, is, value: from.bytes()? },
+        tag::LEASE => Compare::Lease { key, is, value: LeaseId(from.u64()?) },
+        _ => return Err(Malformed("comparison of an unknown kind")),
+    })
+}
+
+fn put_end(out: &mut Vec<u8>, end: Option<&Bytes>) {
+    out.put_u8(u8::from(end.is_some()));
+    if let Some(end) = end {
+        out.put_bytes(end);
+    }
+}
+
+fn end(from: &mut Reader<'_>) -> Result<Option<Bytes>, Malformed> {
+    match from.u8()? {
+        0 => Ok(None),
+        1 => from.bytes().map(Some),
+        _ => Err(Malformed("flag that is neither 0 nor 1")),
+    }
+}
+
+fn put_op(out: &mut Vec<u8>, op: &Op) {
+    match op {
+        Op::Put { key, value, lease } => {
+            out.put_u8(tag::PUT);
+            out.put_bytes(key);
+            out.put_bytes(value);
+            out.put_u64(lease.unwrap_or_default().0);
+        }
+        Op::Delete { start, end } => {
+            out.put_u8(tag::DELETE);
+            out.put_bytes(start);
+            put_end(out, end.as_ref());
+        }
+        Op::Get(range) => {
+            out.put_u8(tag::GET);
+            out.put_bytes(&range.start);
+            put_end(out, range.end.as_ref());
+            out.put_u64(range.limit as u64);
+            out.put_u8(u8::from(range.what == What::Count));
+        }
+    }
+}
+
+fn op(from: &mut Reader<'_>) -> Result<Op, Malformed> {
+    Ok(match from.u8()? {
+        tag::PUT => {
+            let (key, value) = (from.bytes()?, from.bytes()?);
+            let lease = Some(LeaseId(from.u64()?)).filter(|id| *id != LeaseId::default());
+            Op::Put { key, value, lease }
+        }
+        tag::DELETE => Op::Delete { start: from.bytes()?, end: end(from)? },
+        tag::GET => {
+            let (start, end) = (from.bytes()?, end(from)?);
+            let limit = usize::try_from(from.u64()?).unwrap_or(usize::MAX);
+            let what = if from.u8()? == 0 { What::Entries } else { What::Count };
+            Op::Get(Range { start, end, at: None, limit, what })
+        }
+        _ => return Err(Malformed("operation of an unknown kind")),
+    })
+}

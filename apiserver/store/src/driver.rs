@@ -1,143 +1,166 @@
-//! The shell around the deterministic core: the store's thread, its clock, and the hand-out of changes.
+//! The shell around the deterministic core: the store's threads, its clocks, and the hand-out of changes.
 
-use std::{sync::Arc, thread};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+    time::{Duration, SystemTime},
+};
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    command::{Answer, Command},
+    checkpoint::{Checkpoints, Job},
+    datadir::DataDir,
+    disk::RealDisk,
+    engine::sled::Sled,
     error::{Error, Result},
-    history::Batch,
-    lease::{Deadlines, Lease},
     queue::{Request, Taken},
     shared::Shared,
+    worker::{Now, Worker},
 };
 
-/// Revisions handed out before other tasks get a turn.
-const HAND_OUT: usize = 64;
-
 /// Does a store's work; nothing is written and no live watch hears anything unless it runs.
-#[derive(Debug)]
 #[must_use = "a store writes only while its driver runs"]
 pub struct Driver {
     shared: Arc<Shared>,
+    worker: Worker<RealDisk>,
+    checkpoints: Checkpoints<Sled>,
+    dir: DataDir,
 }
 
 impl Driver {
-    pub(crate) const fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+    pub(crate) const fn new(
+        shared: Arc<Shared>,
+        worker: Worker<RealDisk>,
+        checkpoints: Checkpoints<Sled>,
+        dir: DataDir,
+    ) -> Self {
+        Self { shared, worker, checkpoints, dir }
     }
 
     /// Runs until `shutdown`. Everything handed over before is then written and answered, watches end with
-    /// [`Error::Closed`], and the thread has ended.
+    /// [`Error::Closed`], the threads have ended, and the data directory is free.
     ///
     /// # Errors
-    /// [`Error::Failed`] if the disk failed meanwhile.
+    /// [`Error::Failed`] if the disk failed meanwhile. It does not end the run by itself: reads go on.
     ///
     /// # Cancel safety
     /// Dropping the future closes the store without waiting for its thread.
     pub async fn run(self, shutdown: CancellationToken) -> Result<()> {
-        let (ended, end) = oneshot::channel();
-        let shared = Arc::clone(&self.shared);
-        let thread = thread::Builder::new()
-            .name("coracle-store".to_owned())
-            .spawn(move || {
-                let result = Worker { shared, deadlines: Deadlines::default() }.run();
-                // The receiver is gone only if the run was dropped; nobody waits for the end then.
-                drop(ended.send(result));
-            })
-            .map_err(Error::io("start the store's thread"))?;
-        let closing = self.shared.queue_guard();
-        let mut end = std::pin::pin!(end);
+        let (ended, mut end) = oneshot::channel();
+        let Self { shared, worker, checkpoints, dir } = self;
+        let mut thread = Thread {
+            shared: Arc::clone(&shared),
+            worker,
+            checkpoints: Some(checkpoints),
+            running: None,
+            written: Arc::default(),
+        };
+        let thread = thread::Builder::new().name("coracle-store".to_owned()).spawn(move || {
+            thread.run();
+            let result = thread.worker.end();
+            drop(dir);
+            // Nobody receives it if the run was dropped.
+            drop(ended.send(result));
+        });
+        let thread = thread.map_err(Error::io("start the store's thread"))?;
+        let closing = shared.queue_guard();
         let result = loop {
             tokio::select! {
                 biased;
                 result = &mut end => break result.unwrap_or(Err(Error::Closed)),
-                () = shutdown.cancelled(), if !self.shared.queue.is_closed() => self.shared.queue.close(),
-                () = self.shared.grown.notified() => self.hand_out().await,
+                () = shutdown.cancelled(), if !shared.queue.is_closed() => shared.queue.close(),
+                () = shared.grown.notified() => {
+                    while shared.hand_out() {
+                        tokio::task::yield_now().await;
+                    }
+                }
             }
         };
         drop(closing);
-        self.hand_out().await;
-        self.shared.hub().close(Error::Closed);
+        while shared.hand_out() {}
+        shared.hub().close(Error::Closed);
+        // It has sent its last word, so this does not wait.
         if thread.join().is_err() {
             return Err(Error::Closed);
         }
         result
     }
+}
 
-    /// Brings the hub up to the history's end.
-    async fn hand_out(&self) {
-        while self.hand_out_some() {
-            tokio::task::yield_now().await;
-        }
-    }
-
-    /// Hands out the next few revisions; false if there are none.
-    fn hand_out_some(&self) -> bool {
-        let mut hub = self.shared.hub();
-        let (batches, compacted): (Vec<Batch>, _) = {
-            let state = self.shared.read();
-            let history = state.history();
-            (history.from(hub.cursor().next()).take(HAND_OUT).cloned().collect(), history.compacted())
-        };
-        if compacted > hub.cursor() {
-            hub.skip_to(compacted);
-            return true;
-        }
-        for batch in &batches {
-            hub.hand_out(batch);
-        }
-        !batches.is_empty()
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver").field("dir", &self.dir).finish_non_exhaustive()
     }
 }
 
-struct Worker {
+/// What a thread that wrote a checkpoint leaves behind.
+type Written = (Checkpoints<Sled>, Job, Result<()>);
+
+struct Thread {
     shared: Arc<Shared>,
-    deadlines: Deadlines,
+    worker: Worker<RealDisk>,
+    /// None while a checkpoint is being written.
+    checkpoints: Option<Checkpoints<Sled>>,
+    running: Option<JoinHandle<()>>,
+    written: Arc<Mutex<Option<Written>>>,
 }
 
-impl Worker {
-    fn run(mut self) -> Result<()> {
+impl Thread {
+    fn run(&mut self) {
         loop {
-            let now = self.shared.now();
-            let patience = self.deadlines.next().map(|next| next.saturating_sub(now));
-            match self.shared.queue.take(patience) {
-                Taken::Closed => return Ok(()),
-                Taken::Requests(requests) => requests.into_iter().for_each(|request| self.serve(request)),
-            }
-            for id in self.deadlines.take_due(self.shared.now()) {
-                self.apply(&Command::LeaseRevoke { id }).map(drop).unwrap_or_default();
+            let patience = self.worker.next_deadline().map(|next| next.saturating_sub(self.shared.now()));
+            let requests = match self.shared.queue.take(patience) {
+                Taken::Closed => break,
+                Taken::Requests(requests) => requests,
+            };
+            self.worker.serve(requests, now(&self.shared));
+            self.worker.expire(now(&self.shared));
+            self.collect();
+            if let Some(job) = self.worker.take_job() {
+                self.write(job);
             }
             self.shared.grown.notify_one();
         }
+        if let Some(running) = self.running.take() {
+            // A panic in it has been reported; the checkpoint before is still valid.
+            drop(running.join());
+            self.collect();
+        }
     }
 
-    fn serve(&mut self, request: Request) {
-        let now = self.shared.now();
-        match request {
-            Request::Propose { command, answer, room: _ } => drop(answer.send(self.apply(&command))),
-            Request::KeepAlive { id, answer, room: _ } => {
-                let ttl = self.deadlines.renew(id, now).ok_or(Error::LeaseNotFound { id });
-                drop(answer.send(ttl.map(|ttl| Lease { id, ttl })));
-            }
-            Request::TimeToLive { id, answer, room: _ } => {
-                drop(answer.send(self.deadlines.left(id, now).ok_or(Error::LeaseNotFound { id })));
+    /// Writes a checkpoint on a thread of its own, so that group commits go on meanwhile. There are minutes or days
+    /// between two of them, so the thread is not kept.
+    fn write(&mut self, job: Job) {
+        let Some(mut checkpoints) = self.checkpoints.take() else { return };
+        let (shared, written) = (Arc::clone(&self.shared), Arc::clone(&self.written));
+        let spawned = thread::Builder::new().name("coracle-ckpt".to_owned()).spawn(move || {
+            let saved = checkpoints.save(&job);
+            *written.lock().unwrap_or_else(PoisonError::into_inner) = Some((checkpoints, job, saved));
+            // Refused only when the store is closing; the thread is then joined.
+            drop(shared.queue.push(Request::Wake));
+        });
+        match spawned {
+            Ok(thread) => self.running = Some(thread),
+            Err(error) => {
+                let error = &error as &(dyn std::error::Error + 'static);
+                tracing::error!(error, "no thread for checkpoints: the log is kept and grows");
             }
         }
     }
 
-    fn apply(&mut self, command: &Command) -> Result<Answer> {
-        let now = self.shared.now();
-        let effects = self.shared.write().apply(command, now);
-        if effects.outcome.is_ok() {
-            match command {
-                Command::LeaseGrant { id, ttl } => self.deadlines.start(*id, *ttl, now),
-                Command::LeaseRevoke { id } => self.deadlines.remove(*id),
-                Command::Txn(_) | Command::Compact { .. } => {}
-            }
+    fn collect(&mut self) {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((checkpoints, job, saved)) = written {
+            self.checkpoints = Some(checkpoints);
+            self.worker.checkpointed(job, saved);
         }
-        effects.outcome
     }
+}
+
+/// The time by this machine's clocks.
+pub(crate) fn now(shared: &Shared) -> Now {
+    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    Now { steady: shared.now(), wall: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX) }
 }

@@ -27,16 +27,6 @@ impl Index {
         self.live.get(key)
     }
 
-    /// Every live entry, in order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Entry>> {
-        self.live.values()
-    }
-
-    /// How many keys are live.
-    pub(crate) fn len(&self) -> usize {
-        self.live.len()
-    }
-
     /// Makes `entry` the live version and keeps the one before; gives that back.
     pub(crate) fn put(&mut self, entry: Arc<Entry>) -> Option<Arc<Entry>> {
         let key = entry.key.clone();

@@ -67,50 +67,72 @@ impl Leases {
 /// The leader's half: when each lease ends.
 #[derive(Debug, Default)]
 pub(crate) struct Deadlines {
-    by_id: BTreeMap<LeaseId, (Duration, Duration)>,
+    by_id: BTreeMap<LeaseId, Clock>,
     by_time: BTreeSet<(Duration, LeaseId)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    ttl: Duration,
+    /// When its time is up.
+    end: Duration,
+    /// When to look after it.
+    due: Duration,
 }
 
 impl Deadlines {
     /// Starts a lease's time anew.
     pub(crate) fn start(&mut self, id: LeaseId, ttl: Duration, now: Duration) {
-        self.remove(id);
         let end = now.saturating_add(ttl);
-        self.by_id.insert(id, (ttl, end));
-        self.by_time.insert((end, id));
+        self.set(id, Clock { ttl, end, due: end });
+    }
+
+    /// Looks after a lease that could not be ended at another time; it stays ended.
+    pub(crate) fn postpone(&mut self, id: LeaseId, due: Duration) {
+        if let Some(clock) = self.by_id.get(&id).copied() {
+            self.set(id, Clock { due, ..clock });
+        }
+    }
+
+    fn set(&mut self, id: LeaseId, clock: Clock) {
+        self.remove(id);
+        self.by_id.insert(id, clock);
+        self.by_time.insert((clock.due, id));
     }
 
     /// Starts a lease's time anew if it has not run out; says how long it lives now.
     pub(crate) fn renew(&mut self, id: LeaseId, now: Duration) -> Option<Duration> {
-        let (ttl, end) = *self.by_id.get(&id)?;
-        if end <= now {
+        let clock = *self.by_id.get(&id)?;
+        if clock.end <= now {
             return None;
         }
-        self.start(id, ttl, now);
-        Some(ttl)
+        self.start(id, clock.ttl, now);
+        Some(clock.ttl)
     }
 
     /// How long a lease still lives.
     pub(crate) fn left(&self, id: LeaseId, now: Duration) -> Option<Duration> {
-        self.by_id.get(&id).map(|(_, end)| end.saturating_sub(now))
+        self.by_id.get(&id).map(|clock| clock.end.saturating_sub(now))
     }
 
+    /// Forgets a lease.
     pub(crate) fn remove(&mut self, id: LeaseId) {
-        if let Some((_, end)) = self.by_id.remove(&id) {
-            self.by_time.remove(&(end, id));
+        if let Some(clock) = self.by_id.remove(&id) {
+            self.by_time.remove(&(clock.due, id));
         }
     }
 
+    /// Forgets all.
     pub(crate) fn clear(&mut self) {
         self.by_id.clear();
         self.by_time.clear();
     }
 
-    /// The leases whose time is up, taken off the clock (not off the table: they cannot be renewed any more).
+    /// The leases whose time is up, no longer looked after (but known, so that they cannot be renewed).
     pub(crate) fn take_due(&mut self, now: Duration) -> Vec<LeaseId> {
         let mut due = Vec::new();
-        while let Some((end, id)) = self.by_time.first().copied()
-            && end <= now
+        while let Some((time, id)) = self.by_time.first().copied()
+            && time <= now
         {
             self.by_time.pop_first();
             due.push(id);
@@ -118,8 +140,41 @@ impl Deadlines {
         due
     }
 
-    /// When the next one ends.
+    /// When to look after the next one.
     pub(crate) fn next(&self) -> Option<Duration> {
-        self.by_time.first().map(|(end, _)| *end)
+        self.by_time.first().map(|(due, _)| *due)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_lease_ends_when_its_time_is_up_and_not_when_it_was_kept_alive() {
+        let (a, b) = (LeaseId(1), LeaseId(2));
+        let mut deadlines = Deadlines::default();
+        deadlines.start(a, 10 * SECOND, Duration::ZERO);
+        deadlines.start(b, 10 * SECOND, Duration::ZERO);
+        assert_eq!(deadlines.renew(b, 5 * SECOND), Some(10 * SECOND));
+        assert_eq!(deadlines.take_due(9 * SECOND), []);
+        assert_eq!(deadlines.take_due(10 * SECOND), [a]);
+        assert_eq!(deadlines.renew(a, 10 * SECOND), None, "it ended, though its revocation is still under way");
+        assert_eq!(deadlines.next(), Some(15 * SECOND));
+        assert_eq!(deadlines.left(b, 11 * SECOND), Some(4 * SECOND));
+    }
+
+    #[test]
+    fn a_lease_that_could_not_be_ended_is_looked_after_again_and_cannot_be_renewed() {
+        let mut deadlines = Deadlines::default();
+        deadlines.start(LeaseId(1), SECOND, Duration::ZERO);
+        assert_eq!(deadlines.take_due(SECOND), [LeaseId(1)]);
+        deadlines.postpone(LeaseId(1), 11 * SECOND);
+        assert_eq!(deadlines.next(), Some(11 * SECOND));
+        assert_eq!(deadlines.renew(LeaseId(1), 2 * SECOND), None);
+        deadlines.remove(LeaseId(1));
+        assert_eq!(deadlines.next(), None);
     }
 }

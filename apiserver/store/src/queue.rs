@@ -30,6 +30,8 @@ pub(crate) enum Request {
     KeepAlive { id: LeaseId, answer: oneshot::Sender<Result<Lease>>, room: OwnedSemaphorePermit },
     /// Say how long a lease still lives.
     TimeToLive { id: LeaseId, answer: oneshot::Sender<Result<Duration>>, room: OwnedSemaphorePermit },
+    /// Look around: something else than a request has come.
+    Wake,
 }
 
 /// See the module.

@@ -7,7 +7,10 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::{hub::Hub, queue::Queue, state::State};
+use crate::{history::Batch, hub::Hub, queue::Queue, state::State};
+
+/// Revisions handed out at once: some ten microseconds.
+const HAND_OUT: usize = 64;
 
 /// See the module. Locks are taken in the order hub, state; an inbox's is innermost.
 #[derive(Debug)]
@@ -36,6 +39,24 @@ impl Shared {
     /// The steady clock of this member: time since it was opened.
     pub(crate) fn now(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// Tells the watchers the next few changes they have not been told; false if there are none.
+    pub(crate) fn hand_out(&self) -> bool {
+        let mut hub = self.hub();
+        let (batches, compacted): (Vec<Batch>, _) = {
+            let state = self.read();
+            let history = state.history();
+            (history.from(hub.cursor().next()).take(HAND_OUT).cloned().collect(), history.compacted())
+        };
+        if compacted > hub.cursor() {
+            hub.skip_to(compacted);
+            return true;
+        }
+        for batch in &batches {
+            hub.hand_out(batch);
+        }
+        !batches.is_empty()
     }
 
     /// Closes the queue when dropped.

@@ -56,6 +56,41 @@ impl State {
         }
     }
 
+    /// The store as a checkpoint has it: the history begins there.
+    pub(crate) fn load(
+        retention: Retention,
+        revision: Revision,
+        entries: Vec<Arc<Entry>>,
+        leases: impl IntoIterator<Item = (LeaseId, Duration)>,
+    ) -> Self {
+        let mut state = Self { revision, history: History::new(retention, revision), ..Self::new(retention) };
+        for (id, ttl) in leases {
+            state.leases.grant(id, ttl);
+        }
+        for entry in entries {
+            if let Some(id) = entry.lease {
+                state.leases.attach(id, entry.key.clone());
+            }
+            state.index.load(entry);
+        }
+        state
+    }
+
+    /// Takes what changed since this was last called.
+    pub(crate) fn take_dirty(&mut self) -> Dirty {
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// Says that these have not reached a checkpoint after all.
+    pub(crate) fn mark_dirty(
+        &mut self,
+        keys: impl IntoIterator<Item = Bytes>,
+        leases: impl IntoIterator<Item = LeaseId>,
+    ) {
+        self.dirty.keys.extend(keys);
+        self.dirty.leases.extend(leases);
+    }
+
     pub(crate) const fn revision(&self) -> Revision {
         self.revision
     }

@@ -2,15 +2,22 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use raft::eraftpb::ConfState;
 use tokio::sync::oneshot;
 
 use crate::{
+    checkpoint::Checkpoints,
     command::{Answer, Command},
-    driver::Driver,
+    datadir::{DataDir, Identity},
+    disk::{Disk, RealDisk},
+    driver::{self, Driver},
+    engine::{Engine, sled::Sled},
     entry::Entry,
     error::{Error, Result},
     history::Retention,
     lease::Lease,
+    log::{Log, Recovery},
+    member::Member,
     queue::Request,
     range::{Range, RangeResult},
     revision::{LeaseId, Revision},
@@ -18,6 +25,7 @@ use crate::{
     state::State,
     txn::{Txn, TxnResult},
     watch::{WatchRequest, Watcher},
+    worker::{Now, Worker},
 };
 
 /// Shortest and longest time to live of a lease.
@@ -30,12 +38,15 @@ pub struct Config {
     pub dir: PathBuf,
     /// How much of the past is kept in memory.
     pub retention: Retention,
+    /// When the log is longer than this a checkpoint is written and the log cut. More of it makes for fewer writes, a
+    /// longer start, and a longer history after the start.
+    pub checkpoint_bytes: u64,
 }
 
 impl Config {
     /// A store in `dir` that keeps what [`Retention::default`] says.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), retention: Retention::default() }
+        Self { dir: dir.into(), retention: Retention::default(), checkpoint_bytes: 32 << 20 }
     }
 }
 
@@ -44,6 +55,7 @@ impl Config {
 #[derive(Clone, Debug)]
 pub struct Store {
     shared: Arc<Shared>,
+    recovery: Arc<Recovery>,
 }
 
 impl Store {
@@ -53,8 +65,35 @@ impl Store {
     /// # Errors
     /// [`Error::Locked`], [`Error::Format`], [`Error::Corrupt`], [`Error::Io`], [`Error::Engine`].
     pub async fn open(config: Config) -> Result<(Self, Driver)> {
-        let shared = Arc::new(Shared::new(State::new(config.retention)));
-        Ok((Self { shared: Arc::clone(&shared) }, Driver::new(shared)))
+        let opened = tokio::task::spawn_blocking(move || Self::open_blocking(&config)).await;
+        opened.unwrap_or(Err(Error::Closed))
+    }
+
+    fn open_blocking(config: &Config) -> Result<(Self, Driver)> {
+        let dir = DataDir::open(&config.dir)?;
+        let mut checkpoints = Checkpoints::new(Sled::new(dir.state()));
+        let member = dir.identity.member;
+        let life = rand::random();
+        let opened = open(RealDisk::new(dir.log()), &mut checkpoints, &dir.identity, life, config, driver::now)?;
+        let Opened { shared, worker, recovery } = opened;
+        tracing::info!(
+            member,
+            revision = shared.read().revision().0,
+            segments = recovery.segments,
+            entries = recovery.entries,
+            bytes = recovery.bytes,
+            torn = recovery.torn.as_ref().map(tracing::field::debug),
+            unfinished = recovery.unfinished.as_deref(),
+            "store opened"
+        );
+        let store = Self { shared: Arc::clone(&shared), recovery: Arc::new(recovery) };
+        Ok((store, Driver::new(shared, worker, checkpoints, dir)))
+    }
+
+    /// What opening the log found, and what it had to cut off.
+    #[must_use]
+    pub fn recovery(&self) -> &Recovery {
+        &self.recovery
     }
 
     /// Waits until what this member reads is no older than any write acknowledged anywhere before the call.
@@ -180,4 +219,39 @@ impl Store {
         // The thread answers everything it takes; a dropped answer means that it ended in between.
         answered.await.unwrap_or(Err(Error::OutcomeUnknown))
     }
+}
+
+/// A store brought to where it stood.
+pub(crate) struct Opened<D: Disk> {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) worker: Worker<D>,
+    pub(crate) recovery: Recovery,
+}
+
+/// Reads the checkpoint, then the log beyond it.
+pub(crate) fn open<D: Disk, E: Engine>(
+    disk: D,
+    checkpoints: &mut Checkpoints<E>,
+    identity: &Identity,
+    life: u64,
+    config: &Config,
+    now: impl Fn(&Shared) -> Now,
+) -> Result<Opened<D>> {
+    let loaded = checkpoints.load()?;
+    let (applied, members, state) = match loaded.mark {
+        Some(mark) => {
+            let leases = loaded.leases.into_iter().map(|(id, ttl)| (id, Duration::from_secs(ttl)));
+            let state = State::load(config.retention, mark.revision, loaded.entries, leases);
+            ((mark.index, mark.term), mark.members, state)
+        }
+        None => {
+            let founder = ConfState { voters: vec![identity.member], ..ConfState::default() };
+            ((0, 0), founder, State::new(config.retention))
+        }
+    };
+    let (log, recovery) = Log::open(disk, identity.cluster, applied, members)?;
+    let member = Member::new(log, identity.member, life, applied.0)?;
+    let shared = Arc::new(Shared::new(state));
+    let worker = Worker::open(Arc::clone(&shared), member, applied, config.checkpoint_bytes, now(&shared))?;
+    Ok(Opened { shared, worker, recovery })
 }

@@ -290,3 +290,79 @@ async fn a_stopped_store_still_reads_and_refuses_writes() {
     let txn = Txn { then: vec![Op::put("k", "w")], ..Txn::default() };
     assert!(matches!(store.txn(txn).await, Err(Error::Closed)));
 }
+
+#[tokio::test]
+async fn a_store_opened_again_is_as_it_was_left_history_and_leases_included() {
+    let run = Running::start().await;
+    run.put("a", "1").await;
+    run.put("a", "2").await;
+    run.put("b", "1").await;
+    run.delete("b").await;
+    let lease = run.store.lease_grant(Duration::from_secs(60)).await.unwrap();
+    let put = Op::Put { key: "c".into(), value: "1".into(), lease: Some(lease.id) };
+    run.store.txn(Txn { then: vec![put], ..Txn::default() }).await.unwrap();
+    let before = run.store.range(&Range::prefix("")).unwrap();
+    let dir = run.stop().await;
+
+    let run = Running::start_in(dir).await;
+    assert_eq!(run.store.range(&Range::prefix("")).unwrap(), before);
+    assert_eq!(run.store.recovery().torn, None);
+    assert_eq!(run.read(&Range::prefix("").at(Revision(4))), pairs(&[("a", "2"), ("b", "1")]));
+    let mut watcher = run.store.watch(WatchRequest::prefix("", Revision(2))).unwrap();
+    for revision in 2..=6 {
+        assert_eq!(watcher.next().await.unwrap().unwrap().revision, Revision(revision));
+    }
+    assert_eq!(run.store.lease_keepalive(lease.id).await.unwrap(), lease);
+    run.store.lease_revoke(lease.id).await.unwrap();
+    assert_eq!(run.put("d", "1").await, Revision(8));
+    run.stop().await;
+}
+
+#[tokio::test]
+async fn a_second_store_in_the_same_directory_is_refused_until_the_first_has_stopped() {
+    let run = Running::start().await;
+    let second = Store::open(Config::new(run.dir.path().join("store"))).await;
+    assert!(matches!(second, Err(Error::Locked { pid: Some(_), .. })));
+    let dir = run.stop().await;
+    Running::start_in(dir).await.stop().await;
+}
+
+#[tokio::test]
+async fn checkpoints_cut_the_log_and_lose_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { checkpoint_bytes: 1 << 20, ..Config::new(dir.path().join("store")) };
+    let mut expected = std::collections::BTreeMap::new();
+    let mut revision = Revision(1);
+    for round in 0..4_u32 {
+        let (store, driver) = Store::open(config.clone()).await.unwrap();
+        assert_eq!(store.revision(), revision, "round {round}");
+        let read = store.range(&Range::prefix("")).unwrap();
+        let read: std::collections::BTreeMap<_, _> =
+            read.entries.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect();
+        assert!(read == expected, "round {round}");
+        let stop = CancellationToken::new();
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(driver.run(stop.clone()));
+        for n in 0..400_u32 {
+            let key = bytes::Bytes::from(format!("key/{:03}", (n * 7 + round) % 300));
+            let op = if n % 5 == 4 {
+                expected.remove(&key);
+                Op::delete(key)
+            } else {
+                let value = bytes::Bytes::from(vec![u8::try_from(n % 251).unwrap(); 9000 + n as usize]);
+                expected.insert(key.clone(), value.clone());
+                Op::put(key, value)
+            };
+            revision = store.txn(Txn { then: vec![op], ..Txn::default() }).await.unwrap().revision;
+        }
+        stop.cancel();
+        tasks.join_next().await.unwrap().unwrap().unwrap();
+    }
+    let log: u64 = std::fs::read_dir(dir.path().join("store/log"))
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .sum();
+    assert!(log < 12 << 20, "of 13 MB written at least the first segment is cut off, {log} are left");
+    let (store, _driver) = Store::open(config).await.unwrap();
+    assert!(store.compacted() > Revision(1), "the start is from a checkpoint");
+}

@@ -1,0 +1,386 @@
+//! Checkpoints: the applied state on stable storage, so that the log behind it can be cut.
+//!
+//! A checkpoint must appear as a whole or not at all, while an engine promises only that what was synced survives. So
+//! every record's key ends in the log index of the checkpoint that wrote it, and one small record says which checkpoint
+//! is the valid one:
+//!
+//! ```text
+//! 1. write the records that changed since the last checkpoint, beside the old ones    2. sync
+//! 3. write the mark: this index is valid now                                           4. sync
+//! 5. remove the records that are superseded (synced by the next checkpoint; done again if that is lost)
+//! ```
+//!
+//! Reading takes of each key the record with the highest index not above the mark's. Whatever a crash leaves behind is
+//! then either not yet valid or superseded. A deletion is a record too (a grave); it goes one checkpoint after the record
+//! it covers, when that one's removal has been synced.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use raft::eraftpb::ConfState;
+
+use crate::{
+    codec::{Malformed, Put, Reader},
+    engine::{CHUNK, Change, Engine},
+    entry::{Derived, Entry},
+    error::{Error, Result},
+    revision::{LeaseId, Revision},
+};
+
+/// Changes handed to the engine in one call.
+const BATCH: usize = 256;
+const MARK: &[u8] = b"m";
+const VERSION: u8 = 1;
+
+mod kind {
+    pub(super) const ENTRY: u8 = b'e';
+    pub(super) const LEASE: u8 = b'l';
+}
+
+/// The point of the log a checkpoint stands at.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Mark {
+    /// Index of the last entry applied.
+    pub(crate) index: u64,
+    /// Its term.
+    pub(crate) term: u64,
+    /// The store's revision then.
+    pub(crate) revision: Revision,
+    /// The members then.
+    pub(crate) members: ConfState,
+}
+
+/// A lease as the checkpoint keeps it: seconds to live. Its keys say themselves that they hang on it.
+pub(crate) type LeaseRecord = (LeaseId, u64);
+
+/// Everything to be written.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) mark: Mark,
+    /// Keys that changed, with what they hold now.
+    pub(crate) entries: Vec<(Bytes, Option<Arc<Entry>>)>,
+    /// Leases that changed, with how long they live.
+    pub(crate) leases: Vec<(LeaseId, Option<u64>)>,
+}
+
+/// What was read.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    pub(crate) mark: Option<Mark>,
+    pub(crate) entries: Vec<Arc<Entry>>,
+    pub(crate) leases: Vec<LeaseRecord>,
+}
+
+/// Writes checkpoints to an engine, and reads them.
+#[derive(Debug)]
+pub(crate) struct Checkpoints<E> {
+    engine: E,
+    /// What an interrupted checkpoint left behind: not valid, or superseded.
+    stale: Vec<Vec<u8>>,
+    /// Graves whose removal has to wait until that of what they cover has been synced.
+    graves: Vec<Vec<u8>>,
+}
+
+impl<E: Engine> Checkpoints<E> {
+    pub(crate) const fn new(engine: E) -> Self {
+        Self { engine, stale: Vec::new(), graves: Vec::new() }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn into_engine(self) -> E {
+        self.engine
+    }
+
+    /// Reads the valid checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], [`Error::Engine`].
+    pub(crate) fn load(&mut self) -> Result<Loaded> {
+        let loaded = self.read();
+        self.engine.rest();
+        loaded
+    }
+
+    fn read(&mut self) -> Result<Loaded> {
+        let mut mark = None;
+        self.engine.scan(MARK, &mut |_, value| {
+            mark = Some(Mark::decode(value).map_err(corrupt)?);
+            Ok(())
+        })?;
+        let mut loaded = Loaded::default();
+        let valid = mark.as_ref().map_or(0, |mark: &Mark| mark.index);
+        for kind in [kind::ENTRY, kind::LEASE] {
+            let mut records = Records { valid, last: None, stale: &mut self.stale };
+            let graves = &mut self.graves;
+            self.engine.scan(&[kind], &mut |key, value| match records.push(key, value).map_err(corrupt)? {
+                Some(record) => record.read(&mut loaded, graves),
+                None => Ok(()),
+            })?;
+            if let Some(record) = records.last.take() {
+                record.read(&mut loaded, graves)?;
+            }
+        }
+        loaded.mark = mark;
+        Ok(loaded)
+    }
+
+    /// Writes a checkpoint; it is on stable storage when this returns.
+    ///
+    /// # Errors
+    /// [`Error::DiskFull`], [`Error::Engine`], [`Error::Io`]: the checkpoint before is still valid, and the same changes
+    /// must be in the next one again.
+    pub(crate) fn save(&mut self, job: &Job) -> Result<()> {
+        let saved = self.steps(job);
+        self.engine.rest();
+        saved
+    }
+
+    fn steps(&mut self, job: &Job) -> Result<()> {
+        let mut superseded = Vec::new();
+        let mut graves = Vec::new();
+        let mut changes: Vec<Change> = std::mem::take(&mut self.stale).into_iter().map(|key| (key, None)).collect();
+        self.flush(&mut changes, 0)?;
+        for (key, entry) in &job.entries {
+            let body = entry.as_ref().map(|entry| encode_entry(entry));
+            self.supersede(kind::ENTRY, key, body, job.mark.index, &mut changes, &mut superseded, &mut graves)?;
+            self.flush(&mut changes, BATCH)?;
+        }
+        for (id, ttl) in &job.leases {
+            let body = ttl.map(|ttl| ttl.to_le_bytes().to_vec());
+            let key = id.0.to_be_bytes();
+            self.supersede(kind::LEASE, &key, body, job.mark.index, &mut changes, &mut superseded, &mut graves)?;
+            self.flush(&mut changes, BATCH)?;
+        }
+        self.flush(&mut changes, 0)?;
+        self.engine.sync()?;
+        self.engine.write(&[(MARK.to_vec(), Some(job.mark.encode()))])?;
+        self.engine.sync()?;
+        // The first sync above covered the removals of the last checkpoint, so what its graves covered stays away.
+        let due = std::mem::replace(&mut self.graves, graves);
+        let removals: Vec<Change> = superseded.into_iter().chain(due).map(|key| (key, None)).collect();
+        removals.chunks(BATCH).try_for_each(|chunk| self.engine.write(chunk))
+    }
+
+    /// Writes a key's record of this checkpoint, and collects its older ones.
+    #[expect(clippy::too_many_arguments, reason = "three lists that are filled side by side")]
+    fn supersede(
+        &mut self,
+        kind: u8,
+        key: &[u8],
+        body: Option<Vec<u8>>,
+        index: u64,
+        changes: &mut Vec<Change>,
+        superseded: &mut Vec<Vec<u8>>,
+        graves: &mut Vec<Vec<u8>>,
+    ) -> Result<()> {
+        let prefix = prefix(kind, key);
+        let mut own = prefix.clone();
+        own.extend_from_slice(&index.to_be_bytes());
+        let before = superseded.len();
+        self.engine.scan(&prefix, &mut |key, _| {
+            if !key.starts_with(&own) {
+                superseded.push(key.to_vec());
+            }
+            Ok(())
+        })?;
+        let is_grave = body.is_none();
+        if is_grave && superseded.len() == before {
+            return Ok(());
+        }
+        let record = encode_record(body.as_deref());
+        for (at, chunk) in record.chunks(CHUNK).enumerate() {
+            let mut key = own.clone();
+            key.extend_from_slice(&u32::try_from(at).unwrap_or(u32::MAX).to_be_bytes());
+            if is_grave {
+                graves.push(key.clone());
+            }
+            changes.push((key, Some(chunk.to_vec())));
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, changes: &mut Vec<Change>, at_least: usize) -> Result<()> {
+        if changes.len() > at_least {
+            self.engine.write(changes)?;
+            changes.clear();
+        }
+        Ok(())
+    }
+}
+
+/// kind 1 | length of key 2 | key; after it come index 8 and number of the chunk 4, in the order of numbers.
+fn prefix(kind: u8, key: &[u8]) -> Vec<u8> {
+    let mut prefix = Vec::with_capacity(key.len() + 15);
+    prefix.push(kind);
+    prefix.extend_from_slice(&u16::try_from(key.len()).unwrap_or(u16::MAX).to_be_bytes());
+    prefix.extend_from_slice(key);
+    prefix
+}
+
+/// crc32 of the rest 4 | 0 for a grave, else 1 and the body.
+fn encode_record(body: Option<&[u8]>) -> Vec<u8> {
+    let mut record = vec![0; 4];
+    record.put_u8(u8::from(body.is_some()));
+    record.extend_from_slice(body.unwrap_or_default());
+    let crc = crc32fast::hash(record.get(4..).unwrap_or_default());
+    if let Some(front) = record.get_mut(..4) {
+        front.copy_from_slice(&crc.to_le_bytes());
+    }
+    record
+}
+
+fn encode_entry(entry: &Entry) -> Vec<u8> {
+    let mut out = Vec::with_capacity(32 + entry.value.len());
+    for number in [entry.create_revision.0, entry.mod_revision.0, entry.version, entry.lease.unwrap_or_default().0] {
+        out.put_u64(number);
+    }
+    out.extend_from_slice(&entry.value);
+    out
+}
+
+/// Puts chunks together to records, and chooses of each key the valid one. The chunks of a record follow each other, and
+/// so do the records of a key, oldest first.
+#[derive(Debug)]
+struct Records<'a> {
+    valid: u64,
+    last: Option<Record>,
+    stale: &'a mut Vec<Vec<u8>>,
+}
+
+#[derive(Debug)]
+struct Record {
+    kind: u8,
+    key: Vec<u8>,
+    index: u64,
+    bytes: Vec<u8>,
+    /// The engine's keys.
+    stored: Vec<Vec<u8>>,
+    /// A chunk is missing: fine if superseded, since its removal may have been interrupted.
+    holed: bool,
+}
+
+impl Records<'_> {
+    /// Takes the next chunk; gives back a key's valid record when the next key begins.
+    fn push(&mut self, stored: &[u8], value: &[u8]) -> Result<Option<Record>, Malformed> {
+        let mut from = Reader(stored);
+        let kind = from.u8()?;
+        let len = usize::from(u16::from_be_bytes(from.array()?));
+        let key = from.take(len)?;
+        let (index, chunk) = (u64::from_be_bytes(from.array()?), u32::from_be_bytes(from.array()?));
+        from.end()?;
+        if index > self.valid {
+            self.stale.push(stored.to_vec());
+            return Ok(None);
+        }
+        if let Some(last) = &mut self.last
+            && last.key == key
+            && last.index == index
+        {
+            last.holed |= chunk as usize != last.stored.len();
+            last.stored.push(stored.to_vec());
+            last.bytes.extend_from_slice(value);
+            return Ok(None);
+        }
+        let record = Record {
+            kind,
+            key: key.to_vec(),
+            index,
+            bytes: value.to_vec(),
+            stored: vec![stored.to_vec()],
+            holed: chunk != 0,
+        };
+        match self.last.replace(record) {
+            Some(last) if last.key == key => {
+                self.stale.extend(last.stored);
+                Ok(None)
+            }
+            last => Ok(last),
+        }
+    }
+}
+
+impl Record {
+    fn read(self, loaded: &mut Loaded, graves: &mut Vec<Vec<u8>>) -> Result<()> {
+        match self.decode().map_err(corrupt)? {
+            Decoded::Entry(entry) => loaded.entries.push(Arc::new(entry)),
+            Decoded::Lease(lease) => loaded.leases.push(lease),
+            Decoded::Grave => graves.extend(self.stored),
+        }
+        Ok(())
+    }
+
+    fn decode(&self) -> Result<Decoded, Malformed> {
+        if self.holed {
+            return Err(Malformed("a chunk of a record is missing"));
+        }
+        let mut from = Reader(&self.bytes);
+        let crc = from.u32()?;
+        if crc != crc32fast::hash(from.0) {
+            return Err(Malformed("a record does not match its checksum"));
+        }
+        if from.u8()? == 0 {
+            return Ok(Decoded::Grave);
+        }
+        if self.kind == kind::LEASE {
+            let id = LeaseId(u64::from_be_bytes(Reader(&self.key).array()?));
+            return Ok(Decoded::Lease((id, from.u64()?)));
+        }
+        let (create, modified, version, lease) = (from.u64()?, from.u64()?, from.u64()?, from.u64()?);
+        Ok(Decoded::Entry(Entry {
+            key: Bytes::copy_from_slice(&self.key),
+            value: Bytes::copy_from_slice(from.0),
+            create_revision: Revision(create),
+            mod_revision: Revision(modified),
+            version,
+            lease: Some(LeaseId(lease)).filter(|id| *id != LeaseId::default()),
+            derived: Derived::default(),
+        }))
+    }
+}
+
+enum Decoded {
+    Entry(Entry),
+    Lease(LeaseRecord),
+    Grave,
+}
+
+impl Mark {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = vec![VERSION];
+        for number in [self.index, self.term, self.revision.0] {
+            out.put_u64(number);
+        }
+        let members = &self.members;
+        for ids in [&members.voters, &members.learners, &members.voters_outgoing, &members.learners_next] {
+            out.put_u32(u32::try_from(ids.len()).unwrap_or(u32::MAX));
+            ids.iter().for_each(|id| out.put_u64(*id));
+        }
+        out.put_u8(u8::from(members.auto_leave));
+        let crc = crc32fast::hash(&out);
+        out.put_u32(crc);
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let (body, crc) = bytes.split_last_chunk::<4>().ok_or(Malformed("the mark is cut short"))?;
+        if u32::from_le_bytes(*crc) != crc32fast::hash(body) {
+            return Err(Malformed("the mark does not match its checksum"));
+        }
+        let mut from = Reader(body);
+        if from.u8()? != VERSION {
+            return Err(Malformed("a checkpoint of an unknown version"));
+        }
+        let (index, term, revision) = (from.u64()?, from.u64()?, Revision(from.u64()?));
+        let mut ids = || -> Result<Vec<u64>, Malformed> { (0..from.count(8)?).map(|_| from.u64()).collect() };
+        let (voters, learners, voters_outgoing, learners_next) = (ids()?, ids()?, ids()?, ids()?);
+        let auto_leave = from.u8()? != 0;
+        from.end()?;
+        let members =
+            ConfState { voters, learners, voters_outgoing, learners_next, auto_leave, ..ConfState::default() };
+        Ok(Self { index, term, revision, members })
+    }
+}
+
+fn corrupt(Malformed(what): Malformed) -> Error {
+    Error::Corrupt { file: "state".to_owned(), offset: 0, what: what.to_owned() }
+}

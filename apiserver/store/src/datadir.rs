@@ -1,0 +1,217 @@
+//! The data directory: whose it is, who has it, and what format it is in.
+//!
+//! ```text
+//! lock       held by the process that has the store open (flock(2)); says its number
+//! format     "coracle-store 1"
+//! identity   cluster and member; a member's number is drawn once and never used again after the directory is lost
+//! log/       the Raft log
+//! state/     the last checkpoint
+//! ```
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::{
+    disk::sync_directory,
+    error::{Error, Result},
+    log::segment::ClusterId,
+};
+
+/// The format this version writes, and the only one it reads.
+const FORMAT: u32 = 1;
+
+/// Who a member is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// Its cluster.
+    pub(crate) cluster: ClusterId,
+    /// Its Raft id.
+    pub(crate) member: u64,
+}
+
+/// An opened, locked data directory.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    dir: PathBuf,
+    pub(crate) identity: Identity,
+    /// Unlocked when dropped.
+    _lock: Flock<File>,
+}
+
+impl DataDir {
+    /// Opens a data directory, or makes a new cluster's first.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::Format`], [`Error::Corrupt`], [`Error::Io`].
+    pub(crate) fn open(dir: &Path) -> Result<Self> {
+        let shown = dir.display();
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(Error::io(format!("make {shown}")))?;
+        // It may have been made by hand, and holds every secret of the cluster.
+        fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(Error::io(format!("restrict {shown}")))?;
+        let lock = lock(dir)?;
+        match read(&dir.join("format"))? {
+            Some(found) if found.trim() == format_line().trim() => {}
+            Some(found) => {
+                let found = found.trim().chars().take(64).collect();
+                return Err(Error::Format { dir: dir.to_owned(), found, supported: FORMAT });
+            }
+            None => make(dir)?,
+        }
+        let identity = match read(&dir.join("identity"))? {
+            Some(text) => parse(&text).ok_or_else(|| corrupt("identity", "not a member's identity"))?,
+            None => return Err(corrupt("identity", "is missing")),
+        };
+        Ok(Self { dir: dir.to_owned(), identity, _lock: lock })
+    }
+
+    pub(crate) fn log(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+}
+
+/// Makes the directory's contents; `format` comes last, so that an interrupted making begins anew.
+fn make(dir: &Path) -> Result<()> {
+    let identity = Identity { cluster: rand::random(), member: rand::random_range(1..=u64::MAX >> 1) };
+    for part in ["log", "state"] {
+        let part = dir.join(part);
+        let holds = part.read_dir().is_ok_and(|mut entries| entries.next().is_some());
+        if holds {
+            return Err(corrupt("format", "is missing, but the directory holds data"));
+        }
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&part);
+        made.map_err(Error::io(format!("make {}", part.display())))?;
+    }
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let text = format!("cluster {}\nmember {:016x}\n", hex(&identity.cluster), identity.member);
+    write(dir, "identity", &text)?;
+    write(dir, "format", &format_line())?;
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        sync_directory(parent).map_err(Error::io(format!("sync {}", parent.display())))?;
+    }
+    Ok(())
+}
+
+fn format_line() -> String {
+    format!("coracle-store {FORMAT}\n")
+}
+
+fn parse(text: &str) -> Option<Identity> {
+    let mut lines = text.lines();
+    let cluster = lines.next()?.strip_prefix("cluster ")?;
+    let member = lines.next()?.strip_prefix("member ")?;
+    let cluster = (cluster.len() == 32).then(|| u128::from_str_radix(cluster, 16).ok()).flatten()?.to_be_bytes();
+    let member = u64::from_str_radix(member, 16).ok().filter(|member| *member != 0)?;
+    Some(Identity { cluster, member })
+}
+
+fn lock(dir: &Path) -> Result<Flock<File>> {
+    let path = dir.join("lock");
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(Error::io(format!("open {}", path.display())))?;
+    let mut pid = String::new();
+    let known = file.read_to_string(&mut pid).is_ok().then(|| pid.trim().parse().ok()).flatten();
+    let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => lock,
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => return Err(Error::Locked { dir: dir.to_owned(), pid: known }),
+        Err((_, errno)) => return Err(Error::io(format!("lock {}", path.display()))(errno.into())),
+    };
+    // Only told to people, so neither synced nor relied upon.
+    let told = lock.set_len(0).and_then(|()| io::Seek::rewind(&mut *lock)).and_then(|()| {
+        let pid = format!("{}\n", std::process::id());
+        lock.write_all(pid.as_bytes())
+    });
+    if let Err(error) = told {
+        tracing::debug!(error = &error as &dyn std::error::Error, "the lock file does not say who holds it");
+    }
+    Ok(lock)
+}
+
+fn read(path: &Path) -> Result<Option<String>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io(format!("read {}", path.display()))(error)),
+    }
+}
+
+/// Writes a file as a whole: beside, synced, renamed, and the directory synced.
+fn write(dir: &Path, name: &str, text: &str) -> Result<()> {
+    let (beside, path) = (dir.join(format!("{name}.new")), dir.join(name));
+    let written =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside).and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        });
+    written
+        .and_then(|()| fs::rename(&beside, &path))
+        .and_then(|()| sync_directory(dir))
+        .map_err(Error::io(format!("write {}", path.display())))
+}
+
+fn corrupt(file: &str, what: &str) -> Error {
+    Error::Corrupt { file: file.to_owned(), offset: 0, what: what.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_keeps_its_identity_and_is_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        let first = DataDir::open(&path).unwrap().identity;
+        assert_eq!(DataDir::open(&path).unwrap().identity, first);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_second_process_is_told_who_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = DataDir::open(dir.path()).unwrap();
+        let Err(Error::Locked { pid: Some(pid), .. }) = DataDir::open(dir.path()) else { panic!() };
+        assert_eq!(pid, std::process::id());
+        drop(held);
+        DataDir::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn another_format_and_a_lost_or_broken_identity_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(DataDir::open(dir.path()).unwrap());
+        let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        write("format", "coracle-store 2\n");
+        let Err(Error::Format { found, supported: 1, .. }) = DataDir::open(dir.path()) else { panic!() };
+        assert_eq!(found, "coracle-store 2");
+        write("format", "coracle-store 1\n");
+        write("identity", "cluster 00\n");
+        assert!(matches!(DataDir::open(dir.path()), Err(Error::Corrupt { .. })));
+        fs::remove_file(dir.path().join("identity")).unwrap();
+        assert!(matches!(DataDir::open(dir.path()), Err(Error::Corrupt { .. })));
+    }
+
+    #[test]
+    fn data_without_a_format_is_not_taken_for_an_empty_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(DataDir::open(dir.path()).unwrap());
+        fs::write(dir.path().join("log/0000000000000001.log"), "x").unwrap();
+        fs::remove_file(dir.path().join("format")).unwrap();
+        assert!(matches!(DataDir::open(dir.path()), Err(Error::Corrupt { .. })));
+    }
+}

@@ -1,0 +1,24 @@
+//! The few things a checkpoint asks of a key-value engine, so that engines can be exchanged and simulated.
+
+use crate::error::Result;
+
+pub(crate) mod sled;
+
+/// Longest value handed to an engine: sled keeps larger pages in files of their own, which it never syncs.
+pub(crate) const CHUNK: usize = 4096;
+
+/// One change: a key, and its new value or none to remove it.
+pub(crate) type Change = (Vec<u8>, Option<Vec<u8>>);
+
+/// A key-value engine. Of what was written since the last [`Engine::sync`] any part may survive a power cut, key by key;
+/// everything before it does. `testing::engine_suite` says the same as tests.
+pub(crate) trait Engine: Send + 'static {
+    /// Visits every key with a prefix, in order.
+    fn scan(&mut self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()>;
+    /// Writes changes.
+    fn write(&mut self, changes: &[Change]) -> Result<()>;
+    /// Puts everything written on stable storage.
+    fn sync(&mut self) -> Result<()>;
+    /// Gives back memory and threads until the next call of another method.
+    fn rest(&mut self);
+}

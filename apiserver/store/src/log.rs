@@ -1,0 +1,565 @@
+//! The Raft log on disk: segment files of frames, each one group commit.
+//!
+//! Entries, the hard state and nothing else. A frame is appended and synced once; a segment is begun when the last is
+//! full; segments are removed from the front when a checkpoint holds what they say. Entries not yet applied are kept in
+//! memory as well, older ones are read from their place on disk when somebody asks.
+//!
+//! Room is reserved before anything is proposed, so a full disk refuses a write instead of interrupting it.
+
+use std::{collections::VecDeque, io, sync::Arc};
+
+use bytes::Bytes;
+use raft::{
+    GetEntriesContext, RaftState, Storage, StorageError,
+    eraftpb::{ConfState, Entry, EntryType, HardState, Snapshot},
+};
+
+use self::{
+    frame::{Found, Frame},
+    segment::{ClusterId, Header},
+};
+use crate::{
+    codec::{Malformed, Reader},
+    disk::{Disk, is_full},
+    error::{Error, Result},
+};
+
+pub(crate) mod frame;
+pub(crate) mod segment;
+
+/// A segment is closed when it is longer than this.
+const SEGMENT: u64 = 8 << 20;
+/// Room is reserved in steps of this, so that few group commits ask for it.
+const STEP: u64 = 1 << 20;
+
+mod kind {
+    pub(super) const ENTRY: u8 = 1;
+    pub(super) const HARD_STATE: u8 = 2;
+}
+
+/// What opening the log found, and what it had to cut off.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// Segment files read.
+    pub segments: usize,
+    /// Entries in them.
+    pub entries: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// What was being written when the power went or the process was killed: file, offset, bytes cut off. Nobody had
+    /// been told that it was written.
+    pub torn: Option<(String, u64, u64)>,
+    /// A segment that was only just being begun, and was removed.
+    pub unfinished: Option<String>,
+}
+
+/// An entry's place on disk.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    segment: u64,
+    at: u32,
+    len: u32,
+    crc: u32,
+    term: u64,
+}
+
+#[derive(Debug)]
+struct Segment {
+    number: u64,
+    /// The log's last index and its term when the segment was begun.
+    index: u64,
+    term: u64,
+    len: u64,
+    reserved: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Log<D> {
+    disk: D,
+    cluster: ClusterId,
+    /// Never empty.
+    segments: VecDeque<Segment>,
+    /// One for each entry; the first is of index `before.0 + 1`.
+    places: VecDeque<Place>,
+    /// Index and term of the entry before the first.
+    before: (u64, u64),
+    /// The youngest entries, those not yet applied among them.
+    recent: VecDeque<Entry>,
+    hard_state: HardState,
+    hard_state_written: bool,
+    conf_state: ConfState,
+    next_frame: u64,
+    /// Bytes found on opening and appended since.
+    written: u64,
+}
+
+impl<D: Disk> Log<D> {
+    /// Reads the log. `applied`: index and term up to which a checkpoint holds what the log said; `conf_state`: the
+    /// members as of then.
+    pub(crate) fn open(
+        disk: D,
+        cluster: ClusterId,
+        applied: (u64, u64),
+        conf_state: ConfState,
+    ) -> Result<(Self, Recovery)> {
+        let mut log = Self {
+            disk,
+            cluster,
+            segments: VecDeque::new(),
+            places: VecDeque::new(),
+            before: (0, 0),
+            recent: VecDeque::new(),
+            hard_state: HardState::default(),
+            hard_state_written: true,
+            conf_state,
+            next_frame: 1,
+            written: 0,
+        };
+        let mut recovery = Recovery::default();
+        let names = log.disk.list().map_err(Error::io("list the log's directory"))?;
+        let numbers: Vec<u64> = names.iter().filter_map(|name| segment::number(name)).collect();
+        for (at, number) in numbers.iter().enumerate() {
+            log.read_segment(*number, at == 0, at + 1 == numbers.len(), &mut recovery)?;
+        }
+        if log.segments.is_empty() {
+            if applied.0 > 0 {
+                return Err(corrupt("log", 0, "no segment is left, but a checkpoint speaks of earlier ones"));
+            }
+            let number = numbers.last().copied().unwrap_or(0) + 1;
+            log.begin_segment(number, 0)?;
+        }
+        if log.last() < applied.0 || log.before.0 > applied.0 {
+            let what =
+                format!("holds entries {} to {}, but the checkpoint is at {}", log.before.0 + 1, log.last(), applied.0);
+            return Err(corrupt("log", 0, &what));
+        }
+        // The commit index is written with the next frame only, so a checkpoint may know of a later one.
+        if log.hard_state.commit < applied.0 {
+            log.hard_state.commit = applied.0;
+        }
+        recovery.entries = log.places.len() as u64;
+        Ok((log, recovery))
+    }
+
+    fn read_segment(&mut self, number: u64, first: bool, last: bool, recovery: &mut Recovery) -> Result<()> {
+        let name = segment::name(number);
+        let len = self.disk.len(&name).map_err(Error::io(format!("read the length of {name}")))?;
+        let want = usize::try_from(len).map_err(|_| corrupt(&name, 0, "longer than memory"))?;
+        let bytes = self.disk.read(&name, 0, want).map_err(Error::io(format!("read {name}")))?;
+        let header = match Header::decode(&bytes) {
+            Ok(header) => header,
+            // A segment is used only after its beginning was synced. If it has no whole frame it was never used.
+            Err(_) if last && !frame::has_frame(&bytes) => {
+                return self.remove_unfinished(name, recovery);
+            }
+            Err(Malformed(what)) => return Err(corrupt(&name, 0, what)),
+        };
+        if header.cluster != self.cluster {
+            return Err(corrupt(&name, 0, "segment of another cluster's log"));
+        }
+        if first {
+            self.before = (header.index, header.term);
+            self.next_frame = header.first_frame;
+        }
+        let end = (self.last(), self.term_of(self.last()).unwrap_or(0));
+        let follows = self.segments.back().is_none_or(|segment| segment.number + 1 == number);
+        if !follows || header.number != number || header.first_frame != self.next_frame {
+            return Err(corrupt(&name, 0, "does not follow the segment before it: one is missing"));
+        }
+        if (header.index, header.term) != end {
+            return Err(corrupt(&name, 0, "does not follow the last entry of the segment before it"));
+        }
+        let mut at = segment::HEADER;
+        loop {
+            match frame::look(&bytes, at, last) {
+                Found::End => break,
+                Found::Frame { sequence, payload, next } => {
+                    if sequence != self.next_frame {
+                        return Err(corrupt(&name, at as u64, "frame out of order"));
+                    }
+                    self.read_frame(number, payload, at + frame::HEADER)
+                        .map_err(|Malformed(what)| corrupt(&name, at as u64, what))?;
+                    self.next_frame += 1;
+                    at = next;
+                }
+                Found::Torn if at == segment::HEADER => return self.remove_unfinished(name, recovery),
+                Found::Torn => {
+                    recovery.torn = Some((name.clone(), at as u64, (bytes.len() - at) as u64));
+                    self.disk.truncate(&name, at as u64).map_err(Error::io(format!("cut {name}")))?;
+                    self.disk.sync(&name).map_err(Error::io(format!("sync {name}")))?;
+                    break;
+                }
+                Found::Damaged(what) => return Err(corrupt(&name, at as u64, what)),
+            }
+        }
+        if at == segment::HEADER && last {
+            return self.remove_unfinished(name, recovery);
+        }
+        recovery.segments += 1;
+        recovery.bytes += at as u64;
+        self.written += at as u64;
+        let segment = Segment { number, index: header.index, term: header.term, len: at as u64, reserved: at as u64 };
+        self.segments.push_back(segment);
+        Ok(())
+    }
+
+    fn remove_unfinished(&mut self, name: String, recovery: &mut Recovery) -> Result<()> {
+        self.disk.remove(&name).map_err(Error::io(format!("remove {name}")))?;
+        self.disk.sync_dir().map_err(Error::io("sync the log's directory"))?;
+        recovery.unfinished = Some(name);
+        Ok(())
+    }
+
+    fn read_frame(&mut self, segment: u64, payload: &[u8], offset: usize) -> Result<(), Malformed> {
+        let mut from = Reader(payload);
+        while !from.0.is_empty() {
+            let kind = from.u8()?;
+            let body = from.slice()?;
+            match kind {
+                kind::ENTRY => {
+                    let end = offset + payload.len() - from.0.len();
+                    let mut entry = Reader(body);
+                    let (index, term) = (entry.u64()?, entry.u64()?);
+                    self.place(index, Place::new(segment, end - body.len(), body, term))?;
+                }
+                kind::HARD_STATE => {
+                    let mut state = Reader(body);
+                    let (term, vote, commit) = (state.u64()?, state.u64()?, state.u64()?);
+                    state.end()?;
+                    self.hard_state = HardState { term, vote, commit, ..HardState::default() };
+                }
+                _ => return Err(Malformed("record of an unknown kind")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts an entry's place into the table; one that overwrites an earlier entry takes all after it away.
+    fn place(&mut self, index: u64, place: Place) -> Result<(), Malformed> {
+        if index <= self.before.0 || index > self.last() + 1 {
+            return Err(Malformed("entry out of order"));
+        }
+        let keep = usize::try_from(index - self.before.0 - 1).unwrap_or(usize::MAX);
+        self.places.truncate(keep);
+        self.places.push_back(place);
+        Ok(())
+    }
+
+    /// The index of the last entry.
+    pub(crate) fn last(&self) -> u64 {
+        self.before.0 + self.places.len() as u64
+    }
+
+    /// Bytes found on opening and appended since: how far the log has come.
+    pub(crate) const fn written(&self) -> u64 {
+        self.written
+    }
+
+    fn place_of(&self, index: u64) -> Option<&Place> {
+        let at = index.checked_sub(self.before.0 + 1)?;
+        self.places.get(usize::try_from(at).ok()?)
+    }
+
+    /// The term of an entry of the log, or of the one before the first.
+    pub(crate) fn term_of(&self, index: u64) -> Option<u64> {
+        if index == self.before.0 { Some(self.before.1) } else { self.place_of(index).map(|place| place.term) }
+    }
+
+    /// Makes sure that a group commit of so many bytes will find room.
+    ///
+    /// # Errors
+    /// [`Error::DiskFull`]: nothing has changed. [`Error::Failed`].
+    pub(crate) fn reserve(&mut self, bytes: usize) -> Result<()> {
+        // A hard state, the leader's own entry after an election, frame and records' heads.
+        let bytes = bytes as u64 + 1024;
+        let Some(segment) = self.segments.back_mut() else { return Err(failed("write", "log has no segment")) };
+        if segment.len > SEGMENT {
+            let number = segment.number + 1;
+            return self.begin_segment(number, bytes);
+        }
+        let upto = segment.len + bytes;
+        if upto > segment.reserved {
+            let upto = upto.next_multiple_of(STEP);
+            self.disk.reserve(&segment::name(segment.number), upto).map_err(|error| refuse("reserve room", &error))?;
+            segment.reserved = upto;
+        }
+        Ok(())
+    }
+
+    /// Begins a segment: used only when its beginning is on stable storage, so that an unfinished one holds nothing.
+    fn begin_segment(&mut self, number: u64, bytes: u64) -> Result<()> {
+        let name = segment::name(number);
+        let index = self.last();
+        let term = self.term_of(index).unwrap_or(0);
+        let header = Header { cluster: self.cluster, number, first_frame: self.next_frame, index, term };
+        let mut beginning = header.encode();
+        let mut frame = Frame::new(64);
+        put_hard_state(&mut frame, &self.hard_state);
+        beginning.extend(frame.seal(self.next_frame));
+        let reserved = (beginning.len() as u64 + bytes).next_multiple_of(STEP);
+        let written = self
+            .disk
+            .create(&name)
+            .and_then(|()| self.disk.reserve(&name, reserved))
+            .and_then(|()| self.disk.append(&name, 0, &beginning));
+        if let Err(error) = written {
+            // An unfinished segment is also recognised, and removed, when the log is opened.
+            self.disk.remove(&name).or_else(|error| match error.kind() {
+                io::ErrorKind::NotFound => Ok(()),
+                _ => Err(failed("remove an unfinished segment", &error)),
+            })?;
+            return Err(refuse("begin a segment", &error));
+        }
+        self.disk.sync(&name).map_err(|error| failed("sync a new segment", &error))?;
+        self.disk.sync_dir().map_err(|error| failed("sync the log's directory", &error))?;
+        self.next_frame += 1;
+        self.hard_state_written = true;
+        self.segments.push_back(Segment { number, index, term, len: beginning.len() as u64, reserved });
+        Ok(())
+    }
+
+    /// Appends one group commit; not on stable storage until [`Log::sync`].
+    ///
+    /// # Errors
+    /// [`Error::DiskFull`]: nothing was appended. [`Error::Failed`].
+    pub(crate) fn append(&mut self, entries: Vec<Entry>, hard_state: Option<&HardState>) -> Result<()> {
+        if let Some(hard_state) = hard_state {
+            self.hard_state = hard_state.clone();
+            self.hard_state_written = false;
+        }
+        if entries.is_empty() && self.hard_state_written {
+            return Ok(());
+        }
+        self.reserve(entries.iter().map(|entry| entry.data.len() + 64).sum())?;
+        let Some(segment) = self.segments.back_mut() else { return Err(failed("write", "log has no segment")) };
+        let mut frame = Frame::new(entries.iter().map(|entry| entry.data.len() + 64).sum());
+        let mut places = Vec::with_capacity(entries.len());
+        let base = usize::try_from(segment.len).map_err(|_| failed("write", "segment too long"))?;
+        for entry in &entries {
+            let at = put_entry(&mut frame, entry);
+            let crc = frame.crc(at);
+            places.push(Place {
+                segment: segment.number,
+                at: narrow(base + at),
+                len: narrow(frame.len() - at),
+                crc,
+                term: entry.term,
+            });
+        }
+        put_hard_state(&mut frame, &self.hard_state);
+        let bytes = frame.seal(self.next_frame);
+        let name = segment::name(segment.number);
+        if let Err(error) = self.disk.append(&name, segment.len, &bytes) {
+            // Back to the last whole frame: what was written in part must not stand before what comes next.
+            self.disk.truncate(&name, segment.len).map_err(|error| failed("cut a frame written in part", &error))?;
+            segment.reserved = segment.len;
+            return Err(refuse("append", &error));
+        }
+        segment.len += bytes.len() as u64;
+        self.written += bytes.len() as u64;
+        self.next_frame += 1;
+        self.hard_state_written = true;
+        for (entry, place) in entries.into_iter().zip(places) {
+            let index = entry.index;
+            self.place(index, place).map_err(|Malformed(what)| failed("append", what))?;
+            while self.recent.back().is_some_and(|recent| recent.index >= index) {
+                self.recent.pop_back();
+            }
+            self.recent.push_back(entry);
+        }
+        Ok(())
+    }
+
+    /// Puts what was appended on stable storage. Never tried again after it failed once: the kernel may have dropped the
+    /// pages and would say yes the second time (PostgreSQL's "fsyncgate", LWN 752063).
+    ///
+    /// # Errors
+    /// [`Error::Failed`].
+    pub(crate) fn sync(&mut self) -> Result<()> {
+        let Some(segment) = self.segments.back() else { return Err(failed("sync", "log has no segment")) };
+        self.disk.sync(&segment::name(segment.number)).map_err(|error| failed("sync", &error))
+    }
+
+    /// Notes a later commit index; it is written along with the next group commit, since it can be found out anew.
+    pub(crate) fn note_commit(&mut self, commit: u64) {
+        self.hard_state.commit = commit;
+        self.hard_state_written = false;
+    }
+
+    /// Notes who the members are, as of what was applied.
+    pub(crate) fn note_members(&mut self, conf_state: ConfState) {
+        self.conf_state = conf_state;
+    }
+
+    /// The members, as of what was applied.
+    pub(crate) const fn members(&self) -> &ConfState {
+        &self.conf_state
+    }
+
+    /// Entries up to here have been applied and need not be kept in memory.
+    pub(crate) fn applied(&mut self, index: u64) {
+        while self.recent.front().is_some_and(|entry| entry.index <= index) {
+            self.recent.pop_front();
+        }
+    }
+
+    /// Removes the segments that say nothing after `index`, which a checkpoint on stable storage holds.
+    ///
+    /// # Errors
+    /// [`Error::Failed`].
+    pub(crate) fn cut(&mut self, index: u64) -> Result<()> {
+        let mut removed = false;
+        while let Some((number, next)) = self.segments.front().zip(self.segments.get(1)).map(|(a, b)| (a.number, b))
+            && next.index <= index
+        {
+            let gone = usize::try_from(next.index - self.before.0).unwrap_or(usize::MAX).min(self.places.len());
+            self.before = (next.index, next.term);
+            self.places.drain(..gone);
+            self.segments.pop_front();
+            self.disk.remove(&segment::name(number)).map_err(|error| failed("remove a segment", &error))?;
+            removed = true;
+        }
+        if removed {
+            self.places.shrink_to(2 * self.places.len());
+            self.disk.sync_dir().map_err(|error| failed("sync the log's directory", &error))?;
+        }
+        Ok(())
+    }
+
+    /// Reads entries from memory or from their places.
+    fn read(&self, low: u64, high: u64, max: u64) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        let mut index = low;
+        let mut buffer = (0, 0, Vec::new());
+        while index < high {
+            let place = self.place_of(index).ok_or_else(|| failed("read", "entry is not in the log"))?;
+            bytes += u64::from(place.len);
+            if bytes > max && !entries.is_empty() {
+                break;
+            }
+            let recent = self.recent.front().and_then(|front| index.checked_sub(front.index));
+            let recent = recent.and_then(|at| self.recent.get(usize::try_from(at).ok()?));
+            match recent {
+                Some(entry) => entries.push(entry.clone()),
+                None => entries.push(self.read_place(index, place, &mut buffer)?),
+            }
+            index += 1;
+        }
+        Ok(entries)
+    }
+
+    /// Reads an entry from disk, and what follows it along with it: entries are mostly read in order.
+    fn read_place(&self, index: u64, place: &Place, buffer: &mut (u64, u32, Vec<u8>)) -> Result<Entry> {
+        let name = segment::name(place.segment);
+        let within = |(segment, at, bytes): &(u64, u32, Vec<u8>)| {
+            let from = (*segment == place.segment).then(|| place.at.checked_sub(*at)).flatten()? as usize;
+            (from + place.len as usize <= bytes.len()).then_some(from)
+        };
+        let from = match within(buffer) {
+            Some(from) => from,
+            None => {
+                let len = (place.len as usize).max(256 << 10);
+                let bytes = self.disk.read(&name, u64::from(place.at), len).map_err(|error| failed("read", &error))?;
+                *buffer = (place.segment, place.at, bytes);
+                0
+            }
+        };
+        let body = buffer.2.get(from..from + place.len as usize);
+        let body = body.filter(|body| crc32fast::hash(body) == place.crc);
+        body.and_then(|body| get_entry(body).ok())
+            .filter(|entry| entry.index == index)
+            .ok_or_else(|| corrupt(&name, u64::from(place.at), "entry does not match its checksum"))
+    }
+}
+
+impl Place {
+    fn new(segment: u64, at: usize, body: &[u8], term: u64) -> Self {
+        Self { segment, at: narrow(at), len: narrow(body.len()), crc: crc32fast::hash(body), term }
+    }
+}
+
+/// Segments end soon after [`SEGMENT`], so offsets in them fit.
+fn narrow(value: usize) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+fn put_hard_state(frame: &mut Frame, state: &HardState) {
+    frame
+        .record(kind::HARD_STATE, &[&state.term.to_le_bytes(), &state.vote.to_le_bytes(), &state.commit.to_le_bytes()]);
+}
+
+fn put_entry(frame: &mut Frame, entry: &Entry) -> usize {
+    let entry_type = match entry.entry_type {
+        EntryType::EntryNormal => 0_u8,
+        EntryType::EntryConfChange => 1,
+        EntryType::EntryConfChangeV2 => 2,
+    };
+    frame.record(kind::ENTRY, &[&entry.index.to_le_bytes(), &entry.term.to_le_bytes(), &[entry_type], &entry.data])
+}
+
+fn get_entry(body: &[u8]) -> Result<Entry, Malformed> {
+    let mut from = Reader(body);
+    let (index, term) = (from.u64()?, from.u64()?);
+    let entry_type = match from.u8()? {
+        0 => EntryType::EntryNormal,
+        1 => EntryType::EntryConfChange,
+        2 => EntryType::EntryConfChangeV2,
+        _ => return Err(Malformed("entry of an unknown type")),
+    };
+    Ok(Entry { index, term, entry_type, data: Bytes::copy_from_slice(from.0), ..Entry::default() })
+}
+
+fn corrupt(file: &str, offset: u64, what: &str) -> Error {
+    Error::Corrupt { file: file.to_owned(), offset, what: what.to_owned() }
+}
+
+fn failed(action: &str, error: &(impl std::fmt::Display + ?Sized)) -> Error {
+    Error::Failed { reason: Arc::from(format!("cannot {action}: {error}")) }
+}
+
+fn refuse(action: &str, error: &io::Error) -> Error {
+    if is_full(error) { Error::DiskFull } else { failed(action, error) }
+}
+
+impl<D: Disk> Storage for Log<D> {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(RaftState::new(self.hard_state.clone(), self.conf_state.clone()))
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        if low <= self.before.0 {
+            return Err(StorageError::Compacted.into());
+        }
+        self.read(low, high, max_size.into().unwrap_or(u64::MAX))
+            .map_err(|error| StorageError::Other(Box::new(error)).into())
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        match self.term_of(index) {
+            Some(term) => Ok(term),
+            None if index < self.before.0 => Err(StorageError::Compacted.into()),
+            None => Err(StorageError::Unavailable.into()),
+        }
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.before.0 + 1)
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last())
+    }
+
+    /// A lone member has nobody to send one to.
+    fn snapshot(&self, _: u64, _: u64) -> raft::Result<Snapshot> {
+        Err(StorageError::SnapshotTemporarilyUnavailable.into())
+    }
+}
