@@ -33,6 +33,7 @@
 
 mod error;
 mod id;
+pub mod image;
 mod runtime;
 mod spec;
 mod state;

@@ -1,0 +1,44 @@
+//! Images: pulled from registries or imported from files, unpacked into layers that containers share.
+//!
+//! ```text
+//!  Reference ──► registry (HTTP, tokens, mirrors) ─┐
+//!                                                  ├─► unpack (one stream: count, digest, decompress, digest, tar) ─► layers/<diff id>/fs
+//!  archive or directory ──► import ────────────────┘                                                     index.json, configs/<id>.json
+//! ```
+//!
+//! A layer is unpacked while it arrives, and its compressed form is not kept: a card or a small disk holds and writes every
+//! byte once. What cannot be checked before it was read (both digests) is checked before the layer gets its name.
+//!
+//! Entry points: [`ImageStore::open`], [`ImageStore::pull`], [`ImageStore::import`], [`Image`].
+//!
+//! **Invariant:** a directory below `layers/` is complete, on stable storage, and what its name's digest says.
+//!
+//! **Invariant:** unpacking writes nothing outside the layer's own directory, whatever the archive says.
+//!
+//! **Invariant:** a store that was cut at any instant opens again, without what was not finished.
+
+mod config;
+mod credentials;
+mod digest;
+mod error;
+mod import;
+mod manifest;
+mod reference;
+mod registries;
+mod registry;
+mod store;
+mod unpack;
+mod user;
+
+pub use config::ImageConfig;
+pub use credentials::{Credential, Keyring, KeyringError};
+pub use digest::Digest;
+pub use error::Error;
+pub use import::ImportSource;
+pub use manifest::Platform;
+pub use reference::{InvalidReference, Reference};
+pub use registries::{HostConfig, Mirror, Registries, TlsConfig};
+pub use registry::Timeouts;
+pub use store::{Collected, Image, ImageStore, LayerRecord, PullEvent, PullRequest, StoreConfig, Usage};
+pub use unpack::Limits;
+pub use user::{Identity, UserError};
