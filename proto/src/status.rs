@@ -228,9 +228,34 @@ impl Status {
         Self::failure(410, "Expired", message)
     }
 
+    /// 409: every name that was made of a `generateName` was taken; a client may simply try again.
+    #[must_use]
+    pub fn generate_name_conflict(group: &str, resource: &str, name: &str) -> Self {
+        let message = format!(
+            "{} {name:?} already exists, the server was not able to generate a unique name for the object",
+            qualified(group, resource)
+        );
+        let mut status = Self::failure(409, "AlreadyExists", message).about(group, resource, name);
+        if let Some(details) = &mut status.details {
+            details.retry_after_seconds = 1;
+        }
+        status
+    }
+
+    /// 422 for a well-formed patch that the object cannot take; the sentence stands in the cause.
+    #[must_use]
+    pub fn unprocessable(why: impl Into<String>) -> Self {
+        let message = "the server rejected our request due to an error in our request";
+        let mut status = Self::failure(422, "Invalid", message);
+        let cause = Cause { reason: "UnexpectedServerResponse".to_owned(), message: why.into(), field: String::new() };
+        status.details = Some(Details { causes: vec![cause], ..Details::default() });
+        status
+    }
+
     /// 413.
     #[must_use]
     pub fn too_large(message: impl Into<String>) -> Self {
+        let message = format!("Request entity too large: {}", message.into());
         Self::failure(413, "RequestEntityTooLarge", message)
     }
 
@@ -267,13 +292,66 @@ impl Status {
     /// 504: the request took longer than it may.
     #[must_use]
     pub fn timeout(message: impl Into<String>) -> Self {
-        Self::failure(504, "Timeout", message)
+        Self::failure(504, "Timeout", format!("Timeout: {}", message.into()))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sentences_are_kubernetes_own() {
+        for (status, code, reason, message) in [
+            (Status::not_found("", "pods", "x"), 404, "NotFound", "pods \"x\" not found"),
+            (
+                Status::already_exists("apps", "deployments", "x"),
+                409,
+                "AlreadyExists",
+                "deployments.apps \"x\" already exists",
+            ),
+            (
+                Status::stale("", "pods", "x"),
+                409,
+                "Conflict",
+                "Operation cannot be fulfilled on pods \"x\": the object has been modified; please apply your changes to \
+                 the latest version and try again",
+            ),
+            (Status::forbidden("", "pods", "", "no"), 403, "Forbidden", "pods is forbidden: no"),
+            (Status::forbidden("", "", "", "no"), 403, "Forbidden", "forbidden: no"),
+            (
+                Status::too_large("limit is 3145728"),
+                413,
+                "RequestEntityTooLarge",
+                "Request entity too large: limit is 3145728",
+            ),
+            (Status::timeout("slow"), 504, "Timeout", "Timeout: slow"),
+            (Status::internal("x"), 500, "InternalError", "Internal error occurred: x"),
+            (
+                Status::unprocessable("testing value /a failed: test failed"),
+                422,
+                "Invalid",
+                "the server rejected our request due to an error in our request",
+            ),
+        ] {
+            assert_eq!((status.code, status.reason.as_str(), status.message.as_str()), (code, reason, message));
+        }
+    }
+
+    #[test]
+    fn an_invalid_object_names_each_cause() {
+        let path = field::Path::new("spec").child("replicas");
+        let status =
+            Status::invalid("apps", "Deployment", "x", &[field::Error::invalid(&path, -1, "must be positive")]);
+        let json = serde_json::to_value(status).unwrap();
+        assert_eq!(
+            json["message"],
+            "Deployment.apps \"x\" is invalid: spec.replicas: Invalid value: -1: must be positive"
+        );
+        let cause = serde_json::json!({"reason": "FieldValueInvalid", "message": "Invalid value: -1: must be positive",
+            "field": "spec.replicas"});
+        assert_eq!(json["details"]["causes"][0], cause);
+    }
 
     #[test]
     fn a_failure_is_a_whole_object() {

@@ -131,6 +131,13 @@ fn schemas(dialect: Dialect, served: impl Fn(&str, &str, &str) -> bool) -> Map<S
         dress(dialect, name, schema);
         if let (Some(root), Value::Object(schema)) = (roots.remove(name), schema) {
             schema.insert("x-kubernetes-group-version-kind".to_owned(), root);
+            // k8s-openapi's Rust types always have metadata; the API does not ask for it.
+            if let Some(Value::Array(required)) = schema.get_mut("required") {
+                required.retain(|name| name != "metadata");
+                if required.is_empty() {
+                    schema.remove("required");
+                }
+            }
         }
     }
     schemas
@@ -269,6 +276,8 @@ mod tests {
     #[test]
     fn fields_carry_their_extensions() {
         let components = components_v3("", "v1").unwrap();
+        assert_eq!(components["schemas"]["io.k8s.api.core.v1.Pod"].get("required"), None);
+        assert_eq!(components["schemas"]["io.k8s.api.core.v1.PodSpec"]["required"], json!(["containers"]));
         let pod = &components["schemas"]["io.k8s.api.core.v1.PodSpec"]["properties"];
         let containers = &pod["containers"];
         assert_eq!(containers["x-kubernetes-patch-strategy"], "merge");
