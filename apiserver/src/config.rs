@@ -1,0 +1,150 @@
+//! What the server must be told.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+/// A range of addresses: `10.43.0.0/16`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    /// The first address.
+    pub address: Ipv4Addr,
+    /// How many leading bits are the network's.
+    pub prefix: u8,
+}
+
+impl Cidr {
+    /// How many addresses there are.
+    #[must_use]
+    pub const fn size(&self) -> u32 {
+        if self.prefix == 0 { u32::MAX } else { 1_u32 << (32 - self.prefix) }
+    }
+
+    /// The network's own address with `offset` added.
+    #[must_use]
+    pub fn nth(&self, offset: u32) -> Ipv4Addr {
+        let mask = u32::MAX.checked_shl(u32::from(32 - self.prefix)).unwrap_or(0);
+        Ipv4Addr::from((u32::from(self.address) & mask).wrapping_add(offset))
+    }
+
+    /// Whether the address is one of the network's.
+    #[must_use]
+    pub fn contains(&self, address: Ipv4Addr) -> bool {
+        u32::from(address).wrapping_sub(u32::from(self.nth(0))) < self.size()
+    }
+}
+
+impl std::str::FromStr for Cidr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is no IPv4 range such as 10.43.0.0/16");
+        let (address, prefix) = text.split_once('/').ok_or_else(wrong)?;
+        let address: Ipv4Addr = address.parse().map_err(|_| wrong())?;
+        let prefix: u8 = prefix.parse().map_err(|_| wrong())?;
+        match prefix {
+            8..=28 => Ok(Self { address, prefix }),
+            _ => Err(format!("the range {text:?} must have a prefix of 8 to 28 bits")),
+        }
+    }
+}
+
+impl std::fmt::Display for Cidr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.nth(0), self.prefix)
+    }
+}
+
+/// Everything the server needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where everything is kept; made when missing.
+    pub data_dir: PathBuf,
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The address other machines and pods reach this server at; unspecified: the one listened on.
+    pub advertise: Option<IpAddr>,
+    /// This host's name.
+    pub hostname: String,
+    /// Addresses of Services.
+    pub service_cidr: Cidr,
+    /// The cluster's DNS domain.
+    pub dns_domain: String,
+    /// Further names and addresses for the serving certificate.
+    pub extra_names: Vec<String>,
+    /// How many connections may be open at once.
+    pub max_connections: usize,
+    /// How long a request that is no watch and no session may take.
+    pub request_timeout: Duration,
+}
+
+impl Config {
+    /// A server in `data_dir` on `listen`, all else as Coracle's own defaults have it.
+    #[must_use]
+    pub fn new(data_dir: impl Into<PathBuf>, listen: SocketAddr) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            listen,
+            advertise: None,
+            hostname: String::new(),
+            service_cidr: Cidr { address: Ipv4Addr::new(10, 43, 0, 0), prefix: 16 },
+            dns_domain: "cluster.local".to_owned(),
+            extra_names: Vec::new(),
+            max_connections: 4096,
+            request_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The command line's words for a [`Config`].
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Where everything is kept.
+    #[arg(long, env = "CORACLE_DATA_DIR", default_value = "/var/lib/coracle")]
+    pub data_dir: PathBuf,
+    /// Address and port to serve the API on; port 0 takes a free one.
+    #[arg(long, env = "CORACLE_LISTEN", default_value = "0.0.0.0:6443")]
+    pub listen: SocketAddr,
+    /// Address other machines reach this server at.
+    #[arg(long, env = "CORACLE_ADVERTISE")]
+    pub advertise: Option<IpAddr>,
+    /// Range of the Services' addresses.
+    #[arg(long, env = "CORACLE_SERVICE_CIDR", default_value = "10.43.0.0/16")]
+    pub service_cidr: Cidr,
+    /// The cluster's DNS domain.
+    #[arg(long, env = "CORACLE_DNS_DOMAIN", default_value = "cluster.local")]
+    pub dns_domain: String,
+    /// Further names and addresses for the serving certificate.
+    #[arg(long = "tls-san", env = "CORACLE_TLS_SAN", value_delimiter = ',')]
+    pub extra_names: Vec<String>,
+}
+
+impl Args {
+    /// The configuration these words mean.
+    #[must_use]
+    pub fn config(self) -> Config {
+        Config {
+            advertise: self.advertise,
+            service_cidr: self.service_cidr,
+            dns_domain: self.dns_domain,
+            extra_names: self.extra_names,
+            ..Config::new(self.data_dir, self.listen)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_knows_its_addresses() {
+        let cidr: Cidr = "10.43.7.9/16".parse().unwrap();
+        assert_eq!(cidr.to_string(), "10.43.0.0/16");
+        assert_eq!(cidr.nth(1), Ipv4Addr::new(10, 43, 0, 1));
+        assert!(cidr.contains(Ipv4Addr::new(10, 43, 255, 255)) && !cidr.contains(Ipv4Addr::new(10, 44, 0, 0)));
+        assert!("10.43.0.0".parse::<Cidr>().is_err() && "10.43.0.0/30".parse::<Cidr>().is_err());
+    }
+}

@@ -1,0 +1,423 @@
+//! A kind without its type: what the shared code calls a [`Strategy`] through.
+//!
+//! [`KindOps`] over a built-in kind's strategy is [`Typed`]; a kind that is only known at run time implements it over
+//! JSON. Objects travel as [`AnyObject`].
+
+use std::any::Any;
+
+use coracle_proto::{field, name, resource::Resource};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::kind::{Column, Context, Deletion, Object, Scale, Strategy};
+
+/// An object of a kind that the holder need not know.
+pub trait AnyObject: Any + Send + Sync {
+    /// Its metadata.
+    fn meta(&self) -> &ObjectMeta;
+    /// Its metadata, to change.
+    fn meta_mut(&mut self) -> &mut ObjectMeta;
+    /// For a look at its type.
+    fn as_any(&self) -> &dyn Any;
+    /// For a change by its type.
+    fn as_any_mut(&mut self) -> &mut dyn Any;
+    /// Another one like it.
+    fn copied(&self) -> BoxObject;
+    /// Its JSON.
+    ///
+    /// # Errors
+    /// The type cannot be written as JSON.
+    fn to_json(&self) -> serde_json::Result<Value>;
+}
+
+/// An object on the heap.
+pub type BoxObject = Box<dyn AnyObject>;
+
+impl<T: Object> AnyObject for T {
+    fn meta(&self) -> &ObjectMeta {
+        self.metadata()
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        self.metadata_mut()
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn copied(&self) -> BoxObject {
+        Box::new(self.clone())
+    }
+
+    fn to_json(&self) -> serde_json::Result<Value> {
+        serde_json::to_value(self)
+    }
+}
+
+/// An object as it was read from a client.
+pub struct Decoded {
+    /// The object.
+    pub object: BoxObject,
+    /// Paths of fields the kind does not have.
+    pub unknown: Vec<String>,
+}
+
+/// JSON that is not of the kind: where and why.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("cannot unmarshal field {path}: {why}")]
+pub struct DecodeError {
+    /// The field, from the kind's name on: `ConfigMap.data`.
+    pub path: String,
+    /// What is wrong there.
+    pub why: String,
+}
+
+/// Which part of an object an update is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The object itself.
+    Main,
+    /// `/status`.
+    Status,
+    /// `/finalize` of a namespace.
+    Finalize,
+}
+
+/// What the shared code asks of a kind; see [`Strategy`] for what each means and when it is called.
+#[expect(missing_docs, reason = "each is documented in Strategy")]
+pub trait KindOps: Send + Sync {
+    fn resource(&self) -> &'static Resource;
+    fn decode(&self, json: &[u8]) -> Result<Decoded, DecodeError>;
+    fn from_stored(&self, stored: &[u8]) -> serde_json::Result<BoxObject>;
+    fn to_stored(&self, object: &dyn AnyObject) -> serde_json::Result<Vec<u8>>;
+    fn to_shown(&self, object: &dyn AnyObject) -> serde_json::Result<Vec<u8>>;
+    fn is_stored_as_shown(&self) -> bool;
+    fn name_rule(&self) -> coracle_proto::name::NameRule;
+    fn default(&self, object: &mut dyn AnyObject);
+    fn prepare_create(&self, object: &mut dyn AnyObject, context: &Context<'_>);
+    fn prepare(&self, part: Part, new: &mut dyn AnyObject, old: &dyn AnyObject, context: &Context<'_>);
+    fn validate(&self, object: &dyn AnyObject) -> field::Errors;
+    fn validate_change(&self, part: Part, new: &dyn AnyObject, old: &dyn AnyObject) -> field::Errors;
+    fn counts_generations(&self) -> bool;
+    fn generation_counts_annotations(&self) -> bool;
+    fn is_finalized(&self, object: &dyn AnyObject) -> bool;
+    fn warnings(&self, object: &dyn AnyObject) -> Vec<String>;
+    fn begin_deletion(&self, object: &mut dyn AnyObject, grace: Option<i64>) -> Deletion;
+    fn fields(&self, object: &dyn AnyObject) -> Vec<(&'static str, String)>;
+    fn field_names(&self) -> Vec<&'static str>;
+    fn columns(&self) -> &'static [Column];
+    fn row(&self, object: &dyn AnyObject, now: Timestamp) -> Vec<Value>;
+    fn scale(&self, object: &dyn AnyObject) -> Option<Scale>;
+    fn set_scale(&self, object: &mut dyn AnyObject, replicas: i32);
+}
+
+/// [`KindOps`] of a built-in kind.
+#[derive(Clone, Copy, Debug)]
+pub struct Typed<S>(pub S);
+
+/// Objects reach a kind's operations only from the same kind's `decode` and `from_stored`.
+fn of<T: Object>(object: &dyn AnyObject) -> &T {
+    match object.as_any().downcast_ref() {
+        Some(object) => object,
+        None => unreachable!("an object of another kind"),
+    }
+}
+
+fn of_mut<T: Object>(object: &mut dyn AnyObject) -> &mut T {
+    match object.as_any_mut().downcast_mut() {
+        Some(object) => object,
+        None => unreachable!("an object of another kind"),
+    }
+}
+
+impl<S: Strategy> KindOps for Typed<S> {
+    fn resource(&self) -> &'static Resource {
+        self.0.resource()
+    }
+
+    fn decode(&self, json: &[u8]) -> Result<Decoded, DecodeError> {
+        let mut unknown = Vec::new();
+        let mut reader = serde_json::Deserializer::from_slice(json);
+        let read: Result<S::Object, _> = serde_ignored::deserialize(&mut reader, |path| unknown.push(dotted(&path)));
+        match read {
+            Ok(object) => Ok(Decoded { object: Box::new(object), unknown }),
+            Err(_) => Err(self.explain(json)),
+        }
+    }
+
+    fn from_stored(&self, stored: &[u8]) -> serde_json::Result<BoxObject> {
+        Ok(Box::new(self.0.from_stored(stored)?))
+    }
+
+    fn to_stored(&self, object: &dyn AnyObject) -> serde_json::Result<Vec<u8>> {
+        let object = of::<S::Object>(object);
+        if self.0.is_stored_as_shown() {
+            serde_json::to_vec(object)
+        } else {
+            serde_json::to_vec(&self.0.to_stored(object)?)
+        }
+    }
+
+    fn to_shown(&self, object: &dyn AnyObject) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(of::<S::Object>(object))
+    }
+
+    fn is_stored_as_shown(&self) -> bool {
+        self.0.is_stored_as_shown()
+    }
+
+    fn name_rule(&self) -> coracle_proto::name::NameRule {
+        let resource = self.0.resource();
+        match (resource.group, resource.plural) {
+            ("", "namespaces") => name::label_rule,
+            ("", "services") => name::dns1035_rule,
+            ("rbac.authorization.k8s.io", _) => name::path_segment_rule,
+            _ => name::subdomain_rule,
+        }
+    }
+
+    fn default(&self, object: &mut dyn AnyObject) {
+        self.0.default(of_mut(object));
+    }
+
+    fn prepare_create(&self, object: &mut dyn AnyObject, context: &Context<'_>) {
+        self.0.prepare_create(of_mut(object), context);
+    }
+
+    fn prepare(&self, part: Part, new: &mut dyn AnyObject, old: &dyn AnyObject, context: &Context<'_>) {
+        let (new, old) = (of_mut(new), of(old));
+        match part {
+            Part::Main => self.0.prepare_update(new, old, context),
+            Part::Status => self.0.prepare_status(new, old, context),
+            Part::Finalize => self.0.prepare_finalize(new, old, context),
+        }
+    }
+
+    fn validate(&self, object: &dyn AnyObject) -> field::Errors {
+        self.0.validate(of(object))
+    }
+
+    fn validate_change(&self, part: Part, new: &dyn AnyObject, old: &dyn AnyObject) -> field::Errors {
+        let (new, old) = (of(new), of(old));
+        match part {
+            Part::Main => self.0.validate_update(new, old),
+            Part::Status => self.0.validate_status(new, old),
+            Part::Finalize => self.0.validate_finalize(new, old),
+        }
+    }
+
+    fn counts_generations(&self) -> bool {
+        self.0.counts_generations()
+    }
+
+    fn generation_counts_annotations(&self) -> bool {
+        self.0.generation_counts_annotations()
+    }
+
+    fn is_finalized(&self, object: &dyn AnyObject) -> bool {
+        self.0.is_finalized(of(object))
+    }
+
+    fn warnings(&self, object: &dyn AnyObject) -> Vec<String> {
+        self.0.warnings(of(object))
+    }
+
+    fn begin_deletion(&self, object: &mut dyn AnyObject, grace: Option<i64>) -> Deletion {
+        self.0.begin_deletion(of_mut(object), grace)
+    }
+
+    fn fields(&self, object: &dyn AnyObject) -> Vec<(&'static str, String)> {
+        self.0.fields(of(object))
+    }
+
+    fn field_names(&self) -> Vec<&'static str> {
+        // The names do not depend on the object, so that of the emptiest one will do.
+        let empty = self.0.from_stored(br#"{"metadata":{}}"#);
+        empty.map(|object| self.0.fields(&object).into_iter().map(|(name, _)| name).collect()).unwrap_or_default()
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        self.0.columns()
+    }
+
+    fn row(&self, object: &dyn AnyObject, now: Timestamp) -> Vec<Value> {
+        self.0.row(of(object), now)
+    }
+
+    fn scale(&self, object: &dyn AnyObject) -> Option<Scale> {
+        self.0.scale(of(object))
+    }
+
+    fn set_scale(&self, object: &mut dyn AnyObject, replicas: i32) {
+        self.0.set_scale(of_mut(object), replicas);
+    }
+}
+
+impl<S: Strategy> Typed<S> {
+    /// Reads once more, keeping track of the path, which costs too much to do always.
+    fn explain(&self, json: &[u8]) -> DecodeError {
+        let kind = self.0.resource().kind;
+        let mut reader = serde_json::Deserializer::from_slice(json);
+        let read: Result<S::Object, _> = serde_path_to_error::deserialize(&mut reader);
+        match read {
+            Err(error) => {
+                let path = error.path().to_string();
+                let path = if path == "." { kind.to_owned() } else { format!("{kind}.{path}") };
+                DecodeError { path, why: error.inner().to_string() }
+            }
+            Ok(_) => DecodeError { path: kind.to_owned(), why: "it cannot be read".to_owned() },
+        }
+    }
+}
+
+impl<S: Strategy> Typed<S> {
+    /// The kind as the shared code holds it.
+    #[must_use]
+    pub fn shared(strategy: S) -> std::sync::Arc<dyn KindOps> {
+        std::sync::Arc::new(Self(strategy))
+    }
+}
+
+fn dotted(path: &serde_ignored::Path<'_>) -> String {
+    use serde_ignored::Path;
+    match path {
+        Path::Root => String::new(),
+        Path::Seq { parent, index } => format!("{}[{index}]", dotted(parent)),
+        Path::Map { parent, key } => match dotted(parent).as_str() {
+            "" => key.clone(),
+            parent => format!("{parent}.{key}"),
+        },
+        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => dotted(parent),
+    }
+}
+
+/// Paths of fields that stand twice in the same object, in the order they stand there.
+///
+/// # Errors
+/// It is no JSON, or nested too deeply.
+pub fn duplicates(json: &[u8]) -> serde_json::Result<Vec<String>> {
+    let mut scan = Scan { path: Vec::new(), found: Vec::new() };
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    serde::de::DeserializeSeed::deserialize(&mut scan, &mut reader)?;
+    reader.end()?;
+    Ok(scan.found)
+}
+
+struct Scan {
+    path: Vec<String>,
+    found: Vec<String>,
+}
+
+impl<'de> serde::de::DeserializeSeed<'de> for &mut Scan {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+        reader.deserialize_any(self)
+    }
+}
+
+impl<'de> serde::de::Visitor<'de> for &mut Scan {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        let mut index = 0_usize;
+        loop {
+            self.path.push(format!("[{index}]"));
+            if items.next_element_seed(&mut *self)?.is_none() {
+                self.path.pop();
+                return Ok(());
+            }
+            self.path.pop();
+            index += 1;
+        }
+    }
+
+    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut seen = std::collections::HashSet::new();
+        while let Some(key) = map.next_key::<std::borrow::Cow<'_, str>>()? {
+            let name = if self.path.is_empty() { key.to_string() } else { format!(".{key}") };
+            self.path.push(name);
+            if !seen.insert(key) {
+                self.found.push(self.path.concat());
+            }
+            map.next_value_seed(&mut *self)?;
+            self.path.pop();
+        }
+        Ok(())
+    }
+}
+
+/// The kind that JSON says it is of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TypeMeta {
+    /// `v1`, `apps/v1`.
+    pub api_version: String,
+    /// `Pod`.
+    pub kind: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::{config_map::ConfigMaps, pod::Pods};
+
+    #[test]
+    fn fields_that_the_kind_has_not_are_named_with_their_paths() {
+        let json = br#"{"kind":"Pod","apiVersion":"v1","foo":1,"spec":{"containers":[{"name":"a","imag":"b"}]}}"#;
+        assert_eq!(
+            Typed(Pods).decode(json).unwrap_or_else(|e| panic!("{e}")).unknown,
+            ["foo", "spec.containers[0].imag"]
+        );
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_named_with_its_path() {
+        let error = Typed(ConfigMaps).decode(br#"{"data":{"a":{"b":1}}}"#).err().unwrap();
+        assert_eq!(error.path, "ConfigMap.data.a");
+        assert!(error.why.contains("invalid type: map, expected a string"), "{}", error.why);
+    }
+
+    #[test]
+    fn fields_that_stand_twice_are_named_with_their_paths() {
+        let found = duplicates(br#"{"a":1,"b":[{"c":1,"c":2}],"a":{"d":1,"d":1}}"#).unwrap();
+        assert_eq!(found, ["b[0].c", "a", "a.d"]);
+        assert!(duplicates(b"{} x").is_err());
+        assert!(duplicates("[".repeat(100_000).as_bytes()).is_err());
+    }
+}

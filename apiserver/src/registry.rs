@@ -1,0 +1,98 @@
+//! The objects of all kinds over the store: who wants an object by its kind asks here.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coracle_proto::resource::Resource;
+use coracle_store::{Entry, Range, Store};
+
+use crate::{
+    kind::{Object, Strategy},
+    kinds,
+    ops::{KindOps, Typed},
+    status_of::{self, Result},
+    stored,
+};
+
+/// The kinds and the store they are in. Cheap to clone.
+#[derive(Clone)]
+pub struct Registry {
+    store: Store,
+    kinds: Arc<[Arc<dyn KindOps>]>,
+}
+
+#[derive(Default)]
+struct Collect(Vec<Arc<dyn KindOps>>);
+
+impl kinds::Visitor for Collect {
+    fn visit<S: Strategy>(&mut self, strategy: S) {
+        self.0.push(Typed::shared(strategy));
+    }
+}
+
+impl Registry {
+    /// All built-in kinds over a store.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        let mut collect = Collect::default();
+        kinds::each(&mut collect);
+        Self { store, kinds: collect.0.into() }
+    }
+
+    /// The store itself.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The kind served at `group`, `version` and `plural`.
+    #[must_use]
+    pub fn kind(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<dyn KindOps>> {
+        self.kinds.iter().find(|kind| {
+            let resource = kind.resource();
+            resource.plural == plural && resource.group == group && resource.version == version
+        })
+    }
+
+    /// All kinds.
+    pub fn kinds(&self) -> impl Iterator<Item = &Arc<dyn KindOps>> {
+        self.kinds.iter()
+    }
+
+    fn resource_of<T: Object + k8s_openapi::Resource>() -> &'static Resource {
+        match coracle_proto::resource::find_kind(T::GROUP, T::VERSION, T::KIND) {
+            Some(resource) => resource,
+            None => unreachable!("{} is no built-in kind", T::KIND),
+        }
+    }
+
+    /// The stored version of a built-in kind's object.
+    #[must_use]
+    pub fn entry(&self, resource: &Resource, namespace: &str, name: &str) -> Option<Arc<Entry>> {
+        self.store.get(&stored::key(resource.storage, namespace, name))
+    }
+
+    /// A built-in kind's object with its resourceVersion, as the store has it now.
+    ///
+    /// # Errors
+    /// 500 when the stored bytes cannot be read.
+    pub fn get_typed<T: Object>(&self, namespace: &str, name: &str) -> Result<Option<T>> {
+        let entry = self.entry(Self::resource_of::<T>(), namespace, name);
+        entry.map(|entry| decode(&entry)).transpose()
+    }
+
+    /// A built-in kind's objects in a namespace (in all, when it is empty), as the store has them now.
+    ///
+    /// # Errors
+    /// 500 when stored bytes cannot be read.
+    pub fn list_typed<T: Object>(&self, namespace: &str) -> Result<Vec<T>> {
+        let range = Range::prefix(stored::prefix(Self::resource_of::<T>().storage, namespace));
+        let found = self.store.range(&range).map_err(|error| status_of::store(&error))?;
+        found.entries.iter().map(|entry| decode(entry)).collect()
+    }
+}
+
+fn decode<T: Object>(entry: &Entry) -> Result<T> {
+    let json: Bytes = stored::object(entry);
+    serde_json::from_slice(&json).map_err(|error| status_of::broken("a stored object cannot be read", &error))
+}

@@ -1,0 +1,109 @@
+//! The one place where errors become [`Status`]es.
+
+use std::error::Error as StdError;
+
+use coracle_proto::{patch::PatchError, resource::Resource, status::Status};
+use coracle_store::Error as StoreError;
+
+/// What a request ends with when it does not get what it asked for. Boxed because a status is large and most go well.
+pub type Result<T, E = Box<Status>> = std::result::Result<T, E>;
+
+/// The answer to a failure of the store.
+pub(crate) fn store(error: &StoreError) -> Box<Status> {
+    Box::new(match error {
+        StoreError::Compacted { .. } => Status::expired("The resourceVersion for the provided watch is too old."),
+        StoreError::FutureRevision { asked, current } => too_large_version(asked.0, current.0),
+        StoreError::SlowWatcher { .. } => Status::expired("The watcher was too slow; list and watch anew."),
+        StoreError::ValueTooLarge { size, limit } => {
+            Status::too_large(format!("the object of {size} bytes is larger than the limit of {limit}"))
+        }
+        StoreError::TxnTooLarge { .. } | StoreError::TooManyOps { .. } => {
+            Status::too_large("the request is too large for one transaction")
+        }
+        StoreError::DiskFull => {
+            tracing::error!(error = error as &dyn StdError, "the disk is full");
+            Status::unavailable("the server's disk is full")
+        }
+        StoreError::Unavailable => Status::too_many_requests("the server cannot take writes now, try again", 1),
+        StoreError::OutcomeUnknown | StoreError::Closed => Status::unavailable("the server is stopping"),
+        StoreError::KeyTooLong { .. }
+        | StoreError::KeyEmpty
+        | StoreError::DuplicateKey { .. }
+        | StoreError::PastReadInTxn
+        | StoreError::LeaseNotFound { .. }
+        | StoreError::LeaseExists { .. }
+        | StoreError::Failed { .. }
+        | StoreError::Locked { .. }
+        | StoreError::Format { .. }
+        | StoreError::Corrupt { .. }
+        | StoreError::Io { .. }
+        | StoreError::Engine { .. } => {
+            tracing::error!(error = error as &dyn StdError, "the store failed");
+            Status::internal("the store failed")
+        }
+    })
+}
+
+/// The answer to a patch that was not applied to the object `name`.
+pub(crate) fn patch(error: &PatchError, resource: &Resource, name: &str) -> Box<Status> {
+    Box::new(match error {
+        PatchError::Malformed(why) => Status::bad_request(why.clone()),
+        PatchError::Inapplicable(_) | PatchError::TestFailed { .. } => {
+            let mut status =
+                Status::failure(422, "Invalid", "the server rejected our request due to an error in our request");
+            let details = coracle_proto::status::Details {
+                name: name.to_owned(),
+                group: resource.group.to_owned(),
+                kind: resource.plural.to_owned(),
+                causes: vec![coracle_proto::status::Cause { message: error.to_string(), ..Default::default() }],
+                ..Default::default()
+            };
+            status.details = Some(details);
+            status
+        }
+        PatchError::TooLarge(why) => Status::too_large(why.clone()),
+    })
+}
+
+/// 504 for a read that asks for a revision to come.
+pub(crate) fn too_large_version(asked: u64, current: u64) -> Status {
+    let message = format!("Too large resource version: {asked}, current: {current}");
+    let mut status = Status::timeout(format!("Timeout: {message}"));
+    let cause = coracle_proto::status::Cause {
+        reason: "ResourceVersionTooLarge".to_owned(),
+        message: "Too large resource version".to_owned(),
+        field: String::new(),
+    };
+    let details = coracle_proto::status::Details { causes: vec![cause], retry_after_seconds: 1, ..Default::default() };
+    status.details = Some(details);
+    status
+}
+
+/// 500 for something that cannot go wrong unless the code or the stored data is at fault.
+pub(crate) fn broken(what: &str, error: &(dyn StdError + 'static)) -> Box<Status> {
+    tracing::error!(error, "{what}");
+    Box::new(Status::internal(what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coracle_store::Revision;
+
+    #[test]
+    fn the_stores_errors_have_kubernetes_codes_and_reasons() {
+        for (error, code, reason) in [
+            (StoreError::Compacted { compacted: Revision(1) }, 410, "Expired"),
+            (StoreError::FutureRevision { asked: Revision(9), current: Revision(1) }, 504, "Timeout"),
+            (StoreError::SlowWatcher { buffer: 1 }, 410, "Expired"),
+            (StoreError::ValueTooLarge { size: 9, limit: 1 }, 413, "RequestEntityTooLarge"),
+            (StoreError::DiskFull, 503, "ServiceUnavailable"),
+            (StoreError::Unavailable, 429, "TooManyRequests"),
+            (StoreError::Closed, 503, "ServiceUnavailable"),
+            (StoreError::KeyEmpty, 500, "InternalError"),
+        ] {
+            let status = store(&error);
+            assert_eq!((status.code, status.reason.as_str()), (code, reason), "{error}");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! How objects are stored, and how stored bytes become answers without being decoded.
+//!
+//! The key is `/registry/<storage>/<namespace>/<name>` (no namespace at cluster scope). The value is the object's JSON
+//! without `metadata.resourceVersion`, which is the entry's revision and is spliced in on the way out. What lists,
+//! watches and selectors look at is read once per version and kept beside it ([`Header`]).
+
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
+
+use bytes::Bytes;
+use coracle_store::{Entry, Revision};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// The facts about a stored object that reads need.
+#[derive(Debug, Default)]
+pub struct Header {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Whether it is marked for deletion.
+    pub is_deleting: bool,
+    /// The first byte within `metadata`'s braces.
+    splice: usize,
+    /// The byte after `metadata`'s last one.
+    end: usize,
+    /// Values for field selectors, worked out when one is first used.
+    pub(crate) fields: OnceLock<Vec<(&'static str, String)>>,
+}
+
+#[derive(Deserialize)]
+struct Top<'a> {
+    #[serde(borrow)]
+    metadata: &'a RawValue,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Meta<'a> {
+    #[serde(borrow)]
+    namespace: Cow<'a, str>,
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    #[serde(borrow)]
+    uid: Cow<'a, str>,
+    labels: Option<BTreeMap<String, String>>,
+    #[serde(borrow)]
+    deletion_timestamp: Option<Cow<'a, str>>,
+}
+
+impl Header {
+    /// Reads a stored value. What is no object (nothing in the registry is that) has an empty header.
+    fn read(value: &[u8]) -> Self {
+        Self::try_read(value).unwrap_or_else(|| {
+            tracing::error!(bytes = value.len(), "a stored object cannot be read");
+            Self::default()
+        })
+    }
+
+    fn try_read(value: &[u8]) -> Option<Self> {
+        let top: Top<'_> = serde_json::from_slice(value).ok()?;
+        let raw = top.metadata.get();
+        let meta: Meta<'_> = serde_json::from_str(raw).ok()?;
+        let start = (raw.as_ptr() as usize).checked_sub(value.as_ptr() as usize)?;
+        Some(Self {
+            namespace: meta.namespace.into_owned(),
+            name: meta.name.into_owned(),
+            uid: meta.uid.into_owned(),
+            labels: meta.labels.unwrap_or_default(),
+            is_deleting: meta.deletion_timestamp.is_some(),
+            splice: start + 1,
+            end: start + raw.len(),
+            fields: OnceLock::new(),
+        })
+    }
+
+    /// The header of a stored version.
+    #[must_use]
+    pub fn of(entry: &Entry) -> Arc<Self> {
+        entry.derived(|entry| Self::read(&entry.value))
+    }
+
+    /// `namespace/name`, or the name alone at cluster scope.
+    #[must_use]
+    pub fn key(&self) -> String {
+        if self.namespace.is_empty() { self.name.clone() } else { format!("{}/{}", self.namespace, self.name) }
+    }
+}
+
+/// Appends the object with its resourceVersion.
+pub fn write_object(entry: &Entry, out: &mut Vec<u8>) {
+    write_at(entry, entry.mod_revision, out);
+}
+
+/// Appends the object as of `revision`, which for a deleted object's last version is that of the deletion.
+pub(crate) fn write_at(entry: &Entry, revision: Revision, out: &mut Vec<u8>) {
+    let header = Header::of(entry);
+    let (before, after) = entry.value.split_at_checked(header.splice).unwrap_or((&entry.value, &[]));
+    out.reserve(entry.value.len() + 42);
+    out.extend_from_slice(before);
+    write_version(revision, after, out);
+    out.extend_from_slice(after);
+}
+
+/// Appends the object's `metadata` with its resourceVersion, braces included.
+pub(crate) fn write_metadata(entry: &Entry, revision: Revision, out: &mut Vec<u8>) {
+    let header = Header::of(entry);
+    let after = entry.value.get(header.splice..header.end).unwrap_or(b"}");
+    out.push(b'{');
+    write_version(revision, after, out);
+    out.extend_from_slice(after);
+}
+
+/// An object that is not stored (a dry run's) has no resourceVersion.
+fn write_version(revision: Revision, after: &[u8], out: &mut Vec<u8>) {
+    if revision == Revision::NONE {
+        return;
+    }
+    out.extend_from_slice(b"\"resourceVersion\":\"");
+    out.extend_from_slice(revision.0.to_string().as_bytes());
+    out.extend_from_slice(if after.first() == Some(&b'}') { b"\"" } else { b"\"," });
+}
+
+/// The object with its resourceVersion.
+#[must_use]
+pub fn object(entry: &Entry) -> Bytes {
+    let mut out = Vec::with_capacity(entry.value.len() + 42);
+    write_object(entry, &mut out);
+    out.into()
+}
+
+/// The key of an object; `namespace` is empty at cluster scope.
+#[must_use]
+pub fn key(storage: &str, namespace: &str, name: &str) -> Bytes {
+    if namespace.is_empty() {
+        format!("/registry/{storage}/{name}").into()
+    } else {
+        format!("/registry/{storage}/{namespace}/{name}").into()
+    }
+}
+
+/// What the keys of a namespace's objects (of all objects, when it is empty) begin with.
+#[must_use]
+pub fn prefix(storage: &str, namespace: &str) -> Bytes {
+    if namespace.is_empty() {
+        format!("/registry/{storage}/").into()
+    } else {
+        format!("/registry/{storage}/{namespace}/").into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(value: &str) -> Entry {
+        Entry {
+            key: Bytes::from_static(b"/registry/x/n"),
+            value: value.to_owned().into(),
+            create_revision: Revision(3),
+            mod_revision: Revision(7),
+            version: 1,
+            lease: None,
+            derived: Default::default(),
+        }
+    }
+
+    #[test]
+    fn the_resource_version_is_spliced_into_the_metadata_of_the_object_itself() {
+        let entry = entry(
+            r#"{"kind":"ConfigMap","data":{"metadata":"{\"metadata\":{"},"metadata":{"name":"n","labels":{"a":"b"}},"z":1}"#,
+        );
+        let shown: serde_json::Value = serde_json::from_slice(&object(&entry)).unwrap();
+        assert_eq!(shown["metadata"]["resourceVersion"], "7");
+        assert_eq!(shown["data"]["metadata"], "{\"metadata\":{");
+        let header = Header::of(&entry);
+        assert_eq!((header.name.as_str(), header.labels["a"].as_str()), ("n", "b"));
+        let mut meta = Vec::new();
+        write_metadata(&entry, Revision(9), &mut meta);
+        let meta: serde_json::Value = serde_json::from_slice(&meta).unwrap();
+        assert_eq!(meta, serde_json::json!({"resourceVersion": "9", "name": "n", "labels": {"a": "b"}}));
+    }
+}
