@@ -6,6 +6,8 @@
 
 mod order;
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::PatchError;
@@ -79,7 +81,7 @@ fn merge_map(
         if let Some(list) = key.strip_prefix(DELETE_PREFIX) {
             let Value::Array(gone) = value else { return Err(malformed("invalid patch format of primitive list")) };
             if let Some(Value::Array(kept)) = original.get_mut(list) {
-                kept.retain(|item| !gone.contains(item));
+                remove_all(kept, &gone);
             }
             continue;
         }
@@ -154,10 +156,16 @@ fn merge_ordered_lists(
             (Some(live), Some(new)) if merges => merge_list(live, new, ty, key)?,
             (Some(_), Some(new)) => without_directives_in_list(new),
         };
-        merged.retain(|item| !deleted.contains(item));
+        remove_all(&mut merged, &deleted);
         original.insert(name.to_owned(), Value::Array(order::arrange(merged, &wanted, &live.unwrap_or_default(), key)));
     }
     Ok(())
+}
+
+/// Takes scalars out of a list.
+fn remove_all(list: &mut Vec<Value>, gone: &[Value]) {
+    let gone = order::positions(gone, None);
+    list.retain(|item| order::identity(item, None).is_none_or(|id| !gone.contains_key(&id)));
 }
 
 fn merge_list(
@@ -173,11 +181,9 @@ fn merge_list(
     let objects = original.iter().chain(&patch).filter(|item| item.is_object()).count();
     if objects == 0 {
         let wanted = patch.clone();
-        for item in patch {
-            if !original.contains(&item) {
-                original.push(item);
-            }
-        }
+        let mut seen: HashSet<String> = HashSet::new();
+        original.extend(patch);
+        original.retain(|item| order::identity(item, None).is_some_and(|id| seen.insert(id)));
         return Ok(order::arrange(original, &wanted, &live, None));
     }
     if objects != original.len() + patch.len() {
@@ -189,12 +195,13 @@ fn merge_list(
     };
     let mut replaced = false;
     let mut elements = Vec::new();
+    let mut deleted: HashSet<String> = HashSet::new();
+    let of = |element: &Value| order::identity(element, Some(key)).ok_or_else(|| no_merge_key(element, key));
     for element in patch {
         match element.get(DIRECTIVE).map(Value::as_str) {
             None => elements.push(element),
             Some(Some("delete")) => {
-                let gone = element.get(key).ok_or_else(|| no_merge_key(&element, key))?;
-                original.retain(|item| item.get(key) != Some(gone));
+                deleted.insert(of(&element)?);
             }
             Some(Some("replace")) => replaced = true,
             Some(Some("merge")) => return Err(malformed("merging lists cannot yet be specified in the patch")),
@@ -204,10 +211,12 @@ fn merge_list(
     if replaced {
         return Ok(without_directives_in_list(elements));
     }
+    original.retain(|item| order::identity(item, Some(key)).is_none_or(|id| !deleted.contains(&id)));
     let wanted = elements.clone();
+    let mut places = order::positions(&original, Some(key));
     for element in elements {
-        let value = element.get(key).ok_or_else(|| no_merge_key(&element, key))?;
-        match (original.iter_mut().find(|item| item.get(key) == Some(value)), element) {
+        let place = places.entry(of(&element)?).or_insert(original.len());
+        match (original.get_mut(*place), element) {
             (Some(Value::Object(slot)), Value::Object(element)) => {
                 *slot = merge_map(std::mem::take(slot), element, ty)?;
             }
