@@ -13,7 +13,11 @@
 //!
 //! Strategies are pure: they see the objects and a [`Context`], and neither store nor clock.
 
-use coracle_proto::{field, resource::Resource};
+use coracle_proto::{
+    field,
+    name::{NameRule, subdomain_rule},
+    resource::Resource,
+};
 use jiff::Timestamp;
 use k8s_openapi::{Metadata, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use serde::{Serialize, de::DeserializeOwned};
@@ -68,6 +72,11 @@ pub trait Strategy: Send + Sync + 'static {
 
     /// The kind's row in the table of resources; the row the objects are stored as, where several show the same ones.
     fn resource(&self) -> &'static Resource;
+
+    /// The rule for the name (and the `generateName`) of an object.
+    fn name_rule(&self) -> NameRule {
+        subdomain_rule
+    }
 
     /// Fills in what the writer left out, as Kubernetes' defaulting functions do; also run on what is read from clients
     /// as patches' results. Must be idempotent.

@@ -11,6 +11,7 @@ mod object_reference;
 mod pod_spec;
 mod pod_template;
 mod resources;
+mod rules;
 mod tolerations;
 
 pub mod cluster_role;

@@ -6,10 +6,16 @@ use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use super::{
     blank::{drop_blank, fill_text, items_mut, list},
     cells,
-    role_binding::{GROUP, binding_row, default_subject},
+    role::RoleScope,
+    role_binding::{GROUP, binding_row, default_subject, validate_binding},
+    rules,
 };
 use crate::kind::{AGE, Column, NAME, Strategy};
-use coracle_proto::resource::Resource;
+use coracle_proto::{
+    field::{Error, Errors, Path},
+    name::{NameRule, path_segment_rule},
+    resource::Resource,
+};
 
 /// The strategy of `clusterrolebindings.rbac.authorization.k8s.io`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,6 +43,25 @@ impl Strategy for ClusterRoleBindings {
         for subject in items_mut(&mut object.subjects) {
             default_subject(subject);
         }
+    }
+
+    fn name_rule(&self) -> NameRule {
+        path_segment_rule
+    }
+
+    fn validate(&self, object: &ClusterRoleBinding) -> Errors {
+        let mut errors = Errors::new();
+        validate_binding(&mut errors, &object.role_ref, list(&object.subjects), &["ClusterRole"], RoleScope::Cluster);
+        errors
+    }
+
+    fn validate_update(&self, new: &ClusterRoleBinding, old: &ClusterRoleBinding) -> Errors {
+        let mut errors = self.validate(new);
+        if new.role_ref != old.role_ref {
+            let path = Path::new("roleRef");
+            errors.push(Error::invalid(&path, rules::json(&new.role_ref), "cannot change roleRef"));
+        }
+        errors
     }
 
     fn columns(&self) -> &'static [Column] {

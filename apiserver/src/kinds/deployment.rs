@@ -1,5 +1,7 @@
 //! Deployments: a number of like pods, changed by rolling over to a new template.
 
+mod validation;
+
 use jiff::Timestamp;
 use k8s_openapi::{
     api::apps::v1::{Deployment, DeploymentStatus},
@@ -9,10 +11,14 @@ use k8s_openapi::{
 use super::{
     blank::{drop_blank, fill, fill_text},
     cells,
-    pod_template::default_pod_template,
+    pod_template::{self, default_pod_template},
+    rules,
 };
 use crate::kind::{AGE, Column, Context, NAME, Scale, Strategy, age};
-use coracle_proto::resource::Resource;
+use coracle_proto::{
+    field::{Errors, Path},
+    resource::Resource,
+};
 
 /// The strategy of `deployments.apps`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,6 +71,29 @@ impl Strategy for Deployments {
     fn prepare_status(&self, new: &mut Deployment, old: &Deployment, _: &Context<'_>) {
         new.spec.clone_from(&old.spec);
         new.metadata.labels.clone_from(&old.metadata.labels);
+    }
+
+    fn validate(&self, object: &Deployment) -> Errors {
+        let mut errors = Errors::new();
+        validation::validate_spec(&mut errors, &Path::new("spec"), &object.spec.clone().unwrap_or_default());
+        errors
+    }
+
+    fn validate_update(&self, new: &Deployment, old: &Deployment) -> Errors {
+        let mut errors = self.validate(new);
+        let selector = |object: &Deployment| object.spec.as_ref().map(|s| s.selector.clone());
+        let at = Path::new("spec").child("selector");
+        rules::immutable(&mut errors, &at, &selector(new), &selector(old));
+        errors
+    }
+
+    fn validate_status(&self, new: &Deployment, old: &Deployment) -> Errors {
+        let (new, old) = (new.status.clone().unwrap_or_default(), old.status.clone().unwrap_or_default());
+        validation::validate_status(&new, &old)
+    }
+
+    fn warnings(&self, object: &Deployment) -> Vec<String> {
+        object.spec.iter().flat_map(|spec| pod_template::warnings(&object.metadata, &spec.template)).collect()
     }
 
     fn counts_generations(&self) -> bool {

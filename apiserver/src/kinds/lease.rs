@@ -3,9 +3,13 @@
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 
-use super::cells;
+use super::{blank::text, cells, rules};
 use crate::kind::{AGE, Column, NAME, Strategy, age};
-use coracle_proto::resource::Resource;
+use coracle_proto::{
+    field::{Error, Errors, Path},
+    name,
+    resource::Resource,
+};
 
 /// The strategy of `leases.coordination.k8s.io`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,6 +26,30 @@ impl Strategy for Leases {
 
     fn default(&self, object: &mut Lease) {
         object.spec.get_or_insert_default();
+    }
+
+    fn validate(&self, object: &Lease) -> Errors {
+        let (mut errors, path) = (Errors::new(), Path::new("spec"));
+        let spec = object.spec.clone().unwrap_or_default();
+        if let Some(seconds) = spec.lease_duration_seconds {
+            rules::positive(&mut errors, &path.child("leaseDurationSeconds"), seconds.into());
+        }
+        if let Some(count) = spec.lease_transitions {
+            rules::not_negative(&mut errors, &path.child("leaseTransitions"), count.into());
+        }
+        if let Some(strategy) = &spec.strategy {
+            let at = path.child("strategy").child("strategy");
+            if strategy.contains('/') {
+                rules::messages(&mut errors, &at, strategy, name::qualified_name(strategy));
+            } else {
+                rules::known_word(&mut errors, &at, strategy, &["OldestEmulationVersion"]);
+            }
+        }
+        if !text(&spec.preferred_holder).is_empty() && text(&spec.strategy).is_empty() {
+            let detail = "may only be specified if `strategy` is defined";
+            errors.push(Error::forbidden(&path.child("preferredHolder"), detail));
+        }
+        errors
     }
 
     fn columns(&self) -> &'static [Column] {

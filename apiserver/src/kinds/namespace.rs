@@ -9,10 +9,14 @@ use k8s_openapi::api::core::v1::{Namespace, NamespaceStatus};
 
 use super::{
     blank::{drop_blank, fill_text, list, text},
-    cells,
+    cells, rules,
 };
 use crate::kind::{AGE, Column, Context, Deletion, NAME, Strategy, age};
-use coracle_proto::resource::Resource;
+use coracle_proto::{
+    field::{Error, Errors, Path},
+    name::{self, NameRule, label_rule},
+    resource::Resource,
+};
 
 /// The strategy of `namespaces`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,6 +39,23 @@ pub fn is_finalized(object: &Namespace) -> bool {
 
 fn phase(object: &Namespace) -> &str {
     object.status.as_ref().map_or("", |status| text(&status.phase))
+}
+
+/// Everything wrong with finalizers; `indexed` says whether errors name the item.
+fn validate_finalizers(object: &Namespace, indexed: bool) -> Errors {
+    let mut errors = Errors::new();
+    let path = Path::new("spec").child("finalizers");
+    let finalizers = object.spec.as_ref().map_or(&[][..], |spec| list(&spec.finalizers));
+    for (i, finalizer) in finalizers.iter().enumerate() {
+        let at = if indexed { path.index(i) } else { path.clone() };
+        rules::messages(&mut errors, &at, finalizer, name::qualified_name(finalizer));
+        let is_standard = matches!(finalizer.as_str(), FINALIZER | "orphan" | "foregroundDeletion");
+        if !finalizer.contains('/') && !is_standard {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.push(Error::invalid(&at, finalizer.as_str(), detail));
+        }
+    }
+    errors
 }
 
 impl Strategy for Namespaces {
@@ -73,6 +94,28 @@ impl Strategy for Namespaces {
 
     fn prepare_finalize(&self, new: &mut Namespace, old: &Namespace, _: &Context<'_>) {
         new.status.clone_from(&old.status);
+    }
+
+    fn name_rule(&self) -> NameRule {
+        label_rule
+    }
+
+    fn validate(&self, object: &Namespace) -> Errors {
+        validate_finalizers(object, false)
+    }
+
+    fn validate_status(&self, new: &Namespace, _: &Namespace) -> Errors {
+        let (allowed, detail) = match new.metadata.deletion_timestamp {
+            None => ("Active", "may only be 'Active' if `deletionTimestamp` is empty"),
+            Some(_) => ("Terminating", "may only be 'Terminating' if `deletionTimestamp` is not empty"),
+        };
+        // The capital is Kubernetes'.
+        let at = Path::new("status").child("Phase");
+        if phase(new) == allowed { Errors::new() } else { vec![Error::invalid(&at, phase(new), detail)] }
+    }
+
+    fn validate_finalize(&self, new: &Namespace, _: &Namespace) -> Errors {
+        validate_finalizers(new, true)
     }
 
     fn begin_deletion(&self, object: &mut Namespace, _: Option<i64>) -> Deletion {

@@ -7,10 +7,13 @@ use k8s_openapi::api::core::v1::Node;
 
 use super::{
     blank::{drop_blank, list},
-    cells, resources,
+    cells, resources, rules, tolerations,
 };
 use crate::kind::{AGE, Column, Context, NAME, Strategy, age};
-use coracle_proto::resource::Resource;
+use coracle_proto::{
+    field::{Error, Errors, Path},
+    resource::Resource,
+};
 
 /// The strategy of `nodes`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -77,6 +80,58 @@ fn or_unknown(text: &str) -> &str {
     if text.is_empty() { "<unknown>" } else { text }
 }
 
+fn validate(node: &Node) -> Errors {
+    let mut errors = validate_node_status(node);
+    let spec = node.spec.clone().unwrap_or_default();
+    // The path is Kubernetes', whose taints were annotations once.
+    let at = Path::new("metadata").child("taints");
+    tolerations::validate_taints(&mut errors, &at, list(&spec.taints));
+    let at = Path::new("spec").child("podCIDRs");
+    let cidrs = list(&spec.pod_cidrs);
+    let mut families = BTreeSet::new();
+    for (i, cidr) in cidrs.iter().enumerate() {
+        match is_v6_network(cidr) {
+            Some(is_v6) => {
+                families.insert(is_v6);
+            }
+            None => {
+                let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+                errors.push(Error::invalid(&at.index(i), cidr.as_str(), detail));
+            }
+        }
+    }
+    if cidrs.len() > 1 && (families.len() < 2 || cidrs.len() > 2) {
+        let detail = "may specify no more than one CIDR for each IP family";
+        errors.push(Error::invalid(&at, cidrs.to_vec(), detail));
+    }
+    errors
+}
+
+/// Whether a network (`10.42.0.0/24`) is of IPv6; nothing when it is none.
+fn is_v6_network(cidr: &str) -> Option<bool> {
+    let (address, bits) = cidr.split_once('/')?;
+    let address: std::net::IpAddr = address.parse().ok()?;
+    let bits: u8 = bits.parse().ok()?;
+    (bits <= if address.is_ipv6() { 128 } else { 32 }).then_some(address.is_ipv6())
+}
+
+fn validate_node_status(node: &Node) -> Errors {
+    let (mut errors, path) = (Errors::new(), Path::new("status"));
+    let Some(status) = &node.status else { return errors };
+    for (field, amounts) in [("capacity", &status.capacity), ("allocatable", &status.allocatable)] {
+        for (name, quantity) in amounts.iter().flatten() {
+            resources::validate_amount(&mut errors, &path.child(field).child(name), name, quantity);
+        }
+    }
+    let addresses = list(&status.addresses);
+    for (i, address) in addresses.iter().enumerate() {
+        if addresses.iter().take(i).any(|before| before == address) {
+            errors.push(Error::duplicate(&path.child("addresses").index(i), rules::json(address)));
+        }
+    }
+    errors
+}
+
 impl Strategy for Nodes {
     type Object = Node;
 
@@ -133,6 +188,34 @@ impl Strategy for Nodes {
 
     fn prepare_status(&self, new: &mut Node, old: &Node, _: &Context<'_>) {
         new.spec.clone_from(&old.spec);
+    }
+
+    fn validate(&self, object: &Node) -> Errors {
+        validate(object)
+    }
+
+    fn validate_update(&self, new: &Node, old: &Node) -> Errors {
+        let mut errors = validate(new);
+        let (spec, before) = (new.spec.clone().unwrap_or_default(), old.spec.clone().unwrap_or_default());
+        let path = Path::new("spec");
+        let (cidrs, cidrs_before) = (list(&spec.pod_cidrs), list(&before.pod_cidrs));
+        if !cidrs_before.is_empty() && cidrs != cidrs_before {
+            let detail = "node updates may not change podCIDR except from \"\" to valid";
+            errors.push(Error::forbidden(&path.child("podCIDRs"), detail));
+        }
+        if before.provider_id.is_some() && spec.provider_id != before.provider_id {
+            let detail = "node updates may not change providerID except from \"\" to valid";
+            errors.push(Error::forbidden(&path.child("providerID"), detail));
+        }
+        if spec.external_id != before.external_id {
+            errors.push(Error::forbidden(&path.child("externalID"), "may not be updated"));
+        }
+        errors
+    }
+
+    fn validate_status(&self, new: &Node, old: &Node) -> Errors {
+        let _ = old;
+        validate_node_status(new)
     }
 
     fn fields(&self, object: &Node) -> Vec<(&'static str, String)> {

@@ -9,6 +9,7 @@
 mod printing;
 mod qos;
 mod selectable;
+mod validation;
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -18,10 +19,17 @@ use k8s_openapi::{
 
 use super::{
     blank::{drop_blank, items_mut, list, text},
-    pod_spec::defaults::{default_pod, default_pod_spec},
+    pod_spec::{
+        self,
+        defaults::{default_pod, default_pod_spec},
+    },
 };
 use crate::kind::{Column, Context, Deletion, Strategy};
-use coracle_proto::resource::Resource;
+use coracle_proto::{
+    field::{Errors, Path},
+    name,
+    resource::Resource,
+};
 
 /// The strategy of `pods`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -152,6 +160,31 @@ impl Strategy for Pods {
             status.qos_class.clone_from(&before.qos_class);
         }
         keep_observed_generation(status, &before);
+    }
+
+    fn validate(&self, object: &Pod) -> Errors {
+        validation::validate(object)
+    }
+
+    fn validate_update(&self, new: &Pod, old: &Pod) -> Errors {
+        validation::validate_update(new, old)
+    }
+
+    fn validate_status(&self, new: &Pod, old: &Pod) -> Errors {
+        validation::validate_status(new, old)
+    }
+
+    fn warnings(&self, object: &Pod) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let wrong = name::dns1123_label(text(&object.metadata.name));
+        if !wrong.is_empty() {
+            let what = "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior";
+            warnings.push(format!("{what}; a DNS label is recommended: [{}]", wrong.join(" ")));
+        }
+        if let Some(spec) = &object.spec {
+            warnings.extend(pod_spec::warnings::of(&Path::default(), Some(&object.metadata), spec));
+        }
+        warnings
     }
 
     fn counts_generations(&self) -> bool {

@@ -1,4 +1,10 @@
 //! Pod specs, as Pods and pod templates carry them.
 
+pub(super) mod containers;
 pub(super) mod defaults;
-pub(super) mod volumes;
+mod env;
+pub(super) mod probes;
+mod security;
+pub(super) mod validation;
+mod volumes;
+pub(super) mod warnings;

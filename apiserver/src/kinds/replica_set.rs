@@ -6,10 +6,14 @@ use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use super::{
     blank::{drop_blank, fill},
     cells,
-    pod_template::default_pod_template,
+    pod_template::{self, default_pod_template},
+    rules,
 };
 use crate::kind::{AGE, Column, Context, NAME, Scale, Strategy, age};
-use coracle_proto::resource::Resource;
+use coracle_proto::{
+    field::{Error, Errors, Path},
+    resource::Resource,
+};
 
 /// The strategy of `replicasets.apps`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,6 +29,35 @@ const COLUMNS: &[Column] = &[
     cells::wide("Images", "Images referenced by each container in the template."),
     cells::wide("Selector", "Label selector of the pods."),
 ];
+
+fn validate_status(status: &ReplicaSetStatus) -> Errors {
+    let (mut errors, path) = (Errors::new(), Path::new("status"));
+    let ready = status.ready_replicas.unwrap_or(0);
+    let available = status.available_replicas.unwrap_or(0);
+    let labelled = status.fully_labeled_replicas.unwrap_or(0);
+    for (field, number) in [
+        ("replicas", i64::from(status.replicas)),
+        ("fullyLabeledReplicas", labelled.into()),
+        ("readyReplicas", ready.into()),
+        ("availableReplicas", available.into()),
+        ("observedGeneration", status.observed_generation.unwrap_or(0)),
+        ("terminatingReplicas", status.terminating_replicas.unwrap_or(0).into()),
+    ] {
+        rules::not_negative(&mut errors, &path.child(field), number);
+    }
+    for (field, number) in
+        [("fullyLabeledReplicas", labelled), ("readyReplicas", ready), ("availableReplicas", available)]
+    {
+        if number > status.replicas {
+            errors.push(Error::invalid(&path.child(field), number, "cannot be greater than status.replicas"));
+        }
+    }
+    if available > ready {
+        let at = path.child("availableReplicas");
+        errors.push(Error::invalid(&at, available, "cannot be greater than readyReplicas"));
+    }
+    errors
+}
 
 impl Strategy for ReplicaSets {
     type Object = ReplicaSet;
@@ -51,6 +84,32 @@ impl Strategy for ReplicaSets {
 
     fn prepare_status(&self, new: &mut ReplicaSet, old: &ReplicaSet, _: &Context<'_>) {
         new.spec.clone_from(&old.spec);
+    }
+
+    fn validate(&self, object: &ReplicaSet) -> Errors {
+        let (mut errors, path) = (Errors::new(), Path::new("spec"));
+        let spec = object.spec.clone().unwrap_or_default();
+        rules::not_negative(&mut errors, &path.child("replicas"), spec.replicas.unwrap_or(0).into());
+        rules::not_negative(&mut errors, &path.child("minReadySeconds"), spec.min_ready_seconds.unwrap_or(0).into());
+        pod_template::validate_selected(&mut errors, &path, &spec.selector, &spec.template.unwrap_or_default());
+        errors
+    }
+
+    fn validate_update(&self, new: &ReplicaSet, old: &ReplicaSet) -> Errors {
+        let mut errors = self.validate(new);
+        let selector = |object: &ReplicaSet| object.spec.as_ref().map(|s| s.selector.clone());
+        let at = Path::new("spec").child("selector");
+        rules::immutable(&mut errors, &at, &selector(new), &selector(old));
+        errors
+    }
+
+    fn validate_status(&self, new: &ReplicaSet, _: &ReplicaSet) -> Errors {
+        validate_status(&new.status.clone().unwrap_or_default())
+    }
+
+    fn warnings(&self, object: &ReplicaSet) -> Vec<String> {
+        let template = object.spec.as_ref().and_then(|spec| spec.template.as_ref());
+        template.into_iter().flat_map(|template| pod_template::warnings(&object.metadata, template)).collect()
     }
 
     fn counts_generations(&self) -> bool {

@@ -1,47 +1,21 @@
-//! Resource lists: requests and limits, capacity.
+//! Resource lists: requests and limits of containers and pods, capacity of nodes.
 
-use std::{collections::BTreeMap, ops::Add};
+use std::collections::BTreeMap;
 
+use coracle_proto::{
+    field::{Error, Errors, Path},
+    name,
+    quantity::Quantity as Amount,
+};
 use k8s_openapi::{
     api::core::v1::{Container, PodSpec, ResourceRequirements},
     apimachinery::pkg::api::resource::Quantity,
 };
 
-use super::blank::list;
+use super::{blank::list, rules};
 
 /// Amounts by resource name, as objects carry them.
 pub(super) type ResourceList = BTreeMap<String, Quantity>;
-
-/// An amount in billionths, the finest part a quantity can name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Amount(i128);
-
-impl Amount {
-    /// Whether it is nothing.
-    pub(super) fn is_zero(self) -> bool {
-        self.0 == 0
-    }
-
-    /// Whether it is less than nothing.
-    pub(super) fn is_negative(self) -> bool {
-        self.0 < 0
-    }
-
-    /// Whether it is a whole number.
-    pub(super) fn is_whole(self) -> bool {
-        self.0 % BILLION == 0
-    }
-}
-
-impl Add for Amount {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self(self.0.saturating_add(other.0))
-    }
-}
-
-const BILLION: i128 = 1_000_000_000;
 
 /// Amounts by resource name, to reckon with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,106 +29,36 @@ impl Amounts {
             self.0.insert(name.clone(), sum);
         }
     }
+
+    /// Raises these amounts to the other ones where they are less.
+    fn raise(&mut self, other: &Self) {
+        for (name, amount) in &other.0 {
+            let most = self.0.get(name).map_or(*amount, |most| *most.max(amount));
+            self.0.insert(name.clone(), most);
+        }
+    }
 }
 
 /// The amount a quantity names, nothing when it is not one.
 pub(super) fn parse(quantity: &Quantity) -> Option<Amount> {
-    let text = quantity.0.as_str();
-    let (sign, rest) = match text.strip_prefix('-') {
-        Some(rest) => (-1, rest),
-        None => (1, text.strip_prefix('+').unwrap_or(text)),
-    };
-    let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-    let (digits, suffix) = rest.split_at(end);
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    if whole.is_empty() && fraction.is_empty() || fraction.contains('.') {
-        return None;
-    }
-    let mut numerator: i128 = 0;
-    for digit in whole.bytes().chain(fraction.bytes()) {
-        numerator = numerator.checked_mul(10)?.checked_add(i128::from(digit - b'0'))?;
-    }
-    let (multiplier, mut exponent) = scale(suffix)?;
-    exponent += 9 - i32::try_from(fraction.len()).ok()?;
-    let mut amount = numerator.checked_mul(multiplier)?;
-    while exponent > 0 {
-        amount = amount.checked_mul(10)?;
-        exponent -= 1;
-    }
-    while exponent < 0 {
-        // What is finer than a billionth is rounded up, as Kubernetes does.
-        amount = amount / 10 + i128::from(amount % 10 != 0);
-        exponent += 1;
-    }
-    Some(Amount(sign * amount))
+    Amount::try_from(quantity).ok()
 }
 
-/// A suffix as a factor and a power of ten.
-fn scale(suffix: &str) -> Option<(i128, i32)> {
-    Some(match suffix {
-        "n" => (1, -9),
-        "u" => (1, -6),
-        "m" => (1, -3),
-        "" => (1, 0),
-        "k" => (1, 3),
-        "M" => (1, 6),
-        "G" => (1, 9),
-        "T" => (1, 12),
-        "P" => (1, 15),
-        "E" => (1, 18),
-        "Ki" => (1 << 10, 0),
-        "Mi" => (1 << 20, 0),
-        "Gi" => (1 << 30, 0),
-        "Ti" => (1 << 40, 0),
-        "Pi" => (1 << 50, 0),
-        "Ei" => (1 << 60, 0),
-        _ => (1, suffix.strip_prefix(['e', 'E'])?.parse::<i8>().ok()?.into()),
-    })
-}
-
-/// Writes every amount in its canonical form.
+/// Writes every amount in its canonical form, rounded up to thousandths.
 pub(super) fn canonical(list: &mut ResourceList) {
     for quantity in list.values_mut() {
-        canonical_quantity(quantity);
+        let Some(amount) = parse(quantity) else { continue };
+        let thousandths = Amount::from_millis(amount.milli_value());
+        let rounded = if thousandths > amount { thousandths.with_format(amount.format()) } else { amount };
+        *quantity = rounded.into();
     }
 }
 
-/// Writes the quantity in its canonical form: a mantissa without fraction, the largest fitting suffix of its kind.
+/// Writes the quantity in its canonical form.
 pub(super) fn canonical_quantity(quantity: &mut Quantity) {
-    let Some(amount) = parse(quantity) else { return };
-    let text = quantity.0.as_str();
-    let binary = text.ends_with('i');
-    let exponent = text.trim_start_matches(['+', '-']).find(['e', 'E']).is_some_and(|at| at + 1 < text.len());
-    if let Some(canonical) = write_canonical(amount, binary, exponent) {
-        quantity.0 = canonical;
+    if let Some(amount) = parse(quantity) {
+        *quantity = amount.into();
     }
-}
-
-fn write_canonical(Amount(nanos): Amount, binary: bool, exponent: bool) -> Option<String> {
-    const BINARY: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
-    const DECIMAL: [&str; 10] = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"];
-    if nanos == 0 {
-        return Some("0".to_owned());
-    }
-    if binary && nanos % BILLION == 0 && (nanos / BILLION).abs() >= 1024 {
-        let mut value = nanos / BILLION;
-        let mut steps = 0;
-        while value % 1024 == 0 && steps + 1 < BINARY.len() {
-            value /= 1024;
-            steps += 1;
-        }
-        return BINARY.get(steps).map(|suffix| format!("{value}{suffix}"));
-    }
-    let (mut value, mut steps) = (nanos, 0);
-    while value % 1000 == 0 && steps + 1 < DECIMAL.len() {
-        value /= 1000;
-        steps += 1;
-    }
-    if exponent {
-        let power = i32::try_from(steps).ok()? * 3 - 9;
-        return Some(if power == 0 { value.to_string() } else { format!("{value}e{power}") });
-    }
-    DECIMAL.get(steps).map(|suffix| format!("{value}{suffix}"))
 }
 
 /// Requests what is limited and not requested.
@@ -171,40 +75,240 @@ pub(super) fn default_requests(resources: &mut ResourceRequirements) {
     }
 }
 
-fn requests_of(container: &Container) -> Amounts {
-    let requests = container.resources.as_ref().and_then(|r| r.requests.as_ref());
-    Amounts(requests.into_iter().flatten().filter_map(|(name, q)| Some((name.clone(), parse(q)?))).collect())
+fn amounts(list: Option<&ResourceList>) -> Amounts {
+    Amounts(list.into_iter().flatten().filter_map(|(name, q)| Some((name.clone(), parse(q)?))).collect())
 }
 
-/// What the containers request together: the sum of those that run side by side, or the most any start-up step needs.
-pub(super) fn pod_requests(spec: &PodSpec) -> ResourceList {
+/// The sum over what runs side by side, or the most any start-up step needs, of one half of containers' resources.
+fn aggregate(spec: &PodSpec, half: fn(&ResourceRequirements) -> Option<&ResourceList>) -> Amounts {
+    let of = |container: &Container| amounts(container.resources.as_ref().and_then(half));
     let mut sum = Amounts::default();
     for container in &spec.containers {
-        sum.add(&requests_of(container));
+        sum.add(&of(container));
     }
     let (mut sidecars, mut peak) = (Amounts::default(), Amounts::default());
     for container in list(&spec.init_containers) {
-        let own = requests_of(container);
+        let own = of(container);
         let mut step = sidecars.clone();
         step.add(&own);
         if container.restart_policy.as_deref() == Some("Always") {
             sum.add(&own);
             sidecars = step.clone();
         }
-        for (name, amount) in step.0 {
-            let most = peak.0.get(&name).map_or(amount, |most| amount.max(*most));
-            peak.0.insert(name, most);
+        peak.raise(&step);
+    }
+    sum.raise(&peak);
+    sum
+}
+
+/// What the containers request together.
+pub(super) fn pod_requests(spec: &PodSpec) -> ResourceList {
+    let sum = aggregate(spec, |resources| resources.requests.as_ref());
+    sum.0.into_iter().map(|(name, amount)| (name, amount.into())).collect()
+}
+
+/// Whose resources they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holder {
+    /// A container's.
+    Container,
+    /// A whole pod's (KEP-2837).
+    Pod,
+}
+
+/// Resources that Kubernetes has a word for outside containers as well (in quotas).
+const STANDARD: &[&str] = &[
+    "configmaps",
+    "cpu",
+    "ephemeral-storage",
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "memory",
+    "persistentvolumeclaims",
+    "pods",
+    "replicationcontrollers",
+    "requests.cpu",
+    "requests.ephemeral-storage",
+    "requests.memory",
+    "requests.storage",
+    "resourcequotas",
+    "secrets",
+    "services",
+    "services.loadbalancers",
+    "services.nodeports",
+    "storage",
+];
+
+fn is_huge(name: &str) -> bool {
+    name.starts_with("hugepages-")
+}
+
+/// Kubernetes' own resources; those of others carry a domain of their own.
+fn is_native(name: &str) -> bool {
+    !name.contains('/') || name.contains("kubernetes.io/")
+}
+
+fn is_extended(name: &str) -> bool {
+    !is_native(name) && !name.starts_with("requests.") && name::qualified_name(&format!("requests.{name}")).is_empty()
+}
+
+/// Only whole numbers of these exist.
+fn is_counted(name: &str) -> bool {
+    let counts = [
+        "configmaps",
+        "persistentvolumeclaims",
+        "pods",
+        "replicationcontrollers",
+        "resourcequotas",
+        "secrets",
+        "services",
+        "services.loadbalancers",
+        "services.nodeports",
+    ];
+    counts.contains(&name) || is_extended(name)
+}
+
+/// Whether more may be promised than there is.
+fn may_be_overcommitted(name: &str) -> bool {
+    is_native(name) && !is_huge(name)
+}
+
+fn validate_name(errors: &mut Errors, path: &Path, name: &str, holder: Holder) {
+    let wrong = name::qualified_name(name);
+    if !wrong.is_empty() {
+        rules::messages(errors, path, name, wrong);
+        if holder == Holder::Pod || name.contains('/') {
+            return;
+        }
+    } else if !name.contains('/') && !STANDARD.contains(&name) && !is_huge(name) {
+        errors.push(Error::invalid(path, name, "must be a standard resource type or fully qualified"));
+        if holder == Holder::Pod {
+            return;
         }
     }
-    for (name, amount) in peak.0 {
-        let most = sum.0.get(&name).map_or(amount, |sum| amount.max(*sum));
-        sum.0.insert(name, most);
+    match holder {
+        Holder::Pod if !matches!(name, "cpu" | "memory") && !is_huge(name) => {
+            errors.push(Error::not_supported(path, name, &["cpu", "hugepages-", "memory"]));
+        }
+        Holder::Pod => {}
+        Holder::Container if !name.contains('/') => {
+            if !matches!(name, "cpu" | "memory" | "ephemeral-storage") && !is_huge(name) {
+                errors.push(Error::invalid(path, name, "must be a standard resource for containers"));
+            }
+        }
+        Holder::Container if !is_native(name) && !is_extended(name) => {
+            errors.push(Error::invalid(path, name, "doesn't follow extended resource name standard"));
+        }
+        Holder::Container => {}
     }
-    let written = sum.0.into_iter().filter_map(|(name, amount)| {
-        let binary = name != "cpu";
-        Some((name, Quantity(write_canonical(amount, binary, false)?)))
-    });
-    written.collect()
+}
+
+/// Everything wrong with the amount of a resource.
+pub(super) fn validate_amount(errors: &mut Errors, path: &Path, name: &str, quantity: &Quantity) -> Option<Amount> {
+    let amount = match Amount::try_from(quantity) {
+        Ok(amount) => amount,
+        Err(error) => {
+            errors.push(Error::invalid(path, quantity.0.as_str(), &error.to_string()));
+            return None;
+        }
+    };
+    let shown = || amount.to_string();
+    if amount.is_negative() {
+        errors.push(Error::invalid(path, shown(), "must be greater than or equal to 0"));
+    }
+    if is_counted(name) && amount.milli_value() % 1000 != 0 {
+        errors.push(Error::invalid(path, shown(), "must be an integer"));
+    }
+    if let Some(size) = name.strip_prefix("hugepages-").and_then(|size| Amount::parse(size).ok())
+        && size.value() > 0
+        && amount.value() % size.value() != 0
+    {
+        let detail = format!("{amount} is not positive integer multiple of {name}");
+        errors.push(Error::invalid(path, shown(), &detail));
+    }
+    Some(amount)
+}
+
+/// Everything wrong with one list of resources by itself.
+pub(super) fn validate_list(errors: &mut Errors, path: &Path, list: &ResourceList, holder: Holder) -> Amounts {
+    let mut found = Amounts::default();
+    for (name, quantity) in list {
+        let at = path.key(name);
+        validate_name(errors, &at, name, holder);
+        if let Some(amount) = validate_amount(errors, &at, name, quantity) {
+            found.0.insert(name.clone(), amount);
+        }
+    }
+    found
+}
+
+/// Everything wrong with requests and limits.
+pub(super) fn validate(errors: &mut Errors, path: &Path, resources: &ResourceRequirements, holder: Holder) {
+    let none = ResourceList::new();
+    let limits_at = path.child("limits");
+    let limits = validate_list(errors, &limits_at, resources.limits.as_ref().unwrap_or(&none), holder);
+    let at = path.child("requests");
+    let requests = validate_list(errors, &at, resources.requests.as_ref().unwrap_or(&none), holder);
+    for (name, amount) in &requests.0 {
+        match limits.0.get(name) {
+            Some(limit) if amount != limit && !may_be_overcommitted(name) => {
+                let detail = format!("must be equal to {name} limit of {limit}");
+                errors.push(Error::invalid(&at, amount.to_string(), &detail));
+            }
+            Some(limit) if amount > limit => {
+                let detail = format!("must be less than or equal to {name} limit of {limit}");
+                errors.push(Error::invalid(&at, amount.to_string(), &detail));
+            }
+            Some(_) => {}
+            None if !may_be_overcommitted(name) => {
+                errors.push(Error::required(&limits_at, "Limit must be set for non overcommitable resources"));
+            }
+            None => {}
+        }
+    }
+    let names = || limits.0.keys().chain(requests.0.keys());
+    if names().any(|name| is_huge(name)) && !names().any(|name| matches!(name.as_str(), "cpu" | "memory")) {
+        errors.push(Error::forbidden(path, "HugePages require cpu or memory"));
+    }
+}
+
+/// Everything wrong with the resources of a whole pod, by themselves and beside its containers'. `path` is the spec's.
+pub(super) fn validate_pod(errors: &mut Errors, path: &Path, spec: &PodSpec) {
+    let Some(resources) = &spec.resources else { return };
+    let path = path.child("resources");
+    if spec.os.as_ref().is_some_and(|os| os.name == "windows") {
+        errors.push(Error::forbidden(&path, "may not be set for a windows pod"));
+        return;
+    }
+    if resources.claims.is_some() {
+        let detail = "claims may not be set for Resources at pod-level";
+        errors.push(Error::forbidden(&path.child("claims"), detail));
+    }
+    validate(errors, &path, resources, Holder::Pod);
+    let (requests, limits) = (amounts(resources.requests.as_ref()), amounts(resources.limits.as_ref()));
+    for (name, needed) in aggregate(spec, |r| r.requests.as_ref()).0 {
+        if let Some(given) = requests.0.get(&name).filter(|given| needed > **given) {
+            let detail = format!("must be greater than or equal to aggregate container requests of {needed}");
+            errors.push(Error::invalid(&path.child("requests").key(&name), given.to_string(), &detail));
+        }
+    }
+    for (name, needed) in aggregate(spec, |r| r.limits.as_ref()).0.into_iter().filter(|(name, _)| is_huge(name)) {
+        if let Some(given) = limits.0.get(&name).filter(|given| needed > **given) {
+            let detail = format!("must be greater than or equal to aggregate container limits of {needed}");
+            errors.push(Error::invalid(&path.child("limits").key(&name), given.to_string(), &detail));
+        }
+    }
+    for (i, container) in spec.containers.iter().enumerate() {
+        let own = amounts(container.resources.as_ref().and_then(|r| r.limits.as_ref()));
+        for (name, own) in own.0 {
+            if let Some(given) = limits.0.get(&name).filter(|given| own > **given) {
+                let detail = format!("must be less than or equal to pod limits of {given}");
+                let at = path.child("containers").index(i).key(&name).child("limits");
+                errors.push(Error::invalid(&at, own.to_string(), &detail));
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -212,25 +316,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantities_have_one_canonical_form() {
-        for (given, canonical) in [
-            ("0.5", "500m"),
-            ("1000m", "1"),
-            ("1.5Gi", "1536Mi"),
-            ("1024Mi", "1Gi"),
-            ("0.5Ki", "512"),
-            ("1000k", "1M"),
-            ("100", "100"),
-            ("12e6", "12e6"),
-            ("1E", "1E"),
-            ("0.1m", "100u"),
-            ("-5", "-5"),
-            ("00.10", "100m"),
-            ("nonsense", "nonsense"),
-        ] {
-            let mut quantity = Quantity(given.to_owned());
-            canonical_quantity(&mut quantity);
-            assert_eq!(quantity.0, canonical, "{given}");
-        }
+    fn amounts_are_rounded_up_to_thousandths() {
+        let mut list = ResourceList::from([("cpu".to_owned(), Quantity("0.1234".to_owned()))]);
+        canonical(&mut list);
+        assert_eq!(list["cpu"].0, "124m");
     }
 }

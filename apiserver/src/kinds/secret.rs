@@ -5,14 +5,76 @@ use k8s_openapi::{ByteString, api::core::v1::Secret};
 
 use super::{
     blank::{drop_blank, fill_text, text},
-    cells,
+    cells, rules,
 };
 use crate::kind::{AGE, Column, Context, NAME, Strategy, age};
-use coracle_proto::resource::Resource;
+use coracle_proto::{
+    field::{Error, Errors, Path},
+    name,
+    resource::Resource,
+};
 
 /// The strategy of `secrets`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Secrets;
+
+/// The most that all values of a Secret or ConfigMap hold together, in bytes.
+pub(super) const SIZE: usize = 1 << 20;
+
+/// What is said when a Secret or ConfigMap that is sealed for good is changed.
+pub(super) const SEALED: &str = "field is immutable when `immutable` is set";
+
+/// The keys a type asks for. Each is needed by itself, but for basic auth, where either is enough.
+fn validate_type(errors: &mut Errors, object: &Secret) {
+    let path = Path::new("data");
+    let value = |key: &str| object.data.as_ref().and_then(|data| data.get(key));
+    let mut need = |keys: &[&str]| {
+        errors.extend(keys.iter().map(|key| Error::required(&path.key(key), "")));
+    };
+    match text(&object.type_) {
+        "kubernetes.io/service-account-token" => {
+            let key = "kubernetes.io/service-account.name";
+            let account = object.metadata.annotations.as_ref().and_then(|a| a.get(key));
+            if account.is_none_or(String::is_empty) {
+                let at = Path::new("metadata").child("annotations").key(key);
+                errors.push(Error::required(&at, ""));
+            }
+        }
+        "kubernetes.io/dockercfg" => validate_json(errors, object, ".dockercfg"),
+        "kubernetes.io/dockerconfigjson" => validate_json(errors, object, ".dockerconfigjson"),
+        "kubernetes.io/basic-auth" => {
+            if value("username").is_none() && value("password").is_none() {
+                need(&["username", "password"]);
+            }
+        }
+        "kubernetes.io/ssh-auth" => {
+            if value("ssh-privatekey").is_none_or(|key| key.0.is_empty()) {
+                need(&["ssh-privatekey"]);
+            }
+        }
+        "kubernetes.io/tls" => {
+            for key in ["tls.crt", "tls.key"] {
+                if value(key).is_none() {
+                    need(&[key]);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn validate_json(errors: &mut Errors, object: &Secret, key: &str) {
+    let at = Path::new("data").key(key);
+    let Some(value) = object.data.as_ref().and_then(|data| data.get(key)) else {
+        errors.push(Error::required(&at, ""));
+        return;
+    };
+    if let Err(error) = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&value.0) {
+        // The parser's message tells the place and kind of the fault and nothing of the text itself.
+        let detail = format!("line {} column {}: not a JSON object", error.line(), error.column());
+        errors.push(Error::invalid(&at, "<secret contents redacted>", &detail));
+    }
+}
 
 const COLUMNS: &[Column] = &[
     NAME,
@@ -43,6 +105,34 @@ impl Strategy for Secrets {
         if text(&new.type_).is_empty() {
             new.type_.clone_from(&old.type_);
         }
+    }
+
+    fn validate(&self, object: &Secret) -> Errors {
+        let (mut errors, path) = (Errors::new(), Path::new("data"));
+        let mut size = 0;
+        for (key, value) in object.data.iter().flatten() {
+            rules::messages(&mut errors, &path.key(key), key, name::config_map_key(key));
+            size += value.0.len();
+        }
+        if size > SIZE {
+            errors.push(Error::too_long(&path, SIZE));
+        }
+        validate_type(&mut errors, object);
+        errors
+    }
+
+    fn validate_update(&self, new: &Secret, old: &Secret) -> Errors {
+        let mut errors = Errors::new();
+        rules::immutable(&mut errors, &Path::new("type"), &new.type_, &old.type_);
+        if old.immutable == Some(true) {
+            for (field, is_changed) in [("immutable", new.immutable != Some(true)), ("data", new.data != old.data)] {
+                if is_changed {
+                    errors.push(Error::forbidden(&Path::new(field), SEALED));
+                }
+            }
+        }
+        errors.extend(self.validate(new));
+        errors
     }
 
     fn fields(&self, object: &Secret) -> Vec<(&'static str, String)> {

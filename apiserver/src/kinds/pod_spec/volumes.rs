@@ -1,40 +1,55 @@
 //! Volumes of a pod.
 
-use k8s_openapi::api::core::v1::Volume;
+use std::collections::BTreeMap;
 
-/// The names of the sources the volume has, as fields of the volume are called.
+use coracle_proto::{
+    field::{Error, Errors, Path},
+    name,
+};
+use k8s_openapi::api::core::v1::{
+    ConfigMapVolumeSource, DownwardAPIVolumeFile, HostPathVolumeSource, ImageVolumeSource, KeyToPath, NFSVolumeSource,
+    ProjectedVolumeSource, SecretVolumeSource, Volume, VolumeProjection,
+};
+
+use super::env;
+use crate::kinds::{
+    blank::{list, text},
+    resources, rules,
+};
+
+/// The names of the sources the volume has, as fields of the volume are called, in the order Kubernetes looks at them.
 pub(super) fn sources(volume: &Volume) -> Vec<&'static str> {
     let all = [
-        (volume.aws_elastic_block_store.is_some(), "awsElasticBlockStore"),
-        (volume.azure_disk.is_some(), "azureDisk"),
-        (volume.azure_file.is_some(), "azureFile"),
-        (volume.cephfs.is_some(), "cephfs"),
-        (volume.cinder.is_some(), "cinder"),
-        (volume.config_map.is_some(), "configMap"),
-        (volume.csi.is_some(), "csi"),
-        (volume.downward_api.is_some(), "downwardAPI"),
         (volume.empty_dir.is_some(), "emptyDir"),
-        (volume.ephemeral.is_some(), "ephemeral"),
+        (volume.host_path.is_some(), "hostPath"),
+        (volume.git_repo.is_some(), "gitRepo"),
+        (volume.gce_persistent_disk.is_some(), "gcePersistentDisk"),
+        (volume.aws_elastic_block_store.is_some(), "awsElasticBlockStore"),
+        (volume.secret.is_some(), "secret"),
+        (volume.nfs.is_some(), "nfs"),
+        (volume.iscsi.is_some(), "iscsi"),
+        (volume.glusterfs.is_some(), "glusterfs"),
+        (volume.flocker.is_some(), "flocker"),
+        (volume.persistent_volume_claim.is_some(), "persistentVolumeClaim"),
+        (volume.rbd.is_some(), "rbd"),
+        (volume.cinder.is_some(), "cinder"),
+        (volume.cephfs.is_some(), "cephfs"),
+        (volume.quobyte.is_some(), "quobyte"),
+        (volume.downward_api.is_some(), "downwardAPI"),
         (volume.fc.is_some(), "fc"),
         (volume.flex_volume.is_some(), "flexVolume"),
-        (volume.flocker.is_some(), "flocker"),
-        (volume.gce_persistent_disk.is_some(), "gcePersistentDisk"),
-        (volume.git_repo.is_some(), "gitRepo"),
-        (volume.glusterfs.is_some(), "glusterfs"),
-        (volume.host_path.is_some(), "hostPath"),
-        (volume.image.is_some(), "image"),
-        (volume.iscsi.is_some(), "iscsi"),
-        (volume.nfs.is_some(), "nfs"),
-        (volume.persistent_volume_claim.is_some(), "persistentVolumeClaim"),
+        (volume.config_map.is_some(), "configMap"),
+        (volume.azure_file.is_some(), "azureFile"),
+        (volume.vsphere_volume.is_some(), "vsphereVolume"),
         (volume.photon_persistent_disk.is_some(), "photonPersistentDisk"),
         (volume.portworx_volume.is_some(), "portworxVolume"),
-        (volume.projected.is_some(), "projected"),
-        (volume.quobyte.is_some(), "quobyte"),
-        (volume.rbd.is_some(), "rbd"),
-        (volume.scale_io.is_some(), "scaleIO"),
-        (volume.secret.is_some(), "secret"),
+        (volume.azure_disk.is_some(), "azureDisk"),
         (volume.storageos.is_some(), "storageos"),
-        (volume.vsphere_volume.is_some(), "vsphereVolume"),
+        (volume.projected.is_some(), "projected"),
+        (volume.scale_io.is_some(), "scaleIO"),
+        (volume.csi.is_some(), "csi"),
+        (volume.ephemeral.is_some(), "ephemeral"),
+        (volume.image.is_some(), "image"),
     ];
     all.into_iter().filter_map(|(is_there, name)| is_there.then_some(name)).collect()
 }
@@ -42,4 +57,270 @@ pub(super) fn sources(volume: &Volume) -> Vec<&'static str> {
 /// Whether the volume says where it comes from.
 pub(super) fn has_source(volume: &Volume) -> bool {
     !sources(volume).is_empty()
+}
+
+/// The volumes that are well-formed, by name: what mounts may refer to.
+pub(super) type Known<'a> = BTreeMap<&'a str, &'a Volume>;
+
+/// Everything wrong with the volumes of a pod; `pod` is the pod's name where it is known.
+pub(super) fn validate<'a>(errors: &mut Errors, path: &Path, volumes: &'a [Volume], pod: &str) -> Known<'a> {
+    let mut known = Known::new();
+    for (i, volume) in volumes.iter().enumerate() {
+        let at = path.index(i);
+        let mut own = Errors::new();
+        validate_source(&mut own, &at, volume);
+        if volume.name.is_empty() {
+            own.push(Error::required(&at.child("name"), ""));
+        } else {
+            rules::messages(&mut own, &at.child("name"), &volume.name, name::dns1123_label(&volume.name));
+        }
+        if known.contains_key(volume.name.as_str()) {
+            own.push(Error::duplicate(&at.child("name"), volume.name.as_str()));
+        }
+        if own.is_empty() {
+            known.insert(&volume.name, volume);
+        }
+        errors.append(&mut own);
+        if let Some(claim) = &volume.persistent_volume_claim
+            && !pod.is_empty()
+            && volumes.iter().any(|v| v.ephemeral.is_some() && claim.claim_name == format!("{pod}-{}", v.name))
+        {
+            let detail = "must not reference a PVC that gets created for an ephemeral volume";
+            let at = at.child("persistentVolumeClaim").child("claimName");
+            errors.push(Error::invalid(&at, claim.claim_name.as_str(), detail));
+        }
+    }
+    known
+}
+
+fn validate_source(errors: &mut Errors, path: &Path, volume: &Volume) {
+    let sources = sources(volume);
+    let Some((first, others)) = sources.split_first() else {
+        errors.push(Error::required(path, "must specify a volume type"));
+        return;
+    };
+    let at = path.child(first);
+    match *first {
+        "emptyDir" => {
+            let limit = volume.empty_dir.as_ref().and_then(|s| s.size_limit.as_ref());
+            if limit.and_then(resources::parse).is_some_and(|limit| limit.is_negative()) {
+                let detail = "SizeLimit field must be a valid resource quantity";
+                errors.push(Error::forbidden(&at.child("sizeLimit"), detail));
+            }
+        }
+        "hostPath" => volume.host_path.iter().for_each(|s| validate_host_path(errors, &at, s)),
+        "gitRepo" => {
+            for source in &volume.git_repo {
+                if source.repository.is_empty() {
+                    errors.push(Error::required(&at.child("repository"), ""));
+                }
+                rules::descending_path(errors, &at.child("directory"), text(&source.directory));
+            }
+        }
+        "secret" => volume.secret.iter().for_each(|s| validate_secret(errors, &at, s)),
+        "configMap" => volume.config_map.iter().for_each(|s| validate_config_map(errors, &at, s)),
+        "nfs" => volume.nfs.iter().for_each(|s| validate_nfs(errors, &at, s)),
+        "persistentVolumeClaim" => {
+            if volume.persistent_volume_claim.as_ref().is_some_and(|s| s.claim_name.is_empty()) {
+                errors.push(Error::required(&at.child("claimName"), ""));
+            }
+        }
+        "downwardAPI" => {
+            for source in &volume.downward_api {
+                rules::file_mode(errors, &at.child("defaultMode"), source.default_mode);
+                for file in list(&source.items) {
+                    validate_downward_file(errors, &at, file);
+                }
+            }
+        }
+        "projected" => volume.projected.iter().for_each(|s| validate_projected(errors, &at, s)),
+        "ephemeral" => {
+            if volume.ephemeral.as_ref().is_some_and(|s| s.volume_claim_template.is_none()) {
+                errors.push(Error::required(&at.child("volumeClaimTemplate"), ""));
+            }
+        }
+        "csi" => {
+            if volume.csi.as_ref().is_some_and(|s| s.driver.is_empty()) {
+                errors.push(Error::required(&at.child("driver"), ""));
+            }
+        }
+        "image" => volume.image.iter().for_each(|s| validate_image(errors, &at, s)),
+        _ => {}
+    }
+    for other in others {
+        errors.push(Error::forbidden(&path.child(other), "may not specify more than 1 volume type"));
+    }
+}
+
+const HOST_PATH_TYPES: &[&str] =
+    &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
+
+fn validate_host_path(errors: &mut Errors, path: &Path, source: &HostPathVolumeSource) {
+    if source.path.is_empty() {
+        errors.push(Error::required(&path.child("path"), ""));
+        return;
+    }
+    rules::no_backsteps(errors, &path.child("path"), &source.path);
+    rules::known_word(errors, &path.child("type"), text(&source.type_), HOST_PATH_TYPES);
+}
+
+fn validate_secret(errors: &mut Errors, path: &Path, source: &SecretVolumeSource) {
+    if text(&source.secret_name).is_empty() {
+        errors.push(Error::required(&path.child("secretName"), ""));
+    }
+    rules::file_mode(errors, &path.child("defaultMode"), source.default_mode);
+    for (i, item) in list(&source.items).iter().enumerate() {
+        validate_item(errors, &path.child("items").index(i), item);
+    }
+}
+
+fn validate_config_map(errors: &mut Errors, path: &Path, source: &ConfigMapVolumeSource) {
+    if source.name.is_empty() {
+        errors.push(Error::required(&path.child("name"), ""));
+    }
+    rules::file_mode(errors, &path.child("defaultMode"), source.default_mode);
+    for (i, item) in list(&source.items).iter().enumerate() {
+        validate_item(errors, &path.child("items").index(i), item);
+    }
+}
+
+fn validate_item(errors: &mut Errors, path: &Path, item: &KeyToPath) {
+    if item.key.is_empty() {
+        errors.push(Error::required(&path.child("key"), ""));
+    }
+    if item.path.is_empty() {
+        errors.push(Error::required(&path.child("path"), ""));
+    }
+    rules::unreserved_path(errors, &path.child("path"), &item.path);
+    rules::file_mode(errors, &path.child("mode"), item.mode);
+}
+
+fn validate_nfs(errors: &mut Errors, path: &Path, source: &NFSVolumeSource) {
+    if source.server.is_empty() {
+        errors.push(Error::required(&path.child("server"), ""));
+    }
+    if source.path.is_empty() {
+        errors.push(Error::required(&path.child("path"), ""));
+    }
+    if !source.path.starts_with('/') {
+        errors.push(Error::invalid(&path.child("path"), source.path.as_str(), "must be an absolute path"));
+    }
+}
+
+fn validate_image(errors: &mut Errors, path: &Path, source: &ImageVolumeSource) {
+    if text(&source.reference).is_empty() {
+        errors.push(Error::required(&path.child("reference"), ""));
+    }
+    let policies = &["Always", "IfNotPresent", "Never"];
+    rules::one_of(errors, &path.child("pullPolicy"), text(&source.pull_policy), policies);
+}
+
+fn validate_downward_file(errors: &mut Errors, path: &Path, file: &DownwardAPIVolumeFile) {
+    if file.path.is_empty() {
+        errors.push(Error::required(&path.child("path"), ""));
+    }
+    rules::unreserved_path(errors, &path.child("path"), &file.path);
+    match (&file.field_ref, &file.resource_field_ref) {
+        (Some(field), other) => {
+            env::validate_field_ref(errors, &path.child("fieldRef"), field, env::VOLUME_FIELDS);
+            if other.is_some() {
+                let detail = "fieldRef and resourceFieldRef can not be specified simultaneously";
+                errors.push(Error::invalid(path, "resource", detail));
+            }
+        }
+        (None, Some(resource)) => {
+            let at = path.child("resourceFieldRef");
+            env::validate_resource_ref(errors, &at, resource, env::Container::MustBeNamed);
+        }
+        (None, None) => errors.push(Error::required(path, "one of fieldRef and resourceFieldRef is required")),
+    }
+    rules::file_mode(errors, &path.child("mode"), file.mode);
+}
+
+/// Shortest and longest life of a token that a volume may ask for, in seconds.
+const TOKEN_SECONDS: (i64, i64) = (600, 1 << 32);
+
+fn validate_projected(errors: &mut Errors, path: &Path, source: &ProjectedVolumeSource) {
+    rules::file_mode(errors, &path.child("defaultMode"), source.default_mode);
+    let mut files = Vec::new();
+    for (i, projection) in list(&source.sources).iter().enumerate() {
+        let at = path.child("sources").index(i);
+        validate_projection(errors, path, &at, projection, &mut files);
+    }
+}
+
+fn validate_projection<'a>(
+    errors: &mut Errors,
+    volume: &Path,
+    path: &Path,
+    projection: &'a VolumeProjection,
+    files: &mut Vec<&'a str>,
+) {
+    let mut claim = |errors: &mut Errors, file: &'a str, shown: &str| {
+        if file.is_empty() {
+            return;
+        }
+        if files.contains(&file) {
+            errors.push(Error::invalid(volume, shown, "conflicting duplicate paths"));
+        } else {
+            files.push(file);
+        }
+    };
+    let mut count = 0;
+    let keys = [
+        projection.secret.as_ref().map(|s| ("secret", &s.name, &s.items)),
+        projection.config_map.as_ref().map(|s| ("configMap", &s.name, &s.items)),
+    ];
+    for (kind, name, items) in keys.into_iter().flatten() {
+        count += 1;
+        let at = path.child(kind);
+        if name.is_empty() {
+            errors.push(Error::required(&at.child("name"), ""));
+        }
+        for (i, item) in list(items).iter().enumerate() {
+            validate_item(errors, &at.child("items").index(i), item);
+            claim(errors, &item.path, name);
+        }
+    }
+    if let Some(source) = &projection.downward_api {
+        count += 1;
+        for file in list(&source.items) {
+            validate_downward_file(errors, &path.child("downwardAPI"), file);
+            claim(errors, &file.path, &file.path);
+        }
+    }
+    if let Some(token) = &projection.service_account_token {
+        count += 1;
+        let at = path.child("serviceAccountToken").child("expirationSeconds");
+        let seconds = token.expiration_seconds.unwrap_or(0);
+        if seconds < TOKEN_SECONDS.0 {
+            errors.push(Error::invalid(&at, seconds, "may not specify a duration less than 10 minutes"));
+        }
+        if seconds > TOKEN_SECONDS.1 {
+            errors.push(Error::invalid(&at, seconds, "may not specify a duration larger than 2^32 seconds"));
+        }
+        if token.path.is_empty() {
+            errors.push(Error::required(&volume.child("path"), ""));
+        } else {
+            rules::unreserved_path(errors, &volume.child("path"), &token.path);
+        }
+    }
+    if let Some(bundle) = &projection.cluster_trust_bundle {
+        count += 1;
+        let at = path.child("clusterTrustBundle");
+        if bundle.name.is_none() && bundle.signer_name.is_none() {
+            errors.push(Error::required(&at, "either name or signerName must be specified"));
+        }
+        claim(errors, &bundle.path, &bundle.path);
+    }
+    if let Some(certificate) = &projection.pod_certificate {
+        count += 1;
+        let files = [&certificate.credential_bundle_path, &certificate.key_path, &certificate.certificate_chain_path];
+        for file in files.into_iter().flatten() {
+            claim(errors, file, file);
+        }
+    }
+    if count > 1 {
+        errors.push(Error::forbidden(path, "may not specify more than 1 volume type per source"));
+    }
 }

@@ -1,0 +1,1 @@
+//! Updates of pods and their statuses.

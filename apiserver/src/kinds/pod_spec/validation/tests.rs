@@ -1,0 +1,1 @@
+//! Mutations of a valid pod spec and what is said about them.
