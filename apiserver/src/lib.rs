@@ -27,3 +27,6 @@ pub mod authn;
 pub mod pki;
 pub mod registry;
 pub mod status_of;
+
+pub mod discovery;
+pub mod openapi;

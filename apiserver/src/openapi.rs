@@ -1,0 +1,246 @@
+//! OpenAPI documents: the schemas of all kinds with the paths they are served at.
+//!
+//! `kubectl explain` reads the schemas and finds them through the paths; `kubectl apply` and `diff` look whether PATCH
+//! takes `dryRun` and `fieldValidation`. Building a document takes milliseconds and megabytes, so the HTTP side builds
+//! each once, keeps it compressed, and drops the rest.
+
+use coracle_proto::{
+    resource::{RESOURCES, Resource, Scope},
+    schema::openapi,
+};
+use serde_json::{Map, Value, json};
+
+/// Which of OpenAPI's two versions a document is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dialect {
+    V2,
+    V3,
+}
+
+const MEDIA: &str = "application/json";
+
+/// Query parameters by verb, as far as they mean something to this server.
+fn parameters(dialect: Dialect, verb: &str) -> Value {
+    let names: &[(&str, &str)] = match verb {
+        "get" => &[],
+        "list" | "watch" => &[
+            ("allowWatchBookmarks", "boolean"),
+            ("continue", "string"),
+            ("fieldSelector", "string"),
+            ("labelSelector", "string"),
+            ("limit", "integer"),
+            ("resourceVersion", "string"),
+            ("resourceVersionMatch", "string"),
+            ("sendInitialEvents", "boolean"),
+            ("timeoutSeconds", "integer"),
+            ("watch", "boolean"),
+        ],
+        "delete" | "deletecollection" => &[
+            ("dryRun", "string"),
+            ("gracePeriodSeconds", "integer"),
+            ("orphanDependents", "boolean"),
+            ("propagationPolicy", "string"),
+        ],
+        "patch" => {
+            &[("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string"), ("force", "boolean")]
+        }
+        _ => &[("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string")],
+    };
+    let parameter = |(name, kind): &(&str, &str)| match dialect {
+        Dialect::V2 => json!({"name": name, "in": "query", "type": kind, "uniqueItems": true}),
+        Dialect::V3 => json!({"name": name, "in": "query", "schema": {"type": kind, "uniqueItems": true}}),
+    };
+    names.iter().map(parameter).collect()
+}
+
+/// One operation: which kind it is about, what it takes, and that it answers.
+fn operation(dialect: Dialect, verb: &str, id: String, gvk: (&str, &str, &str)) -> Value {
+    let (group, version, kind) = gvk;
+    let action = match verb {
+        "create" => "post",
+        "update" => "put",
+        other => other,
+    };
+    let mut operation = json!({
+        "operationId": id,
+        "responses": {"200": {"description": "OK"}, "401": {"description": "Unauthorized"}},
+        "x-kubernetes-action": action,
+        "x-kubernetes-group-version-kind": {"group": group, "version": version, "kind": kind},
+    });
+    let Some(fields) = operation.as_object_mut() else { return operation };
+    let query = parameters(dialect, verb);
+    let body = matches!(verb, "create" | "update" | "patch");
+    match dialect {
+        Dialect::V2 => {
+            let mut all = query.as_array().cloned().unwrap_or_default();
+            if body {
+                all.insert(0, json!({"name": "body", "in": "body", "required": true, "schema": {"type": "object"}}));
+            }
+            fields.insert("parameters".to_owned(), all.into());
+            fields.insert("produces".to_owned(), json!([MEDIA]));
+            let consumed = if verb == "patch" { patch_types() } else { json!(["*/*"]) };
+            fields.insert("consumes".to_owned(), consumed);
+        }
+        Dialect::V3 => {
+            fields.insert("parameters".to_owned(), query);
+            if body {
+                let types = if verb == "patch" { patch_types() } else { json!(["*/*"]) };
+                let content: Map<String, Value> = types
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|media| Some((media.as_str()?.to_owned(), json!({"schema": {"type": "object"}}))))
+                    .collect();
+                fields.insert("requestBody".to_owned(), json!({"content": content, "required": true}));
+            }
+        }
+    }
+    operation
+}
+
+fn patch_types() -> Value {
+    json!(["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"])
+}
+
+/// The operations of one path by HTTP method, and the parameters that its braces stand for.
+fn path_item(dialect: Dialect, path: &str, verbs: &[&str], id: &str, gvk: (&str, &str, &str)) -> Value {
+    let mut item = Map::new();
+    for verb in verbs {
+        let method = match *verb {
+            "get" | "list" => "get",
+            "create" => "post",
+            "update" => "put",
+            "patch" => "patch",
+            "delete" | "deletecollection" => "delete",
+            _ => continue,
+        };
+        item.insert(method.to_owned(), operation(dialect, verb, format!("{verb}{id}"), gvk));
+    }
+    let in_path = |name: &str| match dialect {
+        Dialect::V2 => json!({"name": name, "in": "path", "required": true, "type": "string", "uniqueItems": true}),
+        Dialect::V3 => {
+            json!({"name": name, "in": "path", "required": true, "schema": {"type": "string", "uniqueItems": true}})
+        }
+    };
+    let named = ["namespace", "name"].into_iter().filter(|name| path.contains(&format!("{{{name}}}")));
+    item.insert("parameters".to_owned(), named.map(in_path).collect());
+    item.into()
+}
+
+fn add_paths(dialect: Dialect, resource: &Resource, paths: &mut Map<String, Value>) {
+    let base = if resource.group.is_empty() {
+        format!("/api/{}", resource.version)
+    } else {
+        format!("/apis/{}/{}", resource.group, resource.version)
+    };
+    let id: String = format!("{}{}{}", resource.group.replace(['.', '-'], ""), resource.version, resource.kind);
+    let gvk = (resource.group, resource.version, resource.kind);
+    let (whole, namespace) = match resource.scope {
+        Scope::Cluster => (format!("{base}/{}", resource.plural), String::new()),
+        Scope::Namespaced => {
+            let across = format!("{base}/{}", resource.plural);
+            if resource.serves("list") {
+                paths.insert(
+                    across.clone(),
+                    path_item(dialect, &across, &["list"], &format!("{id}ForAllNamespaces"), gvk),
+                );
+            }
+            (format!("{base}/namespaces/{{namespace}}/{}", resource.plural), "Namespaced".to_owned())
+        }
+    };
+    let served = |verbs: &[&'static str]| verbs.iter().copied().filter(|v| resource.serves(v)).collect::<Vec<_>>();
+    let item =
+        path_item(dialect, &whole, &served(&["list", "create", "deletecollection"]), &format!("{namespace}{id}"), gvk);
+    paths.insert(whole.clone(), item);
+    let single = served(&["get", "update", "patch", "delete"]);
+    let one = format!("{whole}/{{name}}");
+    if !single.is_empty() {
+        paths.insert(one.clone(), path_item(dialect, &one, &single, &format!("{namespace}{id}"), gvk));
+    }
+    for sub in resource.subresources {
+        let path = format!("{one}/{}", sub.name);
+        let capital: String =
+            sub.name.chars().take(1).flat_map(char::to_uppercase).chain(sub.name.chars().skip(1)).collect();
+        let sub_id = format!("{namespace}{id}{capital}");
+        paths.insert(path.clone(), path_item(dialect, &path, sub.verbs, &sub_id, (sub.group, sub.version, sub.kind)));
+    }
+}
+
+fn info(version: &str) -> Value {
+    json!({"title": "Kubernetes", "version": version})
+}
+
+/// The groups and versions that have an OpenAPI v3 document, as `/openapi/v3` names them: `api/v1`, `apis/apps/v1`.
+#[must_use]
+pub fn v3_names() -> Vec<(String, &'static str, &'static str)> {
+    let mut names = Vec::new();
+    for (group, versions) in crate::discovery::groups() {
+        for version in versions {
+            let name = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
+            names.push((name, group, version));
+        }
+    }
+    names
+}
+
+/// The OpenAPI v3 document of one group and version, if it is served. `git_version` is the server's (`v1.36.0`).
+#[must_use]
+pub fn v3(group: &str, version: &str, git_version: &str) -> Option<Value> {
+    let components = openapi::components_v3(group, version)?;
+    let mut paths = Map::new();
+    for resource in RESOURCES.iter().filter(|r| r.group == group && r.version == version) {
+        add_paths(Dialect::V3, resource, &mut paths);
+    }
+    Some(json!({"openapi": "3.0.0", "info": info(git_version), "paths": paths, "components": components}))
+}
+
+/// The OpenAPI v2 document of everything.
+#[must_use]
+pub fn v2(git_version: &str) -> Value {
+    let mut paths = Map::new();
+    for resource in RESOURCES {
+        add_paths(Dialect::V2, resource, &mut paths);
+    }
+    json!({"swagger": "2.0", "info": info(git_version), "paths": paths, "definitions": openapi::definitions_v2()})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_served_patch_tells_what_kubectl_asks_about() {
+        for (name, group, version) in v3_names() {
+            let document = v3(group, version, "v1.36.0").unwrap();
+            for (path, item) in document["paths"].as_object().unwrap() {
+                let Some(patch) = item.get("patch") else { continue };
+                let names: Vec<&str> =
+                    patch["parameters"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
+                assert!(names.contains(&"dryRun") && names.contains(&"fieldValidation"), "{name} {path}");
+                assert!(patch["x-kubernetes-group-version-kind"]["kind"].is_string(), "{name} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn explain_finds_a_kind_through_its_path() {
+        let document = v3("apps", "v1", "v1.36.0").unwrap();
+        let item = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"];
+        let gvk = json!({"group": "apps", "version": "v1", "kind": "Deployment"});
+        assert_eq!(item["get"]["x-kubernetes-group-version-kind"], gvk);
+        let schemas = document["components"]["schemas"].as_object().unwrap();
+        assert!(schemas.contains_key("io.k8s.api.apps.v1.Deployment"));
+        assert_eq!(v3("apps", "v2", "v1.36.0"), None);
+    }
+
+    #[test]
+    fn operation_ids_are_told_apart() {
+        let document = v2("v1.36.0");
+        let mut seen = std::collections::BTreeSet::new();
+        for item in document["paths"].as_object().unwrap().values() {
+            for operation in item.as_object().unwrap().values().filter_map(|o| o.get("operationId")) {
+                assert!(seen.insert(operation.as_str().unwrap().to_owned()), "{operation} twice");
+            }
+        }
+    }
+}
