@@ -23,6 +23,7 @@ pub mod request;
 pub mod stored;
 pub mod user;
 
+pub mod admission;
 pub mod authn;
 pub mod pki;
 pub mod registry;

@@ -1,5 +1,12 @@
 //! The objects of all kinds over the store: who wants an object by its kind asks here.
 
+mod beside;
+mod delete;
+mod read;
+mod select;
+mod watch;
+mod write;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,11 +21,21 @@ use crate::{
     stored,
 };
 
+pub use self::{
+    beside::Facts,
+    delete::Deleted,
+    read::{ListOptions, Listed, Wanted},
+    select::Selection,
+    watch::{Watch, WatchOptions},
+    write::{Change, Current, Writer, Written, random_suffix},
+};
+
 /// The kinds and the store they are in. Cheap to clone.
 #[derive(Clone)]
 pub struct Registry {
     store: Store,
     kinds: Arc<[Arc<dyn KindOps>]>,
+    facts: Arc<Facts>,
 }
 
 #[derive(Default)]
@@ -33,10 +50,10 @@ impl kinds::Visitor for Collect {
 impl Registry {
     /// All built-in kinds over a store.
     #[must_use]
-    pub fn new(store: Store) -> Self {
+    pub fn new(store: Store, facts: Facts) -> Self {
         let mut collect = Collect::default();
         kinds::each(&mut collect);
-        Self { store, kinds: collect.0.into() }
+        Self { store, kinds: collect.0.into(), facts: Arc::new(facts) }
     }
 
     /// The store itself.
@@ -51,6 +68,15 @@ impl Registry {
         self.kinds.iter().find(|kind| {
             let resource = kind.resource();
             resource.plural == plural && resource.group == group && resource.version == version
+        })
+    }
+
+    /// The kind that objects of `group`, `version` and `kind` are of.
+    #[must_use]
+    pub fn kind_of(&self, group: &str, version: &str, kind: &str) -> Option<&Arc<dyn KindOps>> {
+        self.kinds.iter().find(|ops| {
+            let resource = ops.resource();
+            resource.kind == kind && resource.group == group && resource.version == version
         })
     }
 
@@ -79,6 +105,43 @@ impl Registry {
     pub fn get_typed<T: Object>(&self, namespace: &str, name: &str) -> Result<Option<T>> {
         let entry = self.entry(Self::resource_of::<T>(), namespace, name);
         entry.map(|entry| decode(&entry)).transpose()
+    }
+
+    /// Creates a built-in kind's object.
+    ///
+    /// # Errors
+    /// As [`Registry::create`].
+    pub async fn create_typed<T: Object>(&self, namespace: &str, object: T, writer: &Writer) -> Result<T> {
+        let kind = self.kind_typed::<T>()?;
+        let written = self.create(&kind, namespace, Box::new(object), writer).await?;
+        decode(&written.entry)
+    }
+
+    /// Replaces a built-in kind's object; the object's resourceVersion, if it has one, must be the stored one's.
+    ///
+    /// # Errors
+    /// As [`Registry::update`].
+    pub async fn update_typed<T: Object>(&self, object: T, writer: &Writer) -> Result<T> {
+        let kind = self.kind_typed::<T>()?;
+        let meta = object.metadata().clone();
+        let at = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+        let change = |_: &Current<'_>| Ok(Box::new(object.clone()) as crate::ops::BoxObject);
+        let written = self.update(&kind, at, Change::Of(crate::ops::Part::Main), writer, change).await?;
+        decode(&written.entry)
+    }
+
+    /// Deletes a built-in kind's object, at once unless finalizers keep it.
+    ///
+    /// # Errors
+    /// As [`Registry::delete`].
+    pub async fn delete_typed<T: Object>(&self, namespace: &str, name: &str, writer: &Writer) -> Result<Deleted> {
+        let kind = self.kind_typed::<T>()?;
+        self.delete(&kind, (namespace, name), &Default::default(), writer).await
+    }
+
+    fn kind_typed<T: Object>(&self) -> Result<Arc<dyn KindOps>> {
+        let kind = self.kind_of(T::GROUP, T::VERSION, T::KIND).cloned();
+        kind.ok_or_else(|| Box::new(coracle_proto::status::Status::no_such_path()))
     }
 
     /// A built-in kind's objects in a namespace (in all, when it is empty), as the store has them now.

@@ -108,6 +108,11 @@ impl Status {
         Self { status: "Success".to_owned(), details, code: 200, reason: String::new(), ..Self::failure(200, "", "") }
     }
 
+    /// Gives the client a token to go on listing with.
+    pub fn set_continue(&mut self, token: &str) {
+        self.metadata.insert("continue".to_owned(), token.into());
+    }
+
     fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
         let details = self.details.get_or_insert_with(Details::default);
         group.clone_into(&mut details.group);

@@ -1,0 +1,36 @@
+//! Pods stay five minutes on a node that is not ready or not reachable, unless they say otherwise.
+
+use k8s_openapi::api::core::v1::{Pod, Toleration};
+
+use super::Write;
+use crate::{ops::AnyObject, status_of::Result};
+
+const SECONDS: i64 = 300;
+
+fn tolerates(tolerations: &[Toleration], key: &str) -> bool {
+    let or_empty = |text: &Option<String>| text.clone().unwrap_or_default();
+    tolerations.iter().any(|t| {
+        let (has_key, effect) = (or_empty(&t.key), or_empty(&t.effect));
+        (has_key == key || has_key.is_empty()) && (effect == "NoExecute" || effect.is_empty())
+    })
+}
+
+pub(super) fn admit(write: &Write<'_>, object: Option<&mut dyn AnyObject>) -> Result<()> {
+    if !write.creates_pod() {
+        return Ok(());
+    }
+    let Some(pod) = object.and_then(|o| o.as_any_mut().downcast_mut::<Pod>()) else { return Ok(()) };
+    let tolerations = pod.spec.get_or_insert_default().tolerations.get_or_insert_default();
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        if !tolerates(tolerations, key) {
+            tolerations.push(Toleration {
+                key: Some(key.to_owned()),
+                operator: Some("Exists".to_owned()),
+                effect: Some("NoExecute".to_owned()),
+                toleration_seconds: Some(SECONDS),
+                ..Toleration::default()
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,240 @@
+//! What is written in the same transaction as an object: a namespace's own first objects, a Service's address and ports.
+
+use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc};
+
+use bytes::Bytes;
+use coracle_proto::{
+    field::{self, Path},
+    status::Status,
+};
+use coracle_store::{Compare, Op, Range};
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, Namespace, Service, ServiceAccount},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+};
+
+use super::{Registry, Writer};
+use crate::{
+    kinds::service::{set_cluster_ip, wants_cluster_ip, wants_node_ports},
+    ops::{AnyObject, KindOps},
+    status_of::{self, Result},
+    stored,
+};
+
+/// The ports that nodes open for Services.
+const NODE_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
+
+/// The ConfigMap by which pods know the API server.
+const ROOT_CA: &str = "kube-root-ca.crt";
+
+/// Further comparisons and steps of a transaction.
+#[derive(Default)]
+pub(super) struct Beside {
+    pub(super) compare: Vec<Compare>,
+    pub(super) then: Vec<Op>,
+}
+
+impl Beside {
+    fn take(&mut self, key: String, owner: &str) {
+        self.compare.push(Compare::absent(key.clone()));
+        self.then.push(Op::put(key, owner.to_owned()));
+    }
+}
+
+fn address_key(address: &str) -> String {
+    format!("/allocated/addresses/{address}")
+}
+
+fn port_key(port: i32) -> String {
+    format!("/allocated/ports/{port}")
+}
+
+fn address_of(service: &Service) -> Option<String> {
+    let address = service.spec.as_ref()?.cluster_ip.clone()?;
+    (!address.is_empty() && address != "None").then_some(address)
+}
+
+fn ports_of(service: &Service) -> BTreeSet<i32> {
+    let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
+    ports.iter().filter_map(|port| port.node_port).filter(|port| *port > 0).collect()
+}
+
+fn invalid(service: &Service, error: field::Error) -> Box<Status> {
+    Box::new(Status::invalid("", "Service", service.metadata.name.as_deref().unwrap_or_default(), &[error]))
+}
+
+impl Registry {
+    /// What goes with writing `new` over `old`; no `new` for a removal. It may complete the object.
+    pub(super) fn beside(
+        &self,
+        kind: &dyn KindOps,
+        new: Option<&mut dyn AnyObject>,
+        old: Option<&dyn AnyObject>,
+        writer: &Writer,
+    ) -> Result<Beside> {
+        let resource = kind.resource();
+        match (resource.group, resource.plural) {
+            ("", "namespaces") if old.is_none() => {
+                let name = new.and_then(|n| n.as_any().downcast_ref::<Namespace>()?.metadata.name.clone());
+                name.map_or_else(|| Ok(Beside::default()), |name| self.first_objects(&name, writer))
+            }
+            ("", "services") => {
+                let new = new.and_then(|n| n.as_any_mut().downcast_mut::<Service>());
+                let old = old.and_then(|o| o.as_any().downcast_ref::<Service>());
+                self.service_numbers(new, old)
+            }
+            _ => Ok(Beside::default()),
+        }
+    }
+
+    /// A namespace is never seen without its default ServiceAccount and the cluster's root certificate.
+    fn first_objects(&self, namespace: &str, writer: &Writer) -> Result<Beside> {
+        let mut beside = Beside::default();
+        let meta = |name: &str| ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            uid: Some(uuid::Uuid::new_v4().to_string()),
+            creation_timestamp: Some(Time(writer.now)),
+            ..ObjectMeta::default()
+        };
+        let account = ServiceAccount { metadata: meta("default"), ..ServiceAccount::default() };
+        let data = [("ca.crt".to_owned(), self.facts.root_ca.to_string())].into();
+        let mut certificate = ConfigMap { metadata: meta(ROOT_CA), data: Some(data), ..ConfigMap::default() };
+        let description = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters.";
+        let note = [("kubernetes.io/description".to_owned(), description.to_owned())];
+        certificate.metadata.annotations = Some(note.into());
+        let encoded = [
+            (stored::key("serviceaccounts", namespace, "default"), serde_json::to_vec(&account)),
+            (stored::key("configmaps", namespace, ROOT_CA), serde_json::to_vec(&certificate)),
+        ];
+        for (key, value) in encoded {
+            let value: Bytes = value.map_err(|error| status_of::broken("an object cannot be encoded", &error))?.into();
+            // What an earlier namespace of this name may have left is replaced.
+            beside.then.push(Op::put(key, value));
+        }
+        Ok(beside)
+    }
+
+    fn allocated(&self, prefix: &'static str) -> Result<BTreeSet<String>> {
+        let found = self.store.range(&Range::prefix(prefix)).map_err(|error| status_of::store(&error))?;
+        let name = |key: &[u8]| String::from_utf8_lossy(key.get(prefix.len()..).unwrap_or_default()).into_owned();
+        Ok(found.entries.iter().map(|entry| name(&entry.key)).collect())
+    }
+
+    /// Gives a Service its address and node ports, and takes back what it no longer has.
+    fn service_numbers(&self, new: Option<&mut Service>, old: Option<&Service>) -> Result<Beside> {
+        let mut beside = Beside::default();
+        let (had, had_ports) = (old.and_then(address_of), old.map(ports_of).unwrap_or_default());
+        let (mut has, mut has_ports) = (None, BTreeSet::new());
+        if let Some(service) = new {
+            let owner = format!(
+                "{}/{}",
+                service.metadata.namespace.as_deref().unwrap_or_default(),
+                service.metadata.name.as_deref().unwrap_or_default()
+            );
+            if wants_cluster_ip(service) {
+                let free = self.free_address(service)?;
+                set_cluster_ip(service, free.into());
+            }
+            has = address_of(service);
+            if let Some(address) = has.as_ref().filter(|address| had.as_ref() != Some(*address)) {
+                self.check_address(service, address)?;
+                beside.take(address_key(address), &owner);
+            }
+            if wants_node_ports(service) {
+                self.fill_ports(service)?;
+            }
+            has_ports = ports_of(service);
+            for port in has_ports.difference(&had_ports) {
+                self.check_port(service, *port)?;
+                beside.take(port_key(*port), &owner);
+            }
+        }
+        if let Some(address) = had.filter(|address| has.as_ref() != Some(address)) {
+            beside.then.push(Op::delete(address_key(&address)));
+        }
+        for port in had_ports.difference(&has_ports) {
+            beside.then.push(Op::delete(port_key(*port)));
+        }
+        Ok(beside)
+    }
+
+    fn free_address(&self, service: &Service) -> Result<Ipv4Addr> {
+        let cidr = self.facts.service_cidr;
+        let taken = self.allocated("/allocated/addresses/")?;
+        // The network's own address and the broadcast address are no one's.
+        let usable = cidr.size().saturating_sub(2).max(1);
+        let first = rand::random_range(0..usable);
+        (0..usable)
+            .map(|step| cidr.nth(1 + (first + step) % usable))
+            .find(|address| !taken.contains(&address.to_string()))
+            .ok_or_else(|| {
+                let why = "failed to allocate a serviceIP: range is full";
+                invalid(
+                    service,
+                    field::Error::invalid(&Path::new("spec").child("clusterIPs"), Vec::<String>::new(), why),
+                )
+            })
+    }
+
+    fn check_address(&self, service: &Service, address: &str) -> Result<()> {
+        let path = Path::new("spec").child("clusterIPs");
+        let refuse = |why: String| Err(invalid(service, field::Error::invalid(&path, vec![address.to_owned()], &why)));
+        let cidr = self.facts.service_cidr;
+        if !address.parse::<Ipv4Addr>().is_ok_and(|a| cidr.contains(a)) {
+            return refuse(format!(
+                "failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. \
+                 The range of valid IPs is {cidr}"
+            ));
+        }
+        if self.store.get(address_key(address).as_bytes()).is_some() {
+            return refuse(format!("failed to allocate IP {address}: provided IP is already allocated"));
+        }
+        Ok(())
+    }
+
+    fn check_port(&self, service: &Service, port: i32) -> Result<()> {
+        let index =
+            service.spec.as_ref().and_then(|spec| spec.ports.as_ref()?.iter().position(|p| p.node_port == Some(port)));
+        let path = Path::new("spec").child("ports").index(index.unwrap_or(0)).child("nodePort");
+        let refuse = |why: &str| Err(invalid(service, field::Error::invalid(&path, port, why)));
+        if !u16::try_from(port).is_ok_and(|port| NODE_PORTS.contains(&port)) {
+            return refuse("provided port is not in the valid range. The range of valid ports is 30000-32767");
+        }
+        if self.store.get(port_key(port).as_bytes()).is_some() {
+            return refuse("provided port is already allocated");
+        }
+        Ok(())
+    }
+
+    fn fill_ports(&self, service: &mut Service) -> Result<()> {
+        let taken = self.allocated("/allocated/ports/")?;
+        let mut mine = ports_of(service);
+        let full = || {
+            let path = Path::new("spec").child("ports").index(0).child("nodePort");
+            let error = field::Error::invalid(&path, 0, "failed to allocate a nodePort: range is full");
+            Box::new(Status::invalid("", "Service", "", &[error]))
+        };
+        let ports = service.spec.as_mut().and_then(|spec| spec.ports.as_deref_mut()).unwrap_or_default();
+        for port in ports.iter_mut().filter(|port| port.node_port.unwrap_or(0) == 0) {
+            let count = u32::from(NODE_PORTS.end() - NODE_PORTS.start()) + 1;
+            let first = rand::random_range(0..count);
+            let free = (0..count)
+                .filter_map(|step| i32::try_from(u32::from(*NODE_PORTS.start()) + (first + step) % count).ok())
+                .find(|port| !taken.contains(&port.to_string()) && !mine.contains(port))
+                .ok_or_else(full)?;
+            mine.insert(free);
+            port.node_port = Some(free);
+        }
+        Ok(())
+    }
+}
+
+/// What the registry must know of the cluster.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The authority's certificate, as PEM.
+    pub root_ca: Arc<str>,
+    /// Addresses of Services.
+    pub service_cidr: crate::config::Cidr,
+}

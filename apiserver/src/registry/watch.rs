@@ -1,0 +1,254 @@
+//! Following the changes of a kind's objects.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+use coracle_proto::status::Status;
+use coracle_store::{Entry, Error, Event, EventKind, Revision, WatchRequest, Watcher};
+
+use super::{
+    ListOptions, Registry, Selection, Wanted,
+    read::{validate, version_of},
+};
+use crate::{
+    ops::KindOps,
+    request::RequestInfo,
+    status_of::{self, Result},
+    stored,
+};
+
+/// Changes that may wait for a slow watcher before it is told to begin anew: a burst of a whole deployment's pods.
+const BUFFER: usize = 10_000;
+
+/// A watch request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WatchOptions {
+    /// Where to begin; none: with what is there now.
+    pub after: Option<u64>,
+    /// Whether what is there is sent first.
+    pub sends_initial: bool,
+    /// Whether a bookmark says when that is done.
+    pub marks_initial: bool,
+    /// Whether bookmarks are wanted.
+    pub bookmarks: bool,
+}
+
+impl WatchOptions {
+    /// Reads a watch request's query.
+    ///
+    /// # Errors
+    /// 422 for what Kubernetes refuses.
+    pub fn of(info: &RequestInfo) -> Result<Self> {
+        validate(info, true)?;
+        let version = version_of(info.query.get("resourceVersion"))?;
+        let bookmarks = info.query.flag("allowWatchBookmarks");
+        let asked = info.query.find("sendInitialEvents").filter(|value| !value.is_empty());
+        let marks_initial = asked.is_some() && info.query.flag("sendInitialEvents");
+        let from_now = version.unwrap_or(0) == 0;
+        let sends_initial = marks_initial || (from_now && asked.is_none());
+        Ok(Self { after: version.filter(|version| *version != 0), sends_initial, marks_initial, bookmarks })
+    }
+}
+
+/// What a watcher is told of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It is there, or selected now.
+    Added,
+    /// It changed.
+    Modified,
+    /// It is gone, or no longer selected.
+    Deleted,
+}
+
+impl Kind {
+    /// As it stands in the event.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+        }
+    }
+}
+
+/// One thing a watcher is told.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// About an object: what happened, the version to show, and the resourceVersion to show it with.
+    Object(Kind, Arc<Entry>, Revision, Option<Arc<Event>>),
+    /// Everything up to the revision was told; true once what was there at the beginning was.
+    Bookmark(Revision, bool),
+}
+
+/// A watch under way.
+pub struct Watch {
+    watcher: Watcher,
+    selection: Selection,
+    waiting: VecDeque<Told>,
+}
+
+/// One line of a watch that every watcher of the same event shares.
+struct Line(Bytes);
+
+impl Watch {
+    /// What is next; an error is the last.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn next(&mut self) -> Result<Told, Box<Status>> {
+        loop {
+            if let Some(told) = self.waiting.pop_front() {
+                return Ok(told);
+            }
+            match self.watcher.next().await {
+                Some(Ok(batch)) => {
+                    for event in batch.events.iter() {
+                        self.waiting.extend(tell(event, &self.selection));
+                    }
+                }
+                Some(Err(Error::SlowWatcher { .. } | Error::Compacted { .. })) => {
+                    let version = self.watcher.progress();
+                    return Err(Box::new(Status::expired(format!("too old resource version: {version}"))));
+                }
+                Some(Err(error)) => return Err(status_of::store(&error)),
+                None => return Err(Box::new(Status::unavailable("the server is stopping"))),
+            }
+        }
+    }
+
+    /// What can be told without waiting.
+    pub fn ready(&mut self) -> Option<Told> {
+        self.waiting.pop_front()
+    }
+
+    /// Up to where everything was told.
+    #[must_use]
+    pub fn progress(&self) -> Revision {
+        self.watcher.progress()
+    }
+}
+
+/// What an event is to one who sees only what is selected.
+fn tell(event: &Arc<Event>, selection: &Selection) -> Option<Told> {
+    let revision = event.entry.mod_revision;
+    let before = event.previous.as_ref().filter(|previous| selection.takes(previous));
+    let told = |kind, entry: &Arc<Entry>| Told::Object(kind, Arc::clone(entry), revision, Some(Arc::clone(event)));
+    match event.kind {
+        EventKind::Delete => before.map(|previous| told(Kind::Deleted, previous)),
+        EventKind::Put => match (before, selection.takes(&event.entry)) {
+            (Some(_), true) => Some(told(Kind::Modified, &event.entry)),
+            (None, true) => Some(told(Kind::Added, &event.entry)),
+            (Some(previous), false) => Some(told(Kind::Deleted, previous)),
+            (None, false) => None,
+        },
+    }
+}
+
+/// Appends an event of the watch stream about an object in JSON.
+pub(crate) fn write_line(kind: &str, object: &[u8], out: &mut Vec<u8>) {
+    out.reserve(object.len() + 40);
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(kind.as_bytes());
+    out.extend_from_slice(b"\",\"object\":");
+    out.extend_from_slice(object);
+    out.extend_from_slice(b"}\n");
+}
+
+fn line(kind: Kind, entry: &Entry, revision: Revision) -> Bytes {
+    let mut object = Vec::with_capacity(entry.value.len() + 48);
+    stored::write_at(entry, revision, &mut object);
+    let mut out = Vec::new();
+    write_line(kind.as_str(), &object, &mut out);
+    out.into()
+}
+
+/// The line for an object whose stored bytes are shown as they are. What most watchers see of an event is encoded once.
+pub(crate) fn shared_line(kind: Kind, entry: &Arc<Entry>, revision: Revision, event: Option<&Arc<Event>>) -> Bytes {
+    let Some(event) = event else { return line(kind, entry, revision) };
+    let usual = match event.kind {
+        EventKind::Delete => Kind::Deleted,
+        EventKind::Put if event.previous.is_none() => Kind::Added,
+        EventKind::Put => Kind::Modified,
+    };
+    if kind != usual {
+        return line(kind, entry, revision);
+    }
+    event.derived(|_| Line(line(kind, entry, revision))).0.clone()
+}
+
+impl Registry {
+    /// Begins to follow a kind's objects in a namespace (in all, when it is empty).
+    ///
+    /// # Errors
+    /// 410 when the history since the wanted version is gone, 504 when that version is still to come.
+    pub fn watch(
+        &self,
+        namespace: &str,
+        selection: &Selection,
+        kind: &dyn KindOps,
+        options: WatchOptions,
+    ) -> Result<Watch> {
+        let mut waiting = VecDeque::new();
+        let mut after = options.after;
+        if let Some(version) = after {
+            let current = self.store.revision().0;
+            if version > current {
+                return Err(Box::new(status_of::too_large_version(version, current)));
+            }
+        }
+        if options.sends_initial || after.is_none() {
+            let wanted =
+                ListOptions { wanted: Wanted::Newest, limit: usize::from(!options.sends_initial), after: None };
+            let listed = self.list(namespace, selection, kind, &wanted)?;
+            if options.sends_initial {
+                let initial = listed.entries.into_iter();
+                waiting.extend(initial.map(|e| {
+                    let revision = e.mod_revision;
+                    Told::Object(Kind::Added, e, revision, None)
+                }));
+            }
+            if options.marks_initial && options.bookmarks {
+                waiting.push_back(Told::Bookmark(listed.revision, true));
+            }
+            after = Some(listed.revision.0);
+        }
+        let from = Revision(after.unwrap_or(0)).next();
+        let prefix = stored::prefix(kind.resource().storage, namespace);
+        let request = WatchRequest { buffer: BUFFER, ..WatchRequest::prefix(prefix, from) };
+        let watcher = self.store.watch(request).map_err(|error| match error {
+            Error::Compacted { compacted } => {
+                let asked = from.previous();
+                Box::new(Status::expired(format!("too old resource version: {asked} ({compacted})")))
+            }
+            other => status_of::store(&other),
+        })?;
+        Ok(Watch { watcher, selection: selection.clone(), waiting })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(query: &str) -> Result<WatchOptions> {
+        let uri = format!("/api/v1/pods?watch=1&{query}").parse().unwrap();
+        WatchOptions::of(&RequestInfo::new(&http::Method::GET, &uri))
+    }
+
+    #[test]
+    fn a_query_says_where_a_watch_begins() {
+        let begins = |query| {
+            let o = options(query).unwrap();
+            (o.after, o.sends_initial, o.marks_initial)
+        };
+        assert_eq!(begins(""), (None, true, false));
+        assert_eq!(begins("resourceVersion=0"), (None, true, false));
+        assert_eq!(begins("resourceVersion=7"), (Some(7), false, false));
+        assert_eq!(begins("sendInitialEvents=true&resourceVersionMatch=NotOlderThan"), (None, true, true));
+        assert_eq!(begins("sendInitialEvents=false&resourceVersionMatch=NotOlderThan"), (None, false, false));
+        assert_eq!(options("sendInitialEvents=true").unwrap_err().code, 422);
+        assert_eq!(options("resourceVersionMatch=Exact").unwrap_err().code, 422);
+    }
+}

@@ -1,0 +1,449 @@
+//! Creating and updating.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coracle_proto::{
+    field::{self, Path},
+    meta,
+    status::Status,
+};
+use coracle_store::{Compare, Entry, Op, OpResult, Revision, Txn, TxnResult};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::value::RawValue;
+
+use super::Registry;
+use crate::{
+    admission::{self, Operation},
+    kind::Context,
+    ops::{AnyObject, BoxObject, KindOps, Part},
+    status_of::{self, Result},
+    stored,
+    user::User,
+};
+
+/// How often a write is tried anew after another one came first. Each round loses only to one that won, so that many
+/// writers of one object all get their turn; the bound is for the one who is always slower.
+const ATTEMPTS: usize = 64;
+
+/// How often another name is generated when one is taken; five random letters rarely are.
+const NAME_ATTEMPTS: usize = 8;
+
+/// Letters of generated names: no vowels and no look-alikes, as Kubernetes' own.
+const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
+/// The circumstances of a write.
+#[derive(Clone, Debug)]
+pub struct Writer {
+    /// Who writes.
+    pub user: User,
+    /// Whether everything is done but the storing.
+    pub dry_run: bool,
+    /// The time of the request.
+    pub now: Timestamp,
+}
+
+impl Writer {
+    /// A user who writes now, in earnest.
+    #[must_use]
+    pub fn new(user: User) -> Self {
+        Self { user, dry_run: false, now: Timestamp::now() }
+    }
+
+    pub(super) fn context(&self) -> Context<'_> {
+        Context { user: &self.user, now: self.now }
+    }
+}
+
+/// What a write left behind.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The version written, or that would have been.
+    pub entry: Arc<Entry>,
+    /// What the writer should be told all the same.
+    pub warnings: Vec<String>,
+}
+
+/// What an update begins with.
+pub struct Current<'a> {
+    /// The object, with its resourceVersion.
+    pub object: &'a dyn AnyObject,
+    /// The stored version.
+    pub entry: &'a Entry,
+}
+
+/// What an update is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A part that a client may write, with that part's rules.
+    Of(Part),
+    /// A change that the server itself works out (a binding, a deletion mark) and that needs no rules.
+    Own,
+}
+
+/// Five random letters.
+#[must_use]
+pub fn random_suffix() -> String {
+    let letter = || ALPHABET.get(rand::random_range(0..ALPHABET.len())).copied().unwrap_or(b'x');
+    (0..5).map(|_| char::from(letter())).collect()
+}
+
+/// The value as it would be stored under `key`.
+pub(super) fn unstored(key: Bytes, value: Vec<u8>, revision: Revision) -> Arc<Entry> {
+    Arc::new(Entry {
+        key,
+        value: value.into(),
+        create_revision: revision,
+        mod_revision: revision,
+        version: 1,
+        lease: None,
+        derived: coracle_store::Derived::default(),
+    })
+}
+
+/// The entry that the first step of a transaction put.
+pub(super) fn first_put(result: &TxnResult) -> Result<Arc<Entry>> {
+    match result.results.first() {
+        Some(OpResult::Put { entry, .. }) => Ok(Arc::clone(entry)),
+        _ => Err(Box::new(Status::internal("the store answered with something else than was asked"))),
+    }
+}
+
+pub(super) fn encode(kind: &dyn KindOps, object: &dyn AnyObject) -> Result<Vec<u8>> {
+    kind.to_stored(object).map_err(|error| status_of::broken("an object cannot be encoded", &error))
+}
+
+fn is_empty(text: Option<&String>) -> bool {
+    text.is_none_or(String::is_empty)
+}
+
+/// Finalizers and grace have had their way: a marked object may go.
+pub(super) fn is_done(kind: &dyn KindOps, object: &dyn AnyObject) -> bool {
+    let meta = object.meta();
+    meta.deletion_timestamp.is_some()
+        && meta.finalizers.as_ref().is_none_or(Vec::is_empty)
+        && meta.deletion_grace_period_seconds.unwrap_or(0) == 0
+        && kind.is_finalized(object)
+}
+
+/// Whether anything but metadata and status differs in two JSON objects.
+fn spec_differs(new: &[u8], old: &[u8]) -> bool {
+    type Parts<'a> = std::collections::BTreeMap<&'a str, &'a RawValue>;
+    let (Ok(mut new), Ok(mut old)) =
+        (serde_json::from_slice::<Parts<'_>>(new), serde_json::from_slice::<Parts<'_>>(old))
+    else {
+        return true;
+    };
+    for parts in [&mut new, &mut old] {
+        parts.remove("metadata");
+        parts.remove("status");
+    }
+    new.len() != old.len() || new.iter().zip(&old).any(|(a, b)| a.0 != b.0 || a.1.get() != b.1.get())
+}
+
+impl Registry {
+    /// Creates an object.
+    ///
+    /// # Errors
+    /// As Kubernetes: 400 for a namespace that is not the request's, 404 for a namespace that is not there, 403 from
+    /// admission, 409 for a name that is taken, 422 for what is invalid.
+    ///
+    /// # Cancel safety
+    /// Not cancel-safe: run it to its end.
+    pub async fn create(
+        &self,
+        kind: &Arc<dyn KindOps>,
+        namespace: &str,
+        mut object: BoxObject,
+        writer: &Writer,
+    ) -> Result<Written> {
+        let resource = kind.resource();
+        let meta = object.meta_mut();
+        if !is_empty(meta.resource_version.as_ref()) {
+            let message = "resourceVersion should not be set on objects to be created";
+            return Err(Box::new(Status::failure(500, "InternalError", message)));
+        }
+        if is_empty(meta.namespace.as_ref()) {
+            meta.namespace = (!namespace.is_empty()).then(|| namespace.to_owned());
+        } else if meta.namespace.as_deref() != Some(namespace) {
+            let message = "the namespace of the provided object does not match the namespace sent on the request";
+            return Err(Box::new(Status::bad_request(message)));
+        }
+        let prefix = meta.generate_name.clone().unwrap_or_default();
+        let generates = is_empty(meta.name.as_ref()) && !prefix.is_empty();
+        if !generates {
+            return self.create_named(kind, object, writer).await;
+        }
+        let short: String = prefix.chars().take(58).collect();
+        let mut last = None;
+        for _ in 0..NAME_ATTEMPTS {
+            let mut attempt = object.copied();
+            attempt.meta_mut().name = Some(format!("{short}{}", random_suffix()));
+            match self.create_named(kind, attempt, writer).await {
+                Err(status) if status.reason == "AlreadyExists" => last = Some(status),
+                other => return other,
+            }
+        }
+        Err(last.unwrap_or_else(|| Box::new(Status::already_exists(resource.group, resource.plural, &prefix))))
+    }
+
+    async fn create_named(&self, kind: &Arc<dyn KindOps>, mut object: BoxObject, writer: &Writer) -> Result<Written> {
+        let resource = kind.resource();
+        kind.default(&mut *object);
+        kind.prepare_create(&mut *object, &writer.context());
+        let meta = object.meta_mut();
+        meta.uid = Some(uuid::Uuid::new_v4().to_string());
+        meta.creation_timestamp = Some(Time(writer.now));
+        meta.deletion_timestamp = None;
+        meta.deletion_grace_period_seconds = None;
+        meta.managed_fields = None;
+        meta.self_link = None;
+        meta.resource_version = None;
+        meta.generation = kind.counts_generations().then_some(1);
+        let (name, namespace) = (meta.name.clone().unwrap_or_default(), meta.namespace.clone().unwrap_or_default());
+        let write = admission::Write {
+            registry: self,
+            user: &writer.user,
+            operation: Operation::Create,
+            kind: &**kind,
+            namespace: &namespace,
+            name: &name,
+            subresource: "",
+            old: None,
+        };
+        admission::admit(&write, Some(&mut *object))?;
+        kind.default(&mut *object);
+        let path = Path::new("metadata");
+        let mut errors = meta::validate_object_meta(object.meta(), resource.scope, kind.name_rule(), &path);
+        errors.extend(kind.validate(&*object));
+        if !errors.is_empty() {
+            return Err(Box::new(Status::invalid(resource.group, resource.kind, &name, &errors)));
+        }
+        let key = stored::key(resource.storage, &namespace, &name);
+        let taken = || Box::new(Status::already_exists(resource.group, resource.plural, &name));
+        for _ in 0..ATTEMPTS {
+            if self.store.get(&key).is_some() {
+                return Err(taken());
+            }
+            let beside = self.beside(&**kind, Some(&mut *object), None, writer)?;
+            let value = encode(&**kind, &*object)?;
+            let warnings = kind.warnings(&*object);
+            if writer.dry_run {
+                return Ok(Written { entry: unstored(key, value, Revision::NONE), warnings });
+            }
+            let mut compare = vec![Compare::absent(key.clone())];
+            compare.extend(beside.compare);
+            if let Some(home) = (!namespace.is_empty()).then(|| self.namespace_entry(&namespace)).flatten() {
+                // The namespace is still the one that admission saw.
+                compare.push(Compare::CreateRevision {
+                    key: home.key.clone(),
+                    is: coracle_store::Is::Equal,
+                    value: home.create_revision,
+                });
+            }
+            let mut then = vec![Op::put(key.clone(), value)];
+            then.extend(beside.then);
+            let result = self.commit(Txn { compare, then, or_else: Vec::new() }).await?;
+            if result.succeeded {
+                return Ok(Written { entry: first_put(&result)?, warnings });
+            }
+            if self.store.get(&key).is_some() {
+                return Err(taken());
+            }
+            if !namespace.is_empty() && self.namespace_entry(&namespace).is_none() {
+                return Err(Box::new(Status::not_found("", "namespaces", &namespace)));
+            }
+        }
+        Err(Box::new(Status::too_many_requests("the object could not be created because others came first", 1)))
+    }
+
+    pub(super) async fn commit(&self, txn: Txn) -> Result<TxnResult> {
+        self.store.txn(txn).await.map_err(|error| status_of::store(&error))
+    }
+
+    /// The stored version of a namespace.
+    #[must_use]
+    pub fn namespace_entry(&self, name: &str) -> Option<Arc<Entry>> {
+        self.store.get(&stored::key("namespaces", "", name))
+    }
+
+    /// The object of a stored version, with its resourceVersion.
+    pub(crate) fn object_of(&self, kind: &dyn KindOps, entry: &Entry) -> Result<BoxObject> {
+        let mut object = kind
+            .from_stored(&entry.value)
+            .map_err(|error| status_of::broken("a stored object cannot be read", &error))?;
+        object.meta_mut().resource_version = Some(entry.mod_revision.to_string());
+        Ok(object)
+    }
+
+    /// Changes an object into what `change` makes of it, again from the start when another write came first, unless the
+    /// new object names a resourceVersion. A change that changes nothing writes nothing.
+    ///
+    /// # Errors
+    /// 404 when it is not there, 409 for another resourceVersion or uid than the object's, 403 from admission, 422 for
+    /// what is invalid; and whatever `change` refuses with.
+    ///
+    /// # Cancel safety
+    /// Not cancel-safe: run it to its end.
+    pub async fn update(
+        &self,
+        kind: &Arc<dyn KindOps>,
+        (namespace, name): (&str, &str),
+        what: Change,
+        writer: &Writer,
+        mut change: impl FnMut(&Current<'_>) -> Result<BoxObject>,
+    ) -> Result<Written> {
+        let resource = kind.resource();
+        let key = stored::key(resource.storage, namespace, name);
+        for _ in 0..ATTEMPTS {
+            let entry = self
+                .store
+                .get(&key)
+                .ok_or_else(|| Box::new(Status::not_found(resource.group, resource.plural, name)))?;
+            let old = self.object_of(&**kind, &entry)?;
+            let mut new = change(&Current { object: &*old, entry: &entry })?;
+            self.check_identity(&**kind, &*old, &mut *new, name, namespace)?;
+            if let Change::Of(part) = what {
+                kind.default(&mut *new);
+                kind.prepare(part, &mut *new, &*old, &writer.context());
+                let write = admission::Write {
+                    registry: self,
+                    user: &writer.user,
+                    operation: Operation::Update,
+                    kind: &**kind,
+                    namespace,
+                    name,
+                    subresource: match part {
+                        Part::Main => "",
+                        Part::Status => "status",
+                        Part::Finalize => "finalize",
+                    },
+                    old: Some(&*old),
+                };
+                admission::admit(&write, Some(&mut *new))?;
+                let errors = check_change(&**kind, part, &*new, &*old);
+                if !errors.is_empty() {
+                    return Err(Box::new(Status::invalid(resource.group, resource.kind, name, &errors)));
+                }
+            }
+            let warnings = kind.warnings(&*new);
+            let is_done = is_done(&**kind, &*new);
+            let beside = self.beside(&**kind, (!is_done).then_some(&mut *new), Some(&*old), writer)?;
+            let mut value = encode(&**kind, &*new)?;
+            if value == entry.value && !is_done {
+                return Ok(Written { entry, warnings });
+            }
+            if kind.counts_generations() && what == Change::Of(Part::Main) {
+                let annotations = |o: &dyn AnyObject| o.meta().annotations.clone();
+                let counts = spec_differs(&value, &entry.value)
+                    || (kind.generation_counts_annotations() && annotations(&*new) != annotations(&*old));
+                if counts {
+                    new.meta_mut().generation = Some(old.meta().generation.unwrap_or(0) + 1);
+                    value = encode(&**kind, &*new)?;
+                }
+            }
+            if writer.dry_run {
+                return Ok(Written { entry: unstored(key, value, entry.mod_revision), warnings });
+            }
+            let mut compare = vec![Compare::unchanged(key.clone(), entry.mod_revision)];
+            compare.extend(beside.compare);
+            let first = if is_done { Op::delete(key.clone()) } else { Op::put(key.clone(), value.clone()) };
+            let mut then = vec![first];
+            then.extend(beside.then);
+            let result = self.commit(Txn { compare, then, or_else: Vec::new() }).await?;
+            if result.succeeded {
+                let entry = if is_done { unstored(key, value, result.revision) } else { first_put(&result)? };
+                return Ok(Written { entry, warnings });
+            }
+        }
+        Err(Box::new(Status::stale(resource.group, resource.plural, name)))
+    }
+
+    /// Checks that the new object is the old one by name, uid and version, and keeps what only the server writes.
+    fn check_identity(
+        &self,
+        kind: &dyn KindOps,
+        old: &dyn AnyObject,
+        new: &mut dyn AnyObject,
+        name: &str,
+        namespace: &str,
+    ) -> Result<()> {
+        let resource = kind.resource();
+        let (old, new) = (old.meta(), new.meta_mut());
+        let given = new.name.as_deref().unwrap_or_default();
+        if given != name {
+            let message = if given.is_empty() {
+                format!("the name of the object ({name} based on URL) was undeterminable: name must be provided")
+            } else {
+                format!("the name of the object ({given}) does not match the name on the URL ({name})")
+            };
+            return Err(Box::new(Status::bad_request(message)));
+        }
+        match new.namespace.as_deref().unwrap_or_default() {
+            "" => new.namespace.clone_from(&old.namespace),
+            given if given != namespace => {
+                return Err(Box::new(Status::bad_request(format!(
+                    "the namespace of the object ({given}) does not match the namespace on the request ({namespace})"
+                ))));
+            }
+            _ => {}
+        }
+        if !is_empty(new.uid.as_ref()) && new.uid != old.uid {
+            let (asked, is) = (new.uid.clone().unwrap_or_default(), old.uid.clone().unwrap_or_default());
+            let why = format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {is}");
+            return Err(Box::new(Status::conflict(resource.group, resource.plural, name, &why)));
+        }
+        match new.resource_version.as_deref().unwrap_or_default() {
+            "" => {}
+            given => {
+                meta::parse_resource_version(given).map_err(|why| {
+                    let error = field::Error::invalid(&Path::new("metadata").child("resourceVersion"), given, &why);
+                    Box::new(Status::invalid(resource.group, resource.kind, name, &[error]))
+                })?;
+                if Some(given) != old.resource_version.as_deref() && given != "0" {
+                    return Err(Box::new(Status::stale(resource.group, resource.plural, name)));
+                }
+            }
+        }
+        new.uid.clone_from(&old.uid);
+        new.creation_timestamp.clone_from(&old.creation_timestamp);
+        if old.deletion_timestamp.is_some() || new.deletion_timestamp.is_none() {
+            // A mark is made by DELETE alone, and stays.
+            new.deletion_timestamp.clone_from(&old.deletion_timestamp);
+            new.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
+        }
+        new.generation = old.generation;
+        new.generate_name = new.generate_name.take().or_else(|| old.generate_name.clone());
+        new.resource_version = None;
+        new.managed_fields = None;
+        new.self_link = None;
+        Ok(())
+    }
+}
+
+fn check_change(kind: &dyn KindOps, part: Part, new: &dyn AnyObject, old: &dyn AnyObject) -> field::Errors {
+    let path = Path::new("metadata");
+    let mut errors = meta::validate_object_meta_update(new.meta(), old.meta(), &path);
+    errors.extend(kind.validate_change(part, new, old));
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_outside_metadata_and_status_makes_a_new_generation() {
+        let old = br#"{"kind":"X","metadata":{"a":1},"spec":{"b":1},"status":{"c":1}}"#;
+        assert!(!spec_differs(br#"{"kind":"X","metadata":{"a":2},"spec":{"b":1}}"#, old));
+        assert!(spec_differs(br#"{"kind":"X","metadata":{"a":1},"spec":{"b":2},"status":{"c":1}}"#, old));
+        assert!(spec_differs(br#"{"kind":"X","metadata":{"a":1}}"#, old));
+    }
+
+    #[test]
+    fn generated_letters_are_of_kubernetes_alphabet() {
+        let suffix = random_suffix();
+        assert!(suffix.len() == 5 && suffix.bytes().all(|b| ALPHABET.contains(&b)), "{suffix}");
+    }
+}
