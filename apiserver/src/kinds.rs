@@ -12,6 +12,8 @@ mod pod_spec;
 mod pod_template;
 mod resources;
 mod rules;
+#[cfg(test)]
+mod testing;
 mod tolerations;
 
 pub mod cluster_role;

@@ -5,7 +5,7 @@
 
 use std::any::Any;
 
-use coracle_proto::{field, name, resource::Resource};
+use coracle_proto::{field, resource::Resource};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
@@ -174,13 +174,7 @@ impl<S: Strategy> KindOps for Typed<S> {
     }
 
     fn name_rule(&self) -> coracle_proto::name::NameRule {
-        let resource = self.0.resource();
-        match (resource.group, resource.plural) {
-            ("", "namespaces") => name::label_rule,
-            ("", "services") => name::dns1035_rule,
-            ("rbac.authorization.k8s.io", _) => name::path_segment_rule,
-            _ => name::subdomain_rule,
-        }
+        self.0.name_rule()
     }
 
     fn default(&self, object: &mut dyn AnyObject) {

@@ -4,18 +4,20 @@
 //! shape, and `conversion` translates.
 
 mod conversion;
+mod validation;
 
 use jiff::Timestamp;
 use k8s_openapi::api::{core::v1::Event as CoreEvent, events::v1::Event};
 
 pub use conversion::{from_core, to_core};
+use validation::Group;
 
 use super::{
     blank::{drop_blank, text},
     cells, object_reference,
 };
 use crate::kind::{Column, NAME, Strategy};
-use coracle_proto::resource::Resource;
+use coracle_proto::{field::Errors, resource::Resource};
 
 /// The strategy of the core group's `events`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -128,6 +130,14 @@ impl Strategy for CoreEvents {
         default(object);
     }
 
+    fn validate(&self, object: &CoreEvent) -> Errors {
+        validation::validate(object, Group::Core)
+    }
+
+    fn validate_update(&self, new: &CoreEvent, old: &CoreEvent) -> Errors {
+        validation::validate_update(new, old, Group::Core)
+    }
+
     fn fields(&self, object: &CoreEvent) -> Vec<(&'static str, String)> {
         fields(object)
     }
@@ -164,6 +174,14 @@ impl Strategy for Events {
 
     fn from_stored(&self, stored: &[u8]) -> serde_json::Result<Event> {
         serde_json::from_slice(stored).map(from_core)
+    }
+
+    fn validate(&self, object: &Event) -> Errors {
+        validation::validate(&to_core(object.clone()), Group::Events)
+    }
+
+    fn validate_update(&self, new: &Event, old: &Event) -> Errors {
+        validation::validate_update(&to_core(new.clone()), &to_core(old.clone()), Group::Events)
     }
 
     fn fields(&self, object: &Event) -> Vec<(&'static str, String)> {

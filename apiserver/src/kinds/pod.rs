@@ -218,3 +218,6 @@ impl Strategy for Pods {
         printing::row(object, now)
     }
 }
+
+#[cfg(test)]
+mod tests;

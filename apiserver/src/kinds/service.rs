@@ -1,5 +1,7 @@
 //! Services: one name and address for several pods.
 
+mod validation;
+
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{Service, ServicePort, ServiceSpec, ServiceStatus},
@@ -11,7 +13,11 @@ use super::{
     cells,
 };
 use crate::kind::{AGE, Column, Context, NAME, Strategy, age};
-use coracle_proto::resource::Resource;
+use coracle_proto::{
+    field::Errors,
+    name::{NameRule, label_rule},
+    resource::Resource,
+};
 
 /// The strategy of `services`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -271,6 +277,19 @@ impl Strategy for Services {
 
     fn prepare_status(&self, new: &mut Service, old: &Service, _: &Context<'_>) {
         new.spec.clone_from(&old.spec);
+    }
+
+    /// Since Kubernetes 1.36 (KEP-5311) a service's name may begin with a digit.
+    fn name_rule(&self) -> NameRule {
+        label_rule
+    }
+
+    fn validate(&self, object: &Service) -> Errors {
+        validation::validate(object)
+    }
+
+    fn validate_update(&self, new: &Service, old: &Service) -> Errors {
+        validation::validate_update(new, old)
     }
 
     fn fields(&self, object: &Service) -> Vec<(&'static str, String)> {

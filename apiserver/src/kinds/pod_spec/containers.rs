@@ -214,20 +214,14 @@ fn validate_ports(errors: &mut Errors, path: &Path, ports: &[ContainerPort]) {
                 errors.push(Error::duplicate(&at.child("name"), name));
             }
         }
-        let mut number = |field: &str, value: i32| {
-            for message in name::port_number(value.into()) {
-                errors.push(Error::invalid(&at.child(field), value, &message));
-            }
+        let mut number = |field: &str, value: i32| match (field, value) {
+            ("containerPort", 0) => errors.push(Error::required(&at.child(field), "")),
+            (_, 0) => {}
+            _ => errors
+                .extend(name::port_number(value.into()).iter().map(|m| Error::invalid(&at.child(field), value, m))),
         };
-        match port.host_port {
-            None | Some(0) => {}
-            Some(value) => number("hostPort", value),
-        }
-        if port.container_port == 0 {
-            errors.push(Error::required(&at.child("containerPort"), ""));
-        } else {
-            number("containerPort", port.container_port);
-        }
+        number("containerPort", port.container_port);
+        number("hostPort", port.host_port.unwrap_or(0));
         rules::one_of(errors, &at.child("protocol"), text(&port.protocol), &["TCP", "UDP", "SCTP"]);
     }
 }

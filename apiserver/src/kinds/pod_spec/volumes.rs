@@ -110,7 +110,7 @@ fn validate_source(errors: &mut Errors, path: &Path, volume: &Volume) {
         }
         "hostPath" => volume.host_path.iter().for_each(|s| validate_host_path(errors, &at, s)),
         "gitRepo" => {
-            for source in &volume.git_repo {
+            if let Some(source) = &volume.git_repo {
                 if source.repository.is_empty() {
                     errors.push(Error::required(&at.child("repository"), ""));
                 }
@@ -126,7 +126,7 @@ fn validate_source(errors: &mut Errors, path: &Path, volume: &Volume) {
             }
         }
         "downwardAPI" => {
-            for source in &volume.downward_api {
+            if let Some(source) = &volume.downward_api {
                 rules::file_mode(errors, &at.child("defaultMode"), source.default_mode);
                 for file in list(&source.items) {
                     validate_downward_file(errors, &at, file);
