@@ -25,6 +25,7 @@ pub mod user;
 
 pub mod admission;
 pub mod authn;
+pub mod authz;
 pub mod pki;
 pub mod registry;
 pub mod status_of;

@@ -30,6 +30,7 @@ pub mod resource;
 pub mod field;
 pub mod status;
 
+pub mod join_token;
 pub mod meta;
 pub mod name;
 
