@@ -236,7 +236,7 @@ impl Authorizer {
     ) -> Result<(), Box<Status>> {
         let roles = if role.kind == "Role" { "roles" } else { "clusterroles" };
         let asked = Attributes {
-            group: &role.api_group,
+            group: role.api_group.as_deref().unwrap_or(RBAC_GROUP),
             resource: roles,
             namespace,
             name: &role.name,

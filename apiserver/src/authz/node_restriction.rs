@@ -252,6 +252,7 @@ mod tests {
         let own = json!({"metadata": {"labels": {"kubernetes.io/os": "linux", "x.example/y": "z"}}});
         let grabbing = json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}});
         let tainted = json!({"metadata": {}, "spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}});
+        let plain = json!({});
         let bound = |uid: &str| json!({"spec": {"boundObjectRef": {"kind": "Pod", "name": "p", "uid": uid}}});
         let (right, wrong, unbound) = (bound("u1"), bound("u2"), json!({"spec": {}}));
         let mirror =
@@ -300,10 +301,7 @@ mod tests {
                 write(Update, "nodes", "n1", Some(&own), Some(&grabbing)),
                 "is not allowed to modify labels: node-role.kubernetes.io/control-plane",
             ),
-            (
-                write(Update, "nodes", "n1", Some(&tainted), Some(&json!({}))),
-                "node \"n1\" is not allowed to modify taints",
-            ),
+            (write(Update, "nodes", "n1", Some(&tainted), Some(&plain)), "node \"n1\" is not allowed to modify taints"),
             (write(Update, "nodes/status", "n1", Some(&own), Some(&own)), ""),
             (write(Create, "leases", "n1", None, None), ""),
             (

@@ -9,7 +9,7 @@ use coracle_store::{Compare, Entry, EventKind, Op, Range, Revision, Store, Txn, 
 use jiff::Timestamp;
 use k8s_openapi::{
     Metadata,
-    api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, Subject},
+    api::rbac::v1::{ClusterRole, PolicyRule, Role, RoleBinding, Subject},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -43,7 +43,7 @@ pub enum Error {
 pub struct Rbac {
     store: Store,
     policy: RwLock<Policy>,
-    /// Up to which revision the policy follows the store.
+    /// The revision of the last change that was taken over.
     seen: tokio::sync::watch::Sender<Revision>,
 }
 
@@ -90,11 +90,12 @@ impl Rbac {
         look(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Waits until changes up to `revision` that concern RBAC are taken over; `run` must be running.
-    pub async fn caught_up(&self, revision: Revision) {
-        let mut seen = self.seen.subscribe();
+    /// Waits until the change of an RBAC object at `revision` is taken over, when no other one is under way; `run` must
+    /// be running.
+    #[cfg(test)]
+    pub(super) async fn caught_up(&self, revision: Revision) {
         // The sender lives as long as `self`.
-        let _ = seen.wait_for(|seen| *seen >= revision).await;
+        let _ = self.seen.subscribe().wait_for(|seen| *seen >= revision).await;
     }
 
     /// Follows the store until `shutdown`, and writes into aggregating roles what they aggregate.
@@ -111,12 +112,6 @@ impl Rbac {
                 let mut watchers = [watch(a)?, watch(b)?, watch(c)?, watch(d)?];
                 loop {
                     let kind = self.next(&mut watchers).await?;
-                    let progress = watchers.iter().map(Watcher::progress).min().unwrap_or(from);
-                    self.seen.send_if_modified(|seen| {
-                        let grows = *seen < progress;
-                        *seen = progress.max(*seen);
-                        grows
-                    });
                     if kind == Some(Kind::ClusterRoles) {
                         self.write_aggregates().await?;
                     }
@@ -153,16 +148,19 @@ impl Rbac {
             }
             Some(Err(error)) => return Err(error.into()),
         };
-        let mut policy = self.policy.write().unwrap_or_else(PoisonError::into_inner);
-        for event in &batch.events {
-            if let Some((namespace, name)) = split(kind, &event.entry.key) {
-                let value = match event.kind {
-                    EventKind::Put => Some(&event.entry.value[..]),
-                    EventKind::Delete => None,
-                };
-                policy.apply(kind, namespace, name, value);
+        {
+            let mut policy = self.policy.write().unwrap_or_else(PoisonError::into_inner);
+            for event in batch.events.iter() {
+                if let Some((namespace, name)) = split(kind, &event.entry.key) {
+                    let value = match event.kind {
+                        EventKind::Put => Some(&event.entry.value[..]),
+                        EventKind::Delete => None,
+                    };
+                    policy.apply(kind, namespace, name, value);
+                }
             }
         }
+        self.seen.send_if_modified(|seen| std::mem::replace(seen, batch.revision.max(*seen)) != *seen);
         Ok(Some(kind))
     }
 
