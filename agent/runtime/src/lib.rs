@@ -34,10 +34,21 @@
 mod error;
 mod id;
 pub mod image;
-mod runtime;
 mod spec;
 mod state;
+
+mod runtime;
+
+mod protocol;
+mod record;
 mod supervisor;
+
+mod capability;
+mod cgroup;
+mod init;
+mod seccomp;
+mod step;
+mod sys;
 
 pub use error::{Error, StartError};
 pub use id::{ContainerId, SandboxId};

@@ -1,23 +1,66 @@
 //! The agent's side: making sandboxes, finding them again, and asking their supervisors.
 
+mod client;
 mod config;
 mod events;
 mod exec;
+mod leftovers;
 mod sandbox;
+mod supervisor_process;
 
 pub use config::Config;
 pub use events::Events;
 pub use exec::{AttachSession, ExecOutput, ExecSession, ExecSpec, Terminal, WindowSize};
 pub use sandbox::{Sandbox, Signal};
+pub(crate) use supervisor_process::Readiness;
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
 
-use crate::{error::Error, id::SandboxId, spec::SandboxSpec, state::SandboxStatus};
+use tokio::sync::watch;
+
+use self::{client::Client, supervisor_process::Executable};
+use crate::{
+    cgroup::{self, Tree},
+    error::Error,
+    id::SandboxId,
+    protocol::{Reply, Request, VERSION},
+    record::{self, SUPERVISOR_GROUP, SandboxRecord},
+    spec::SandboxSpec,
+    state::SandboxStatus,
+};
 
 /// All sandboxes of one cluster on this host. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Runtime {
-    inner: Arc<Config>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: Config,
+    tree: Box<dyn Tree>,
+    executable: Executable,
+    /// The sandboxes that should live; whoever wants events listens to these.
+    sandboxes: watch::Sender<BTreeSet<SandboxId>>,
+}
+
+/// Work on files and cgroups, off the threads that serve.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+fn io_error(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Io { step, path: path.to_owned(), source }
 }
 
 impl Runtime {
@@ -26,15 +69,102 @@ impl Runtime {
     /// # Errors
     /// When a directory or cgroup cannot be made, as without root.
     pub async fn open(config: Config) -> Result<Runtime, Error> {
-        Ok(Runtime { inner: Arc::new(config) })
+        if config.mark.is_empty() || !config.mark.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+            let reason = format!("{:?} is not made of letters, digits and -", config.mark);
+            return Err(Error::InvalidSpec { field: "mark", reason });
+        }
+        let inner = blocking(move || {
+            for directory in [config.run.join("sandboxes"), config.root.join("sandboxes")] {
+                fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(&directory)
+                    .map_err(io_error("create", &directory))?;
+            }
+            let tree = cgroup::open().map_err(io_error("find cgroups in", Path::new("/proc/self/mountinfo")))?;
+            let executable = Executable::open(&config.exe).map_err(io_error("open", &config.exe))?;
+            let found = leftovers::sandboxes(&config.run)?;
+            leftovers::remove_orphaned_layers(&config, &found);
+            Ok::<_, Error>(Inner { config, tree, executable, sandboxes: watch::Sender::new(found) })
+        })
+        .await?;
+        Ok(Runtime { inner: Arc::new(inner) })
+    }
+
+    /// Where it keeps things.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    fn watch(&self) -> watch::Receiver<BTreeSet<SandboxId>> {
+        self.inner.sandboxes.subscribe()
+    }
+
+    fn directory(&self, id: &SandboxId) -> PathBuf {
+        self.inner.config.run.join("sandboxes").join(id.as_str())
+    }
+
+    fn layers(&self, id: &SandboxId) -> PathBuf {
+        self.inner.config.root.join("sandboxes").join(id.as_str())
     }
 
     /// Makes a sandbox: cgroup, namespaces, supervisor. Asked again for a sandbox that lives, it answers with that one.
     ///
+    /// # Assumptions
+    /// Not called twice at once for one pod and attempt, nor while that sandbox is being removed.
+    ///
     /// # Errors
-    /// [`Error::Sandbox`] with the step that failed; nothing is left of the sandbox then.
+    /// [`Error::Sandbox`] with the step that failed; nothing is left of the sandbox then. One that has died must be removed
+    /// or followed by the next attempt: its exits would be lost otherwise.
     pub async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<Sandbox, Error> {
-        Err(self.unsupported(&spec.pod_name))
+        if spec.pod_uid.is_empty() || spec.pod_uid.contains('/') || spec.pod_uid.contains("..") {
+            return Err(Error::InvalidSpec { field: "pod_uid", reason: format!("{:?} is no name", spec.pod_uid) });
+        }
+        let id = SandboxId::of(&spec.pod_uid, spec.attempt);
+        match self.sandbox(&id).await {
+            Ok(sandbox) => return Ok(sandbox),
+            Err(Error::SandboxNotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let directory = self.directory(&id);
+        if !record::read_containers(&directory).map_err(io_error("read", &directory))?.is_empty() {
+            let reason = "its supervisor has died; remove it or make the next attempt".to_owned();
+            return Err(Error::Sandbox { id, reason });
+        }
+        // What was begun and never had a container is begun anew.
+        self.remove_sandbox(&id).await?;
+        let record = SandboxRecord {
+            version: VERSION,
+            id: id.clone(),
+            spec: spec.clone(),
+            containers: self.layers(&id),
+            cgroup: cgroup::pod_group(&self.inner.config.cgroup_root, spec.qos, &spec.pod_uid),
+            created_at: SystemTime::now(),
+        };
+        let inner = Arc::clone(&self.inner);
+        let started = blocking({
+            let directory = directory.clone();
+            move || inner.start(&record, &directory)
+        })
+        .await;
+        match started {
+            Ok(supervisor) => {
+                self.inner.sandboxes.send_modify(|sandboxes| {
+                    let _ = sandboxes.insert(id.clone());
+                });
+                Ok(Sandbox::new(self.clone(), id, spec.clone(), supervisor))
+            }
+            Err(error) => {
+                if let Err(error) = self.remove_sandbox(&id).await {
+                    tracing::warn!(
+                        error = &error as &(dyn std::error::Error + 'static),
+                        sandbox = %id,
+                        "what was begun of a sandbox is left"
+                    );
+                }
+                Err(error)
+            }
+        }
     }
 
     /// A living sandbox by its name.
@@ -42,7 +172,15 @@ impl Runtime {
     /// # Errors
     /// [`Error::SandboxNotFound`] when there is none or its supervisor is gone.
     pub async fn sandbox(&self, id: &SandboxId) -> Result<Sandbox, Error> {
-        Err(Error::SandboxNotFound { id: id.clone() })
+        let not_found = |_| Error::SandboxNotFound { id: id.clone() };
+        let directory = self.directory(id);
+        let mut client = Client::connect(&directory).await.map_err(not_found)?;
+        let record = SandboxRecord::read(&directory).map_err(not_found)?;
+        match client.ask(&Request::Status).await {
+            Ok(Reply::Status { pid, .. }) => Ok(Sandbox::new(self.clone(), id.clone(), record.spec, pid)),
+            Ok(_) => Err(not_found(io::ErrorKind::InvalidData.into())),
+            Err(error) => Err(not_found(error)),
+        }
     }
 
     /// Every sandbox with the mark: living ones as their supervisors tell, dead ones as their records on disk tell
@@ -51,7 +189,31 @@ impl Runtime {
     /// # Errors
     /// When the directory of sandboxes cannot be read.
     pub async fn list(&self) -> Result<Vec<SandboxStatus>, Error> {
-        Ok(Vec::new())
+        let run = self.inner.config.run.clone();
+        let mut found = Vec::new();
+        for id in blocking(move || leftovers::sandboxes(&run)).await? {
+            let directory = self.directory(&id);
+            // Without a record nothing was ever started: a creation that was cut, or a removal that is nearly done.
+            let Ok(record) = SandboxRecord::read(&directory) else { continue };
+            let status = match Client::connect(&directory).await {
+                Ok(mut client) => client.ask(&Request::Status).await.ok(),
+                Err(_) => None,
+            };
+            let (supervisor_pid, containers) = match status {
+                Some(Reply::Status { pid, containers, .. }) => (Some(pid), containers),
+                _ => (None, record::read_containers(&directory).map_err(io_error("read", &directory))?),
+            };
+            found.push(SandboxStatus {
+                id,
+                spec: record.spec,
+                alive: supervisor_pid.is_some(),
+                supervisor_pid,
+                created_at: record.created_at,
+                containers,
+            });
+        }
+        found.sort_by_key(|sandbox| sandbox.created_at);
+        Ok(found)
     }
 
     /// What happens from now on, beginning with the state of every container there is.
@@ -65,7 +227,22 @@ impl Runtime {
     /// # Errors
     /// When processes cannot be killed.
     pub async fn stop_sandbox(&self, id: &SandboxId) -> Result<(), Error> {
-        Err(self.unsupported(id.as_str()))
+        self.inner.sandboxes.send_modify(|sandboxes| {
+            let _ = sandboxes.remove(id);
+        });
+        let directory = self.directory(id);
+        if let Ok(mut client) = Client::connect(&directory).await {
+            match client.ask(&Request::Shutdown).await {
+                // Its end is the answer too, when it was killed meanwhile.
+                Ok(_) | Err(_) => drop(client),
+            }
+        }
+        let Ok(record) = SandboxRecord::read(&directory) else { return Ok(()) };
+        let inner = Arc::clone(&self.inner);
+        blocking(move || {
+            cgroup::remove(inner.tree.as_ref(), &record.cgroup).map_err(io_error("remove cgroup", &record.cgroup))
+        })
+        .await
     }
 
     /// Stops a sandbox and removes everything of it but its logs: processes, cgroups, mounts, writable layers, records.
@@ -74,18 +251,54 @@ impl Runtime {
     /// # Errors
     /// The first thing that could not be removed; the rest is removed anyway, and it may be called again.
     pub async fn remove_sandbox(&self, id: &SandboxId) -> Result<(), Error> {
-        Err(self.unsupported(id.as_str()))
+        let stopped = self.stop_sandbox(id).await;
+        let (directory, layers) = (self.directory(id), self.layers(id));
+        let removed = blocking(move || leftovers::remove_files(&directory, &layers)).await;
+        stopped.and(removed)
     }
 
-    /// Removes every sandbox, and the cgroup tree and directories of the runtime.
+    /// Removes every sandbox, and the cgroup tree and directories of sandboxes.
     ///
     /// # Errors
     /// The first thing that could not be removed; the rest is removed anyway, and it may be called again.
     pub async fn purge(&self) -> Result<(), Error> {
-        Err(self.unsupported("purge"))
+        let run = self.inner.config.run.clone();
+        let mut result = Ok(());
+        for id in blocking(move || leftovers::sandboxes(&run)).await? {
+            result = result.and(self.remove_sandbox(&id).await);
+        }
+        let inner = Arc::clone(&self.inner);
+        let rest = blocking(move || {
+            let group = &inner.config.cgroup_root;
+            let groups = cgroup::remove(inner.tree.as_ref(), group).map_err(io_error("remove cgroup", group));
+            let files =
+                leftovers::remove_files(&inner.config.run.join("sandboxes"), &inner.config.root.join("sandboxes"));
+            groups.and(files)
+        })
+        .await;
+        result.and(rest)
     }
+}
 
-    fn unsupported(&self, what: &str) -> Error {
-        Error::Unsupported { what: "sandboxes", why: format!("{what} under {}", self.inner.run.display()) }
+impl Inner {
+    /// Everything of a new sandbox; the record first, so that what follows is found whenever this is cut.
+    fn start(&self, record: &SandboxRecord, directory: &Path) -> Result<u32, Error> {
+        let failed = |step: &str, error: &io::Error| Error::Sandbox {
+            id: record.id.clone(),
+            reason: format!("{step}: {error}"),
+        };
+        for directory in [directory, &record.containers] {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(directory)
+                .map_err(io_error("create", directory))?;
+        }
+        record.write(directory).map_err(io_error("write the record in", directory))?;
+        let tree = self.tree.as_ref();
+        tree.create(&record.cgroup.join(SUPERVISOR_GROUP)).map_err(|error| failed("make the cgroup", &error))?;
+        tree.apply(&record.cgroup, &record.spec.resources).map_err(|error| failed("set limits", &error))?;
+        supervisor_process::start(&self.config, &self.executable, directory)
+            .map_err(|reason| Error::Sandbox { id: record.id.clone(), reason })
     }
 }

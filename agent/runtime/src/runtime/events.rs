@@ -1,17 +1,53 @@
 //! The stream of what happens in all sandboxes.
 
-use super::Runtime;
-use crate::state::Event;
+use std::{
+    collections::{BTreeSet, VecDeque},
+    io,
+};
+
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::sync::watch;
+
+use super::{Runtime, client::Client};
+use crate::{
+    id::SandboxId,
+    protocol::{Reply, Request},
+    state::{ContainerState, ContainerStatus, Event},
+};
+
+type Heard = (SandboxId, io::Result<(Client, ContainerStatus)>);
 
 /// What happens in all sandboxes of a runtime, including those made later.
-#[derive(Debug)]
+///
+/// # Guarantees
+/// Every start and exit is told at least once, exits in order after starts. The first thing told of a sandbox is the state
+/// of its containers. Reading slowly loses nothing: a supervisor that cannot get rid of its events closes the connection, and
+/// the state is told again on the next.
 pub struct Events {
     runtime: Runtime,
+    sandboxes: watch::Receiver<BTreeSet<SandboxId>>,
+    known: BTreeSet<SandboxId>,
+    listening: FuturesUnordered<BoxFuture<'static, Heard>>,
+    ready: VecDeque<Event>,
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Events").field("known", &self.known).finish_non_exhaustive()
+    }
 }
 
 impl Events {
     pub(super) fn new(runtime: Runtime) -> Events {
-        Events { runtime }
+        let mut sandboxes = runtime.watch();
+        sandboxes.mark_changed();
+        Events {
+            runtime,
+            sandboxes,
+            known: BTreeSet::new(),
+            listening: FuturesUnordered::new(),
+            ready: VecDeque::new(),
+        }
     }
 
     /// The next event; waits for ever when nothing happens.
@@ -19,7 +55,87 @@ impl Events {
     /// # Cancel safety
     /// Safe: no event is lost when the future is dropped.
     pub async fn next(&mut self) -> Event {
-        tracing::trace!(mark = %self.runtime.inner.mark, "waiting");
-        std::future::pending().await
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return event;
+            }
+            tokio::select! {
+                biased;
+                changed = self.sandboxes.changed() => match changed {
+                    Ok(()) => self.listen_to_new(),
+                    // The runtime is gone and with it whoever could make a sandbox.
+                    Err(_) => return std::future::pending().await,
+                },
+                Some(heard) = self.listening.next(), if !self.listening.is_empty() => self.hear(heard),
+            }
+        }
+    }
+
+    fn listen_to_new(&mut self) {
+        let now = self.sandboxes.borrow_and_update().clone();
+        for id in now.difference(&self.known) {
+            self.listening.push(subscribe(self.runtime.clone(), id.clone()));
+        }
+        self.known = now;
+    }
+
+    fn hear(&mut self, (id, heard): Heard) {
+        match heard {
+            Ok((client, status)) => {
+                self.ready.extend(event(id.clone(), status));
+                self.listening.push(listen(id, client));
+            }
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                if self.known.contains(&id) {
+                    self.listening.push(subscribe(self.runtime.clone(), id));
+                }
+            }
+            // Nobody listens where the supervisor did. If it was meant to end, the sandbox is not in the set any more.
+            Err(_) => {
+                if self.sandboxes.borrow().contains(&id) {
+                    self.ready.push_back(Event::SandboxDied { sandbox: id });
+                }
+            }
+        }
+    }
+}
+
+fn subscribe(runtime: Runtime, id: SandboxId) -> BoxFuture<'static, Heard> {
+    async move {
+        let connect = async {
+            let mut client = Client::connect(&runtime.directory(&id)).await?;
+            client.send(&Request::Subscribe).await?;
+            Ok(client)
+        };
+        match connect.await {
+            Ok(client) => listen(id, client).await,
+            // A broken pipe is a supervisor that ended between the two steps: asking again will tell.
+            Err(error) => (id, Err(error)),
+        }
+    }
+    .boxed()
+}
+
+fn listen(id: SandboxId, mut client: Client) -> BoxFuture<'static, Heard> {
+    async move {
+        let heard = match client.receive().await {
+            Ok(Reply::Container(status)) => Ok((client, status)),
+            Ok(_) => Err(io::ErrorKind::InvalidData.into()),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) => Err(error),
+        };
+        (id, heard)
+    }
+    .boxed()
+}
+
+fn event(sandbox: SandboxId, status: ContainerStatus) -> Option<Event> {
+    let container = status.id;
+    match status.state {
+        ContainerState::Creating => None,
+        ContainerState::Running { pid, started_at, .. } => {
+            Some(Event::Started { sandbox, container, pid, at: started_at })
+        }
+        ContainerState::Exited(exit) => Some(Event::Exited { sandbox, container, exit }),
     }
 }

@@ -2,20 +2,27 @@
 
 use std::{
     io,
+    os::fd::OwnedFd,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf, unix::AsyncFd},
     net::unix::pipe,
 };
 
-use super::Signal;
-use crate::{error::Error, spec::User};
-use std::os::fd::OwnedFd;
+use super::{Signal, client::Client};
+use crate::{
+    error::Error,
+    id::SandboxId,
+    protocol::{Fds, Reply, Request},
+    spec::User,
+    sys,
+};
 
 /// What to run in a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,15 +69,23 @@ pub struct ExecSession {
     pub stderr: Option<pipe::Receiver>,
     /// The terminal, for both ways.
     pub terminal: Option<Terminal>,
+    sandbox: SandboxId,
+    client: Client,
+    code: Option<i32>,
 }
 
 impl ExecSession {
-    /// Changes the terminal's size.
-    ///
-    /// # Errors
-    /// When it has no terminal.
-    pub async fn resize(&mut self, size: WindowSize) -> Result<(), Error> {
-        Err(Error::Unsupported { what: "resize", why: format!("{size:?}") })
+    pub(super) fn new(sandbox: SandboxId, mut client: Client, fds: Fds) -> io::Result<ExecSession> {
+        let ends = Ends::take(&mut client, fds)?;
+        Ok(ExecSession {
+            stdin: ends.stdin,
+            stdout: ends.stdout,
+            stderr: ends.stderr,
+            terminal: ends.terminal,
+            sandbox,
+            client,
+            code: None,
+        })
     }
 
     /// Sends it a signal.
@@ -78,7 +93,8 @@ impl ExecSession {
     /// # Errors
     /// When the supervisor is gone.
     pub async fn signal(&mut self, signal: Signal) -> Result<(), Error> {
-        Err(Error::Unsupported { what: "signal", why: format!("{signal:?}") })
+        let sent = self.client.send(&Request::ExecSignal { signal: signal.0 }).await;
+        sent.map_err(|source| Error::Supervisor { id: self.sandbox.clone(), step: "signal a process", source })
     }
 
     /// Waits for its end and tells its exit code (128 and the signal's number when a signal ended it).
@@ -89,7 +105,37 @@ impl ExecSession {
     /// # Cancel safety
     /// Safe: may be called again.
     pub async fn wait(&mut self) -> Result<i32, Error> {
-        Err(Error::Unsupported { what: "exec", why: "no supervisor".to_owned() })
+        while self.code.is_none() {
+            match self.client.receive().await {
+                Ok(Reply::Code(code)) => self.code = Some(code),
+                // An answer to a signal that came too late.
+                Ok(_) => {}
+                Err(source) => {
+                    return Err(Error::Supervisor { id: self.sandbox.clone(), step: "wait for a process", source });
+                }
+            }
+        }
+        Ok(self.code.unwrap_or_default())
+    }
+}
+
+/// The agent's ends of pipes, as they came with a reply.
+struct Ends {
+    stdin: Option<pipe::Sender>,
+    stdout: Option<pipe::Receiver>,
+    stderr: Option<pipe::Receiver>,
+    terminal: Option<Terminal>,
+}
+
+impl Ends {
+    fn take(client: &mut Client, fds: Fds) -> io::Result<Ends> {
+        let mut take = |there: bool| there.then(|| client.take_fd()).transpose();
+        Ok(Ends {
+            stdin: take(fds.stdin)?.map(pipe::Sender::from_owned_fd).transpose()?,
+            stdout: take(fds.stdout)?.map(pipe::Receiver::from_owned_fd).transpose()?,
+            stderr: take(fds.stderr)?.map(pipe::Receiver::from_owned_fd).transpose()?,
+            terminal: take(fds.terminal)?.map(Terminal::new).transpose()?,
+        })
     }
 }
 
@@ -97,6 +143,30 @@ impl ExecSession {
 #[derive(Debug)]
 pub struct Terminal {
     fd: AsyncFd<OwnedFd>,
+}
+
+impl Terminal {
+    fn new(fd: OwnedFd) -> io::Result<Terminal> {
+        let flags = OFlag::from_bits_truncate(fcntl(&fd, FcntlArg::F_GETFL)?);
+        fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        Ok(Terminal { fd: sys::watch(fd)? })
+    }
+
+    /// Changes its size; programs in it get SIGWINCH.
+    ///
+    /// # Errors
+    /// What the kernel says, as when the other side is gone.
+    pub fn resize(&self, size: WindowSize) -> io::Result<()> {
+        sys::set_window_size(&self.fd, size.width, size.height)
+    }
+
+    /// Another handle of the same terminal, so that one task can read and another write.
+    ///
+    /// # Errors
+    /// When there are too many descriptors.
+    pub fn try_clone(&self) -> io::Result<Terminal> {
+        Terminal::new(self.fd.get_ref().try_clone()?)
+    }
 }
 
 impl AsyncRead for Terminal {
@@ -152,12 +222,9 @@ pub struct AttachSession {
 }
 
 impl AttachSession {
-    /// Changes the terminal's size.
-    ///
-    /// # Errors
-    /// When it has no terminal.
-    pub async fn resize(&mut self, size: WindowSize) -> Result<(), Error> {
-        Err(Error::Unsupported { what: "resize", why: format!("{size:?}") })
+    pub(super) fn new(mut client: Client, fds: Fds) -> io::Result<AttachSession> {
+        let ends = Ends::take(&mut client, fds)?;
+        Ok(AttachSession { stdin: ends.stdin, stdout: ends.stdout, stderr: ends.stderr, terminal: ends.terminal })
     }
 }
 

@@ -1,13 +1,22 @@
 //! One living sandbox and what can be asked of it.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use super::{AttachSession, Config, ExecOutput, ExecSession, ExecSpec};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use super::{AttachSession, ExecOutput, ExecSession, ExecSpec, Runtime, blocking, client::Client, io_error, leftovers};
 use crate::{
+    cgroup,
     error::Error,
     id::{ContainerId, SandboxId},
+    protocol::{Failure, Reply, Request},
     spec::{ContainerSpec, Resources, SandboxSpec},
-    state::{ContainerStatus, Exit, Stats},
+    state::{ContainerState, ContainerStatus, Exit, Stats},
 };
 
 /// A signal's number on this architecture.
@@ -44,13 +53,17 @@ impl Signal {
 /// One sandbox. Cheap to clone; a handle, not the owner: dropping it changes nothing.
 #[derive(Debug, Clone)]
 pub struct Sandbox {
-    config: Arc<Config>,
+    runtime: Runtime,
     id: SandboxId,
     spec: Arc<SandboxSpec>,
     supervisor: u32,
 }
 
 impl Sandbox {
+    pub(super) fn new(runtime: Runtime, id: SandboxId, spec: SandboxSpec, supervisor: u32) -> Sandbox {
+        Sandbox { runtime, id, spec: Arc::new(spec), supervisor }
+    }
+
     /// Its name.
     pub fn id(&self) -> &SandboxId {
         &self.id
@@ -82,7 +95,14 @@ impl Sandbox {
     /// # Errors
     /// [`Error::Start`] when a step or `execve` failed: the container then exists, exited with code 128.
     pub async fn start_container(&self, spec: &ContainerSpec) -> Result<ContainerStatus, Error> {
-        Err(self.unsupported(&spec.name))
+        if spec.name.is_empty() || spec.name.contains('/') || spec.name.starts_with('.') {
+            return Err(Error::InvalidSpec { field: "name", reason: format!("{:?} is no name", spec.name) });
+        }
+        let id = self.container_id(&spec.name, spec.attempt);
+        match self.ask("start a container", &id, &Request::Start(Box::new(spec.clone()))).await?.1 {
+            Reply::Container(status) => Ok(status),
+            _ => Err(self.nonsense("start a container")),
+        }
     }
 
     /// Every container of the sandbox.
@@ -90,7 +110,11 @@ impl Sandbox {
     /// # Errors
     /// [`Error::SandboxNotFound`] when the supervisor is gone.
     pub async fn containers(&self) -> Result<Vec<ContainerStatus>, Error> {
-        Err(self.unsupported("list"))
+        let mut client = self.connect().await?;
+        match client.ask(&Request::Status).await.map_err(|source| self.broken("list containers", source))? {
+            Reply::Status { containers, .. } => Ok(containers),
+            _ => Err(self.nonsense("list containers")),
+        }
     }
 
     /// One container.
@@ -98,7 +122,8 @@ impl Sandbox {
     /// # Errors
     /// [`Error::ContainerNotFound`], [`Error::SandboxNotFound`].
     pub async fn container(&self, id: &ContainerId) -> Result<ContainerStatus, Error> {
-        Err(Error::ContainerNotFound { id: id.clone() })
+        let found = self.containers().await?.into_iter().find(|container| container.id == *id);
+        found.ok_or_else(|| Error::ContainerNotFound { id: id.clone() })
     }
 
     /// Sends a signal to a container's first process.
@@ -106,7 +131,16 @@ impl Sandbox {
     /// # Errors
     /// [`Error::ContainerNotRunning`], [`Error::ContainerNotFound`].
     pub async fn signal(&self, id: &ContainerId, signal: Signal) -> Result<(), Error> {
-        Err(self.unsupported(&format!("{id} {signal:?}")))
+        let request = Request::Signal { container: id.clone(), signal: signal.0 };
+        self.ask("signal a container", id, &request).await.map(drop)
+    }
+
+    /// Kills everything in a container at once and does not wait.
+    ///
+    /// # Errors
+    /// [`Error::ContainerNotFound`], [`Error::SandboxNotFound`].
+    pub async fn kill(&self, id: &ContainerId) -> Result<(), Error> {
+        self.ask("kill a container", id, &Request::Kill { container: id.clone() }).await.map(drop)
     }
 
     /// Asks a container to stop (with its stop signal), waits for `grace`, then kills everything in it. A container that
@@ -115,7 +149,17 @@ impl Sandbox {
     /// # Errors
     /// [`Error::ContainerNotFound`], [`Error::SandboxNotFound`].
     pub async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<Exit, Error> {
-        Err(self.unsupported(&format!("{id} {grace:?}")))
+        if !grace.is_zero() {
+            match self.ask("stop a container", id, &Request::Stop { container: id.clone() }).await {
+                Ok(_) | Err(Error::ContainerNotRunning { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            if let Ok(exit) = tokio::time::timeout(grace, self.wait(id)).await {
+                return exit;
+            }
+        }
+        self.kill(id).await?;
+        self.wait(id).await
     }
 
     /// Waits until a container has exited.
@@ -126,7 +170,10 @@ impl Sandbox {
     /// # Cancel safety
     /// Safe.
     pub async fn wait(&self, id: &ContainerId) -> Result<Exit, Error> {
-        Err(self.unsupported(id.as_str()))
+        match self.ask("wait for a container", id, &Request::Wait { container: id.clone() }).await?.1 {
+            Reply::Exited(exit) => Ok(exit),
+            _ => Err(self.nonsense("wait for a container")),
+        }
     }
 
     /// Removes an exited container: its record, writable layer and cgroup, not its log. One that is not there is removed.
@@ -134,7 +181,24 @@ impl Sandbox {
     /// # Errors
     /// [`Error::ContainerRunning`].
     pub async fn remove_container(&self, id: &ContainerId) -> Result<(), Error> {
-        Err(self.unsupported(id.as_str()))
+        match self.container(id).await {
+            Ok(status) if matches!(status.state, ContainerState::Exited(_)) => {}
+            Ok(_) => return Err(Error::ContainerRunning { id: id.clone() }),
+            Err(Error::ContainerNotFound { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        let runtime = self.runtime.clone();
+        let (group, layers) = (self.group().join(id.as_str()), self.runtime.layers(&self.id).join(id.as_str()));
+        blocking(move || {
+            cgroup::remove(runtime.inner.tree.as_ref(), &group).map_err(io_error("remove cgroup", &group))?;
+            leftovers::remove_tree(&layers)
+        })
+        .await?;
+        // The record goes last: as long as it is there, the container is found and can be removed again.
+        match self.ask("forget a container", id, &Request::Forget { container: id.clone() }).await {
+            Ok(_) | Err(Error::ContainerNotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Runs a process in a running container, with the container's own limits, capabilities and filters.
@@ -142,7 +206,15 @@ impl Sandbox {
     /// # Errors
     /// [`Error::Exec`] when it could not be started, [`Error::ContainerNotRunning`].
     pub async fn exec(&self, id: &ContainerId, spec: &ExecSpec) -> Result<ExecSession, Error> {
-        Err(self.unsupported(&format!("{id} {spec:?}")))
+        let request = Request::Exec { container: id.clone(), spec: spec.clone() };
+        match self.ask("run a process", id, &request).await {
+            Ok((client, Reply::Exec { fds })) => {
+                ExecSession::new(self.id.clone(), client, fds).map_err(|source| self.broken("run a process", source))
+            }
+            Ok(_) => Err(self.nonsense("run a process")),
+            Err(Error::Start(error)) => Err(Error::Exec(error)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Runs a command to its end, keeping at most `limit` bytes of what it says, and kills it after `timeout`.
@@ -156,7 +228,31 @@ impl Sandbox {
         timeout: Duration,
         limit: usize,
     ) -> Result<ExecOutput, Error> {
-        Err(self.unsupported(&format!("{id} {spec:?} {timeout:?} {limit}")))
+        let begun = Instant::now();
+        let run = async {
+            let mut session = self.exec(id, spec).await?;
+            session.stdin = None;
+            let mut output = Vec::new();
+            let (mut stdout, mut stderr) = (session.stdout.take(), session.stderr.take());
+            let mut terminal = session.terminal.take();
+            // A process it left behind may hold its output open for ever, so its end is the end; what it said until then
+            // is in the pipes.
+            let mut code = None;
+            while code.is_none() {
+                tokio::select! {
+                    biased;
+                    chunk = read_some(&mut stdout), if stdout.is_some() => keep(&mut output, &chunk, limit),
+                    chunk = read_some(&mut stderr), if stderr.is_some() => keep(&mut output, &chunk, limit),
+                    chunk = read_some(&mut terminal), if terminal.is_some() => keep(&mut output, &chunk, limit),
+                    ended = session.wait() => code = Some(ended?),
+                }
+            }
+            Ok(ExecOutput { code: code.unwrap_or_default(), output, took: begun.elapsed() })
+        };
+        match tokio::time::timeout(timeout, run).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::ExecTimeout { after: timeout }),
+        }
     }
 
     /// Attaches to a running container's own input and output.
@@ -164,7 +260,12 @@ impl Sandbox {
     /// # Errors
     /// [`Error::ContainerNotRunning`], [`Error::ContainerNotFound`].
     pub async fn attach(&self, id: &ContainerId) -> Result<AttachSession, Error> {
-        Err(self.unsupported(id.as_str()))
+        match self.ask("attach", id, &Request::Attach { container: id.clone() }).await? {
+            (client, Reply::Attached { fds }) => {
+                AttachSession::new(client, fds).map_err(|source| self.broken("attach", source))
+            }
+            _ => Err(self.nonsense("attach")),
+        }
     }
 
     /// Changes a container's limits while it runs; fields that are `None` stay.
@@ -172,7 +273,7 @@ impl Sandbox {
     /// # Errors
     /// When the kernel refuses, as for a memory limit below what is used.
     pub async fn update_container(&self, id: &ContainerId, resources: &Resources) -> Result<(), Error> {
-        Err(self.unsupported(&format!("{id} {resources:?}")))
+        self.update(self.group().join(id.as_str()), resources).await
     }
 
     /// Changes the pod's limits; fields that are `None` stay.
@@ -180,7 +281,13 @@ impl Sandbox {
     /// # Errors
     /// When the kernel refuses.
     pub async fn update_sandbox(&self, resources: &Resources) -> Result<(), Error> {
-        Err(self.unsupported(&format!("{resources:?}")))
+        self.update(self.group(), resources).await
+    }
+
+    async fn update(&self, group: PathBuf, resources: &Resources) -> Result<(), Error> {
+        let (runtime, resources) = (self.runtime.clone(), resources.clone());
+        blocking(move || runtime.inner.tree.apply(&group, &resources).map_err(io_error("set limits of cgroup", &group)))
+            .await
     }
 
     /// What a container uses.
@@ -188,7 +295,7 @@ impl Sandbox {
     /// # Errors
     /// When its cgroup is gone.
     pub async fn container_stats(&self, id: &ContainerId) -> Result<Stats, Error> {
-        Err(self.unsupported(id.as_str()))
+        self.stats(self.group().join(id.as_str())).await
     }
 
     /// What the pod as a whole uses, the supervisor included.
@@ -196,15 +303,90 @@ impl Sandbox {
     /// # Errors
     /// When its cgroup is gone.
     pub async fn sandbox_stats(&self) -> Result<Stats, Error> {
-        Err(self.unsupported("stats"))
+        self.stats(self.group()).await
+    }
+
+    async fn stats(&self, group: PathBuf) -> Result<Stats, Error> {
+        let runtime = self.runtime.clone();
+        blocking(move || runtime.inner.tree.stats(&group).map_err(io_error("read cgroup", &group))).await
     }
 
     /// The directory with what a container has written to its root (its size is the container's ephemeral storage).
     pub fn writable_layer(&self, id: &ContainerId) -> PathBuf {
-        self.config.root.join("sandboxes").join(self.id.as_str()).join(id.as_str()).join("upper")
+        self.runtime.layers(&self.id).join(id.as_str()).join("upper")
     }
 
-    fn unsupported(&self, what: &str) -> Error {
-        Error::Unsupported { what: "containers", why: format!("{what} in {}", self.id) }
+    fn group(&self) -> PathBuf {
+        cgroup::pod_group(&self.runtime.inner.config.cgroup_root, self.spec.qos, &self.spec.pod_uid)
+    }
+
+    async fn connect(&self) -> Result<Client, Error> {
+        let found = Client::connect(&self.runtime.directory(&self.id)).await;
+        found.map_err(|_| Error::SandboxNotFound { id: self.id.clone() })
+    }
+
+    /// Asks on a connection of its own, so that no answer waits behind another's.
+    async fn ask(&self, step: &'static str, id: &ContainerId, request: &Request) -> Result<(Client, Reply), Error> {
+        let mut client = self.connect().await?;
+        let reply = client.ask(request).await.map_err(|source| self.broken(step, source))?;
+        match reply {
+            Reply::Failed(failure) => Err(self.failed(id, failure)),
+            reply => Ok((client, reply)),
+        }
+    }
+
+    fn failed(&self, id: &ContainerId, failure: Failure) -> Error {
+        let id = id.clone();
+        match failure {
+            Failure::NotFound => Error::ContainerNotFound { id },
+            Failure::NotRunning => Error::ContainerNotRunning { id },
+            Failure::Running => Error::ContainerRunning { id },
+            Failure::Start(error) => Error::Start(error),
+            Failure::Unsupported(why) => Error::Unsupported { what: "what this supervisor was asked", why },
+            Failure::Kernel { step, message } => {
+                Error::Sandbox { id: self.id.clone(), reason: format!("{step}: {message}") }
+            }
+        }
+    }
+
+    fn broken(&self, step: &'static str, source: io::Error) -> Error {
+        Error::Supervisor { id: self.id.clone(), step, source }
+    }
+
+    fn nonsense(&self, step: &'static str) -> Error {
+        self.broken(step, io::Error::new(io::ErrorKind::InvalidData, "an answer to another question"))
+    }
+}
+
+/// Reads once; at the end there is nothing to read from any more.
+///
+/// # Cancel safety
+/// Safe.
+async fn read_some<R: AsyncRead + Unpin>(from: &mut Option<R>) -> Vec<u8> {
+    let mut chunk = Vec::new();
+    let Some(reader) = from else { return chunk };
+    match reader.read_buf(&mut chunk).await {
+        Ok(count) if count > 0 => {}
+        Ok(_) | Err(_) => *from = None,
+    }
+    chunk
+}
+
+/// What is beyond the limit has been read, since the process would stop otherwise, and is thrown away.
+fn keep(output: &mut Vec<u8>, chunk: &[u8], limit: usize) {
+    let room = limit.saturating_sub(output.len()).min(chunk.len());
+    output.extend_from_slice(chunk.get(..room).unwrap_or_default());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_are_read_as_images_and_pods_write_them() {
+        let numbers =
+            ["SIGTERM", "TERM", "9", "SIGRTMIN+3", "RTMAX-1", "SIGUSR1"].map(|text| Signal::parse(text).unwrap().0);
+        assert_eq!(numbers, [15, 15, 9, 37, 63, 10]);
+        assert_eq!(["", "SIGNOPE", "0", "65", "RTMIN+99"].map(Signal::parse), [None; 5]);
     }
 }

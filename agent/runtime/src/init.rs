@@ -1,0 +1,155 @@
+//! The way from a fork of the supervisor to the container's own program.
+//!
+//! Everything here runs in a process with one thread that ends in `execve` or in a report of the step that failed. Until the
+//! end it is not dumpable, so that no process of a container can look into it (ptrace(2), "access mode checking").
+
+mod channel;
+mod file;
+mod identity;
+mod process;
+mod root;
+
+pub(crate) use channel::{Report, pair, receive, send, wait_for_go};
+pub(crate) use process::Stdio;
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+use nix::sched::CloneFlags;
+
+use crate::{
+    error::StartError,
+    runtime::ExecSpec,
+    spec::{ContainerSpec, SandboxSpec},
+    step::AtStep,
+    sys,
+};
+
+/// What a new container is made from.
+pub(crate) struct Plan<'a> {
+    /// The container.
+    pub(crate) spec: &'a ContainerSpec,
+    /// Its sandbox.
+    pub(crate) sandbox: &'a SandboxSpec,
+    /// Its own directory on the host, with `upper`, `work` and `merged`.
+    pub(crate) directory: &'a Path,
+    /// The pod's shared memory on the host.
+    pub(crate) shm: &'a Path,
+    /// Whether the cgroup keeps host devices away.
+    pub(crate) devices_restricted: bool,
+    /// The report's way.
+    pub(crate) channel: OwnedFd,
+    /// Its standard descriptors.
+    pub(crate) stdio: Stdio,
+}
+
+/// Becomes a new container's first process. Called in the child of a fork into new mount (and pid) namespaces.
+pub(crate) fn container(plan: Plan<'_>) -> ! {
+    let error = start_container(&plan).err();
+    report_and_end(&plan.channel, error)
+}
+
+/// What a process in a running container is made from.
+pub(crate) struct ExecPlan<'a> {
+    /// The container.
+    pub(crate) spec: &'a ContainerSpec,
+    /// The process.
+    pub(crate) exec: &'a ExecSpec,
+    /// A descriptor of the container's first process.
+    pub(crate) target: OwnedFd,
+    /// Whether the cgroup keeps host devices away.
+    pub(crate) devices_restricted: bool,
+    /// The report's way.
+    pub(crate) channel: OwnedFd,
+    /// Its standard descriptors.
+    pub(crate) stdio: Stdio,
+}
+
+/// Becomes another process of a running container. Called in the child of a fork into the container's pid namespace.
+pub(crate) fn exec(plan: ExecPlan<'_>) -> ! {
+    let error = start_exec(&plan).err();
+    report_and_end(&plan.channel, error)
+}
+
+fn report_and_end(channel: &OwnedFd, error: Option<StartError>) -> ! {
+    if let Some(error) = error {
+        let _ = send(channel.as_fd(), &Report::Failed(error), None);
+    }
+    sys::exit_now(1)
+}
+
+/// Before anything else: nobody may look in, and nothing is done before the supervisor has put us into our cgroup.
+fn begin(channel: &OwnedFd) -> Result<(), StartError> {
+    sys::reset_signals();
+    sys::prctl(libc::PR_SET_DUMPABLE, 0).at("process", || "make the process undumpable".to_owned())?;
+    wait_for_go(channel.as_fd()).at("cgroup", || "wait for the supervisor".to_owned())?;
+    nix::unistd::setsid().at("process", || "begin a session".to_owned())?;
+    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    Ok(())
+}
+
+fn start_container(plan: &Plan<'_>) -> Result<std::convert::Infallible, StartError> {
+    begin(&plan.channel)?;
+    nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).at("cgroup", || "make a cgroup namespace".to_owned())?;
+    let spec = plan.spec;
+    let sources = root::open_sources(plan)?;
+    root::enter(plan)?;
+    root::mount_kernel_file_systems(plan)?;
+    root::mount_all(plan, sources)?;
+    let process = process::Process {
+        argv: &spec.argv,
+        env: spec.env.clone(),
+        cwd: &spec.cwd,
+        make_cwd: true,
+        user: &spec.user,
+        container: spec,
+        devices_restricted: plan.devices_restricted,
+        tty: spec.tty,
+        size: None,
+    };
+    process::run(&process, &plan.channel, &plan.stdio, || root::seal(spec))
+}
+
+fn start_exec(plan: &ExecPlan<'_>) -> Result<std::convert::Infallible, StartError> {
+    begin(&plan.channel)?;
+    nix::sched::setns(&plan.target, CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP)
+        .at("namespace", || "enter the container".to_owned())?;
+    let mut env = plan.spec.env.clone();
+    env.extend(plan.exec.env.iter().cloned());
+    let process = process::Process {
+        argv: &plan.exec.argv,
+        env,
+        cwd: if plan.exec.cwd.is_empty() { &plan.spec.cwd } else { &plan.exec.cwd },
+        make_cwd: false,
+        user: plan.exec.user.as_ref().unwrap_or(&plan.spec.user),
+        container: plan.spec,
+        devices_restricted: plan.devices_restricted,
+        tty: plan.exec.tty,
+        size: plan.exec.size,
+    };
+    process::run(&process, &plan.channel, &plan.stdio, || Ok(()))
+}
+
+/// Becomes process 1 of a pod's shared pid namespace: reaps what is left to it and nothing else. It sees an empty root, so
+/// that `/proc/1/root` shows no host.
+pub(crate) fn reaper(channel: OwnedFd) -> ! {
+    let prepare = || -> Result<(), StartError> {
+        begin(&channel)?;
+        root::enter_empty()?;
+        sys::set_capabilities(0, 0, 0).at("capabilities", || "drop every capability".to_owned())?;
+        sys::prctl(libc::PR_SET_PDEATHSIG, 9).at("process", || "end with the supervisor".to_owned())?;
+        Ok(())
+    };
+    if let Err(error) = prepare() {
+        report_and_end(&channel, Some(error));
+    }
+    drop(channel);
+    sys::close_between(0, i32::MAX);
+    // Children of a process that ignores their death leave no zombies (waitpid(2), "NOTES"), those left to it included.
+    sys::ignore_children();
+    loop {
+        nix::unistd::pause();
+    }
+}

@@ -1,0 +1,108 @@
+//! The socket pair between the supervisor and a process it starts: go one way, a report and a terminal the other.
+//!
+//! Its end in the child is close-on-exec: when the supervisor reads its end without a report of failure, the program runs.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+};
+
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv, recvmsg, sendmsg,
+    socketpair,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{error::StartError, sys};
+
+/// What a process tells before it becomes its program.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Report {
+    /// As whom it will run.
+    Identity {
+        /// User.
+        uid: u32,
+        /// Group.
+        gid: u32,
+        /// Supplementary groups.
+        groups: Vec<u32>,
+    },
+    /// The outer side of its terminal comes along.
+    Terminal,
+    /// It will not run.
+    Failed(StartError),
+}
+
+/// Longest report: a message holds at most a path and an argument.
+const MAX_REPORT: usize = 64 << 10;
+
+/// Both ends; packets keep their borders.
+pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
+}
+
+/// Tells, with a descriptor if there is one.
+pub(crate) fn send(channel: BorrowedFd<'_>, report: &Report, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let mut text = serde_json::to_vec(report)?;
+    text.truncate(MAX_REPORT);
+    let fds: Vec<RawFd> = fd.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&fds)];
+    let messages = if fds.is_empty() { &[][..] } else { &rights[..] };
+    sendmsg::<()>(channel.as_raw_fd(), &[IoSlice::new(&text)], messages, MsgFlags::MSG_NOSIGNAL, None)?;
+    Ok(())
+}
+
+/// What has been told, without waiting; `None` at the end.
+///
+/// # Errors
+/// `WouldBlock` when there is nothing yet.
+pub(crate) fn receive(channel: BorrowedFd<'_>) -> io::Result<Option<(Report, Vec<OwnedFd>)>> {
+    let mut text = vec![0; MAX_REPORT];
+    let mut space = nix::cmsg_space!([RawFd; 1]);
+    let (length, fds) = {
+        let mut parts = [IoSliceMut::new(&mut text)];
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+        let message = recvmsg::<()>(channel.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+        let mut fds = Vec::new();
+        for part in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(sent) = part {
+                fds.extend(sys::adopt(sent));
+            }
+        }
+        (message.bytes, fds)
+    };
+    if length == 0 {
+        return Ok(None);
+    }
+    text.truncate(length);
+    Ok(Some((serde_json::from_slice(&text)?, fds)))
+}
+
+/// Waits until the other end says go.
+pub(crate) fn wait_for_go(channel: BorrowedFd<'_>) -> io::Result<()> {
+    let mut byte = [0];
+    loop {
+        match recv(channel.as_raw_fd(), &mut byte, MsgFlags::empty()) {
+            Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+            Ok(_) => return Ok(()),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// A new terminal of the container's own `/dev/pts`: the outer side is sent away, the inner one is returned.
+pub(crate) fn take_terminal(channel: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let root = nix::fcntl::open("/", nix::fcntl::OFlag::O_PATH, nix::sys::stat::Mode::empty())?;
+    let resolve = sys::RESOLVE_IN_ROOT | sys::RESOLVE_NO_SYMLINKS;
+    let flags = libc::O_RDWR | libc::O_NOCTTY;
+    let master = sys::open_beneath(root.as_fd(), std::path::Path::new("dev/pts/ptmx"), flags, resolve)?;
+    // A container may have put something else in its place.
+    let device = nix::sys::stat::fstat(&master)?.st_rdev;
+    if (nix::sys::stat::major(device), nix::sys::stat::minor(device)) != (5, 2) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "/dev/pts/ptmx is no terminal multiplexer"));
+    }
+    let inner = sys::open_terminal_peer(&master)?;
+    send(channel, &Report::Terminal, Some(master.as_fd()))?;
+    Ok(inner)
+}

@@ -1,0 +1,298 @@
+//! The container's root: layers, kernel file systems, mounts, masks.
+//!
+//! The order makes it safe. What comes from the host is opened first, as detached mounts; then the process changes its root
+//! and lets go of the host's; only then are places to mount on looked up, in a tree whose links cannot lead out of it any
+//! more.
+
+mod devices;
+mod overlay;
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::stat::{Mode, SFlag},
+};
+
+use super::{
+    Plan,
+    file::{self, Kind},
+};
+use crate::{
+    error::StartError,
+    spec::{ContainerSpec, IpcNamespace, Mount, MountKind, Propagation},
+    step::{AtStep, refuse},
+    sys,
+};
+
+/// What was opened on the host for the container.
+pub(super) struct Sources {
+    /// One a mount, in order; `None` for file systems made later.
+    mounts: Vec<Option<Source>>,
+    shm: OwnedFd,
+    devices: Vec<devices::Node>,
+}
+
+struct Source {
+    tree: OwnedFd,
+    kind: Kind,
+}
+
+/// Opens what comes from the host.
+pub(super) fn open_sources(plan: &Plan<'_>) -> Result<Sources, StartError> {
+    let spec = plan.spec;
+    let mut mounts = Vec::with_capacity(spec.mounts.len());
+    for wanted in &spec.mounts {
+        check(wanted)?;
+        mounts.push(match &wanted.kind {
+            MountKind::Tmpfs { .. } | MountKind::Layers { .. } => None,
+            MountKind::Bind { source } => Some(bind_source(source)?),
+        });
+    }
+    // From here on what is mounted is not seen by the host. Copies made before still belong with the originals, which is what
+    // propagation to the host needs.
+    leave_mounts()?;
+    for (place, (wanted, source)) in spec.mounts.iter().zip(&mut mounts).enumerate() {
+        if let MountKind::Layers { layers, sub_path } = &wanted.kind {
+            let at = plan.directory.join(format!("volume-{place}"));
+            *source = Some(overlay::volume(layers, sub_path.as_deref(), &at)?);
+        }
+    }
+    let shm = match plan.sandbox.ipc {
+        IpcNamespace::Pod => plan.shm,
+        IpcNamespace::Host => Path::new("/dev/shm"),
+    };
+    let shm = sys::clone_mount(shm, false).at("mount", || format!("open {}", shm.display()))?;
+    let devices = if spec.privileged { devices::of_host()? } else { devices::named(&spec.devices)? };
+    Ok(Sources { mounts, shm, devices })
+}
+
+fn leave_mounts() -> Result<(), StartError> {
+    let slave = MsFlags::MS_SLAVE | MsFlags::MS_REC;
+    mount(None::<&str>, "/", None::<&str>, slave, None::<&str>).at("mount", || "leave the host's mounts".to_owned())
+}
+
+fn check(wanted: &Mount) -> Result<(), StartError> {
+    let path = Path::new(&wanted.destination);
+    if !path.is_absolute() || path == Path::new("/") {
+        return Err(refuse("mount", format!("{:?} is no place to mount on", wanted.destination)));
+    }
+    if !wanted.id_mappings.is_empty() {
+        return Err(refuse("mount", format!("mount {}: id-mapped mounts are not supported", wanted.destination)));
+    }
+    Ok(())
+}
+
+fn bind_source(source: &Path) -> Result<Source, StartError> {
+    let what = || format!("open {} to mount it", source.display());
+    let tree = sys::clone_mount(source, true).at("mount", what)?;
+    let mode = nix::sys::stat::fstat(&tree).at("mount", what)?.st_mode;
+    let kind = if mode & libc::S_IFMT == libc::S_IFDIR { Kind::Directory } else { Kind::File };
+    Ok(Source { tree, kind })
+}
+
+/// Makes the root of layers and changes to it.
+pub(super) fn enter(plan: &Plan<'_>) -> Result<(), StartError> {
+    let merged = plan.directory.join("merged");
+    overlay::mount_root(&plan.spec.layers, plan.directory, &merged)?;
+    change_root(&merged)
+}
+
+/// An empty read-only root, for a process that needs no files.
+pub(super) fn enter_empty() -> Result<(), StartError> {
+    leave_mounts()?;
+    let tree = sys::new_mount(c"tmpfs", &[("size", Some("4096"))], sys::ATTR_RDONLY | sys::ATTR_NODEV)
+        .at("mount", || "make an empty root".to_owned())?;
+    let place = nix::fcntl::open("/proc", nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC, Mode::empty())
+        .at("mount", || "open /proc".to_owned())?;
+    sys::attach_mount(tree.as_fd(), place.as_fd()).at("mount", || "mount the empty root".to_owned())?;
+    change_root(Path::new("/proc"))
+}
+
+fn change_root(new: &Path) -> Result<(), StartError> {
+    nix::unistd::chdir(new).at("pivot_root", || format!("enter {}", new.display()))?;
+    // The new root is put over the old one, which is then taken away from under it (pivot_root(2), "pivot_root(".", ".")").
+    match nix::unistd::pivot_root(".", ".") {
+        Ok(()) => {
+            umount2(".", MntFlags::MNT_DETACH).at("pivot_root", || "let go of the host's root".to_owned())?;
+        }
+        // A host that runs from its initial RAM file system has a root that cannot be put aside (pivot_root(2)): it is
+        // covered instead.
+        Err(nix::errno::Errno::EINVAL) => {
+            mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
+                .at("pivot_root", || "cover the host's root".to_owned())?;
+            nix::unistd::chroot(".").at("pivot_root", || "change the root".to_owned())?;
+        }
+        Err(error) => return Err(error).at("pivot_root", || "change the root".to_owned()),
+    }
+    nix::unistd::chdir("/").at("pivot_root", || "enter the new root".to_owned())
+}
+
+const QUIET: u64 = sys::ATTR_NOSUID | sys::ATTR_NODEV | sys::ATTR_NOEXEC;
+
+/// Mounts `/proc`, `/dev` and `/sys`. An image that has a link in one of these places is refused: what is mounted there
+/// would be somewhere else than where the masks are.
+pub(super) fn mount_kernel_file_systems(plan: &Plan<'_>) -> Result<(), StartError> {
+    let privileged = plan.spec.privileged;
+    mount_new(c"proc", &[], QUIET, "/proc")?;
+    mount_new(c"tmpfs", &[("mode", Some("755")), ("size", Some("65536k"))], sys::ATTR_NOSUID, "/dev")?;
+    devices::make_defaults()?;
+    let terminals = [("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620")), ("gid", Some("5"))];
+    mount_new(c"devpts", &terminals, sys::ATTR_NOSUID | sys::ATTR_NOEXEC, "/dev/pts")?;
+    mount_new(c"mqueue", &[], QUIET, "/dev/mqueue")?;
+    let lock = if privileged { 0 } else { sys::ATTR_RDONLY };
+    mount_new(c"sysfs", &[], QUIET | lock, "/sys")?;
+    mount_cgroups(lock)
+}
+
+fn mount_new(kind: &std::ffi::CStr, options: &[(&str, Option<&str>)], flags: u64, at: &str) -> Result<(), StartError> {
+    let what = || format!("mount {} on {at}", kind.to_string_lossy());
+    let tree = sys::new_mount(kind, options, flags).at("mount", what)?;
+    let place = match file::open_plain(Path::new(at), libc::O_PATH | libc::O_DIRECTORY) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => file::open_or_make(Path::new(at), Kind::Directory),
+        result => result,
+    };
+    sys::attach_mount(tree.as_fd(), place.at("mount", what)?.as_fd()).at("mount", what)
+}
+
+/// The container's own part of the cgroup tree: the namespace makes it look like the whole.
+fn mount_cgroups(lock: u64) -> Result<(), StartError> {
+    const AT: &str = "/sys/fs/cgroup";
+    let memberships = file_of_own_proc("/proc/self/cgroup")?;
+    let v1: Vec<&str> = memberships
+        .lines()
+        .filter_map(|line| line.split(':').nth(1))
+        .filter(|controllers| !controllers.is_empty())
+        .collect();
+    if v1.is_empty() {
+        return mount_new(c"cgroup2", &[], QUIET | lock, AT);
+    }
+    mount_new(c"tmpfs", &[("mode", Some("755"))], QUIET, AT)?;
+    for controllers in v1 {
+        let at = format!("{AT}/{}", controllers.strip_prefix("name=").unwrap_or(controllers));
+        let options: Vec<(&str, Option<&str>)> = match controllers.strip_prefix("name=") {
+            Some(name) => vec![("none", None), ("name", Some(name))],
+            None => controllers.split(',').map(|controller| (controller, None)).collect(),
+        };
+        mount_new(c"cgroup", &options, QUIET | lock, &at)?;
+        if controllers.contains(',') {
+            for controller in controllers.split(',') {
+                std::os::unix::fs::symlink(controllers, format!("{AT}/{controller}"))
+                    .at("mount", || format!("link {controller}"))?;
+            }
+        }
+    }
+    if lock == 0 {
+        return Ok(());
+    }
+    let place = file::open_plain(Path::new(AT), libc::O_PATH).at("mount", || format!("open {AT}"))?;
+    sys::change_mount(place.as_fd(), false, lock, 0).at("mount", || format!("make {AT} read-only"))
+}
+
+/// A file of the `/proc` that has just been mounted, and so is no file of the image.
+fn file_of_own_proc(path: &str) -> Result<String, StartError> {
+    std::fs::read_to_string(path).at("mount", || format!("read {path}"))
+}
+
+/// Makes devices and mounts.
+pub(super) fn mount_all(plan: &Plan<'_>, sources: Sources) -> Result<(), StartError> {
+    let shm = || "mount /dev/shm".to_owned();
+    let place = file::open_plain(Path::new("/dev/shm"), libc::O_PATH).at("mount", shm)?;
+    sys::attach_mount(sources.shm.as_fd(), place.as_fd()).at("mount", shm)?;
+    for node in &sources.devices {
+        node.make()?;
+    }
+    for (wanted, source) in plan.spec.mounts.iter().zip(sources.mounts) {
+        mount_one(wanted, source, plan.devices_restricted || plan.spec.privileged)?;
+    }
+    Ok(())
+}
+
+fn mount_one(wanted: &Mount, source: Option<Source>, devices: bool) -> Result<(), StartError> {
+    let what = || format!("mount {}", wanted.destination);
+    let mut flags = 0;
+    for option in &wanted.options {
+        flags |= match option.as_str() {
+            "nosuid" => sys::ATTR_NOSUID,
+            "nodev" => sys::ATTR_NODEV,
+            "noexec" => sys::ATTR_NOEXEC,
+            other => return Err(refuse("mount", format!("{}: unknown option {other:?}", what()))),
+        };
+    }
+    let destination = PathBuf::from(&wanted.destination);
+    let Some(Source { tree, kind }) = source else {
+        let (size, mode) = match &wanted.kind {
+            MountKind::Tmpfs { size, mode } => (size.map(|size| size.to_string()), mode.unwrap_or(0o1777)),
+            MountKind::Bind { .. } | MountKind::Layers { .. } => (None, 0o755),
+        };
+        let mode = format!("{mode:o}");
+        let mut options = vec![("mode", Some(mode.as_str()))];
+        options.extend(size.as_deref().map(|size| ("size", Some(size))));
+        flags |= sys::ATTR_NOSUID | sys::ATTR_NODEV | if wanted.readonly { sys::ATTR_RDONLY } else { 0 };
+        let tree = sys::new_mount(c"tmpfs", &options, flags).at("mount", what)?;
+        let place = file::open_or_make(&destination, Kind::Directory).at("mount", what)?;
+        return sys::attach_mount(tree.as_fd(), place.as_fd()).at("mount", what);
+    };
+    let propagation = match wanted.propagation {
+        Propagation::Private => MsFlags::MS_PRIVATE,
+        Propagation::HostToContainer => MsFlags::MS_SLAVE,
+        Propagation::Bidirectional => MsFlags::MS_SHARED,
+    };
+    sys::change_mount(tree.as_fd(), true, 0, propagation.bits()).at("mount", what)?;
+    if !devices && kind == Kind::Directory {
+        flags |= sys::ATTR_NODEV;
+    }
+    if wanted.readonly {
+        flags |= sys::ATTR_RDONLY;
+    }
+    if flags != 0 {
+        sys::change_mount(tree.as_fd(), wanted.recursive_readonly, flags, 0).at("mount", what)?;
+    }
+    let place = file::open_or_make(&destination, kind).at("mount", what)?;
+    sys::attach_mount(tree.as_fd(), place.as_fd()).at("mount", what)
+}
+
+/// The last changes to the root: what is read-only and what is hidden. After this nothing more can be made in it.
+pub(super) fn seal(spec: &ContainerSpec) -> Result<(), StartError> {
+    if !spec.privileged {
+        for path in &spec.readonly_paths {
+            protect(path, |found| {
+                let tree = sys::clone_mount_of(found.as_fd(), true)?;
+                sys::change_mount(tree.as_fd(), true, sys::ATTR_RDONLY, 0)?;
+                Ok(tree)
+            })?;
+        }
+        for path in &spec.masked_paths {
+            protect(path, |found| {
+                let mode = nix::sys::stat::fstat(found)?.st_mode;
+                if SFlag::from_bits_truncate(mode & libc::S_IFMT) == SFlag::S_IFDIR {
+                    sys::new_mount(c"tmpfs", &[("size", Some("4096"))], QUIET | sys::ATTR_RDONLY)
+                } else {
+                    sys::clone_mount(Path::new("/dev/null"), false)
+                }
+            })?;
+        }
+    }
+    if spec.readonly_rootfs {
+        let root = file::root().at("mount", || "open the root".to_owned())?;
+        sys::change_mount(root.as_fd(), false, sys::ATTR_RDONLY, 0)
+            .at("mount", || "make the root read-only".to_owned())?;
+    }
+    Ok(())
+}
+
+/// Puts something over a path; a path that is not there needs no protection.
+fn protect(path: &str, cover: impl FnOnce(&OwnedFd) -> io::Result<OwnedFd>) -> Result<(), StartError> {
+    let what = || format!("protect {path}");
+    let found = match file::open(Path::new(path), libc::O_PATH) {
+        Ok(found) => found,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(()),
+        Err(error) => return Err(error).at("mount", what),
+    };
+    let tree = cover(&found).at("mount", what)?;
+    sys::attach_mount(tree.as_fd(), found.as_fd()).at("mount", what)
+}

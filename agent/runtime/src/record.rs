@@ -1,0 +1,103 @@
+//! What is on disk in the run directory, for whoever comes after a crash.
+//!
+//! ```text
+//! <run>/sandboxes/<sandbox>/sandbox.json            what it was made from; written first
+//!                          /containers/<container>.json   where it stands; renamed into place, exits before they are told
+//!                          /sock  /shm  /supervisor.log
+//! <root>/sandboxes/<sandbox>/<container>/{upper,work,merged}
+//! ```
+//!
+//! Nothing is synced: the directory does not outlive a boot, and a rename survives the death of any process.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    id::{ContainerId, SandboxId},
+    spec::SandboxSpec,
+    state::{ContainerState, ContainerStatus, Exit},
+};
+
+/// `sandbox.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SandboxRecord {
+    pub(crate) version: u32,
+    pub(crate) id: SandboxId,
+    pub(crate) spec: SandboxSpec,
+    /// Directory of the containers' writable layers.
+    pub(crate) containers: PathBuf,
+    /// The pod's cgroup, relative to each hierarchy's root.
+    pub(crate) cgroup: PathBuf,
+    pub(crate) created_at: SystemTime,
+}
+
+/// The leaf of the pod's cgroup the supervisor lives in.
+pub(crate) const SUPERVISOR_GROUP: &str = "supervisor";
+
+impl SandboxRecord {
+    pub(crate) fn read(directory: &Path) -> io::Result<SandboxRecord> {
+        read_json(&directory.join("sandbox.json"))
+    }
+
+    pub(crate) fn write(&self, directory: &Path) -> io::Result<()> {
+        write_json(&directory.join("sandbox.json"), self)
+    }
+}
+
+/// Where a container's record is.
+pub(crate) fn container_path(directory: &Path, id: &ContainerId) -> PathBuf {
+    directory.join("containers").join(format!("{id}.json"))
+}
+
+/// Records of a sandbox whose supervisor is dead. What was not exited then is exited now, and nobody knows how.
+pub(crate) fn read_containers(directory: &Path) -> io::Result<Vec<ContainerStatus>> {
+    let entries = match fs::read_dir(directory.join("containers")) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut containers = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let mut status: ContainerStatus = read_json(&path)?;
+        let started_at = match &status.state {
+            ContainerState::Exited(_) => {
+                containers.push(status);
+                continue;
+            }
+            ContainerState::Running { started_at, .. } => Some(*started_at),
+            ContainerState::Creating => None,
+        };
+        status.state = ContainerState::Exited(Exit {
+            code: 137,
+            signal: Some(libc::SIGKILL),
+            oom_killed: false,
+            started_at,
+            finished_at: fs::metadata(&path)?.modified()?,
+            start_error: None,
+            lost: true,
+        });
+        containers.push(status);
+    }
+    containers.sort_by_key(|container| container.created_at);
+    Ok(containers)
+}
+
+/// Writes beside and renames, so that a reader finds all or nothing.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    fs::write(&beside, serde_json::to_vec(value)?)?;
+    fs::rename(beside, path)
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
+    Ok(serde_json::from_slice(&fs::read(path)?)?)
+}

@@ -1,0 +1,406 @@
+//! One container: its record, its first process, its pipes and log.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl},
+    sched::CloneFlags,
+    sys::signal,
+    unistd::{Pid, pipe2},
+};
+
+use super::{
+    connection::ConnectionId,
+    log::{Lines, Log, now},
+};
+use crate::{
+    cgroup::{DeviceRule, Tree},
+    error::StartError,
+    id::ContainerId,
+    init::{self, Plan, Report, Stdio},
+    record::{container_path, write_json},
+    runtime::Signal,
+    spec::{ContainerSpec, LogLimits, SandboxSpec},
+    state::{ContainerState, ContainerStatus, Exit},
+    step::{AtStep, refuse},
+    sys,
+};
+
+/// Read at once; as much as a pipe gives without being filled again.
+const CHUNK: usize = 16 << 10;
+
+#[derive(Debug)]
+pub(super) struct Container {
+    pub(super) status: ContainerStatus,
+    pub(super) spec: ContainerSpec,
+    pub(super) group: PathBuf,
+    record: PathBuf,
+    /// Its first process, until it is reaped.
+    pub(super) init: Option<Pid>,
+    /// Where its first process reports, until it has become its program.
+    pub(super) channel: Option<OwnedFd>,
+    identity: (u32, u32, Vec<u32>),
+    failure: Option<StartError>,
+    /// Who waits for the start and who for the end.
+    pub(super) starters: Vec<ConnectionId>,
+    pub(super) waiters: Vec<ConnectionId>,
+    pub(super) outputs: Vec<Output>,
+    /// The inner end of its input, kept open for clients to come.
+    pub(super) stdin: Option<OwnedFd>,
+    log: Option<Log>,
+}
+
+/// One stream of output.
+#[derive(Debug)]
+pub(super) struct Output {
+    pub(super) fd: OwnedFd,
+    name: &'static str,
+    lines: Lines,
+    /// Attached clients.
+    pub(super) taps: Vec<OwnedFd>,
+}
+
+/// What a container is started with.
+pub(super) struct Surroundings<'a> {
+    pub(super) tree: &'a dyn Tree,
+    pub(super) sandbox: &'a SandboxSpec,
+    /// The sandbox's run directory.
+    pub(super) directory: &'a Path,
+    /// Where the containers' writable layers are.
+    pub(super) layers: &'a Path,
+    /// The pid namespace to be in; a new one when `None`.
+    pub(super) pids: Option<&'a OwnedFd>,
+    pub(super) own_pids: &'a OwnedFd,
+}
+
+impl Container {
+    pub(super) fn new(
+        id: ContainerId,
+        spec: ContainerSpec,
+        group: PathBuf,
+        sandbox: &SandboxSpec,
+        run: &Path,
+    ) -> Container {
+        let log_path = sandbox.log_directory.join(&spec.name).join(format!("{}.log", spec.attempt));
+        let record = container_path(run, &id);
+        Container {
+            status: ContainerStatus {
+                id,
+                name: spec.name.clone(),
+                attempt: spec.attempt,
+                created_at: SystemTime::now(),
+                state: ContainerState::Creating,
+                log_path,
+                annotations: spec.annotations.clone(),
+            },
+            spec,
+            group,
+            record,
+            init: None,
+            channel: None,
+            identity: (0, 0, Vec::new()),
+            failure: None,
+            starters: Vec::new(),
+            waiters: Vec::new(),
+            outputs: Vec::new(),
+            stdin: None,
+            log: None,
+        }
+    }
+
+    /// Writes the record. A full disk must not make a container unmanageable: what is in memory counts while we live.
+    fn save(&self) {
+        let _ = write_json(&self.record, &self.status);
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.status.state, ContainerState::Exited(_))
+    }
+
+    /// Starts its first process, which goes on by itself and reports by `channel`.
+    pub(super) fn launch(&mut self, around: &Surroundings<'_>, limits: LogLimits) -> Result<(), StartError> {
+        let record_directory = around.directory.join("containers");
+        fs::create_dir_all(&record_directory).at("record", || "make the directory of records".to_owned())?;
+        self.save();
+        let directory = around.layers.join(self.status.id.as_str());
+        fs::create_dir_all(&directory).at("overlay", || format!("make {}", directory.display()))?;
+        let path = &self.status.log_path;
+        self.log = Some(Log::open(path, limits).at("log", || format!("open {}", path.display()))?);
+
+        around.tree.create(&self.group).at("cgroup", || "make the cgroup".to_owned())?;
+        around.tree.apply(&self.group, &self.spec.resources).at("cgroup", || "set limits".to_owned())?;
+        let rules = self.device_rules()?;
+        around.tree.allow_devices(&self.group, &rules).at("cgroup", || "allow devices".to_owned())?;
+
+        let pipe = || pipe2(OFlag::O_CLOEXEC).at("stdio", || "make a pipe".to_owned());
+        let mut stdio = Stdio { stdin: None, stdout: None, stderr: None };
+        let mut outputs = Vec::new();
+        let mut stdin = None;
+        if !self.spec.tty {
+            for (name, end) in [("stdout", &mut stdio.stdout), ("stderr", &mut stdio.stderr)] {
+                let (ours, theirs) = pipe()?;
+                set_nonblocking(&ours).at("stdio", || "make a pipe".to_owned())?;
+                outputs.push(Output::new(ours, name));
+                *end = Some(theirs);
+            }
+            if self.spec.stdin {
+                let (theirs, ours) = pipe()?;
+                stdio.stdin = Some(theirs);
+                stdin = Some(ours);
+            }
+        }
+        let (ours, theirs) = init::pair().at("process", || "make a socket pair".to_owned())?;
+        let mut namespaces = CloneFlags::CLONE_NEWNS;
+        if around.pids.is_none() {
+            namespaces |= CloneFlags::CLONE_NEWPID;
+        }
+        let Some(pid) = fork_in(around.pids, around.own_pids, namespaces)? else {
+            drop(ours);
+            init::container(Plan {
+                spec: &self.spec,
+                sandbox: around.sandbox,
+                directory: &directory,
+                shm: &around.directory.join("shm"),
+                devices_restricted: around.tree.restricts_devices(),
+                channel: theirs,
+                stdio,
+            });
+        };
+        self.init = Some(pid);
+        self.channel = Some(ours);
+        self.outputs = outputs;
+        self.stdin = stdin;
+        around.tree.join(&self.group, pid).at("cgroup", || "join the cgroup".to_owned())?;
+        match &self.channel {
+            Some(channel) => go(channel),
+            None => Ok(()),
+        }
+    }
+
+    fn device_rules(&self) -> Result<Vec<DeviceRule>, StartError> {
+        if self.spec.privileged {
+            return Ok(DeviceRule::all());
+        }
+        let mut rules = DeviceRule::defaults();
+        for device in &self.spec.devices {
+            let what = || format!("look at device {}", device.host_path.display());
+            let found = nix::sys::stat::stat(&device.host_path).at("device", what)?;
+            let kind = match found.st_mode & libc::S_IFMT {
+                libc::S_IFCHR => 'c',
+                libc::S_IFBLK => 'b',
+                _ => return Err(refuse("device", format!("{} is no device", device.host_path.display()))),
+            };
+            rules.push(DeviceRule {
+                kind,
+                major: Some(nix::sys::stat::major(found.st_rdev)),
+                minor: Some(nix::sys::stat::minor(found.st_rdev)),
+                permissions: device.permissions.clone(),
+            });
+        }
+        Ok(rules)
+    }
+
+    /// Listens to the first process. True when the state has changed: the program runs.
+    pub(super) fn hear(&mut self) -> bool {
+        while let Some(channel) = &self.channel {
+            match init::receive(channel.as_fd()) {
+                Ok(Some((Report::Identity { uid, gid, groups }, _))) => self.identity = (uid, gid, groups),
+                Ok(Some((Report::Terminal, fds))) => {
+                    for fd in fds {
+                        let _ = set_nonblocking(&fd);
+                        self.outputs = vec![Output::new(fd, "stdout")];
+                    }
+                }
+                Ok(Some((Report::Failed(error), _))) => self.failure = Some(error),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Ok(None) | Err(_) => {
+                    self.channel = None;
+                    if self.failure.is_none()
+                        && let Some(pid) = self.init
+                    {
+                        let (uid, gid, groups) = self.identity.clone();
+                        self.status.state = ContainerState::Running {
+                            pid: pid.as_raw().unsigned_abs(),
+                            started_at: SystemTime::now(),
+                            uid,
+                            gid,
+                            groups,
+                        };
+                        self.save();
+                        return true;
+                    }
+                }
+            }
+        }
+        false
+    }
+
+    /// Fails before there is a process, or with one that must not go on.
+    pub(super) fn fail(&mut self, error: StartError) {
+        self.failure = Some(error);
+        self.channel = None;
+        match self.init {
+            Some(pid) => drop(signal::kill(pid, signal::Signal::SIGKILL)),
+            None => self.end(128, None, false),
+        }
+    }
+
+    /// Its first process has been reaped: the rest of the output, the record, then whoever asks.
+    pub(super) fn reaped(&mut self, code: i32, killed_by: Option<i32>, tree: &dyn Tree) {
+        // A process that dies by a signal between its last report and `execve` ran as far as anyone can tell.
+        self.hear();
+        self.init = None;
+        // In a pid namespace of its own everything is dead with the first process; elsewhere it is killed.
+        if tree.processes(&self.group).is_ok_and(|left| !left.is_empty()) {
+            let _ = tree.kill(&self.group);
+        }
+        self.pump_all(usize::MAX);
+        for place in 0..self.outputs.len() {
+            self.finish_output(place);
+        }
+        self.outputs = Vec::new();
+        self.stdin = None;
+        let oom_killed = tree.oom_kills(&self.group) > 0;
+        self.end(code, killed_by, oom_killed);
+    }
+
+    fn end(&mut self, code: i32, signal: Option<i32>, oom_killed: bool) {
+        let started_at = match &self.status.state {
+            ContainerState::Running { started_at, .. } => Some(*started_at),
+            ContainerState::Creating | ContainerState::Exited(_) => None,
+        };
+        let failure = self.failure.take().or_else(|| {
+            started_at.is_none().then(|| refuse("process", format!("ended with {code} before its program ran")))
+        });
+        let code = if failure.is_some() { 128 } else { code };
+        self.status.state = ContainerState::Exited(Exit {
+            code,
+            signal,
+            oom_killed,
+            started_at,
+            finished_at: SystemTime::now(),
+            start_error: failure,
+            lost: false,
+        });
+        self.log = None;
+        self.save();
+    }
+
+    /// Reads output into the log; at most `chunks` reads, so that one loud container leaves the others their turn.
+    pub(super) fn pump(&mut self, place: usize, chunks: usize) {
+        let mut buffer = vec![0; CHUNK];
+        let mut records = Vec::new();
+        for _ in 0..chunks {
+            let Some(output) = self.outputs.get_mut(place) else { return };
+            match nix::unistd::read(&output.fd, &mut buffer) {
+                Ok(0) | Err(Errno::EIO) => {
+                    self.finish_output(place);
+                    if place < self.outputs.len() {
+                        self.outputs.remove(place);
+                    }
+                    return;
+                }
+                Ok(count) => {
+                    let bytes = buffer.get(..count).unwrap_or_default();
+                    output.lines.feed(output.name, &now(), bytes, &mut records);
+                    output.tap(bytes);
+                    if let Some(log) = &mut self.log
+                        && !records.is_empty()
+                    {
+                        log.write(&records);
+                    }
+                    records.clear();
+                }
+                Err(Errno::EINTR) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn pump_all(&mut self, chunks: usize) {
+        for place in (0..self.outputs.len()).rev() {
+            self.pump(place, chunks);
+        }
+    }
+
+    fn finish_output(&mut self, place: usize) {
+        let mut records = Vec::new();
+        if let Some(output) = self.outputs.get_mut(place) {
+            output.lines.finish(output.name, &now(), &mut records);
+        }
+        if let Some(log) = &mut self.log
+            && !records.is_empty()
+        {
+            log.write(&records);
+        }
+    }
+
+    /// Sends its first process a signal.
+    pub(super) fn signal(&self, number: i32) -> nix::Result<()> {
+        let pid = self.init.ok_or(Errno::ESRCH)?;
+        sys::send_signal(pid, number)
+    }
+
+    /// The signal that asks it to stop.
+    pub(super) fn stop_signal(&self) -> i32 {
+        Signal::parse(&self.spec.stop_signal).unwrap_or(Signal::TERM).0
+    }
+
+    pub(super) fn remove_record(&self) -> io::Result<()> {
+        match fs::remove_file(&self.record) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Output {
+    fn new(fd: OwnedFd, name: &'static str) -> Output {
+        Output { fd, name, lines: Lines::default(), taps: Vec::new() }
+    }
+
+    pub(super) fn is_stderr(&self) -> bool {
+        self.name == "stderr"
+    }
+
+    /// Copies to attached clients. One that does not keep up misses something rather than stopping the container.
+    fn tap(&mut self, bytes: &[u8]) {
+        self.taps.retain(|tap| !matches!(nix::unistd::write(tap, bytes), Err(error) if error != Errno::EAGAIN));
+    }
+}
+
+/// Lets a process go on that waits to be put into its cgroup.
+pub(super) fn go(channel: &OwnedFd) -> Result<(), StartError> {
+    nix::unistd::write(channel, &[1]).map(drop).at("process", || "let the process go".to_owned())
+}
+
+pub(super) fn set_nonblocking(fd: &OwnedFd) -> nix::Result<()> {
+    let flags = OFlag::from_bits_truncate(fcntl(fd, FcntlArg::F_GETFL)?);
+    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map(drop)
+}
+
+/// Forks into a pid namespace that exists. Which namespace children are born into is a property of the parent, and is put
+/// back at once (setns(2)).
+pub(super) fn fork_in(
+    pids: Option<&OwnedFd>,
+    own_pids: &OwnedFd,
+    namespaces: CloneFlags,
+) -> Result<Option<Pid>, StartError> {
+    let enter = |namespace: &OwnedFd| {
+        nix::sched::setns(namespace, CloneFlags::CLONE_NEWPID).at("namespace", || "enter the pid namespace".to_owned())
+    };
+    if let Some(pids) = pids {
+        enter(pids)?;
+    }
+    let forked = sys::fork_into(namespaces.bits()).at("process", || "fork".to_owned());
+    if pids.is_some() && !matches!(forked, Ok(None)) {
+        enter(own_pids)?;
+    }
+    forked
+}

@@ -1,0 +1,533 @@
+//! The loop: what became readable, who died, what was asked.
+
+use std::{
+    fs, io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixListener,
+    },
+    path::PathBuf,
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, OFlag},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signalfd::SignalFd,
+    unistd::{Pid, pipe2},
+};
+
+use super::{
+    connection::{Connection, ConnectionId},
+    container::{Container, Surroundings, set_nonblocking},
+    exec::{Exec, News},
+};
+use crate::{
+    cgroup::Tree,
+    error::StartError,
+    id::ContainerId,
+    protocol::{Failure, Fds, Reply, Request, VERSION},
+    record::SandboxRecord,
+    runtime::ExecSpec,
+    spec::{ContainerSpec, PidNamespace},
+    state::ContainerState,
+    step::{describe, refuse},
+    sys::{self, End},
+};
+
+/// Reads of one stream in one turn.
+const CHUNKS_A_TURN: usize = 8;
+/// Connections at once; a node has one agent, with some execs.
+const MAX_CONNECTIONS: usize = 1024;
+
+pub(super) struct Supervisor {
+    directory: PathBuf,
+    record: SandboxRecord,
+    tree: Box<dyn Tree>,
+    listener: UnixListener,
+    signals: SignalFd,
+    own_pids: OwnedFd,
+    pod_pids: Option<OwnedFd>,
+    containers: Vec<Container>,
+    execs: Vec<Exec>,
+    connections: Vec<Connection>,
+    next_connection: ConnectionId,
+    /// Who asked to end.
+    ending: Vec<ConnectionId>,
+    done: bool,
+    /// Held as long as this process lives, so that there is one supervisor.
+    _lock: Flock<fs::File>,
+}
+
+/// What a descriptor in the poll set belongs to.
+#[derive(Clone, Copy)]
+enum Source {
+    Listener,
+    Signals,
+    Connection(usize),
+    Channel(usize),
+    Output(usize, usize),
+    Exec(usize),
+}
+
+impl Supervisor {
+    #[expect(clippy::too_many_arguments, reason = "called once, with everything a supervisor holds")]
+    pub(super) fn new(
+        directory: PathBuf,
+        record: SandboxRecord,
+        tree: Box<dyn Tree>,
+        listener: UnixListener,
+        signals: SignalFd,
+        own_pids: OwnedFd,
+        pod_pids: Option<OwnedFd>,
+        lock: Flock<fs::File>,
+    ) -> Supervisor {
+        Supervisor {
+            directory,
+            record,
+            tree,
+            listener,
+            signals,
+            own_pids,
+            pod_pids,
+            containers: Vec::new(),
+            execs: Vec::new(),
+            connections: Vec::new(),
+            next_connection: 0,
+            ending: Vec::new(),
+            done: false,
+            _lock: lock,
+        }
+    }
+
+    /// Serves until told to end.
+    pub(super) fn run(&mut self) -> io::Result<()> {
+        while !self.done {
+            let ready = self.wait()?;
+            // Reports before deaths, and both before requests: who asks is answered with what is already known. Outputs
+            // are taken from the last, since one that ends is removed.
+            for source in ready.iter().rev() {
+                match *source {
+                    Source::Output(container, output) => {
+                        if let Some(container) = self.containers.get_mut(container) {
+                            container.pump(output, CHUNKS_A_TURN);
+                        }
+                    }
+                    Source::Channel(container) => self.hear_container(container),
+                    Source::Exec(exec) => self.hear_exec(exec),
+                    Source::Listener | Source::Signals | Source::Connection(_) => {}
+                }
+            }
+            for source in &ready {
+                match *source {
+                    Source::Signals => self.reap(),
+                    Source::Connection(place) => self.serve(place),
+                    Source::Listener => self.accept(),
+                    Source::Output(..) | Source::Channel(_) | Source::Exec(_) => {}
+                }
+            }
+            self.leave_broken();
+            self.end_if_asked();
+        }
+        Ok(())
+    }
+
+    fn wait(&self) -> io::Result<Vec<Source>> {
+        let mut sources = vec![Source::Signals];
+        let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        if self.connections.len() < MAX_CONNECTIONS {
+            sources.push(Source::Listener);
+            fds.push(PollFd::new(self.listener.as_fd(), PollFlags::POLLIN));
+        }
+        for (place, connection) in self.connections.iter().enumerate() {
+            let write = if connection.wants_to_write() { PollFlags::POLLOUT } else { PollFlags::empty() };
+            sources.push(Source::Connection(place));
+            fds.push(PollFd::new(connection.fd(), PollFlags::POLLIN | write));
+        }
+        for (place, container) in self.containers.iter().enumerate() {
+            for (number, output) in container.outputs.iter().enumerate() {
+                sources.push(Source::Output(place, number));
+                fds.push(PollFd::new(output.fd.as_fd(), PollFlags::POLLIN));
+            }
+            if let Some(channel) = &container.channel {
+                sources.push(Source::Channel(place));
+                fds.push(PollFd::new(channel.as_fd(), PollFlags::POLLIN));
+            }
+        }
+        for (place, exec) in self.execs.iter().enumerate() {
+            if let Some(channel) = &exec.channel {
+                sources.push(Source::Exec(place));
+                fds.push(PollFd::new(channel.as_fd(), PollFlags::POLLIN));
+            }
+        }
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        }
+        let is_ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
+        Ok(sources.into_iter().zip(&fds).filter(|(_, fd)| is_ready(fd)).map(|(source, _)| source).collect())
+    }
+
+    fn accept(&mut self) {
+        while let Ok((stream, _)) = self.listener.accept() {
+            if let Ok(connection) = Connection::accept(self.next_connection, stream) {
+                self.next_connection += 1;
+                self.connections.push(connection);
+            }
+        }
+    }
+
+    fn serve(&mut self, place: usize) {
+        let Some(connection) = self.connections.get_mut(place) else { return };
+        connection.flush();
+        let id = connection.id;
+        for request in connection.read() {
+            match request {
+                Ok(request) => self.handle(id, request),
+                Err(reason) => self.answer(id, &Reply::Failed(Failure::Unsupported(reason))),
+            }
+        }
+    }
+
+    /// Closes connections whose peer has left; processes started on them end.
+    fn leave_broken(&mut self) {
+        for connection in &self.connections {
+            if connection.broken
+                && let Some(pid) = connection.exec
+                && let Some(exec) = self.execs.iter().find(|exec| exec.pid == pid)
+            {
+                exec.kill();
+            }
+        }
+        self.connections.retain(|connection| !connection.broken);
+    }
+
+    fn answer(&mut self, id: ConnectionId, reply: &Reply) {
+        self.answer_with(id, reply, &[]);
+    }
+
+    fn answer_with(&mut self, id: ConnectionId, reply: &Reply, fds: &[OwnedFd]) {
+        if let Some(connection) = self.connections.iter_mut().find(|connection| connection.id == id) {
+            connection.send_with(reply, fds);
+        }
+    }
+
+    fn handle(&mut self, from: ConnectionId, request: Request) {
+        let reply = match request {
+            Request::Status => Ok(Some(Reply::Status {
+                version: VERSION,
+                pid: std::process::id(),
+                containers: self.containers.iter().map(|container| container.status.clone()).collect(),
+            })),
+            Request::Start(spec) => Ok(self.start(from, *spec)),
+            Request::Signal { container, signal } => self.signal(&container, |_| signal),
+            Request::Stop { container } => self.signal(&container, Container::stop_signal),
+            Request::Kill { container } => self.kill(&container),
+            Request::Wait { container } => self.wait_for(from, &container),
+            Request::Forget { container } => self.forget(&container),
+            Request::Exec { container, spec } => self.exec(from, &container, &spec),
+            Request::ExecSignal { signal } => self.signal_exec(from, signal),
+            Request::Attach { container } => self.attach(from, &container),
+            Request::Subscribe => {
+                self.subscribe(from);
+                Ok(None)
+            }
+            Request::Shutdown => {
+                self.shutdown(from);
+                Ok(None)
+            }
+        };
+        match reply {
+            Ok(None) => {}
+            Ok(Some(reply)) => self.answer(from, &reply),
+            Err(failure) => self.answer(from, &Reply::Failed(failure)),
+        }
+    }
+
+    fn place_of(&self, id: &ContainerId) -> Option<usize> {
+        self.containers.iter().position(|container| container.status.id == *id)
+    }
+
+    fn find(&self, id: &ContainerId) -> Result<&Container, Failure> {
+        self.containers.iter().find(|container| container.status.id == *id).ok_or(Failure::NotFound)
+    }
+
+    /// Starts a container once: whoever asks again is told how that one fares.
+    fn start(&mut self, from: ConnectionId, spec: ContainerSpec) -> Option<Reply> {
+        let id = ContainerId::of(&self.record.id, &spec.name, spec.attempt);
+        if let Some(place) = self.place_of(&id) {
+            let container = self.containers.get_mut(place)?;
+            if container.status.state == ContainerState::Creating {
+                container.starters.push(from);
+                return None;
+            }
+            return Some(told(container));
+        }
+        if !self.ending.is_empty() {
+            return Some(Reply::Failed(Failure::Start(refuse("process", "the sandbox is being stopped"))));
+        }
+        let group = self.record.cgroup.join(id.as_str());
+        let mut container = Container::new(id, spec, group, &self.record.spec, &self.directory);
+        container.starters.push(from);
+        if let Err(error) = self.pids_for(&container.spec).and_then(|pids| {
+            let around = Surroundings {
+                tree: self.tree.as_ref(),
+                sandbox: &self.record.spec,
+                directory: &self.directory,
+                layers: &self.record.containers,
+                pids: pids.as_ref(),
+                own_pids: &self.own_pids,
+            };
+            container.launch(&around, self.record.spec.log_limits)
+        }) {
+            container.fail(error);
+        }
+        let over = container.is_over();
+        self.containers.push(container);
+        if over {
+            self.tell_state(self.containers.len() - 1);
+        }
+        None
+    }
+
+    /// The pid namespace a container is to be in; `None` is a new one.
+    fn pids_for(&self, spec: &ContainerSpec) -> Result<Option<OwnedFd>, StartError> {
+        let copy = |fd: &OwnedFd| fd.try_clone().map(Some).map_err(|error| refuse("namespace", describe(&error)));
+        match spec.pid.as_ref().unwrap_or(&self.record.spec.pid) {
+            PidNamespace::Container => Ok(None),
+            PidNamespace::Host => copy(&self.own_pids),
+            PidNamespace::Pod => match &self.pod_pids {
+                Some(pids) => copy(pids),
+                None => Err(refuse("namespace", "the sandbox has no pid namespace of its own")),
+            },
+            PidNamespace::Target(id) => {
+                let target = self.find(id).ok().and_then(|target| target.init);
+                let target = target.ok_or_else(|| refuse("namespace", format!("container {id} is not running")))?;
+                match fs::File::open(format!("/proc/{target}/ns/pid")) {
+                    Ok(file) => Ok(Some(file.into())),
+                    Err(error) => Err(refuse("namespace", format!("container {id}: {}", describe(&error)))),
+                }
+            }
+        }
+    }
+
+    fn hear_container(&mut self, place: usize) {
+        if self.containers.get_mut(place).is_some_and(Container::hear) {
+            self.tell_state(place);
+        }
+    }
+
+    /// Tells everybody who wants to know, after it is on disk.
+    fn tell_state(&mut self, place: usize) {
+        let Some(container) = self.containers.get_mut(place) else { return };
+        let state = Reply::Container(container.status.clone());
+        let started = told(container);
+        let starters = std::mem::take(&mut container.starters);
+        let exit = match &container.status.state {
+            ContainerState::Exited(exit) => Some(exit.clone()),
+            ContainerState::Creating | ContainerState::Running { .. } => None,
+        };
+        let waiters = if exit.is_some() { std::mem::take(&mut container.waiters) } else { Vec::new() };
+        for id in starters {
+            self.answer(id, &started);
+        }
+        if let Some(exit) = exit {
+            for id in waiters {
+                self.answer(id, &Reply::Exited(exit.clone()));
+            }
+        }
+        for connection in self.connections.iter_mut().filter(|connection| connection.subscribed) {
+            connection.send(&state);
+        }
+    }
+
+    fn hear_exec(&mut self, place: usize) {
+        let Some(exec) = self.execs.get_mut(place) else { return };
+        let (id, news) = (exec.connection, exec.hear());
+        match news {
+            News::Nothing => {}
+            News::Failed(error) => self.answer(id, &Reply::Failed(Failure::Start(error))),
+            News::Runs(kinds, fds) => self.answer_with(id, &Reply::Exec { fds: kinds }, &fds),
+        }
+    }
+
+    /// Takes every dead child, ours or left to us, and says so where somebody waits.
+    fn reap(&mut self) {
+        while let Ok(Some(_)) = self.signals.read_signal() {}
+        loop {
+            match sys::reap_one() {
+                Ok(Some((pid, End::Exited(code)))) => self.reaped(pid, code, None),
+                Ok(Some((pid, End::Signalled(signal)))) => self.reaped(pid, 128 + signal, Some(signal)),
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
+    fn reaped(&mut self, pid: Pid, code: i32, signal: Option<i32>) {
+        if let Some(place) = self.containers.iter().position(|container| container.init == Some(pid)) {
+            if let Some(container) = self.containers.get_mut(place) {
+                container.reaped(code, signal, self.tree.as_ref());
+            }
+            self.tell_state(place);
+        } else if let Some(place) = self.execs.iter().position(|exec| exec.pid == pid) {
+            self.hear_exec(place);
+            let Some(exec) = self.execs.get(place) else { return };
+            let id = exec.connection;
+            self.execs.remove(place);
+            // What it said at the end is still in its pipes, which the agent has.
+            self.answer_code_once(id, code);
+        }
+    }
+
+    fn answer_code_once(&mut self, id: ConnectionId, code: i32) {
+        if let Some(connection) = self.connections.iter_mut().find(|connection| connection.id == id)
+            && connection.exec.take().is_some()
+        {
+            connection.send(&Reply::Code(code));
+        }
+    }
+
+    fn signal(&mut self, id: &ContainerId, number: impl Fn(&Container) -> i32) -> Result<Option<Reply>, Failure> {
+        let container = self.find(id)?;
+        match container.signal(number(container)) {
+            Ok(()) => Ok(Some(Reply::Done)),
+            Err(Errno::ESRCH) => Err(Failure::NotRunning),
+            Err(error) => Err(kernel("signal", &error.into())),
+        }
+    }
+
+    fn kill(&mut self, id: &ContainerId) -> Result<Option<Reply>, Failure> {
+        let container = self.find(id)?;
+        if let Some(pid) = container.init {
+            let _ = sys::send_signal(pid, libc::SIGKILL);
+            self.tree.kill(&container.group).map_err(|error| kernel("kill", &error))?;
+        }
+        Ok(Some(Reply::Done))
+    }
+
+    fn wait_for(&mut self, from: ConnectionId, id: &ContainerId) -> Result<Option<Reply>, Failure> {
+        let place = self.place_of(id).ok_or(Failure::NotFound)?;
+        let container = self.containers.get_mut(place).ok_or(Failure::NotFound)?;
+        if let ContainerState::Exited(exit) = &container.status.state {
+            return Ok(Some(Reply::Exited(exit.clone())));
+        }
+        container.waiters.push(from);
+        Ok(None)
+    }
+
+    fn forget(&mut self, id: &ContainerId) -> Result<Option<Reply>, Failure> {
+        let place = self.place_of(id).ok_or(Failure::NotFound)?;
+        let container = self.find(id)?;
+        if !container.is_over() {
+            return Err(Failure::Running);
+        }
+        container.remove_record().map_err(|error| kernel("remove the record", &error))?;
+        self.containers.remove(place);
+        Ok(Some(Reply::Done))
+    }
+
+    fn exec(&mut self, from: ConnectionId, id: &ContainerId, spec: &ExecSpec) -> Result<Option<Reply>, Failure> {
+        let container = self.find(id)?;
+        if !matches!(container.status.state, ContainerState::Running { .. }) {
+            return Err(Failure::NotRunning);
+        }
+        let exec = Exec::launch(from, container, spec, self.tree.as_ref(), &self.own_pids).map_err(Failure::Start)?;
+        if let Some(connection) = self.connections.iter_mut().find(|connection| connection.id == from) {
+            connection.exec = Some(exec.pid);
+        }
+        self.execs.push(exec);
+        Ok(None)
+    }
+
+    fn signal_exec(&mut self, from: ConnectionId, signal: i32) -> Result<Option<Reply>, Failure> {
+        let exec = self.execs.iter().find(|exec| exec.connection == from).ok_or(Failure::NotRunning)?;
+        sys::send_signal(exec.pid, signal).map_err(|error| kernel("signal", &error.into()))?;
+        Ok(None)
+    }
+
+    /// Gives copies of the container's ends. Input is shared by everybody attached, as a terminal is.
+    fn attach(&mut self, from: ConnectionId, id: &ContainerId) -> Result<Option<Reply>, Failure> {
+        let failed = |error: io::Error| kernel("attach", &error);
+        let place = self.place_of(id).ok_or(Failure::NotFound)?;
+        let container = self.containers.get_mut(place).ok_or(Failure::NotFound)?;
+        if !matches!(container.status.state, ContainerState::Running { .. }) {
+            return Err(Failure::NotRunning);
+        }
+        let mut kinds = Fds::default();
+        let mut fds = Vec::new();
+        let once = container.spec.stdin_once;
+        if let Some(stdin) = &container.stdin {
+            kinds.stdin = true;
+            fds.push(stdin.try_clone().map_err(failed)?);
+        }
+        if once {
+            // The client's copy is then the last: when it leaves, the container reads the end.
+            container.stdin = None;
+        }
+        let tty = container.spec.tty;
+        for output in &mut container.outputs {
+            let (theirs, ours) = pipe2(OFlag::O_CLOEXEC).map_err(|error| failed(error.into()))?;
+            set_nonblocking(&ours).map_err(|error| failed(error.into()))?;
+            output.taps.push(ours);
+            fds.push(theirs);
+            if output.is_stderr() {
+                kinds.stderr = true;
+            } else {
+                kinds.stdout = true;
+            }
+        }
+        if tty && let Some(output) = container.outputs.first() {
+            kinds.terminal = true;
+            fds.push(output.fd.try_clone().map_err(failed)?);
+        }
+        self.answer_with(from, &Reply::Attached { fds: kinds }, &fds);
+        Ok(None)
+    }
+
+    fn subscribe(&mut self, from: ConnectionId) {
+        let states: Vec<Reply> =
+            self.containers.iter().map(|container| Reply::Container(container.status.clone())).collect();
+        if let Some(connection) = self.connections.iter_mut().find(|connection| connection.id == from) {
+            connection.subscribed = true;
+            for state in &states {
+                connection.send(state);
+            }
+        }
+    }
+
+    fn shutdown(&mut self, from: ConnectionId) {
+        self.ending.push(from);
+        for container in &self.containers {
+            if let Some(pid) = container.init {
+                let _ = sys::send_signal(pid, libc::SIGKILL);
+                let _ = self.tree.kill(&container.group);
+            }
+        }
+    }
+
+    fn end_if_asked(&mut self) {
+        if self.ending.is_empty() || !self.containers.iter().all(Container::is_over) {
+            return;
+        }
+        for id in std::mem::take(&mut self.ending) {
+            self.answer(id, &Reply::Done);
+        }
+        self.done = true;
+    }
+}
+
+/// How a start went.
+fn told(container: &Container) -> Reply {
+    match &container.status.state {
+        ContainerState::Exited(exit) => match &exit.start_error {
+            Some(error) => Reply::Failed(Failure::Start(error.clone())),
+            None => Reply::Container(container.status.clone()),
+        },
+        ContainerState::Creating | ContainerState::Running { .. } => Reply::Container(container.status.clone()),
+    }
+}
+
+fn kernel(step: &str, error: &io::Error) -> Failure {
+    Failure::Kernel { step: step.to_owned(), message: describe(error) }
+}

@@ -1,0 +1,190 @@
+//! From the agent's child to a pod's parent: leaving the agent's session, making the pod's namespaces.
+
+use std::{
+    fs,
+    io::{self, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{fs::PermissionsExt, net::UnixListener},
+    },
+    path::Path,
+    process::ExitCode,
+};
+
+use nix::{
+    fcntl::{Flock, FlockArg},
+    mount::{MsFlags, mount},
+    sched::CloneFlags,
+    sys::{
+        signal::{SigSet, Signal},
+        signalfd::{SfdFlags, SignalFd},
+    },
+    unistd::Pid,
+};
+
+use super::serve::Supervisor;
+use crate::{
+    cgroup, init,
+    record::{SUPERVISOR_GROUP, SandboxRecord},
+    runtime::Readiness,
+    spec::{IpcNamespace, NetworkNamespace, PidNamespace, UtsNamespace},
+    step::describe,
+    sys,
+};
+
+/// Tells the agent why there will be no sandbox.
+pub(super) fn refuse(reason: &str) -> ExitCode {
+    let _ = tell(&Readiness::Failed(reason.to_owned()));
+    ExitCode::FAILURE
+}
+
+/// Tells the agent that there is one, and lets go of the agent's descriptors.
+pub(super) fn announce() -> io::Result<()> {
+    tell(&Readiness::Ready { pid: std::process::id() })?;
+    let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    (0..2).try_for_each(|number| sys::replace_fd(&null, number))
+}
+
+fn tell(readiness: &Readiness) -> io::Result<()> {
+    let mut line = serde_json::to_vec(readiness)?;
+    line.push(b'\n');
+    let mut output = io::stdout().lock();
+    output.write_all(&line)?;
+    output.flush()
+}
+
+/// Becomes a process the agent is not the parent of; true in it, false in the one that ends.
+pub(super) fn detach() -> io::Result<bool> {
+    nix::unistd::setsid()?;
+    Ok(sys::fork_into(0)?.is_none())
+}
+
+/// A step and what the kernel said, as a sentence.
+fn step<T, E: Into<io::Error>>(result: Result<T, E>, what: &str) -> Result<T, String> {
+    result.map_err(|error| format!("{what}: {}", describe(&error.into())))
+}
+
+/// Makes everything of the sandbox but its containers.
+pub(super) fn prepare(directory: &Path) -> Result<Supervisor, String> {
+    sys::close_between(3, i32::MAX);
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    let record = step(SandboxRecord::read(directory), "read sandbox.json")?;
+    let lock = step(fs::File::open(directory.join("sandbox.json")), "open sandbox.json")?;
+    let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, error)| format!("the sandbox has a supervisor: {}", describe(&error.into())))?;
+    let errors = step(fs::File::create(directory.join("supervisor.log")), "create supervisor.log")?;
+    step(sys::replace_fd(&errors, 2), "open supervisor.log")?;
+    protect_from_oom();
+
+    let tree = step(cgroup::open(), "find cgroups")?;
+    step(tree.join(&record.cgroup.join(SUPERVISOR_GROUP), Pid::this()), "join the pod's cgroup")?;
+    let spec = &record.spec;
+    let shm = directory.join("shm");
+    if spec.ipc == IpcNamespace::Pod {
+        make_shm(&shm, spec.shm_size)?;
+    }
+
+    // Made before the namespaces, so that paths are those of the host, and short however long the directory's is.
+    step(nix::unistd::chdir(directory), "enter the sandbox's directory")?;
+    match fs::remove_file("sock") {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return step(Err(error), "remove an old socket"),
+        _ => {}
+    }
+    let listener = step(UnixListener::bind("sock"), "bind the socket")?;
+    step(listener.set_nonblocking(true), "bind the socket")?;
+    step(nix::unistd::chdir("/"), "leave the sandbox's directory")?;
+
+    let own_pids = step(fs::File::open("/proc/self/ns/pid"), "open the pid namespace")?;
+    make_namespaces(&record)?;
+    step(sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1), "become a reaper")?;
+    let mut mask = SigSet::empty();
+    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        mask.add(signal);
+    }
+    step(mask.thread_block(), "block signals")?;
+    let signals = step(SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC), "watch signals")?;
+    let pod_pids = match spec.pid {
+        PidNamespace::Pod => Some(start_reaper(tree.as_ref(), &record)?),
+        PidNamespace::Target(_) => return Err("a sandbox cannot share the processes of a container".to_owned()),
+        PidNamespace::Container | PidNamespace::Host => None,
+    };
+    Ok(Supervisor::new(directory.to_owned(), record, tree, listener, signals, own_pids.into(), pod_pids, lock))
+}
+
+/// Without `CAP_SYS_RESOURCE` the supervisor is as likely a victim as any process of its size, which is small.
+fn protect_from_oom() {
+    let open = fs::OpenOptions::new().write(true).open("/proc/self/oom_score_adj");
+    let _ = open.and_then(|mut file| file.write_all(b"-998"));
+}
+
+/// The pod's shared memory is a mount of the host, because every container's own mount namespace takes it from there.
+fn make_shm(shm: &Path, size: u64) -> Result<(), String> {
+    const DEFAULT: u64 = 64 << 20;
+    step(fs::create_dir_all(shm), "make the directory of shared memory")?;
+    let size = if size == 0 { DEFAULT } else { size };
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let options = format!("mode=1777,size={size}");
+    step(mount(Some("shm"), shm, Some("tmpfs"), flags, Some(options.as_str())), "mount shared memory")?;
+    step(fs::set_permissions(shm, fs::Permissions::from_mode(0o1777)), "open shared memory to all")
+}
+
+fn make_namespaces(record: &SandboxRecord) -> Result<(), String> {
+    let spec = &record.spec;
+    let mut flags = CloneFlags::empty();
+    if spec.network == NetworkNamespace::Own {
+        flags |= CloneFlags::CLONE_NEWNET;
+    }
+    if spec.ipc == IpcNamespace::Pod {
+        flags |= CloneFlags::CLONE_NEWIPC;
+    }
+    if spec.uts == UtsNamespace::Pod {
+        flags |= CloneFlags::CLONE_NEWUTS;
+    }
+    step(nix::sched::unshare(flags), "make namespaces")?;
+    if spec.uts == UtsNamespace::Pod && !spec.hostname.is_empty() {
+        step(nix::unistd::sethostname(&spec.hostname), "set the host name")?;
+    }
+    if spec.network == NetworkNamespace::Own {
+        step(sys::link_up("lo"), "bring the loopback link up")?;
+    }
+    for (name, value) in &spec.sysctls {
+        set_sysctl(record, name, value)?;
+    }
+    Ok(())
+}
+
+/// Sets a kernel parameter, only if it belongs to a namespace that is the pod's own (namespaces(7)).
+fn set_sysctl(record: &SandboxRecord, name: &str, value: &str) -> Result<(), String> {
+    let spec = &record.spec;
+    let ipc = ["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."];
+    let path = name.replace('.', "/");
+    let own = (name.starts_with("net.") && spec.network == NetworkNamespace::Own)
+        || (ipc.iter().any(|prefix| name.starts_with(prefix)) && spec.ipc == IpcNamespace::Pod);
+    if !own || path.split('/').any(|part| part.is_empty()) {
+        return Err(format!("sysctl {name} is not in a namespace of the pod"));
+    }
+    let write = || fs::OpenOptions::new().write(true).open(format!("/proc/sys/{path}"))?.write_all(value.as_bytes());
+    step(write(), &format!("set sysctl {name} to {value:?}"))
+}
+
+/// Starts process 1 of the pod's shared pid namespace and opens the namespace.
+fn start_reaper(tree: &dyn cgroup::Tree, record: &SandboxRecord) -> Result<OwnedFd, String> {
+    let (ours, theirs) = step(init::pair(), "start the pod's first process")?;
+    let flags = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS;
+    let Some(pid) = step(sys::fork_into(flags.bits()), "start the pod's first process")? else {
+        drop(ours);
+        init::reaper(theirs);
+    };
+    drop(theirs);
+    let namespace = step(fs::File::open(format!("/proc/{pid}/ns/pid")), "open the pod's pid namespace")?;
+    step(tree.join(&record.cgroup.join(SUPERVISOR_GROUP), pid), "put it into the pod's cgroup")?;
+    step(nix::unistd::write(&ours, &[1]), "let it go")?;
+    // It says nothing when all is well, and closes.
+    let mut ready = [nix::poll::PollFd::new(ours.as_fd(), nix::poll::PollFlags::POLLIN)];
+    step(nix::poll::poll(&mut ready, nix::poll::PollTimeout::NONE), "wait for the pod's first process")?;
+    match step(init::receive(ours.as_fd()), "hear from the pod's first process")? {
+        None => Ok(namespace.into()),
+        Some((init::Report::Failed(error), _)) => Err(format!("the pod's first process: {error}")),
+        Some(_) => Err("the pod's first process said something else".to_owned()),
+    }
+}
