@@ -86,11 +86,6 @@ impl<E: Engine> Checkpoints<E> {
         Self { engine, stale: Vec::new(), graves: Vec::new() }
     }
 
-    #[cfg(test)]
-    pub(crate) fn into_engine(self) -> E {
-        self.engine
-    }
-
     /// Reads the valid checkpoint.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ pub(crate) trait Disk: Send + 'static {
     fn read(&self, name: &str, at: u64, len: usize) -> io::Result<Vec<u8>>;
     /// Makes an empty file; it lasts once the directory is synced.
     fn create(&mut self, name: &str) -> io::Result<()>;
-    /// Writes at a position, which is the file's end.
+    /// Writes at a position: the file's end, or over the same bytes.
     fn append(&mut self, name: &str, at: u64, bytes: &[u8]) -> io::Result<()>;
     /// Makes sure that appending up to a length will find room, if the file system can promise that.
     fn reserve(&mut self, name: &str, upto: u64) -> io::Result<()>;

@@ -10,11 +10,14 @@ pub(crate) const CHUNK: usize = 4096;
 /// One change: a key, and its new value or none to remove it.
 pub(crate) type Change = (Vec<u8>, Option<Vec<u8>>);
 
+/// Takes a key and its value.
+pub(crate) type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<()> + 'a;
+
 /// A key-value engine. Of what was written since the last [`Engine::sync`] any part may survive a power cut, key by key;
-/// everything before it does. `testing::engine_suite` says the same as tests.
+/// everything before it does. `testing::engine_suite` says the same in tests.
 pub(crate) trait Engine: Send + 'static {
     /// Visits every key with a prefix, in order.
-    fn scan(&mut self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()>;
+    fn scan(&mut self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<()>;
     /// Writes changes.
     fn write(&mut self, changes: &[Change]) -> Result<()>;
     /// Puts everything written on stable storage.

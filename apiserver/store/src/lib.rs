@@ -1,4 +1,41 @@
 //! A multi-version key-value store with etcd's semantics. Knows bytes, and nothing of Kubernetes.
+//!
+//! One global revision; create and mod revision and version for each key; ranges at any kept revision; compare-and-swap
+//! transactions; watches from a revision, in order and without gaps; leases; compaction. Everything acknowledged is on
+//! stable storage; everything read comes from memory.
+//!
+//! It never: reads the disk to answer a read; acknowledges what one sync has not covered; tries a failed sync again;
+//! lets one watcher slow down another; ticks, polls or writes when nobody asks it for anything.
+//!
+//! ```text
+//!  Store ──txn──▶ queue ──▶ worker ──propose──▶ member (raft-rs) ──append, sync──▶ log ──▶ disk
+//!    │            (group     │  ▲                                                   ▲
+//!    │             commit)   │  └───────────────── committed entries ◀──────────────┤ cut
+//!    │                       ▼                                                      │
+//!    ├──range, get──▶ state: index, history, leases ──what changed──▶ checkpoints ──┘
+//!    │                       │                                            │
+//!    └──watch──▶ watcher ◀── hub ◀── history                              ▼ engine (sled)
+//! ```
+//!
+//! - The *core* is deterministic: `state` applies commands and answers; `member` is fed proposals and drained of what
+//!   is committed; `worker` joins the two. Time, names and the disk are passed in, so the simulation in `testing`
+//!   runs this very code on a machine that loses, tears, fills up and fails.
+//! - The *shell* is `driver`: two threads, the clocks, the hand-out to watchers.
+//!
+//! Start at [`Store::open`]; then [`Txn`], [`Range`], [`WatchRequest`]. Inside, follow a write: `store.rs`, `queue.rs`,
+//! `worker.rs`, `member.rs`, `log.rs`, `state.rs`, `hub.rs`.
+//!
+//! # Invariants
+//!
+//! 1. A frame of the log is written only after the one before was synced. So damage with a whole frame behind it is never
+//!    a torn tail, and a torn tail was never acknowledged.
+//! 2. A segment is used only when its beginning is on stable storage, and removed only when a checkpoint that says the
+//!    same is.
+//! 3. A checkpoint becomes valid by one record, written after everything it speaks of was synced.
+//! 4. The state machine is a function of the log alone: it sees no clock but for how long history is kept, and draws no
+//!    numbers.
+//! 5. The hub hands out each revision once and in order; a watcher goes live only at a revision the hub has not reached.
+//! 6. Room on disk is reserved before a proposal is handed in: a full disk refuses, it does not interrupt.
 
 mod bridge;
 mod checkpoint;
@@ -25,6 +62,9 @@ mod store;
 mod txn;
 mod watch;
 mod worker;
+
+#[cfg(test)]
+mod testing;
 
 pub use driver::Driver;
 pub use entry::{Derived, Entry, Event, EventKind};

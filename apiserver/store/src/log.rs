@@ -27,8 +27,6 @@ use crate::{
 pub(crate) mod frame;
 pub(crate) mod segment;
 
-/// A segment is closed when it is longer than this.
-const SEGMENT: u64 = 8 << 20;
 /// Room is reserved in steps of this, so that few group commits ask for it.
 const STEP: u64 = 1 << 20;
 
@@ -36,6 +34,9 @@ mod kind {
     pub(super) const ENTRY: u8 = 1;
     pub(super) const HARD_STATE: u8 = 2;
 }
+
+/// The type of an entry that holds a command.
+const NORMAL: u8 = 0;
 
 /// What opening the log found, and what it had to cut off.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,6 +78,7 @@ struct Segment {
 #[derive(Debug)]
 pub(crate) struct Log<D> {
     disk: D,
+    segment_bytes: u64,
     cluster: ClusterId,
     /// Never empty.
     segments: VecDeque<Segment>,
@@ -87,38 +89,44 @@ pub(crate) struct Log<D> {
     /// The youngest entries, those not yet applied among them.
     recent: VecDeque<Entry>,
     hard_state: HardState,
-    hard_state_written: bool,
     conf_state: ConfState,
     next_frame: u64,
+    /// Index of the last entry that changes the members.
+    last_change: u64,
     /// Bytes found on opening and appended since.
     written: u64,
 }
 
 impl<D: Disk> Log<D> {
     /// Reads the log. `applied`: index and term up to which a checkpoint holds what the log said; `conf_state`: the
-    /// members as of then.
+    /// members as of then. A segment is closed when it is longer than `segment_bytes`.
     pub(crate) fn open(
         disk: D,
         cluster: ClusterId,
         applied: (u64, u64),
         conf_state: ConfState,
+        segment_bytes: u64,
     ) -> Result<(Self, Recovery)> {
         let mut log = Self {
             disk,
+            segment_bytes,
             cluster,
             segments: VecDeque::new(),
             places: VecDeque::new(),
             before: (0, 0),
             recent: VecDeque::new(),
             hard_state: HardState::default(),
-            hard_state_written: true,
             conf_state,
             next_frame: 1,
+            last_change: 0,
             written: 0,
         };
         let mut recovery = Recovery::default();
         let names = log.disk.list().map_err(Error::io("list the log's directory"))?;
         let numbers: Vec<u64> = names.iter().filter_map(|name| segment::number(name)).collect();
+        // Of the segments that were being removed when the power went, any may be there again; a gap follows the last.
+        let gap = numbers.windows(2).rposition(|pair| pair.first().map(|number| number + 1) != pair.last().copied());
+        let (left_over, numbers) = numbers.split_at(gap.map_or(0, |gap| gap + 1));
         for (at, number) in numbers.iter().enumerate() {
             log.read_segment(*number, at == 0, at + 1 == numbers.len(), &mut recovery)?;
         }
@@ -133,6 +141,10 @@ impl<D: Disk> Log<D> {
             let what =
                 format!("holds entries {} to {}, but the checkpoint is at {}", log.before.0 + 1, log.last(), applied.0);
             return Err(corrupt("log", 0, &what));
+        }
+        for number in left_over {
+            let name = segment::name(*number);
+            log.disk.remove(&name).map_err(Error::io(format!("remove {name}")))?;
         }
         // The commit index is written with the next frame only, so a checkpoint may know of a later one.
         if log.hard_state.commit < applied.0 {
@@ -170,7 +182,7 @@ impl<D: Disk> Log<D> {
         if (header.index, header.term) != end {
             return Err(corrupt(&name, 0, "does not follow the last entry of the segment before it"));
         }
-        let mut at = segment::HEADER;
+        let (mut at, mut last_frame) = (segment::HEADER, 0);
         loop {
             match frame::look(&bytes, at, last) {
                 Found::End => break,
@@ -181,6 +193,8 @@ impl<D: Disk> Log<D> {
                     self.read_frame(number, payload, at + frame::HEADER)
                         .map_err(|Malformed(what)| corrupt(&name, at as u64, what))?;
                     self.next_frame += 1;
+                    // With the first frame goes the segment's header.
+                    last_frame = if at == segment::HEADER { 0 } else { at };
                     at = next;
                 }
                 Found::Torn if at == segment::HEADER => return self.remove_unfinished(name, recovery),
@@ -196,12 +210,25 @@ impl<D: Disk> Log<D> {
         if at == segment::HEADER && last {
             return self.remove_unfinished(name, recovery);
         }
+        if last {
+            self.renew(&name, last_frame, bytes.get(last_frame..at).unwrap_or_default())?;
+        }
         recovery.segments += 1;
         recovery.bytes += at as u64;
         self.written += at as u64;
         let segment = Segment { number, index: header.index, term: header.term, len: at as u64, reserved: at as u64 };
         self.segments.push_back(segment);
         Ok(())
+    }
+
+    /// Writes the last frame once more. If the process before ended because syncing it failed, what was just read may be
+    /// in the page cache alone, marked clean: no sync would ever write it again.
+    fn renew(&mut self, name: &str, at: usize, bytes: &[u8]) -> Result<()> {
+        self.disk
+            .append(name, at as u64, bytes)
+            .and_then(|()| self.disk.sync(name))
+            .and_then(|()| self.disk.sync_dir())
+            .map_err(Error::io(format!("renew the end of {name}")))
     }
 
     fn remove_unfinished(&mut self, name: String, recovery: &mut Recovery) -> Result<()> {
@@ -221,6 +248,9 @@ impl<D: Disk> Log<D> {
                     let end = offset + payload.len() - from.0.len();
                     let mut entry = Reader(body);
                     let (index, term) = (entry.u64()?, entry.u64()?);
+                    if entry.u8()? != NORMAL {
+                        self.last_change = index;
+                    }
                     self.place(index, Place::new(segment, end - body.len(), body, term))?;
                 }
                 kind::HARD_STATE => {
@@ -274,7 +304,7 @@ impl<D: Disk> Log<D> {
         // A hard state, the leader's own entry after an election, frame and records' heads.
         let bytes = bytes as u64 + 1024;
         let Some(segment) = self.segments.back_mut() else { return Err(failed("write", "log has no segment")) };
-        if segment.len > SEGMENT {
+        if segment.len > self.segment_bytes {
             let number = segment.number + 1;
             return self.begin_segment(number, bytes);
         }
@@ -314,22 +344,18 @@ impl<D: Disk> Log<D> {
         self.disk.sync(&name).map_err(|error| failed("sync a new segment", &error))?;
         self.disk.sync_dir().map_err(|error| failed("sync the log's directory", &error))?;
         self.next_frame += 1;
-        self.hard_state_written = true;
         self.segments.push_back(Segment { number, index, term, len: beginning.len() as u64, reserved });
         Ok(())
     }
 
-    /// Appends one group commit; not on stable storage until [`Log::sync`].
+    /// Appends one group commit. [`Log::sync`] must follow before anything else is appended: that a frame follows is what
+    /// tells that the one before was on stable storage.
     ///
     /// # Errors
     /// [`Error::DiskFull`]: nothing was appended. [`Error::Failed`].
     pub(crate) fn append(&mut self, entries: Vec<Entry>, hard_state: Option<&HardState>) -> Result<()> {
         if let Some(hard_state) = hard_state {
             self.hard_state = hard_state.clone();
-            self.hard_state_written = false;
-        }
-        if entries.is_empty() && self.hard_state_written {
-            return Ok(());
         }
         self.reserve(entries.iter().map(|entry| entry.data.len() + 64).sum())?;
         let Some(segment) = self.segments.back_mut() else { return Err(failed("write", "log has no segment")) };
@@ -359,9 +385,11 @@ impl<D: Disk> Log<D> {
         segment.len += bytes.len() as u64;
         self.written += bytes.len() as u64;
         self.next_frame += 1;
-        self.hard_state_written = true;
         for (entry, place) in entries.into_iter().zip(places) {
             let index = entry.index;
+            if entry.entry_type != EntryType::EntryNormal {
+                self.last_change = index;
+            }
             self.place(index, place).map_err(|Malformed(what)| failed("append", what))?;
             while self.recent.back().is_some_and(|recent| recent.index >= index) {
                 self.recent.pop_back();
@@ -384,7 +412,14 @@ impl<D: Disk> Log<D> {
     /// Notes a later commit index; it is written along with the next group commit, since it can be found out anew.
     pub(crate) fn note_commit(&mut self, commit: u64) {
         self.hard_state.commit = commit;
-        self.hard_state_written = false;
+    }
+
+    /// What the only voter has on stable storage is committed, whether or not its log says so yet: it may have been told
+    /// to a client. Not so beyond an entry that changes the members.
+    pub(crate) fn commit_alone(&mut self, applied: u64) {
+        if self.last_change <= applied && self.hard_state.commit < self.last() {
+            self.note_commit(self.last());
+        }
     }
 
     /// Notes who the members are, as of what was applied.
@@ -480,7 +515,7 @@ impl Place {
     }
 }
 
-/// Segments end soon after [`SEGMENT`], so offsets in them fit.
+/// Segments end soon after a few MiB, so offsets in them fit.
 fn narrow(value: usize) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
 }
@@ -492,7 +527,7 @@ fn put_hard_state(frame: &mut Frame, state: &HardState) {
 
 fn put_entry(frame: &mut Frame, entry: &Entry) -> usize {
     let entry_type = match entry.entry_type {
-        EntryType::EntryNormal => 0_u8,
+        EntryType::EntryNormal => NORMAL,
         EntryType::EntryConfChange => 1,
         EntryType::EntryConfChangeV2 => 2,
     };
@@ -503,7 +538,7 @@ fn get_entry(body: &[u8]) -> Result<Entry, Malformed> {
     let mut from = Reader(body);
     let (index, term) = (from.u64()?, from.u64()?);
     let entry_type = match from.u8()? {
-        0 => EntryType::EntryNormal,
+        NORMAL => EntryType::EntryNormal,
         1 => EntryType::EntryConfChange,
         2 => EntryType::EntryConfChangeV2,
         _ => return Err(Malformed("entry of an unknown type")),

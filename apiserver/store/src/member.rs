@@ -34,15 +34,13 @@ impl<D: Disk> Member<D> {
     /// # Errors
     /// [`Error::Failed`] if raft-rs does not accept the log.
     pub(crate) fn new(log: Log<D>, id: u64, life: u64, applied: u64) -> Result<Self> {
-        let node = RawNode::new(&config(id, applied), log, &bridge::logger()).map_err(failed)?;
-        Ok(Self { node, id, life, number: 0 })
+        Ok(Self { node: node(log, id, applied)?, id, life, number: 0 })
     }
 
     /// The same member begun anew from what its log holds, forgetting what did not get there.
     pub(crate) fn restart(self, applied: u64) -> Result<Self> {
         let log = self.node.raft.r.raft_log.store;
-        let node = RawNode::new(&config(self.id, applied), log, &bridge::logger()).map_err(failed)?;
-        Ok(Self { node, ..self })
+        Ok(Self { node: node(log, self.id, applied)?, ..self })
     }
 
     pub(crate) fn log(&self) -> &Log<D> {
@@ -63,8 +61,7 @@ impl<D: Disk> Member<D> {
 
     /// Whether this member is the only one that votes, and so elects itself.
     pub(crate) fn is_alone(&self) -> bool {
-        let members = self.log().members();
-        members.voters == [self.id] && members.voters_outgoing.is_empty() && members.learners.is_empty()
+        is_alone(self.log(), self.id)
     }
 
     /// Stands for election at once.
@@ -114,13 +111,12 @@ impl<D: Disk> Member<D> {
         let entries = ready.take_entries();
         let must_sync = ready.must_sync();
         let log = self.node.mut_store();
-        match ready.hs() {
-            // Only the commit index changed: it goes along with the next frame.
-            Some(hard_state) if !must_sync => log.note_commit(hard_state.commit),
-            hard_state => log.append(entries, hard_state)?,
-        }
         if must_sync {
+            log.append(entries, ready.hs())?;
             log.sync()?;
+        } else if let Some(hard_state) = ready.hs() {
+            // Only the commit index changed: it goes along with the next frame.
+            log.note_commit(hard_state.commit);
         }
         let mut light = self.node.advance_append(ready);
         if let Some(commit) = light.commit_index() {
@@ -157,6 +153,19 @@ impl<D: Disk> Member<D> {
         self.node.mut_store().note_members(members);
         Ok(())
     }
+}
+
+fn is_alone<D: Disk>(log: &Log<D>, id: u64) -> bool {
+    let members = log.members();
+    members.voters == [id] && members.voters_outgoing.is_empty()
+}
+
+fn node<D: Disk>(mut log: Log<D>, id: u64, applied: u64) -> Result<RawNode<Log<D>>> {
+    // So that a store on a full disk, where no election can be written down, still reads everything it acknowledged.
+    if is_alone(&log, id) {
+        log.commit_alone(applied);
+    }
+    RawNode::new(&config(id, applied), log, &bridge::logger()).map_err(failed)
 }
 
 fn config(id: u64, applied: u64) -> Config {

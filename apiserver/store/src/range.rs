@@ -100,8 +100,11 @@ pub(crate) fn contains(start: &[u8], end: Option<&[u8]>, key: &[u8]) -> bool {
     }
 }
 
+/// What `BTreeMap::range` takes.
+type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
 /// Start and end as `BTreeMap::range` wants them; none where the range is empty (which `BTreeMap` would panic on).
-pub(crate) fn bounds<'a>(start: &'a [u8], end: Option<&'a [u8]>) -> Option<(Bound<&'a [u8]>, Bound<&'a [u8]>)> {
+pub(crate) fn bounds<'a>(start: &'a [u8], end: Option<&'a [u8]>) -> Option<Bounds<'a>> {
     match end {
         None => Some((Bound::Included(start), Bound::Included(start))),
         Some([]) => Some((Bound::Included(start), Bound::Unbounded)),

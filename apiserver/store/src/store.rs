@@ -249,7 +249,7 @@ pub(crate) fn open<D: Disk, E: Engine>(
             ((0, 0), founder, State::new(config.retention))
         }
     };
-    let (log, recovery) = Log::open(disk, identity.cluster, applied, members)?;
+    let (log, recovery) = Log::open(disk, identity.cluster, applied, members, config.checkpoint_bytes / 4)?;
     let member = Member::new(log, identity.member, life, applied.0)?;
     let shared = Arc::new(Shared::new(state));
     let worker = Worker::open(Arc::clone(&shared), member, applied, config.checkpoint_bytes, now(&shared))?;

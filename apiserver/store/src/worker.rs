@@ -377,6 +377,12 @@ impl<D: Disk> Worker<D> {
         self.phase = Phase::Failed(error);
     }
 
+    /// Whether the disk failed.
+    #[cfg(test)]
+    pub(crate) const fn has_failed(&self) -> bool {
+        matches!(self.phase, Phase::Failed(_))
+    }
+
     /// What ended the writing, if anything did.
     pub(crate) fn end(self) -> Result<()> {
         match self.phase {

@@ -9,9 +9,11 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
+    time::Duration,
 };
 
-use super::{Change, Engine};
+use super::{Change, Engine, Visit};
 use crate::{
     disk::sync_directory,
     error::{Error, Result},
@@ -19,6 +21,9 @@ use crate::{
 
 /// Bytes of sled's page cache. Checkpoints stream; nothing is read twice.
 const CACHE: u64 = 1 << 20;
+
+/// How often sled is opened once more, with pauses of 1, 2, 4 … milliseconds: two seconds in all.
+const TRIES: u32 = 11;
 
 /// See the module.
 #[derive(Debug)]
@@ -37,20 +42,33 @@ impl Sled {
     fn db(&mut self) -> Result<&::sled::Db> {
         let db = match self.open.take() {
             Some(db) => db,
-            None => ::sled::Config::new()
-                .path(&self.dir)
-                .cache_capacity(CACHE)
-                .flush_every_ms(None)
-                .mode(::sled::Mode::LowSpace)
-                .open()
-                .map_err(engine("open"))?,
+            None => self.open()?,
         };
         Ok(self.open.insert(db))
+    }
+
+    /// sled's own threads may hold its file's lock for a moment after the last handle was dropped, so a lock that is held
+    /// is tried again for a while. Nobody else can hold it: the data directory has a lock of its own.
+    fn open(&self) -> Result<::sled::Db> {
+        let config = ::sled::Config::new()
+            .path(&self.dir)
+            .cache_capacity(CACHE)
+            .flush_every_ms(None)
+            .mode(::sled::Mode::LowSpace);
+        for attempt in 0..TRIES {
+            match config.open() {
+                Err(::sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => {
+                    thread::sleep(Duration::from_millis(1 << attempt));
+                }
+                opened => return opened.map_err(engine("open")),
+            }
+        }
+        config.open().map_err(engine("open"))
     }
 }
 
 impl Engine for Sled {
-    fn scan(&mut self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+    fn scan(&mut self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<()> {
         if self.open.is_none() && !self.dir.join("db").exists() {
             return Ok(());
         }

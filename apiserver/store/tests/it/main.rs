@@ -1,3 +1,6 @@
-//! The store as its users see it: a real directory, a real thread.
+//! The store as its users see it: a real directory, a real thread, a real process.
 
+#[cfg(test)]
+mod kill;
+#[cfg(test)]
 mod semantics;

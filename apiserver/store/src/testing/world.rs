@@ -1,0 +1,393 @@
+//! A simulated machine: a disk and an engine that forget what was not synced, fill up, fail, and stop at any step.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use crate::{
+    disk::Disk,
+    engine::{Change, Engine, Visit},
+    error::{Error, Result},
+};
+
+const SECTOR: usize = 512;
+
+/// Random numbers from a seed (SplitMix64; Steele, Lea, Flood 2014).
+#[derive(Clone, Debug)]
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// Below `n`.
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        usize::try_from(self.next() % n.max(1) as u64).unwrap()
+    }
+
+    /// True once in `n`.
+    pub(crate) fn once_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct SimFile {
+    current: Vec<u8>,
+    synced: Vec<u8>,
+    /// Sectors the next sync will write.
+    dirty: BTreeSet<usize>,
+    /// Room promised beyond what is written.
+    reserved: usize,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) dice: Dice,
+    files: BTreeMap<String, SimFile>,
+    /// The names as last synced.
+    listed: BTreeSet<String>,
+    /// Files removed since; as long as the list is not synced they may be there again.
+    removed: BTreeMap<String, SimFile>,
+    engine: BTreeMap<Vec<u8>, Vec<u8>>,
+    engine_synced: BTreeMap<Vec<u8>, Vec<u8>>,
+    engine_unsynced: Vec<Change>,
+    /// Steps until the machine stops in the middle of one.
+    pub(crate) stop_in: Option<u64>,
+    /// It has stopped: nothing works until it is started again.
+    pub(crate) stopped: bool,
+    /// The disk holds no more than so many bytes.
+    pub(crate) capacity: Option<usize>,
+    /// Whether the file system can promise room.
+    pub(crate) can_reserve: bool,
+    /// The next sync of the log fails.
+    pub(crate) fail_sync: bool,
+    pub(crate) steps: u64,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Arc<Mutex<Self>> {
+        Arc::new(Mutex::new(Self {
+            dice: Dice(seed),
+            files: BTreeMap::new(),
+            listed: BTreeSet::new(),
+            removed: BTreeMap::new(),
+            engine: BTreeMap::new(),
+            engine_synced: BTreeMap::new(),
+            engine_unsynced: Vec::new(),
+            stop_in: None,
+            stopped: false,
+            capacity: None,
+            can_reserve: true,
+            fail_sync: false,
+            steps: 0,
+        }))
+    }
+
+    /// Counts a step; true if the machine stops in it.
+    fn step(&mut self) -> bool {
+        self.steps += 1;
+        match &mut self.stop_in {
+            Some(0) => self.stopped = true,
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        self.stopped
+    }
+
+    pub(crate) fn used(&self) -> usize {
+        self.files.values().map(|file| file.current.len().max(file.reserved)).sum()
+    }
+
+    /// The process is killed: the kernel still has everything.
+    pub(crate) fn kill(&mut self) {
+        self.stopped = false;
+        self.stop_in = None;
+        self.fail_sync = false;
+        for file in self.files.values_mut() {
+            file.reserved = 0;
+        }
+    }
+
+    /// The power goes: of what was not synced anything may be lost.
+    pub(crate) fn cut_power(&mut self) {
+        self.kill();
+        let removed = std::mem::take(&mut self.removed).into_iter();
+        let mut files: BTreeMap<String, SimFile> = removed.filter(|_| self.dice.once_in(2)).collect();
+        for (name, file) in std::mem::take(&mut self.files) {
+            if self.listed.contains(&name) || self.dice.once_in(2) {
+                files.insert(name, file);
+            }
+        }
+        for file in files.values_mut() {
+            let bytes = after_power_cut(file, &mut self.dice);
+            *file = SimFile { current: bytes.clone(), synced: bytes, ..SimFile::default() };
+        }
+        self.listed = files.keys().cloned().collect();
+        self.files = files;
+        let mut engine = std::mem::take(&mut self.engine_synced);
+        for (key, value) in std::mem::take(&mut self.engine_unsynced) {
+            if self.dice.once_in(2) {
+                set(&mut engine, key, value);
+            }
+        }
+        self.engine = engine.clone();
+        self.engine_synced = engine;
+    }
+
+    /// Changes one bit of the log that was synced; says how to change it back.
+    pub(crate) fn flip_bit(&mut self) -> Option<(String, usize, u8)> {
+        let names: Vec<String> = self.files.keys().cloned().collect();
+        let name = names.get(self.dice.below(names.len()))?.clone();
+        let len = self.files[&name].current.len();
+        let (at, bit) = (self.dice.below(len), 1 << self.dice.below(8));
+        self.flip(&name, at, bit).then_some((name, at, bit))
+    }
+
+    pub(crate) fn flip(&mut self, name: &str, at: usize, bit: u8) -> bool {
+        let Some(file) = self.files.get_mut(name) else { return false };
+        let Some(byte) = file.current.get_mut(at) else { return false };
+        *byte ^= bit;
+        if let Some(byte) = file.synced.get_mut(at) {
+            *byte ^= bit;
+        }
+        true
+    }
+}
+
+fn after_power_cut(file: &SimFile, dice: &mut Dice) -> Vec<u8> {
+    let (short, long) = (file.synced.len().min(file.current.len()), file.synced.len().max(file.current.len()));
+    let len = match dice.below(4) {
+        0 => file.synced.len(),
+        1 => short + dice.below(long - short + 1),
+        _ => file.current.len(),
+    };
+    let len = if file.dirty.is_empty() { file.synced.len() } else { len };
+    let mut bytes = file.synced.clone();
+    bytes.resize(len, 0);
+    for sector in &file.dirty {
+        if dice.once_in(3) {
+            continue;
+        }
+        let (from, to) = (sector * SECTOR, ((sector + 1) * SECTOR).min(len).min(file.current.len()));
+        if from < to {
+            bytes[from..to].copy_from_slice(&file.current[from..to]);
+        }
+    }
+    bytes
+}
+
+fn set(map: &mut BTreeMap<Vec<u8>, Vec<u8>>, key: Vec<u8>, value: Option<Vec<u8>>) {
+    match value {
+        Some(value) => drop(map.insert(key, value)),
+        None => drop(map.remove(&key)),
+    }
+}
+
+fn stopped() -> io::Error {
+    io::Error::other("the machine has stopped")
+}
+
+fn full() -> io::Error {
+    io::ErrorKind::StorageFull.into()
+}
+
+/// The world's disk.
+#[derive(Clone, Debug)]
+pub(crate) struct SimDisk(pub(crate) Arc<Mutex<World>>);
+
+impl SimDisk {
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl Disk for SimDisk {
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.world().files.keys().cloned().collect())
+    }
+
+    fn len(&self, name: &str) -> io::Result<u64> {
+        self.world().files.get(name).map(|file| file.current.len() as u64).ok_or(io::ErrorKind::NotFound.into())
+    }
+
+    fn read(&self, name: &str, at: u64, len: usize) -> io::Result<Vec<u8>> {
+        let world = self.world();
+        let file = world.files.get(name).ok_or(io::ErrorKind::NotFound)?;
+        let from = usize::try_from(at).unwrap().min(file.current.len());
+        let to = from.saturating_add(len).min(file.current.len());
+        Ok(file.current[from..to].to_vec())
+    }
+
+    fn create(&mut self, name: &str) -> io::Result<()> {
+        let mut world = self.world();
+        if world.step() {
+            return Err(stopped());
+        }
+        if world.files.insert(name.to_owned(), SimFile::default()).is_some() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, name: &str, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut world = self.world();
+        let mut count = bytes.len();
+        let stops = world.step();
+        if stops {
+            count = world.dice.below(bytes.len() + 1);
+        }
+        let at = usize::try_from(at).unwrap();
+        let room = world.capacity.map(|capacity| capacity.saturating_sub(world.used()));
+        let file = world.files.get_mut(name).ok_or(io::ErrorKind::NotFound)?;
+        assert!(at <= file.current.len(), "files only grow at their end");
+        let free = room.map_or(usize::MAX, |room| room + file.current.len().max(file.reserved) - at);
+        let short = free < count;
+        count = count.min(free);
+        file.current.resize(file.current.len().max(at + count), 0);
+        file.current[at..at + count].copy_from_slice(&bytes[..count]);
+        if count > 0 {
+            file.dirty.extend(at / SECTOR..=(at + count - 1) / SECTOR);
+        }
+        if stops {
+            return Err(stopped());
+        }
+        if short { Err(full()) } else { Ok(()) }
+    }
+
+    fn reserve(&mut self, name: &str, upto: u64) -> io::Result<()> {
+        let mut world = self.world();
+        if world.step() {
+            return Err(stopped());
+        }
+        if !world.can_reserve {
+            return Ok(());
+        }
+        let used = world.used();
+        let capacity = world.capacity.unwrap_or(usize::MAX);
+        let upto = usize::try_from(upto).unwrap();
+        let file = world.files.get_mut(name).ok_or(io::ErrorKind::NotFound)?;
+        let more = upto.saturating_sub(file.current.len().max(file.reserved));
+        if more > 0 && used + more > capacity {
+            return Err(full());
+        }
+        file.reserved = file.reserved.max(upto);
+        Ok(())
+    }
+
+    fn sync(&mut self, name: &str) -> io::Result<()> {
+        let mut world = self.world();
+        let stops = world.step();
+        let fails = std::mem::take(&mut world.fail_sync);
+        let mut dice = world.dice.clone();
+        let file = world.files.get_mut(name).ok_or(io::ErrorKind::NotFound)?;
+        if stops {
+            return Err(stopped());
+        }
+        let dirty = std::mem::take(&mut file.dirty);
+        if !fails {
+            file.synced.resize(file.current.len(), 0);
+        }
+        for sector in dirty {
+            // A sync that fails has written some pages; the others are marked clean all the same.
+            if fails && dice.once_in(2) {
+                continue;
+            }
+            let (from, to) = (sector * SECTOR, ((sector + 1) * SECTOR).min(file.current.len()));
+            if from < to {
+                file.synced.resize(file.synced.len().max(to), 0);
+                file.synced[from..to].copy_from_slice(&file.current[from..to]);
+            }
+        }
+        world.dice = dice;
+        if fails { Err(io::Error::other("input/output error")) } else { Ok(()) }
+    }
+
+    fn truncate(&mut self, name: &str, len: u64) -> io::Result<()> {
+        let mut world = self.world();
+        if world.step() {
+            return Err(stopped());
+        }
+        let file = world.files.get_mut(name).ok_or(io::ErrorKind::NotFound)?;
+        let len = usize::try_from(len).unwrap();
+        file.current.truncate(len);
+        file.reserved = 0;
+        file.dirty.insert(len / SECTOR);
+        Ok(())
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        let mut world = self.world();
+        if world.step() {
+            return Err(stopped());
+        }
+        let file = world.files.remove(name).ok_or(io::ErrorKind::NotFound)?;
+        if world.listed.contains(name) {
+            world.removed.insert(name.to_owned(), file);
+        }
+        Ok(())
+    }
+
+    fn sync_dir(&mut self) -> io::Result<()> {
+        let mut world = self.world();
+        if world.step() {
+            return Err(stopped());
+        }
+        world.listed = world.files.keys().cloned().collect();
+        world.removed.clear();
+        Ok(())
+    }
+}
+
+/// The world's engine.
+#[derive(Clone, Debug)]
+pub(crate) struct SimEngine(pub(crate) Arc<Mutex<World>>);
+
+fn engine_stopped() -> Error {
+    Error::Engine { action: "go on", source: Arc::new(stopped()) }
+}
+
+impl Engine for SimEngine {
+    fn scan(&mut self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<()> {
+        let found: Vec<(Vec<u8>, Vec<u8>)> = {
+            let world = self.0.lock().unwrap();
+            let from = world.engine.range(prefix.to_vec()..);
+            from.take_while(|(key, _)| key.starts_with(prefix))
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect()
+        };
+        found.iter().try_for_each(|(key, value)| visit(key, value))
+    }
+
+    fn write(&mut self, changes: &[Change]) -> Result<()> {
+        let mut world = self.0.lock().unwrap();
+        for (key, value) in changes {
+            if world.step() {
+                return Err(engine_stopped());
+            }
+            set(&mut world.engine, key.clone(), value.clone());
+            world.engine_unsynced.push((key.clone(), value.clone()));
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        let mut world = self.0.lock().unwrap();
+        if world.step() {
+            return Err(engine_stopped());
+        }
+        world.engine_synced = world.engine.clone();
+        world.engine_unsynced.clear();
+        Ok(())
+    }
+
+    fn rest(&mut self) {}
+}
