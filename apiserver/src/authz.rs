@@ -31,7 +31,7 @@ pub use self::{
     node_restriction::{Operation, Write, restrict_node},
     rbac::{Error, Rbac},
 };
-use crate::user::User;
+use crate::{authn, request::RequestInfo, user::User};
 
 /// What is asked of the authorizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +70,21 @@ impl<'a> Attributes<'a> {
             name: "",
             field_selector: "",
             path: None,
+        }
+    }
+
+    /// What a request asks for.
+    #[must_use]
+    pub fn of(user: &'a User, info: &'a RequestInfo) -> Self {
+        Self {
+            namespace: &info.namespace,
+            group: &info.group,
+            resource: &info.resource,
+            subresource: &info.subresource,
+            name: &info.name,
+            field_selector: info.field_selector(),
+            path: (!info.is_resource).then_some(info.path.as_str()),
+            ..Self::new(user, &info.verb)
         }
     }
 
@@ -126,6 +141,9 @@ pub struct Authorizer {
     store: Store,
 }
 
+/// Who shows no credentials.
+const ANONYMOUS: &str = "system:anonymous";
+
 /// The group that may do everything.
 pub const MASTERS: &str = "system:masters";
 
@@ -153,11 +171,23 @@ impl Authorizer {
         Decision::NoOpinion(reasons.join("\n"))
     }
 
+    /// Whether the request may go on.
+    ///
+    /// # Errors
+    /// 401 when it comes from nobody and is not for a path that is open to all; 403 that says why when nothing allows it.
+    pub fn check(&self, user: &User, info: &RequestInfo) -> Result<(), Box<Status>> {
+        if user.name == ANONYMOUS {
+            let open = !info.is_resource && info.verb == "get" && authn::is_open(&info.path);
+            return if open { Ok(()) } else { Err(Box::new(Status::unauthorized())) };
+        }
+        self.check_asked(&Attributes::of(user, info))
+    }
+
     /// Goes on, or stops with the 403 that says why.
     ///
     /// # Errors
     /// Nothing allows it.
-    pub fn check(&self, asked: &Attributes<'_>) -> Result<(), Box<Status>> {
+    pub fn check_asked(&self, asked: &Attributes<'_>) -> Result<(), Box<Status>> {
         match self.decide(asked) {
             Decision::Allow => Ok(()),
             Decision::NoOpinion(reason) => Err(Box::new(asked.forbidden(&reason))),

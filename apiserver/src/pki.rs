@@ -46,6 +46,10 @@ pub use self::{
     signing::SigningKey,
     tls::ClientVerifier,
 };
+pub(crate) use self::{
+    authority::{requested_key, requested_names},
+    identity::{subject, validity},
+};
 
 /// How long what the authority signs is valid.
 pub const LEAF_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -152,14 +156,14 @@ impl Kept {
         match self {
             Self::Serving => Profile {
                 name: "kube-apiserver".to_owned(),
-                groups: Vec::new(),
+                group: None,
                 alt_names: serving_names(config),
                 usage: Usage::Server,
             },
-            Self::NodeClient => Profile::client("kube-apiserver-kubelet-client", &["system:masters"]),
-            Self::Admin => Profile::client("kubernetes-admin", &["system:masters"]),
-            Self::Scheduler => Profile::client("system:kube-scheduler", &[]),
-            Self::ControllerManager => Profile::client("system:kube-controller-manager", &[]),
+            Self::NodeClient => Profile::client("kube-apiserver-kubelet-client", Some("system:masters")),
+            Self::Admin => Profile::client("kubernetes-admin", Some("system:masters")),
+            Self::Scheduler => Profile::client("system:kube-scheduler", None),
+            Self::ControllerManager => Profile::client("system:kube-controller-manager", None),
         }
     }
 }
@@ -400,7 +404,11 @@ fn load_kept(kept: Kept, config: &Config, authority: &Authority, now: Timestamp)
 
 fn issue_kept(kept: Kept, config: &Config, authority: &Authority, now: Timestamp) -> Result<Identity, Error> {
     let profile = kept.profile(config);
-    let identity = authority.issue(&profile, now)?;
+    let mut identity = authority.issue(&profile, now)?;
+    if kept == Kept::Serving {
+        // A joining node knows the authority by its hash and must see it to compare.
+        identity = identity.followed_by(authority.certificate());
+    }
     let text = if kept.is_kubeconfig() {
         kubeconfig(&config.server, authority.pem(), &profile.name, &identity)
     } else {

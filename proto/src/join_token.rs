@@ -9,9 +9,9 @@
 //! `bootstrap.kubernetes.io/token` in `kube-system`; such a token authenticates as `system:bootstrap:<id>`. One token has
 //! one role, written as a group: joining nodes, [`NODE_GROUP`].
 //!
-//! First contact, for the joiner: connect without trusting the server, take the last certificate it shows or
-//! `GET /coracle/v1/ca`, compare its SHA-256 with the token's, and from then on trust that certificate alone. The secret is
-//! sent only over a connection that was verified so.
+//! First contact, for the joiner: take the last certificate the server shows in the TLS handshake, compare its SHA-256
+//! with the token's, and let it be the only root the server's own certificate may hang on. The secret is sent over a
+//! connection that was verified so, and over no other.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 

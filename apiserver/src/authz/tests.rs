@@ -50,7 +50,7 @@ impl World {
     }
 
     fn why(&self, asked: &Attributes<'_>) -> String {
-        self.authorizer.check(asked).err().map(|s| s.message).unwrap_or_default()
+        self.authorizer.check_asked(asked).err().map(|s| s.message).unwrap_or_default()
     }
 }
 

@@ -30,8 +30,8 @@ pub enum Usage {
 pub struct Profile {
     /// Common name: the user's name.
     pub name: String,
-    /// Organizations: the user's groups.
-    pub groups: Vec<String>,
+    /// Organization: the user's group.
+    pub group: Option<String>,
     /// DNS names and addresses.
     pub alt_names: Vec<String>,
     /// Client or server.
@@ -39,17 +39,16 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// A client of that name in those groups.
+    /// A client of that name in that group.
     #[must_use]
-    pub fn client(name: &str, groups: &[&str]) -> Self {
-        let groups = groups.iter().map(|g| (*g).to_owned()).collect();
-        Self { name: name.to_owned(), groups, alt_names: Vec::new(), usage: Usage::Client }
+    pub fn client(name: &str, group: Option<&str>) -> Self {
+        Self { name: name.to_owned(), group: group.map(str::to_owned), alt_names: Vec::new(), usage: Usage::Client }
     }
 
     /// The node `name` as a client.
     #[must_use]
     pub fn node_client(name: &str) -> Self {
-        Self::client(&format!("system:node:{name}"), &["system:nodes"])
+        Self::client(&format!("system:node:{name}"), Some("system:nodes"))
     }
 
     /// The node `name` as a server, reachable at the given names and addresses besides its own.
@@ -201,7 +200,7 @@ impl Authority {
         let mut params =
             CertificateParams::new(profile.alt_names.clone()).map_err(|source| Error::Make { what: what(), source })?;
         params.distinguished_name = DistinguishedName::new();
-        for group in &profile.groups {
+        if let Some(group) = &profile.group {
             params.distinguished_name.push(DnType::OrganizationName, group.as_str());
         }
         params.distinguished_name.push(DnType::CommonName, profile.name.as_str());

@@ -57,6 +57,12 @@ impl Identity {
         Ok(Self { key, key_pem: key_pem.to_owned(), not_before, not_after, chain })
     }
 
+    /// The same with a certificate more at the end of the chain.
+    pub(super) fn followed_by(mut self, certificate: &CertificateDer<'static>) -> Self {
+        self.chain.push(certificate.clone());
+        self
+    }
+
     /// The identity in a PEM text with both certificate and key.
     ///
     /// # Errors
@@ -134,7 +140,10 @@ impl Identity {
             Usage::Client => u.value.client_auth,
             Usage::Server => u.value.server_auth,
         });
-        name == profile.name && groups == profile.groups && names == profile.alt_names && usage == Some(true)
+        name == profile.name
+            && groups.as_slice() == profile.group.as_slice()
+            && names == profile.alt_names
+            && usage == Some(true)
     }
 }
 

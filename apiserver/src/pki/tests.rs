@@ -118,14 +118,14 @@ fn only_this_clusters_valid_client_certificates_pass() {
     let pki = Pki::open(config(one.path()), now()).unwrap();
     let stranger = Pki::open(config(other.path()), now()).unwrap();
     let check = |identity: &Identity, at: Timestamp| pki.client_verifier().verify(identity.chain(), at).is_ok();
-    let alice = pki.issue(&Profile::client("alice", &["crew"]), now()).unwrap();
+    let alice = pki.issue(&Profile::client("alice", Some("crew")), now()).unwrap();
     assert!(check(&alice, now()));
     assert!(check(&alice, now() + days(364)));
     assert!(!check(&alice, now() + days(366)), "expired");
     assert!(!check(&alice, now() - days(1)), "not yet valid");
     let server = pki.issue(&Profile::node_server("n1", &["192.0.2.1".to_owned()]), now()).unwrap();
     assert!(!check(&server, now()), "a server's certificate is not a client's");
-    let forged = stranger.issue(&Profile::client("alice", &["system:masters"]), now()).unwrap();
+    let forged = stranger.issue(&Profile::client("alice", Some("system:masters")), now()).unwrap();
     assert!(!check(&forged, now()), "another authority of the same name");
     assert!(pki.client_verifier().verify(&[], now()).is_err());
 }
