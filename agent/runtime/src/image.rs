@@ -17,28 +17,35 @@
 //!
 //! **Invariant:** a store that was cut at any instant opens again, without what was not finished.
 
+mod archive;
+mod beneath;
 mod config;
 mod credentials;
+mod decompress;
 mod digest;
 mod error;
 mod import;
+mod index;
 mod manifest;
+mod pull;
 mod reference;
 mod registries;
 mod registry;
 mod store;
+#[cfg(test)]
+mod testing;
 mod unpack;
 mod user;
 
-pub use config::ImageConfig;
+pub use config::{Execution, ImageConfig, RootFs};
 pub use credentials::{Credential, Keyring, KeyringError};
-pub use digest::Digest;
+pub use digest::{Digest, InvalidDigest};
 pub use error::Error;
 pub use import::ImportSource;
 pub use manifest::Platform;
 pub use reference::{InvalidReference, Reference};
-pub use registries::{HostConfig, Mirror, Registries, TlsConfig};
-pub use registry::Timeouts;
+pub use registries::{Auth, HostConfig, Mirror, Registries, TlsConfig};
+pub use registry::{RegistryError, Timeouts};
 pub use store::{Collected, Image, ImageStore, LayerRecord, PullEvent, PullRequest, StoreConfig, Usage};
-pub use unpack::Limits;
+pub use unpack::{Limits, UnpackError};
 pub use user::{Identity, UserError};

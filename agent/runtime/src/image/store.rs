@@ -1,13 +1,17 @@
 //! The image store: what is there, and the directory it is in.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::{
-    Credential, Digest, Error, Identity, ImageConfig, ImportSource, Limits, Platform, Reference, Registries, Timeouts,
-    UserError,
+    Credential, Digest, Error, Identity, ImageConfig, Limits, Platform, Reference, Registries, Timeouts, UserError,
+    index::Index,
 };
 
 /// What [`ImageStore::open`] needs to know.
@@ -130,14 +134,19 @@ pub struct Usage {
     pub bytes: u64,
 }
 
-/// The image store of one data directory. Cheap to clone.
+/// The image store of one data directory. Cheap to clone; the directory is locked until the last clone is gone.
 #[derive(Clone)]
 pub struct ImageStore {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
-    config: StoreConfig,
+pub(super) struct Inner {
+    pub(super) config: StoreConfig,
+    pub(super) index: Index,
+    /// One pull of a reference at a time.
+    pub(super) pulls: KeyedLocks<Reference>,
+    /// One unpacking of a layer at a time.
+    pub(super) layers: KeyedLocks<Digest>,
 }
 
 impl ImageStore {
@@ -146,76 +155,55 @@ impl ImageStore {
     /// # Errors
     /// [`Error::Locked`] when another process has it open, [`Error::Format`], [`Error::Io`].
     pub async fn open(config: StoreConfig) -> Result<Self, Error> {
-        Err(Error::Locked(config.root))
+        let root = config.root.clone();
+        let index = blocking(move || Index::open(&root)).await??;
+        let inner = Inner { config, index, pulls: KeyedLocks::default(), layers: KeyedLocks::default() };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Pulls an image, or makes sure it is the one its registry has. Two pulls of one reference are one.
-    ///
-    /// # Errors
-    /// The registry's reason ([`Error::Resolve`], [`Error::Fetch`]), or what is wrong with the content or the disk. The
-    /// store is as it was then.
-    pub async fn pull(&self, request: PullRequest) -> Result<Image, Error> {
-        Err(Error::NotFound(request.reference.to_string()))
-    }
-
-    /// Imports every image of an archive or directory that is for this machine. `name` is given to the image when there is
-    /// exactly one, besides the names the archive has.
-    ///
-    /// # Errors
-    /// [`Error::Import`] when nothing of it is an image, and what is wrong with the content or the disk.
-    pub async fn import(&self, source: ImportSource, name: Option<Reference>) -> Result<Vec<Image>, Error> {
-        let _ = name;
-        Err(Error::Import { origin: format!("{source:?}"), reason: "not readable".into() })
-    }
-
-    /// Makes an image of one layer from an archive of a root file system, as `docker import` does.
-    ///
-    /// # Errors
-    /// What is wrong with the archive or the disk.
-    pub async fn import_rootfs(&self, tar: ImportSource, name: Reference, config: ImageConfig) -> Result<Image, Error> {
-        let _ = (tar, config);
-        Err(Error::NotFound(name.to_string()))
-    }
-
-    /// The image with this name in any form: a reference, short or full, or an image id.
+    /// The image with this name in any form: a reference, short or full, or an image id (whole, or at least 12 digits of it).
     pub fn get(&self, name: &str) -> Option<Image> {
-        let _ = name;
-        None
+        self.inner.index.find(name)
     }
 
     /// All images, by id.
     pub fn list(&self) -> Vec<Image> {
-        Vec::new()
+        self.inner.index.images()
     }
 
-    /// Takes a name away from its image, and the image with its last name or when `name` is an id. Layers stay until
-    /// [`ImageStore::collect_garbage`].
+    /// Takes a name away from its image, and the image with its last tag, or when `name` is an id or has a digest. Layers stay
+    /// until [`ImageStore::collect_garbage`].
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::InUse`] when the image's id is in `in_use`.
+    /// [`Error::NotFound`]; [`Error::InUse`] when the image would go and its id is in `in_use`.
     pub async fn remove(&self, name: &str, in_use: &BTreeSet<Digest>) -> Result<(), Error> {
-        let _ = in_use;
-        Err(Error::NotFound(name.to_owned()))
+        let store = self.clone();
+        let (name, in_use) = (name.to_owned(), in_use.clone());
+        blocking(move || store.inner.index.remove(&name, &in_use)).await?
     }
 
-    /// Removes images that are neither in `in_use` nor have a name, all images not in use when `unused` is set, and
-    /// layers that no image has.
+    /// Removes images that are not in `in_use` and have no name left, or all that are not in use when `unused` is set; then
+    /// layers that no image has and no pull is making.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub async fn collect_garbage(&self, in_use: &BTreeSet<Digest>, unused: bool) -> Result<Collected, Error> {
-        let _ = (in_use, unused);
-        Ok(Collected::default())
+        let store = self.clone();
+        let in_use = in_use.clone();
+        blocking(move || store.inner.index.collect(&in_use, unused)).await?
     }
 
     /// What the store takes on disk.
     pub fn usage(&self) -> Usage {
-        Usage::default()
+        let images = self.inner.index.images();
+        let layers: std::collections::BTreeMap<&Digest, u64> =
+            images.iter().flat_map(|image| &image.layers).map(|layer| (&layer.diff_id, layer.size)).collect();
+        Usage { images: images.len(), layers: layers.len(), bytes: layers.values().sum() }
     }
 
     /// The directory of a layer's files, for overlayfs.
     pub fn layer_path(&self, diff_id: &Digest) -> PathBuf {
-        self.inner.config.root.join("layers").join(diff_id.hex()).join("fs")
+        self.inner.index.layer(diff_id).join("fs")
     }
 
     /// The image's layer directories, highest first, as overlayfs's `lowerdir` wants them.
@@ -232,3 +220,42 @@ impl ImageStore {
         super::user::identity(&layers, spec)
     }
 }
+
+/// Runs work that waits for the disk where waiting is allowed.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Error::Interrupted)
+}
+
+/// Locks by key; a key without holders takes no room.
+pub(super) struct KeyedLocks<K> {
+    locks: Mutex<BTreeMap<K, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+impl<K> Default for KeyedLocks<K> {
+    fn default() -> Self {
+        Self { locks: Mutex::new(BTreeMap::new()) }
+    }
+}
+
+impl<K: Ord + Clone> KeyedLocks<K> {
+    pub(super) async fn lock(&self, key: &K) -> tokio::sync::OwnedMutexGuard<()> {
+        let lock = {
+            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+            locks.retain(|_, lock| lock.strong_count() > 0);
+            match locks.get(key).and_then(Weak::upgrade) {
+                Some(lock) => lock,
+                None => {
+                    let lock = Arc::new(tokio::sync::Mutex::new(()));
+                    locks.insert(key.clone(), Arc::downgrade(&lock));
+                    lock
+                }
+            }
+        };
+        lock.lock_owned().await
+    }
+}
+
+#[cfg(test)]
+mod real;
+#[cfg(test)]
+mod tests;
