@@ -76,3 +76,6 @@ impl Strategy for ConfigMaps {
         vec![cells::name(&object.metadata), keys.into(), age(&object.metadata, now).into()]
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -138,3 +138,6 @@ impl Strategy for Deployments {
         object.spec.get_or_insert_default().replicas = Some(replicas);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -212,3 +212,6 @@ impl Strategy for Events {
         row(&to_core(object.clone()), now)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -61,3 +61,6 @@ impl Strategy for Leases {
         vec![cells::name(&object.metadata), holder.into(), age(&object.metadata, now).into()]
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -143,3 +143,6 @@ impl Strategy for Namespaces {
         vec![cells::name(&object.metadata), phase(object).into(), age(&object.metadata, now).into()]
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -246,3 +246,6 @@ impl Strategy for Nodes {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests;

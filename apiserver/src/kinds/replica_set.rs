@@ -154,3 +154,6 @@ impl Strategy for ReplicaSets {
         object.spec.get_or_insert_default().replicas = Some(replicas);
     }
 }
+
+#[cfg(test)]
+mod tests;

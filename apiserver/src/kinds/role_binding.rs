@@ -162,3 +162,6 @@ impl Strategy for RoleBindings {
         binding_row(&object.metadata, &object.role_ref, list(&object.subjects), now)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -148,3 +148,6 @@ impl Strategy for Secrets {
         vec![cells::name(&object.metadata), text(&object.type_).into(), keys.into(), age(&object.metadata, now).into()]
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -314,3 +314,6 @@ impl Strategy for Services {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests;
