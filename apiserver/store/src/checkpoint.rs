@@ -63,6 +63,16 @@ pub(crate) struct Job {
     pub(crate) leases: Vec<(LeaseId, Option<u64>)>,
 }
 
+impl Job {
+    /// Bytes of keys and values.
+    pub(crate) fn bytes(&self) -> u64 {
+        let bytes = |(key, entry): &(Bytes, Option<Arc<Entry>>)| {
+            (key.len() + entry.as_ref().map_or(0, |entry| entry.value.len())) as u64
+        };
+        self.entries.iter().map(bytes).sum()
+    }
+}
+
 /// What was read.
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {

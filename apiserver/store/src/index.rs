@@ -27,6 +27,11 @@ impl Index {
         self.live.get(key)
     }
 
+    /// How many keys are live.
+    pub(crate) fn len(&self) -> usize {
+        self.live.len()
+    }
+
     /// Makes `entry` the live version and keeps the one before; gives that back.
     pub(crate) fn put(&mut self, entry: Arc<Entry>) -> Option<Arc<Entry>> {
         let key = entry.key.clone();

@@ -74,6 +74,7 @@ pub use lease::Lease;
 pub use log::Recovery;
 pub use range::{Range, RangeResult, What, prefix_end};
 pub use revision::{LeaseId, Revision};
+pub use shared::{Status, Work};
 pub use store::{Config, Store};
 pub use txn::{Compare, Is, MAX_KEY, MAX_OPS, MAX_TXN, MAX_VALUE, Op, OpResult, Txn, TxnResult};
 pub use watch::{WatchRequest, Watcher};

@@ -95,6 +95,8 @@ pub(crate) struct Log<D> {
     last_change: u64,
     /// Bytes found on opening and appended since.
     written: u64,
+    appended: u64,
+    syncs: u64,
 }
 
 impl<D: Disk> Log<D> {
@@ -120,6 +122,8 @@ impl<D: Disk> Log<D> {
             next_frame: 1,
             last_change: 0,
             written: 0,
+            appended: 0,
+            syncs: 0,
         };
         let mut recovery = Recovery::default();
         let names = log.disk.list().map_err(Error::io("list the log's directory"))?;
@@ -286,6 +290,11 @@ impl<D: Disk> Log<D> {
         self.written
     }
 
+    /// Bytes appended, and syncs, since it was opened.
+    pub(crate) const fn work(&self) -> (u64, u64) {
+        (self.appended, self.syncs)
+    }
+
     fn place_of(&self, index: u64) -> Option<&Place> {
         let at = index.checked_sub(self.before.0 + 1)?;
         self.places.get(usize::try_from(at).ok()?)
@@ -344,6 +353,8 @@ impl<D: Disk> Log<D> {
         self.disk.sync(&name).map_err(|error| failed("sync a new segment", &error))?;
         self.disk.sync_dir().map_err(|error| failed("sync the log's directory", &error))?;
         self.next_frame += 1;
+        self.appended += beginning.len() as u64;
+        self.syncs += 1;
         self.segments.push_back(Segment { number, index, term, len: beginning.len() as u64, reserved });
         Ok(())
     }
@@ -384,6 +395,7 @@ impl<D: Disk> Log<D> {
         }
         segment.len += bytes.len() as u64;
         self.written += bytes.len() as u64;
+        self.appended += bytes.len() as u64;
         self.next_frame += 1;
         for (entry, place) in entries.into_iter().zip(places) {
             let index = entry.index;
@@ -406,6 +418,7 @@ impl<D: Disk> Log<D> {
     /// [`Error::Failed`].
     pub(crate) fn sync(&mut self) -> Result<()> {
         let Some(segment) = self.segments.back() else { return Err(failed("sync", "log has no segment")) };
+        self.syncs += 1;
         self.disk.sync(&segment::name(segment.number)).map_err(|error| failed("sync", &error))
     }
 

@@ -7,10 +7,38 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::{history::Batch, hub::Hub, queue::Queue, state::State};
+use crate::{error::Error, history::Batch, hub::Hub, queue::Queue, revision::Revision, state::State};
 
 /// Revisions handed out at once: some ten microseconds.
 const HAND_OUT: usize = 64;
+
+/// How a store fares, for readiness, conditions and metrics.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Why writes are refused, if they are: [`Error::DiskFull`] until there is room, [`Error::Failed`] for good.
+    pub refusing: Option<Error>,
+    /// Where the store stands.
+    pub revision: Revision,
+    /// The last revision that is gone from the history.
+    pub compacted: Revision,
+    /// Live keys.
+    pub keys: usize,
+    /// What was done to the disk since the store was opened.
+    pub work: Work,
+}
+
+/// Counts of what was done to the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Bytes appended to the log.
+    pub log_bytes: u64,
+    /// Syncs of the log: group commits, and segments begun.
+    pub log_syncs: u64,
+    /// Checkpoints written.
+    pub checkpoints: u64,
+    /// Bytes of keys and values handed to the state engine with them.
+    pub checkpoint_bytes: u64,
+}
 
 /// See the module. Locks are taken in the order hub, state; an inbox's is innermost.
 #[derive(Debug)]
@@ -19,6 +47,8 @@ pub(crate) struct Shared {
     hub: Mutex<Hub>,
     /// Rung when the history has grown.
     pub(crate) grown: Notify,
+    /// Why writes are refused, and what was done to the disk; set by the store's thread.
+    told: Mutex<(Option<Error>, Work)>,
     /// What waits to be written.
     pub(crate) queue: Queue,
     started: Instant,
@@ -31,6 +61,7 @@ impl Shared {
             state: RwLock::new(state),
             hub: Mutex::new(hub),
             grown: Notify::new(),
+            told: Mutex::default(),
             queue: Queue::new(),
             started: Instant::now(),
         }
@@ -62,6 +93,18 @@ impl Shared {
     /// Closes the queue when dropped.
     pub(crate) const fn queue_guard(&self) -> CloseOnDrop<'_> {
         CloseOnDrop(&self.queue)
+    }
+
+    /// Says how the store's thread fares.
+    pub(crate) fn tell(&self, refusing: Option<Error>, work: Work) {
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = (refusing, work);
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let (refusing, work) = self.told.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let state = self.read();
+        let (revision, compacted) = (state.revision(), state.history().compacted());
+        Status { refusing, revision, compacted, keys: state.index().len(), work }
     }
 
     // A lock is poisoned only by a panic in this crate, after which the process is going down.

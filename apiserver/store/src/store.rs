@@ -21,7 +21,7 @@ use crate::{
     queue::Request,
     range::{Range, RangeResult},
     revision::{LeaseId, Revision},
-    shared::Shared,
+    shared::{Shared, Status},
     state::State,
     txn::{Txn, TxnResult},
     watch::{WatchRequest, Watcher},
@@ -129,6 +129,12 @@ impl Store {
     #[must_use]
     pub fn compacted(&self) -> Revision {
         self.shared.read().history().compacted()
+    }
+
+    /// How the store fares.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.shared.status()
     }
 
     /// Runs a transaction.

@@ -14,7 +14,7 @@ use crate::{
     lease::{Deadlines, Lease},
     member::Member,
     queue::Request,
-    shared::Shared,
+    shared::{Shared, Work},
 };
 
 /// Bytes and proposals in one group commit: about what a disk writes in the time it takes to sync.
@@ -74,6 +74,7 @@ pub(crate) struct Worker<D: Disk> {
     /// A checkpoint is being written, or waits to be.
     checkpointing: bool,
     job: Option<Job>,
+    work: Work,
 }
 
 impl<D: Disk> Worker<D> {
@@ -101,6 +102,7 @@ impl<D: Disk> Worker<D> {
             checkpoint_at: checkpoint_bytes,
             checkpointing: false,
             job: None,
+            work: Work::default(),
         };
         worker.drain(now)?;
         match worker.take_the_lead(now) {
@@ -108,6 +110,7 @@ impl<D: Disk> Worker<D> {
             Err(Error::DiskFull) => worker.full(now)?,
             other => other?,
         }
+        worker.tell();
         Ok(worker)
     }
 
@@ -145,6 +148,19 @@ impl<D: Disk> Worker<D> {
         }
         self.commit(group, now);
         self.consider_checkpoint();
+        self.tell();
+    }
+
+    fn tell(&mut self) {
+        let refusing = match &self.phase {
+            Phase::Writing => None,
+            Phase::Full => Some(Error::DiskFull),
+            Phase::Failed(error) => Some(error.clone()),
+        };
+        if let Some(member) = &self.member {
+            (self.work.log_bytes, self.work.log_syncs) = member.log().work();
+        }
+        self.shared.tell(refusing, self.work);
     }
 
     /// Ends the leases whose time is up.
@@ -153,9 +169,13 @@ impl<D: Disk> Worker<D> {
             return;
         }
         let due = self.deadlines.take_due(now.steady);
+        if due.is_empty() {
+            return;
+        }
         let group =
             due.iter().map(|id| Proposed { command: Command::LeaseRevoke { id: *id }, waiting: None }).collect();
         self.commit(group, now);
+        self.tell();
         let state = self.shared.read();
         for id in due.into_iter().filter(|id| state.leases().get(*id).is_some()) {
             self.deadlines.postpone(id, now.steady + PATIENCE);
@@ -172,6 +192,8 @@ impl<D: Disk> Worker<D> {
         self.checkpointing = false;
         let cut = match saved {
             Ok(()) => {
+                self.work.checkpoints += 1;
+                self.work.checkpoint_bytes += job.bytes();
                 tracing::debug!(index = job.mark.index, revision = job.mark.revision.0, "checkpoint written");
                 self.member.as_mut().map_or(Ok(()), |member| member.log_mut().cut(job.mark.index))
             }

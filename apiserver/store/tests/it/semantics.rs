@@ -366,3 +366,30 @@ async fn checkpoints_cut_the_log_and_lose_nothing() {
     let (store, _driver) = Store::open(config).await.unwrap();
     assert!(store.compacted() > Revision(1), "the start is from a checkpoint");
 }
+
+#[tokio::test]
+async fn a_store_nobody_writes_to_does_nothing_to_its_disk_and_many_writes_share_a_sync() {
+    let run = Running::start().await;
+    let start = run.store.status();
+    assert!(start.refusing.is_none() && start.keys == 0);
+    let lease = run.store.lease_grant(Duration::from_secs(60)).await.unwrap();
+    let before = run.store.status().work;
+    for _ in 0..100 {
+        run.store.lease_keepalive(lease.id).await.unwrap();
+        run.store.range(&Range::prefix("")).unwrap();
+        run.store.barrier().await.unwrap();
+    }
+    assert_eq!(run.store.status().work, before, "reading and keeping alive write nothing");
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..200 {
+        let store = run.store.clone();
+        let txn = Txn { then: vec![Op::put(format!("k{n}"), "v")], ..Txn::default() };
+        tasks.spawn(async move { store.txn(txn).await.unwrap() });
+    }
+    let mut revisions: Vec<_> = tasks.join_all().await.iter().map(|done| done.revision.0).collect();
+    revisions.sort_unstable();
+    assert_eq!(revisions, (2..202).collect::<Vec<_>>(), "each has its own revision");
+    let syncs = run.store.status().work.log_syncs - before.log_syncs;
+    assert!(syncs < 100, "200 writes at once took {syncs} syncs");
+    run.stop().await;
+}
