@@ -112,6 +112,11 @@ impl<E: Engine> Checkpoints<E> {
             mark = Some(Mark::decode(value).map_err(corrupt)?);
             Ok(())
         })?;
+        // The process before may have been killed between writing the mark and syncing it. What is superseded by this mark
+        // may be removed only when the mark itself cannot be lost any more.
+        if mark.is_some() {
+            self.engine.sync()?;
+        }
         let mut loaded = Loaded::default();
         let valid = mark.as_ref().map_or(0, |mark: &Mark| mark.index);
         for kind in [kind::ENTRY, kind::LEASE] {

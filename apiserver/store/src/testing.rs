@@ -1,6 +1,7 @@
 //! What stands in for disk, engine and clients in tests, and the suites that what stands in and the real thing both pass.
 
 mod engine_suite;
+mod faults;
 mod model;
 mod simulation;
 mod state;

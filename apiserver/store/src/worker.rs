@@ -197,11 +197,14 @@ impl<D: Disk> Worker<D> {
                 tracing::debug!(index = job.mark.index, revision = job.mark.revision.0, "checkpoint written");
                 self.member.as_mut().map_or(Ok(()), |member| member.log_mut().cut(job.mark.index))
             }
-            Err(error) => {
-                tracing::warn!(
-                    error = &error as &(dyn std::error::Error + 'static),
-                    "checkpoint not written: the log is kept and grows until one is"
-                );
+            Err(error) if !matches!(error, Error::DiskFull) => {
+                // As with the log: after a failed sync nobody can tell what the disk holds.
+                let text = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+                let text: Vec<String> = text.map(ToString::to_string).collect();
+                Err(Error::Failed { reason: Arc::from(format!("cannot write a checkpoint: {}", text.join(": "))) })
+            }
+            Err(_) => {
+                tracing::warn!("the disk is too full for a checkpoint: the log is kept until there is room for one");
                 let keys = job.entries.into_iter().map(|(key, _)| key);
                 let leases = job.leases.into_iter().map(|(id, _)| id);
                 self.shared.write().mark_dirty(keys, leases);

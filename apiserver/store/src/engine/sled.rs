@@ -2,12 +2,16 @@
 //!
 //! sled's own flush calls `sync_file_range`, which commits neither the file's length and extents nor the disk's cache
 //! (sync_file_range(2), Warning): a flush alone loses everything in a power cut. So a sync here is a flush followed by a
-//! real sync of sled's one data file and, once, of its directories. It runs without sled's periodic flush, and only while
+//! real sync of sled's data file and, once, of its settings and directories. Nor is making a new one atomic: killed halfway
+//! it leaves settings that cannot be read. So a file `made` says that a first sync was completed; without it the directory
+//! is emptied and made anew, which loses nothing, since nothing was ever promised. sled runs without sled's periodic flush, and only while
 //! a checkpoint is read or written: its threads and page cache cost nothing in between.
 
 use std::{
-    fs::File,
-    path::{Path, PathBuf},
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::PathBuf,
     sync::Arc,
     thread,
     time::Duration,
@@ -22,6 +26,8 @@ use crate::{
 /// Bytes of sled's page cache. Checkpoints stream; nothing is read twice.
 const CACHE: u64 = 1 << 20;
 
+/// Says that a first sync was completed.
+const MADE: &str = "made";
 /// How often sled is opened once more, with pauses of 1, 2, 4 … milliseconds: two seconds in all.
 const TRIES: u32 = 11;
 
@@ -30,13 +36,14 @@ const TRIES: u32 = 11;
 pub(crate) struct Sled {
     dir: PathBuf,
     open: Option<::sled::Db>,
-    synced_dir: bool,
+    /// Whether the first sync is known to have been completed.
+    made: bool,
 }
 
 impl Sled {
     /// An engine in a directory of its own, which need not exist.
     pub(crate) const fn new(dir: PathBuf) -> Self {
-        Self { dir, open: None, synced_dir: false }
+        Self { dir, open: None, made: false }
     }
 
     fn db(&mut self) -> Result<&::sled::Db> {
@@ -49,7 +56,10 @@ impl Sled {
 
     /// sled's own threads may hold its file's lock for a moment after the last handle was dropped, so a lock that is held
     /// is tried again for a while. Nobody else can hold it: the data directory has a lock of its own.
-    fn open(&self) -> Result<::sled::Db> {
+    fn open(&mut self) -> Result<::sled::Db> {
+        if !self.is_made() {
+            self.clear().map_err(Error::io(format!("empty {}", self.dir.display())))?;
+        }
         let config = ::sled::Config::new()
             .path(&self.dir)
             .cache_capacity(CACHE)
@@ -67,9 +77,33 @@ impl Sled {
     }
 }
 
+impl Sled {
+    fn is_made(&mut self) -> bool {
+        self.made = self.made || self.dir.join(MADE).exists();
+        self.made
+    }
+
+    fn clear(&self) -> io::Result<()> {
+        match fs::remove_dir_all(&self.dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        DirBuilder::new().mode(0o700).create(&self.dir)
+    }
+
+    fn finish_making(&mut self) -> io::Result<()> {
+        File::open(self.dir.join("conf"))?.sync_all()?;
+        File::create(self.dir.join(MADE))?.sync_all()?;
+        sync_directory(&self.dir)?;
+        self.dir.parent().map_or(Ok(()), sync_directory)?;
+        self.made = true;
+        Ok(())
+    }
+}
+
 impl Engine for Sled {
     fn scan(&mut self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<()> {
-        if self.open.is_none() && !self.dir.join("db").exists() {
+        if self.open.is_none() && !self.is_made() {
             return Ok(());
         }
         for item in self.db()?.scan_prefix(prefix) {
@@ -95,11 +129,8 @@ impl Engine for Sled {
         self.db()?.flush().map_err(engine("flush"))?;
         let file = self.dir.join("db");
         File::open(&file).and_then(|file| file.sync_data()).map_err(Error::io(format!("sync {}", file.display())))?;
-        if !self.synced_dir {
-            for dir in [Some(self.dir.as_path()), self.dir.parent()].into_iter().flatten() {
-                sync_directory(dir).map_err(Error::io(format!("sync {}", display(dir))))?;
-            }
-            self.synced_dir = true;
+        if !self.is_made() {
+            self.finish_making().map_err(Error::io(format!("finish {}", self.dir.display())))?;
         }
         Ok(())
     }
@@ -107,10 +138,6 @@ impl Engine for Sled {
     fn rest(&mut self) {
         self.open = None;
     }
-}
-
-fn display(path: &Path) -> std::path::Display<'_> {
-    path.display()
 }
 
 fn engine(action: &'static str) -> impl FnOnce(::sled::Error) -> Error {

@@ -1,0 +1,108 @@
+//! Single faults, one at a time, where the simulation has them all at once.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::{
+    checkpoint::Checkpoints,
+    command::{Command, Outcome},
+    datadir::Identity,
+    error::{Error, Result},
+    history::Retention,
+    queue::Request,
+    range::Range,
+    revision::Revision,
+    store::{Config, Opened, open},
+    txn::{Op, Txn},
+    worker::Now,
+};
+
+use super::world::{SimDisk, SimEngine, World};
+
+const NOW: Now = Now { steady: Duration::ZERO, wall: 0 };
+
+fn start(world: &Arc<Mutex<World>>) -> Result<Opened<SimDisk>> {
+    let config = Config { dir: "".into(), retention: Retention::default(), checkpoint_bytes: 1 << 20 };
+    let identity = Identity { cluster: [7; 16], member: 1 };
+    let mut checkpoints = Checkpoints::new(SimEngine(Arc::clone(world)));
+    open(SimDisk(Arc::clone(world)), &mut checkpoints, &identity, 1, &config, |_| NOW)
+}
+
+fn put(opened: &mut Opened<SimDisk>, key: &'static str, size: usize) -> Outcome {
+    let (answer, mut answered) = oneshot::channel();
+    let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+    let command = Command::Txn(Txn { then: vec![Op::put(key, vec![b'x'; size])], ..Txn::default() });
+    opened.worker.serve([Request::Propose { command, answer, room }], NOW);
+    answered.try_recv().unwrap()
+}
+
+fn keys(opened: &Opened<SimDisk>) -> usize {
+    opened.shared.read().range(&Range::prefix("").count()).unwrap().count
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_written_any_more_and_reads_go_on() {
+    let world = World::new(1);
+    let mut opened = start(&world).unwrap();
+    put(&mut opened, "a", 10).unwrap();
+    world.lock().unwrap().fail_sync = true;
+    assert!(matches!(put(&mut opened, "b", 10), Err(Error::OutcomeUnknown)), "it may or may not be on the disk");
+    let steps = world.lock().unwrap().steps;
+    let Err(error @ Error::Failed { .. }) = put(&mut opened, "c", 10) else { panic!("it writes on") };
+    assert!(!error.is_retryable() && error.to_string().contains("input/output error"), "{error}");
+    assert_eq!(world.lock().unwrap().steps, steps, "the sync is not tried again");
+    assert!(matches!(opened.shared.status().refusing, Some(Error::Failed { .. })));
+    assert_eq!(keys(&opened), 1);
+    assert!(opened.worker.end().is_err());
+}
+
+#[test]
+fn a_disk_that_turns_out_full_while_writing_takes_nothing_and_goes_on_later() {
+    for can_reserve in [true, false] {
+        let world = World::new(1);
+        world.lock().unwrap().can_reserve = can_reserve;
+        let mut opened = start(&world).unwrap();
+        put(&mut opened, "a", 10).unwrap();
+        let capacity = world.lock().unwrap().used() + 300;
+        world.lock().unwrap().capacity = Some(capacity);
+        assert!(matches!(put(&mut opened, "b", 1_500_000), Err(Error::DiskFull)));
+        assert!(matches!(put(&mut opened, "b", 1_500_000), Err(Error::DiskFull)));
+        assert_eq!((keys(&opened), opened.shared.read().revision()), (1, Revision(2)));
+        world.lock().unwrap().capacity = None;
+        put(&mut opened, "b", 1_500_000).unwrap();
+        assert!(opened.shared.status().refusing.is_none());
+        drop(opened);
+        world.lock().unwrap().cut_power();
+        assert_eq!(keys(&start(&world).unwrap()), 2);
+    }
+}
+
+#[test]
+fn damage_is_refused_with_its_place_and_the_way_out() {
+    let world = World::new(1);
+    let mut opened = start(&world).unwrap();
+    for _ in 0..10 {
+        put(&mut opened, "a", 1000).unwrap();
+    }
+    drop(opened);
+    assert!(world.lock().unwrap().flip("0000000000000001.log", 2000, 1));
+    let error = start(&world).err().unwrap();
+    let Error::Corrupt { file, offset, .. } = &error else { panic!("{error:?}") };
+    assert!(file == "0000000000000001.log" && (1000..2000).contains(offset), "{error}");
+    assert!(error.to_string().contains("restore a snapshot"), "{error}");
+}
+
+#[test]
+fn a_log_of_another_cluster_is_refused() {
+    let world = World::new(1);
+    drop(start(&world).unwrap());
+    let identity = Identity { cluster: [8; 16], member: 1 };
+    let config = Config { dir: "".into(), retention: Retention::default(), checkpoint_bytes: 1 << 20 };
+    let mut checkpoints = Checkpoints::new(SimEngine(Arc::clone(&world)));
+    let opened = open(SimDisk(world), &mut checkpoints, &identity, 1, &config, |_| NOW);
+    assert!(matches!(opened.err(), Some(Error::Corrupt { .. })));
+}
