@@ -9,26 +9,42 @@
 //!   in process ─────┘   (one list)          └─ registry verbs ─► admission ─► kind's strategy ─► store
 //! ```
 //!
-//! Entry points: [`config::Config`] says what to serve, [`registry::Registry`] is the objects by kind for code within
-//! this crate.
+//! Entry points: [`server::ApiServer::open`] with a [`config::Config`]; [`server::Runner::run`] serves, and
+//! [`server::ApiServer::service`] is the same server for components of this process. [`filters`] is the way of a request;
+//! [`registry::Registry`] is the objects by kind.
 //!
 //! **Invariants:** reads do not decode objects; writes run in their own task, so that no disconnect tears them; errors
 //! become statuses in `status_of` alone; a panic in a request answers that request with 500 and nothing else.
 
 pub mod config;
-pub mod kind;
-pub mod kinds;
-pub mod ops;
-pub mod request;
-pub mod stored;
-pub mod user;
+pub mod server;
 
-pub mod admission;
+mod connections;
+pub(crate) mod filters;
+pub mod service;
+
 pub mod authn;
 pub mod authz;
 pub mod pki;
+pub mod request;
+pub mod user;
+
+mod documents;
+mod health;
+mod verbs;
+
+pub mod answer;
+pub mod body;
+
+pub mod admission;
+mod bootstrap;
 pub mod registry;
+
+pub mod kind;
+pub mod kinds;
+pub mod ops;
 pub mod status_of;
+pub mod stored;
 
 pub mod discovery;
 pub mod openapi;

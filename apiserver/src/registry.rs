@@ -7,13 +7,14 @@ mod select;
 mod watch;
 mod write;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use coracle_proto::resource::Resource;
 use coracle_store::{Entry, Range, Store};
 
 use crate::{
+    authz::Authorizer,
     kind::{Object, Strategy},
     kinds,
     ops::{KindOps, Typed},
@@ -26,9 +27,11 @@ pub use self::{
     delete::Deleted,
     read::{ListOptions, Listed, Wanted},
     select::Selection,
-    watch::{Watch, WatchOptions},
+    watch::{Kind, Told, Watch, WatchOptions},
     write::{Change, Current, Writer, Written, random_suffix},
 };
+
+pub(crate) use self::watch::{shared_line, write_line};
 
 /// The kinds and the store they are in. Cheap to clone.
 #[derive(Clone)]
@@ -36,6 +39,7 @@ pub struct Registry {
     store: Store,
     kinds: Arc<[Arc<dyn KindOps>]>,
     facts: Arc<Facts>,
+    authorizer: Arc<OnceLock<Authorizer>>,
 }
 
 #[derive(Default)]
@@ -53,13 +57,24 @@ impl Registry {
     pub fn new(store: Store, facts: Facts) -> Self {
         let mut collect = Collect::default();
         kinds::each(&mut collect);
-        Self { store, kinds: collect.0.into(), facts: Arc::new(facts) }
+        Self { store, kinds: collect.0.into(), facts: Arc::new(facts), authorizer: Arc::default() }
     }
 
     /// The store itself.
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Who decides on access, as soon as RBAC's objects are read.
+    #[must_use]
+    pub fn authorizer(&self) -> Option<&Authorizer> {
+        self.authorizer.get()
+    }
+
+    pub(crate) fn set_authorizer(&self, authorizer: Authorizer) {
+        // A server is started once, so there is none yet.
+        let _ = self.authorizer.set(authorizer);
     }
 
     /// The kind served at `group`, `version` and `plural`.

@@ -1,0 +1,146 @@
+//! Reading requests' bodies: how large, which format, which fields.
+
+use axum::body::Body;
+use bytes::Bytes;
+use coracle_proto::status::Status;
+use http::{HeaderMap, Request, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+
+use crate::{
+    ops::{BoxObject, KindOps, TypeMeta, duplicates},
+    status_of::Result,
+};
+
+/// As large as a body may be: Kubernetes' own limit.
+pub const MAX_BODY: usize = 3 * 1024 * 1024;
+
+/// Formats that objects are taken in.
+const TAKEN: &[&str] = &["application/json", "application/yaml"];
+
+/// Reads the whole body.
+///
+/// # Errors
+/// 413 beyond [`MAX_BODY`], 400 when the client stops in the middle.
+pub async fn read(request: Request<Body>) -> Result<Bytes> {
+    match Limited::new(request.into_body(), MAX_BODY).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() || has_limit_error(&*error) => {
+            Err(Box::new(Status::too_large(format!("Request entity too large: limit is {MAX_BODY}"))))
+        }
+        Err(error) => Err(Box::new(Status::bad_request(format!("the body could not be read: {error}")))),
+    }
+}
+
+fn has_limit_error(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(error.source(), |e| e.source()).any(|e| e.is::<LengthLimitError>())
+}
+
+/// The media type of the body, without parameters, in lower case.
+#[must_use]
+pub fn media_type(headers: &HeaderMap) -> String {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// The body as JSON.
+///
+/// # Errors
+/// 415 for another format, 400 for what is not of the format it says.
+pub fn to_json(media: &str, body: Bytes) -> Result<Bytes> {
+    match media {
+        "" | "application/json" => Ok(body),
+        "application/yaml" | "application/x-yaml" | "text/yaml" => yaml(&body),
+        _ => Err(Box::new(Status::unsupported_media_type(media, TAKEN))),
+    }
+}
+
+/// YAML as JSON.
+pub(crate) fn yaml(body: &[u8]) -> Result<Bytes> {
+    let bad = |why: String| Box::new(Status::bad_request(why));
+    let text = std::str::from_utf8(body).map_err(|_| bad("the body is not UTF-8".to_owned()))?;
+    let value = coracle_proto::yaml::parse_one(text)
+        .map_err(|error| bad(format!("error converting YAML to JSON: yaml: {error}")))?;
+    serde_json::to_vec(&value).map(Bytes::from).map_err(|error| bad(error.to_string()))
+}
+
+/// What is done about fields that the kind does not have or that stand twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldValidation {
+    /// They are dropped silently.
+    Ignore,
+    /// They are dropped, and the client is told.
+    Warn,
+    /// The request is refused.
+    Strict,
+}
+
+impl FieldValidation {
+    /// Reads the query's word.
+    ///
+    /// # Errors
+    /// 422 for any other.
+    pub fn of(text: &str) -> Result<Self> {
+        match text {
+            "Ignore" => Ok(Self::Ignore),
+            "" | "Warn" => Ok(Self::Warn),
+            "Strict" => Ok(Self::Strict),
+            _ => {
+                let path = coracle_proto::field::Path::new("fieldValidation");
+                let error = coracle_proto::field::Error::not_supported(&path, text, &["", "Ignore", "Strict", "Warn"]);
+                Err(Box::new(Status::invalid("meta.k8s.io", "CreateOptions", "", &[error])))
+            }
+        }
+    }
+}
+
+/// Reads an object of `kind`, with sentences about fields that were dropped.
+///
+/// # Errors
+/// 400 for what is no object of the kind.
+pub fn decode(kind: &dyn KindOps, json: &[u8], validation: FieldValidation) -> Result<(BoxObject, Vec<String>)> {
+    let resource = kind.resource();
+    let bad = |why: String| Box::new(Status::bad_request(why));
+    let unreadable = |why: &dyn std::fmt::Display| {
+        bad(format!(
+            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: \
+             {why}",
+            resource.kind
+        ))
+    };
+    let said: TypeMeta = serde_json::from_slice(json).map_err(|error| unreadable(&error))?;
+    let version = resource.api_version();
+    if !said.api_version.is_empty() && said.api_version != version {
+        return Err(bad(format!(
+            "the API version in the data ({}) does not match the expected API version ({version})",
+            said.api_version
+        )));
+    }
+    if !said.kind.is_empty() && said.kind != resource.kind {
+        return Err(bad(format!(
+            "{} in version \"{}\" cannot be handled as a {}: converting ({}.{}) to ({}.{}): unknown conversion",
+            said.kind, resource.version, resource.kind, resource.version, said.kind, resource.version, resource.kind
+        )));
+    }
+    let decoded = kind.decode(json).map_err(|error| {
+        bad(format!(
+            "{} in version \"{}\" cannot be handled as a {}: json: {error}",
+            resource.kind, resource.version, resource.kind
+        ))
+    })?;
+    if validation == FieldValidation::Ignore {
+        return Ok((decoded.object, Vec::new()));
+    }
+    let twice = duplicates(json).map_err(|error| unreadable(&error))?;
+    let mut found: Vec<String> = twice.iter().map(|path| format!("duplicate field \"{path}\"")).collect();
+    found.extend(decoded.unknown.iter().map(|path| format!("unknown field \"{path}\"")));
+    if validation == FieldValidation::Strict && !found.is_empty() {
+        return Err(bad(format!(
+            "{} in version \"{}\" cannot be handled as a {}: strict decoding error: {}",
+            resource.kind,
+            resource.version,
+            resource.kind,
+            found.join(", ")
+        )));
+    }
+    Ok((decoded.object, found))
+}

@@ -1,0 +1,147 @@
+//! TLS connections: accepted, bounded, and ended in peace.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::body::Body;
+use http::Request;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use rustls::ServerConfig;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    filters::{self, Peer},
+    server::Inner,
+};
+
+/// How long a client may take for the TLS handshake, and for the head of an HTTP/1 request.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+const HEAD: Duration = Duration::from_secs(30);
+
+/// After an error of `accept` (too many open files, say) the next attempt waits this long.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Requests at once on one HTTP/2 connection: client-go puts all its watches on one.
+const STREAMS: u32 = 1000;
+
+/// HTTP/2 flow control windows: large enough that a list need not wait for the other end.
+const WINDOW: u32 = 1 << 20;
+
+/// Runs what a connection spawns in the server's own tracker.
+#[derive(Clone)]
+struct Tracked(TaskTracker);
+
+impl<F> hyper::rt::Executor<F> for Tracked
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn(future);
+    }
+}
+
+/// Serves connections until `shutdown`, then gives them `goodbye` to end.
+pub(crate) async fn serve(
+    server: Arc<Inner>,
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    shutdown: CancellationToken,
+    goodbye: Duration,
+) {
+    let acceptor = TlsAcceptor::from(tls);
+    let tracker = TaskTracker::new();
+    let cut = CancellationToken::new();
+    let places = Arc::new(Semaphore::new(server.config.max_connections));
+    loop {
+        let place = tokio::select! {
+            () = shutdown.cancelled() => break,
+            place = Arc::clone(&places).acquire_owned() => place,
+        };
+        let Ok(place) = place else { break };
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let socket = match accepted {
+            Ok((socket, _)) => socket,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a connection could not be accepted");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let (server, acceptor, shutdown) = (Arc::clone(&server), acceptor.clone(), shutdown.clone());
+        let (spawned, cut) = (tracker.clone(), cut.clone());
+        tracker.spawn(async move {
+            let served = connection(server, socket, acceptor, spawned, shutdown);
+            tokio::select! {
+                () = cut.cancelled() => {}
+                () = served => {}
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    tracker.close();
+    if tokio::time::timeout(goodbye, tracker.wait()).await.is_err() {
+        cut.cancel();
+        let _ = tokio::time::timeout(goodbye, tracker.wait()).await;
+    }
+}
+
+async fn connection(
+    server: Arc<Inner>,
+    socket: TcpStream,
+    acceptor: TlsAcceptor,
+    spawned: TaskTracker,
+    shutdown: CancellationToken,
+) {
+    // Small answers go out at once; a failure only costs time.
+    let _ = socket.set_nodelay(true);
+    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(socket)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(error = &error as &dyn std::error::Error, "TLS handshake");
+            return;
+        }
+        Err(_) => return,
+    };
+    let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let certificates: Arc<[_]> = shown.iter().map(|c| c.clone().into_owned()).collect();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let peer = Peer::Remote(Arc::clone(&certificates));
+        let handled = filters::handle(Arc::clone(&server), peer, request.map(Body::new));
+        async move { Ok::<_, std::convert::Infallible>(handled.await) }
+    });
+    let mut builder = auto::Builder::new(Tracked(spawned));
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW * 4)
+        .keep_alive_interval(Some(HEAD))
+        .keep_alive_timeout(HEAD);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended in an error");
+    }
+}

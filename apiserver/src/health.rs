@@ -1,0 +1,75 @@
+//! `/livez`, `/readyz`, `/healthz`.
+
+use axum::body::Body;
+use http::{HeaderValue, Response, StatusCode, header};
+
+use crate::{request::RequestInfo, server::Inner};
+
+/// One thing that must be well.
+type Check = fn(&Inner) -> Result<(), String>;
+
+const LIVE: &[(&str, Check)] = &[("ping", |_| Ok(()))];
+
+const READY: &[(&str, Check)] = &[
+    ("ping", |_| Ok(())),
+    ("store", |server| match server.progress.is_running() {
+        true => Ok(()),
+        false => Err("the store does not take writes".to_owned()),
+    }),
+    ("bootstrap", |server| match server.progress.is_bootstrapped() {
+        true => Ok(()),
+        false => Err("the first objects are not there yet".to_owned()),
+    }),
+    ("shutdown", |server| match server.progress.is_stopping() {
+        false => Ok(()),
+        true => Err("the server is stopping".to_owned()),
+    }),
+];
+
+/// Answers a health path; none if it is not one.
+pub(crate) fn answer(server: &Inner, info: &RequestInfo) -> Option<Response<Body>> {
+    let mut parts = info.path.trim_matches('/').splitn(2, '/');
+    let name = parts.next().unwrap_or_default();
+    let single = parts.next();
+    let checks = match name {
+        "livez" => LIVE,
+        "readyz" | "healthz" => READY,
+        _ => return None,
+    };
+    if let Some(single) = single {
+        let (_, check) = checks.iter().find(|(check, _)| *check == single)?;
+        return Some(match check(server) {
+            Ok(()) => text(StatusCode::OK, "ok".to_owned()),
+            Err(why) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("internal server error: {why}")),
+        });
+    }
+    let mut failed = false;
+    let mut lines = String::new();
+    for (check, run) in checks {
+        if info.query.all("exclude").any(|excluded| excluded == *check) {
+            lines.push_str(&format!("[+]{check} excluded: ok\n"));
+            continue;
+        }
+        match run(server) {
+            Ok(()) => lines.push_str(&format!("[+]{check} ok\n")),
+            Err(_) => {
+                failed = true;
+                lines.push_str(&format!("[-]{check} failed: reason withheld\n"));
+            }
+        }
+    }
+    Some(match (failed, info.query.find("verbose").is_some()) {
+        (true, _) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{lines}{name} check failed\n")),
+        (false, true) => text(StatusCode::OK, format!("{lines}{name} check passed\n")),
+        (false, false) => text(StatusCode::OK, "ok".to_owned()),
+    })
+}
+
+pub(crate) fn text(code: StatusCode, body: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = code;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

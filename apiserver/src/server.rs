@@ -1,0 +1,297 @@
+//! The server: what it holds, how it starts, listens and stops.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use coracle_proto::status::Status;
+use coracle_store::{Driver, Store};
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    authn::{Authenticator, Authenticators, Clock, Tokens},
+    authz::{self, Authorizer, Rbac},
+    bootstrap,
+    config::Config,
+    connections,
+    pki::{self, Pki},
+    registry::{Facts, Registry},
+    request::RequestInfo,
+    service::Service,
+    status_of::Result as Answered,
+    user::User,
+};
+
+/// How long connections may take to end when the server stops.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// Why the server did not start or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store could not be opened, or failed.
+    #[error("store in {dir:?}")]
+    Store {
+        /// The store's directory.
+        dir: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: coracle_store::Error,
+    },
+    /// Keys and certificates could not be loaded or made.
+    #[error("keys and certificates")]
+    Pki(#[source] pki::Error),
+    /// The address cannot be listened on.
+    #[error("listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The first objects could not be written.
+    #[error("write the first objects")]
+    Bootstrap(#[source] Box<Status>),
+    /// RBAC's objects could not be written or read.
+    #[error("RBAC's objects")]
+    Rbac(#[source] authz::Error),
+    /// A part of the server ended in a panic.
+    #[error("a part of the server ended in a panic")]
+    Panicked(#[source] tokio::task::JoinError),
+}
+
+/// Serves requests that the registry does not: reviews, tokens, joining, what is proxied to nodes.
+pub trait Handler: Send + Sync {
+    /// Whether this request is the handler's.
+    fn serves(&self, info: &RequestInfo) -> bool;
+
+    /// Answers it.
+    ///
+    /// # Errors
+    /// The status that is the answer.
+    fn handle<'a>(
+        &'a self,
+        user: &'a User,
+        info: &'a RequestInfo,
+        request: Request<axum::body::Body>,
+    ) -> BoxFuture<'a, Answered<Response<axum::body::Body>>>;
+}
+
+/// Where the server is in its life; it only goes forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// Left by `run`.
+    Opened,
+    /// The store takes writes. Left when the first objects are there.
+    Running,
+    /// All is well. Left at shutdown.
+    Ready,
+    /// Nothing new is taken.
+    Stopping,
+}
+
+/// How far the server is.
+#[derive(Debug)]
+pub(crate) struct Progress(watch::Sender<Phase>);
+
+impl Progress {
+    fn enter(&self, phase: Phase) {
+        self.0.send_if_modified(|current| {
+            let goes_on = *current < phase;
+            if goes_on {
+                *current = phase;
+            }
+            goes_on
+        });
+    }
+
+    fn phase(&self) -> Phase {
+        *self.0.borrow()
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.phase() >= Phase::Running
+    }
+
+    pub(crate) fn is_bootstrapped(&self) -> bool {
+        self.phase() >= Phase::Ready
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.phase() >= Phase::Stopping
+    }
+}
+
+/// What all requests share.
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) address: SocketAddr,
+    pub(crate) registry: Registry,
+    pub(crate) pki: Arc<Pki>,
+    pub(crate) authenticator: Arc<dyn Authenticator>,
+    pub(crate) handlers: Vec<Arc<dyn Handler>>,
+    pub(crate) writes: TaskTracker,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) progress: Progress,
+}
+
+/// A handle on the server; cheap to clone.
+#[derive(Clone)]
+pub struct ApiServer {
+    inner: Arc<Inner>,
+}
+
+/// What makes an opened server work; see [`Runner::run`].
+#[must_use = "a server works only while it runs"]
+pub struct Runner {
+    inner: Arc<Inner>,
+    driver: Driver,
+    listener: TcpListener,
+}
+
+fn pki_config(config: &Config, address: SocketAddr) -> pki::Config {
+    let host = match address.ip() {
+        ip if ip.is_unspecified() => "127.0.0.1".to_owned(),
+        std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+        ip => ip.to_string(),
+    };
+    let mut advertise: Vec<std::net::IpAddr> = config.advertise.into_iter().collect();
+    advertise.push(address.ip());
+    pki::Config {
+        dir: config.data_dir.join("pki"),
+        kubeconfigs: config.data_dir.clone(),
+        domain: config.dns_domain.clone(),
+        service_ip: config.service_cidr.nth(1).into(),
+        hostname: config.hostname.clone(),
+        advertise,
+        extra_names: config.extra_names.clone(),
+        server: format!("https://{host}:{}", address.port()),
+    }
+}
+
+impl ApiServer {
+    /// Opens store, keys and socket. Nothing is served before [`Runner::run`].
+    ///
+    /// # Errors
+    /// Each of the three can refuse.
+    pub async fn open(config: Config) -> Result<(Self, Runner), Error> {
+        let listening = |source| Error::Listen { address: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
+        let address = listener.local_addr().map_err(listening)?;
+        let keys = pki_config(&config, address);
+        let opened = tokio::task::spawn_blocking(move || Pki::open(keys, jiff::Timestamp::now())).await;
+        let pki = Arc::new(opened.map_err(Error::Panicked)?.map_err(Error::Pki)?);
+        let dir = config.data_dir.join("store");
+        let (store, driver) =
+            Store::open(coracle_store::Config::new(&dir)).await.map_err(|source| Error::Store { dir, source })?;
+        let facts = Facts { root_ca: pki.authority().pem().into(), service_cidr: config.service_cidr };
+        let registry = Registry::new(store, facts);
+        let tokens = Arc::new(Tokens::new(Arc::clone(&pki), registry.store().clone()));
+        let clock: Clock = Arc::new(jiff::Timestamp::now);
+        let store = registry.store().clone();
+        let authenticator = Arc::new(Authenticators::new(&pki, tokens, store, clock));
+        let inner = Arc::new(Inner {
+            address,
+            registry,
+            authenticator,
+            handlers: Vec::new(),
+            writes: TaskTracker::new(),
+            shutdown: CancellationToken::new(),
+            progress: Progress(watch::Sender::new(Phase::Opened)),
+            pki,
+            config,
+        });
+        Ok((Self { inner: Arc::clone(&inner) }, Runner { inner, driver, listener }))
+    }
+
+    /// The address listened on.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.inner.address
+    }
+
+    /// The objects.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.inner.registry
+    }
+
+    /// The keys and certificates.
+    #[must_use]
+    pub fn pki(&self) -> &Arc<Pki> {
+        &self.inner.pki
+    }
+
+    /// Requests of a component of this process: the same filters and verbs, without a socket.
+    #[must_use]
+    pub fn service(&self, user: User) -> Service {
+        Service::new(Arc::clone(&self.inner), user)
+    }
+
+    /// Waits until the cluster is usable (or the server stops).
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn ready(&self) {
+        // The sender lives in `inner`, so the wait does not fail.
+        let _ = self.inner.progress.0.subscribe().wait_for(|phase| *phase >= Phase::Ready).await;
+    }
+}
+
+impl Runner {
+    /// Serves until `shutdown` or until a part fails; then all parts have ended.
+    ///
+    /// # Errors
+    /// The store failed, or the first objects could not be written.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the server at once.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let Self { inner, driver, listener } = self;
+        let dir = inner.config.data_dir.join("store");
+        // The store outlives everything that writes to it.
+        let (store_end, keys_end) = (CancellationToken::new(), CancellationToken::new());
+        let mut parts: JoinSet<Result<(), Error>> = JoinSet::new();
+        let ends = store_end.clone();
+        parts.spawn(async move { driver.run(ends).await.map_err(|source| Error::Store { dir, source }) });
+        let (pki, ends) = (Arc::clone(&inner.pki), keys_end.clone());
+        parts.spawn(async move {
+            pki.run(jiff::Timestamp::now, ends).await;
+            Ok(())
+        });
+        inner.progress.enter(Phase::Running);
+        let (server, closing) = (Arc::clone(&inner), inner.shutdown.clone());
+        let tls = inner.pki.server_tls().map_err(Error::Pki)?;
+        parts.spawn(async move {
+            connections::serve(server, listener, Arc::new(tls), closing, GOODBYE).await;
+            Ok(())
+        });
+        let first = Arc::clone(&inner);
+        parts.spawn(async move {
+            bootstrap::run(&first.registry, &first.config, first.address).await.map_err(Error::Bootstrap)?;
+            let store = first.registry.store().clone();
+            let rbac = Arc::new(Rbac::open(store.clone(), jiff::Timestamp::now()).await.map_err(Error::Rbac)?);
+            first.registry.set_authorizer(Authorizer::new(store, Arc::clone(&rbac)));
+            first.progress.enter(Phase::Ready);
+            tracing::info!(address = %first.address, "serving");
+            rbac.run(first.shutdown.clone()).await.map_err(Error::Rbac)
+        });
+        let mut result = tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            Some(ended) = parts.join_next() => ended.unwrap_or_else(|error| Err(Error::Panicked(error))),
+        };
+        inner.progress.enter(Phase::Stopping);
+        inner.shutdown.cancel();
+        inner.writes.close();
+        // Writes end by themselves, but not if the store is gone already.
+        let _ = tokio::time::timeout(GOODBYE, inner.writes.wait()).await;
+        store_end.cancel();
+        keys_end.cancel();
+        while let Some(ended) = parts.join_next().await {
+            let ended = ended.unwrap_or_else(|error| Err(Error::Panicked(error)));
+            result = result.and(ended);
+        }
+        result
+    }
+}

@@ -1,0 +1,204 @@
+//! From a request to the registry and back.
+
+mod delete;
+mod patch;
+mod subresources;
+mod watch;
+
+use std::{future::Future, sync::Arc};
+
+use axum::body::Body;
+use coracle_proto::{
+    field::{self, Path},
+    resource::Scope,
+    status::Status,
+};
+use http::{Request, Response, StatusCode};
+
+use crate::{
+    answer::{self, Form, Include, Shape},
+    body::{self, FieldValidation},
+    documents,
+    ops::{BoxObject, KindOps, Part},
+    registry::{Change, Current, ListOptions, Registry, Selection, Writer, Written},
+    request::RequestInfo,
+    server::Inner,
+    status_of::{self, Result},
+    user::User,
+};
+
+/// One request about objects of one kind.
+#[derive(Clone)]
+struct Call {
+    server: Arc<Inner>,
+    user: Arc<User>,
+    info: Arc<RequestInfo>,
+    kind: Arc<dyn KindOps>,
+    /// The namespace the objects are in, empty at cluster scope.
+    namespace: String,
+    form: Form,
+}
+
+/// What the query says about a write.
+struct WriteQuery {
+    dry_run: bool,
+    validation: FieldValidation,
+}
+
+fn dry_run_of<'a>(values: impl Iterator<Item = &'a str>, options: &str) -> Result<bool> {
+    let mut dry_run = false;
+    for value in values {
+        if value != "All" {
+            let error = field::Error::not_supported(&Path::new("dryRun"), value, &["All"]);
+            return Err(Box::new(Status::invalid("meta.k8s.io", options, "", &[error])));
+        }
+        dry_run = true;
+    }
+    Ok(dry_run)
+}
+
+impl Call {
+    fn registry(&self) -> &Registry {
+        &self.server.registry
+    }
+
+    fn shape(&self) -> Shape<'_> {
+        let include = Include::of(&self.info);
+        Shape { kind: &*self.kind, form: self.form, include, now: jiff::Timestamp::now() }
+    }
+
+    fn at(&self) -> (&str, &str) {
+        (&self.namespace, &self.info.name)
+    }
+
+    fn write_query(&self, options: &str) -> Result<WriteQuery> {
+        let query = &self.info.query;
+        let dry_run = dry_run_of(query.all("dryRun").filter(|value| !value.is_empty()), options)?;
+        Ok(WriteQuery { dry_run, validation: FieldValidation::of(query.get("fieldValidation"))? })
+    }
+
+    fn writer(&self, dry_run: bool) -> Writer {
+        Writer { dry_run, ..Writer::new((*self.user).clone()) }
+    }
+
+    /// Runs a write to its end even if the client goes away.
+    async fn to_its_end<T: Send + 'static>(
+        &self,
+        write: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        match self.server.writes.spawn(write).await {
+            Ok(result) => result,
+            Err(error) => Err(status_of::broken("a write ended in a panic", &error)),
+        }
+    }
+
+    fn written(&self, code: StatusCode, written: &Written, mut warnings: Vec<String>) -> Result<Response<Body>> {
+        let mut response = self.shape().one(code, &written.entry)?;
+        warnings.extend(written.warnings.iter().cloned());
+        answer::warn(&mut response, &warnings);
+        Ok(response)
+    }
+
+    fn get(&self) -> Result<Response<Body>> {
+        let (namespace, name) = self.at();
+        let entry = self.registry().get(&*self.kind, namespace, name, self.info.query.get("resourceVersion"))?;
+        self.shape().one(StatusCode::OK, &entry)
+    }
+
+    fn list(&self) -> Result<Response<Body>> {
+        let options = ListOptions::of(&self.info)?;
+        let selection = Selection::of(&self.kind, &self.info)?;
+        let listed = self.registry().list(&self.namespace, &selection, &*self.kind, &options)?;
+        self.shape().list(&listed)
+    }
+
+    async fn create(&self, request: Request<Body>) -> Result<Response<Body>> {
+        let query = self.write_query("CreateOptions")?;
+        let (object, warnings) = self.read_object(request, query.validation).await?;
+        let (call, writer) = (self.clone(), self.writer(query.dry_run));
+        let written = self
+            .to_its_end(async move { call.registry().create(&call.kind, &call.namespace, object, &writer).await })
+            .await?;
+        self.written(StatusCode::CREATED, &written, warnings)
+    }
+
+    async fn read_object(
+        &self,
+        request: Request<Body>,
+        validation: FieldValidation,
+    ) -> Result<(BoxObject, Vec<String>)> {
+        let media = body::media_type(request.headers());
+        let json = body::to_json(&media, body::read(request).await?)?;
+        body::decode(&*self.kind, &json, validation)
+    }
+
+    async fn update(&self, part: Part, request: Request<Body>) -> Result<Response<Body>> {
+        let query = self.write_query("UpdateOptions")?;
+        let (object, warnings) = self.read_object(request, query.validation).await?;
+        let (call, writer) = (self.clone(), self.writer(query.dry_run));
+        let written = self
+            .to_its_end(async move {
+                let change = |_: &Current<'_>| Ok(object.copied());
+                call.registry().update(&call.kind, call.at(), Change::Of(part), &writer, change).await
+            })
+            .await?;
+        self.written(StatusCode::OK, &written, warnings)
+    }
+}
+
+fn is_reachable(resource: &coracle_proto::resource::Resource, info: &RequestInfo) -> bool {
+    let is_namespace = resource.group.is_empty() && resource.plural == "namespaces";
+    match resource.scope {
+        Scope::Cluster => is_namespace || info.namespace.is_empty(),
+        // Across all namespaces objects can only be listed and watched.
+        Scope::Namespaced => !info.namespace.is_empty() || matches!(info.verb.as_str(), "list" | "watch"),
+    }
+}
+
+/// Answers a request that was let in.
+pub(crate) async fn dispatch(
+    server: Arc<Inner>,
+    user: Arc<User>,
+    info: Arc<RequestInfo>,
+    request: Request<Body>,
+) -> Result<Response<Body>> {
+    if let Some(handler) = server.handlers.iter().find(|handler| handler.serves(&info)) {
+        return handler.handle(&user, &info, request).await;
+    }
+    if !info.is_resource {
+        return documents::answer(&server, request.method(), &info, request.headers());
+    }
+    let Some(kind) = server.registry.kind(&info.group, &info.version, &info.resource).cloned() else {
+        return Err(Box::new(match coracle_proto::resource::find(&info.group, &info.version, &info.resource) {
+            Some(resource) => Status::not_here_yet(&resource.group_resource()),
+            None => Status::no_such_path(),
+        }));
+    };
+    let resource = kind.resource();
+    if !is_reachable(resource, &info) {
+        return Err(Box::new(Status::no_such_path()));
+    }
+    let namespace = match resource.scope {
+        Scope::Cluster => String::new(),
+        Scope::Namespaced => info.namespace.clone(),
+    };
+    let form = Form::of(request.headers())?;
+    let call = Call { server, user, info, kind, namespace, form };
+    if !call.info.subresource.is_empty() {
+        return subresources::dispatch(&call, request).await;
+    }
+    if !resource.serves(&call.info.verb) {
+        return Err(Box::new(Status::method_not_allowed()));
+    }
+    match (call.info.verb.as_str(), call.info.names_object) {
+        ("get", true) => call.get(),
+        ("list", false) => call.list(),
+        ("watch", false) => watch::begin(&call),
+        ("create", false) => call.create(request).await,
+        ("update", true) => call.update(Part::Main, request).await,
+        ("patch", true) => patch::patch(&call, Part::Main, request).await,
+        ("delete", true) => delete::one(&call, request).await,
+        ("deletecollection", false) => delete::collection(&call, request).await,
+        _ => Err(Box::new(Status::method_not_allowed())),
+    }
+}
