@@ -9,7 +9,16 @@ use http::{HeaderMap, HeaderValue, Request, Response, header};
 use rustls::pki_types::CertificateDer;
 use tracing::Instrument as _;
 
-use crate::{answer, authn::{Credentials, is_open}, authz::{Attributes, MASTERS}, request::RequestInfo, server::Inner, status_of::Result, user::User, verbs};
+use crate::{
+    answer,
+    authn::{Credentials, is_open},
+    authz::MASTERS,
+    request::RequestInfo,
+    server::Inner,
+    status_of::Result,
+    user::User,
+    verbs,
+};
 
 /// As long as a request's path and query may be.
 const MAX_URI: usize = 64 * 1024;
@@ -79,7 +88,9 @@ async fn try_answer(
     }
     let user = match peer {
         Peer::InProcess(user) => user,
-        Peer::Remote(certificates) => Arc::new(authenticate(&server, &certificates, &info.path, request.headers()).await?),
+        Peer::Remote(certificates) => {
+            Arc::new(authenticate(&server, &certificates, &info.path, request.headers()).await?)
+        }
     };
     authorize(&server, &user, &info)?;
     let long = info.is_long_running();
@@ -94,7 +105,12 @@ async fn try_answer(
     })
 }
 
-async fn authenticate(server: &Inner, certificates: &[CertificateDer<'static>], headers: &HeaderMap) -> Result<User> {
+async fn authenticate(
+    server: &Inner,
+    certificates: &[CertificateDer<'static>],
+    path: &str,
+    headers: &HeaderMap,
+) -> Result<User> {
     let value = headers.get(header::AUTHORIZATION);
     let bearer = value.and_then(|value| value.to_str().ok()).and_then(|text| {
         let (scheme, token) = text.trim().split_once(' ')?;
@@ -113,19 +129,9 @@ fn authorize(server: &Inner, user: &User, info: &RequestInfo) -> Result<()> {
     if !info.is_resource && is_open(&info.path) {
         return Ok(());
     }
-    let asked = Attributes {
-        namespace: &info.namespace,
-        group: &info.group,
-        resource: &info.resource,
-        subresource: &info.subresource,
-        name: &info.name,
-        field_selector: info.field_selector(),
-        path: (!info.is_resource).then_some(info.path.as_str()),
-        ..Attributes::new(user, &info.verb)
-    };
     match server.registry.authorizer() {
-        Some(authorizer) => authorizer.check(&asked),
+        Some(authorizer) => authorizer.check(user, info),
         None if user.is_in(MASTERS) => Ok(()),
-        None => Err(Box::new(asked.forbidden("the server has not read its rules yet"))),
+        None => Err(Box::new(Status::unavailable("the server has not read its rules yet"))),
     }
 }
