@@ -10,7 +10,7 @@ mod process;
 mod root;
 
 pub(crate) use channel::{Report, pair, receive, send, wait_for_go};
-pub(crate) use process::Stdio;
+pub(crate) use process::{Stdio, bounding};
 
 use std::{
     os::fd::{AsFd, OwnedFd},
@@ -39,6 +39,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) shm: &'a Path,
     /// Whether the cgroup keeps host devices away.
     pub(crate) devices_restricted: bool,
+    /// The filter of system calls.
+    pub(crate) filter: Option<&'a [libc::sock_filter]>,
     /// The report's way.
     pub(crate) channel: OwnedFd,
     /// Its standard descriptors.
@@ -61,6 +63,8 @@ pub(crate) struct ExecPlan<'a> {
     pub(crate) target: OwnedFd,
     /// Whether the cgroup keeps host devices away.
     pub(crate) devices_restricted: bool,
+    /// The filter of system calls.
+    pub(crate) filter: Option<&'a [libc::sock_filter]>,
     /// The report's way.
     pub(crate) channel: OwnedFd,
     /// Its standard descriptors.
@@ -106,6 +110,7 @@ fn start_container(plan: &Plan<'_>) -> Result<std::convert::Infallible, StartErr
         user: &spec.user,
         container: spec,
         devices_restricted: plan.devices_restricted,
+        filter: plan.filter,
         tty: spec.tty,
         size: None,
     };
@@ -126,6 +131,7 @@ fn start_exec(plan: &ExecPlan<'_>) -> Result<std::convert::Infallible, StartErro
         user: plan.exec.user.as_ref().unwrap_or(&plan.spec.user),
         container: plan.spec,
         devices_restricted: plan.devices_restricted,
+        filter: plan.filter,
         tty: plan.exec.tty,
         size: plan.exec.size,
     };

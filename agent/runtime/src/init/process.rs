@@ -23,7 +23,6 @@ use crate::{
     capability,
     error::StartError,
     runtime::WindowSize,
-    seccomp,
     spec::{ContainerSpec, User},
     step::{AtStep, refuse},
     sys,
@@ -45,6 +44,7 @@ pub(super) struct Process<'a> {
     pub(super) user: &'a User,
     pub(super) container: &'a ContainerSpec,
     pub(super) devices_restricted: bool,
+    pub(super) filter: Option<&'a [libc::sock_filter]>,
     pub(super) tty: bool,
     pub(super) size: Option<WindowSize>,
 }
@@ -72,12 +72,7 @@ pub(super) fn run(
     let cwd = open_cwd(process)?;
     seal()?;
 
-    let bounding = bounding(process)?;
-    let filter = if container.privileged {
-        None
-    } else {
-        seccomp::program(&container.seccomp, bounding).map_err(|reason| refuse("seccomp", reason))?
-    };
+    let bounding = bounding(container, process.devices_restricted)?;
     let env = environment(process, &identity);
     for limit in &container.rlimits {
         let number = sys::rlimit_number(&limit.name)
@@ -89,7 +84,7 @@ pub(super) fn run(
     send(channel.as_fd(), &report, None).at("process", || "report".to_owned())?;
 
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    become_user(&identity, bounding, container, filter.as_deref())?;
+    become_user(&identity, bounding, container, process.filter)?;
     // Set after the last change of identity, which clears it (prctl(2), PR_SET_PDEATHSIG).
     sys::prctl(libc::PR_SET_PDEATHSIG, 9).at("process", || "end with the supervisor".to_owned())?;
     match cwd {
@@ -158,11 +153,10 @@ fn enter_cwd(cwd: &str) -> Result<(), StartError> {
 
 /// What the container may ever have. A set with `CAP_MKNOD` on a host whose cgroups keep no devices away would be a set
 /// with every disk.
-fn bounding(process: &Process<'_>) -> Result<u64, StartError> {
-    let container = process.container;
+pub(crate) fn bounding(container: &ContainerSpec, devices_restricted: bool) -> Result<u64, StartError> {
     let mut set = capability::bounding(&container.capabilities, container.privileged)
         .map_err(|reason| refuse("capabilities", reason))?;
-    if !process.devices_restricted && !container.privileged {
+    if !devices_restricted && !container.privileged {
         set &= !capability::bit("MKNOD");
     }
     // What this process itself has not, nobody below it has.

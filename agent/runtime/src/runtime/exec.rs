@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -166,6 +166,12 @@ impl Terminal {
     /// When there are too many descriptors.
     pub fn try_clone(&self) -> io::Result<Terminal> {
         Terminal::new(self.fd.get_ref().try_clone()?)
+    }
+}
+
+impl AsFd for Terminal {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.get_ref().as_fd()
     }
 }
 

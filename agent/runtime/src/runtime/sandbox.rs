@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    os::fd::{AsFd, BorrowedFd},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -235,8 +236,7 @@ impl Sandbox {
             let mut output = Vec::new();
             let (mut stdout, mut stderr) = (session.stdout.take(), session.stderr.take());
             let mut terminal = session.terminal.take();
-            // A process it left behind may hold its output open for ever, so its end is the end; what it said until then
-            // is in the pipes.
+            // A process it left behind may hold its output open for ever, so its end is the end.
             let mut code = None;
             while code.is_none() {
                 tokio::select! {
@@ -247,6 +247,16 @@ impl Sandbox {
                     ended = session.wait() => code = Some(ended?),
                 }
             }
+            // What it said last is still in the pipes, whether or not anyone has been told that they can be read.
+            let rest = |output: &mut Vec<u8>, fd: Option<BorrowedFd<'_>>| {
+                let mut chunk = [0; 4096];
+                while let Some(Ok(count @ 1..)) = fd.map(|fd| nix::unistd::read(fd, &mut chunk)) {
+                    keep(output, chunk.get(..count).unwrap_or_default(), limit);
+                }
+            };
+            rest(&mut output, stdout.as_ref().map(AsFd::as_fd));
+            rest(&mut output, stderr.as_ref().map(AsFd::as_fd));
+            rest(&mut output, terminal.as_ref().map(AsFd::as_fd));
             Ok(ExecOutput { code: code.unwrap_or_default(), output, took: begun.elapsed() })
         };
         match tokio::time::timeout(timeout, run).await {

@@ -26,6 +26,7 @@ use crate::{
     init::{self, Plan, Report, Stdio},
     record::{container_path, write_json},
     runtime::Signal,
+    seccomp,
     spec::{ContainerSpec, LogLimits, SandboxSpec},
     state::{ContainerState, ContainerStatus, Exit},
     step::{AtStep, refuse},
@@ -35,7 +36,6 @@ use crate::{
 /// Read at once; as much as a pipe gives without being filled again.
 const CHUNK: usize = 16 << 10;
 
-#[derive(Debug)]
 pub(super) struct Container {
     pub(super) status: ContainerStatus,
     pub(super) spec: ContainerSpec,
@@ -54,6 +54,8 @@ pub(super) struct Container {
     /// The inner end of its input, kept open for clients to come.
     pub(super) stdin: Option<OwnedFd>,
     log: Option<Log>,
+    /// The filter of system calls, for processes executed in it as well.
+    pub(super) filter: Option<Vec<libc::sock_filter>>,
 }
 
 /// One stream of output.
@@ -111,6 +113,7 @@ impl Container {
             outputs: Vec::new(),
             stdin: None,
             log: None,
+            filter: None,
         }
     }
 
@@ -137,6 +140,11 @@ impl Container {
         around.tree.apply(&self.group, &self.spec.resources).at("cgroup", || "set limits".to_owned())?;
         let rules = self.device_rules()?;
         around.tree.allow_devices(&self.group, &rules).at("cgroup", || "allow devices".to_owned())?;
+
+        if !self.spec.privileged {
+            let capabilities = init::bounding(&self.spec, around.tree.restricts_devices())?;
+            self.filter = seccomp::program(&self.spec.seccomp, capabilities).map_err(|why| refuse("seccomp", why))?;
+        }
 
         let pipe = || pipe2(OFlag::O_CLOEXEC).at("stdio", || "make a pipe".to_owned());
         let mut stdio = Stdio { stdin: None, stdout: None, stderr: None };
@@ -168,6 +176,7 @@ impl Container {
                 directory: &directory,
                 shm: &around.directory.join("shm"),
                 devices_restricted: around.tree.restricts_devices(),
+                filter: self.filter.as_deref(),
                 channel: theirs,
                 stdio,
             });

@@ -81,6 +81,7 @@ impl Exec {
                 exec: spec,
                 target,
                 devices_restricted: tree.restricts_devices(),
+                filter: container.filter.as_deref(),
                 channel: theirs,
                 stdio,
             });

@@ -33,14 +33,20 @@ impl Log {
     }
 
     /// Writes records. A disk that is full costs the records, not the container: whoever writes must be read, or it stops.
-    pub(super) fn write(&mut self, records: &[u8]) {
-        let length = records.len() as u64;
-        if self.size > 0 && self.size + length > self.limits.max_size {
-            // Without a new file the old one goes on: too long is better than lost.
-            let _ = self.rotate();
-        }
-        if self.file.write_all(records).is_ok() {
-            self.size += length;
+    pub(super) fn write(&mut self, mut records: &[u8]) {
+        while !records.is_empty() {
+            let room = usize::try_from(self.limits.max_size.saturating_sub(self.size)).unwrap_or(usize::MAX);
+            let (now, later) = records.split_at(fitting(records, room));
+            if now.is_empty() && self.size > 0 && self.rotate().is_ok() {
+                continue;
+            }
+            // A record that fits no file goes into one all the same, and without a new file the old one goes on: too long
+            // is better than lost.
+            let (now, later) = if now.is_empty() { (records, &[][..]) } else { (now, later) };
+            if self.file.write_all(now).is_ok() {
+                self.size += now.len() as u64;
+            }
+            records = later;
         }
     }
 
@@ -67,6 +73,15 @@ impl Log {
         let remove = old.len().saturating_sub(keep);
         old.iter().take(remove).try_for_each(fs::remove_file)
     }
+}
+
+/// The length of the whole records that fit into `room`.
+fn fitting(records: &[u8], room: usize) -> usize {
+    if records.len() <= room {
+        return records.len();
+    }
+    let first = records.get(..room).unwrap_or(records);
+    first.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)
 }
 
 fn open(path: &Path) -> io::Result<fs::File> {
@@ -178,5 +193,10 @@ mod tests {
             .collect();
         sizes.sort_unstable();
         assert_eq!(sizes, [60, 60, 60]);
+
+        log.write(b"0123456789012345678901234567890123456789\n".repeat(5).as_slice());
+        assert_eq!(fs::read(&path).unwrap().len(), 41);
+        log.write(&[b'z'; 300]);
+        assert_eq!(fs::read(&path).unwrap().len(), 300);
     }
 }

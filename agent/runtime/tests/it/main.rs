@@ -11,5 +11,12 @@
     reason = "tests fail by panicking"
 )]
 
+mod cleanup;
+mod exec;
+mod files;
 mod lifecycle;
+mod limits;
+mod logs;
+mod restart;
+mod security;
 mod world;

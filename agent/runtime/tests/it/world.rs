@@ -98,7 +98,8 @@ impl World {
 
     /// Runs a line of shell in a sandbox of its own, as a specification that was changed.
     pub(crate) async fn say(&self, line: &str, change: impl FnOnce(&mut ContainerSpec)) -> String {
-        let sandbox = self.sandbox("say").await;
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let sandbox = self.sandbox(&format!("say-{}", NUMBER.fetch_add(1, Ordering::Relaxed))).await;
         let mut spec = self.shell("c", line);
         change(&mut spec);
         let (exit, text) = self.run(&sandbox, &spec).await;

@@ -1,0 +1,87 @@
+//! Cgroups: limits are set, bite, and are seen.
+
+use std::time::Duration;
+
+use coracle_runtime::Resources;
+
+use crate::world::{World, exec};
+
+#[tokio::test]
+async fn going_beyond_the_memory_limit_is_seen_as_that() {
+    let world = World::new().await;
+    let sandbox = world.sandbox("oom").await;
+    let mut spec = world.shell("c", "dd if=/dev/zero of=/dev/null bs=200M count=1");
+    spec.resources.memory_limit = Some(32 << 20);
+    let (exit, _) = world.run(&sandbox, &spec).await;
+    assert!(exit.oom_killed, "{exit:?}");
+
+    let mut spec = world.container("first", &["dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"]);
+    spec.resources.memory_limit = Some(32 << 20);
+    let (exit, _) = world.run(&sandbox, &spec).await;
+    assert_eq!((exit.code, exit.signal, exit.oom_killed), (137, Some(9), true));
+    let (exit, _) = world.run(&sandbox, &world.shell("well", "kill -9 $$; exit 1")).await;
+    assert!(!exit.oom_killed);
+}
+
+#[tokio::test]
+async fn a_fork_bomb_stays_within_its_limit_and_can_be_killed() {
+    let world = World::new().await;
+    let sandbox = world.sandbox("bomb").await;
+    let mut spec = world.shell("c", "while :; do (sleep 1000 &); done 2>/dev/null");
+    spec.resources.pids_limit = Some(30);
+    let status = sandbox.start_container(&spec).await.unwrap();
+    loop {
+        let stats = sandbox.container_stats(&status.id).await.unwrap();
+        assert!(stats.pids <= 30);
+        // A shell that cannot fork ends; the limit is then what was counted last.
+        if stats.pids >= 28 || sandbox.containers().await.unwrap()[0].state != status.state {
+            break;
+        }
+    }
+    assert!(sandbox.stop(&status.id, Duration::ZERO).await.unwrap().finished_at >= status.created_at);
+    assert_eq!(sandbox.container_stats(&status.id).await.unwrap().pids, 0);
+}
+
+#[tokio::test]
+async fn limits_are_those_asked_for_and_change_while_it_runs() {
+    let world = World::new().await;
+    let sandbox = world.sandbox("limits").await;
+    let mut spec = world.container("c", &["sleep", "1000"]);
+    spec.resources = Resources {
+        cpu_shares: Some(512),
+        cpu_quota: Some(50_000),
+        cpu_period: Some(100_000),
+        memory_limit: Some(64 << 20),
+        pids_limit: Some(50),
+        ..Resources::default()
+    };
+    let status = sandbox.start_container(&spec).await.unwrap();
+    assert_eq!(sandbox.container_stats(&status.id).await.unwrap().memory_limit, Some(64 << 20));
+    let more = Resources { memory_limit: Some(128 << 20), cpu_quota: Some(80_000), ..Resources::default() };
+    sandbox.update_container(&status.id, &more).await.unwrap();
+    assert_eq!(sandbox.container_stats(&status.id).await.unwrap().memory_limit, Some(128 << 20));
+    let read = |file: &str| format!("cat /sys/fs/cgroup/{file}");
+    if exec(&sandbox, &status.id, "test -d /sys/fs/cgroup/memory").await.0 == 0 {
+        let line = ["cpu/cpu.shares", "cpu/cpu.cfs_quota_us", "pids/pids.max"].map(read).join("; ");
+        assert_eq!(exec(&sandbox, &status.id, &line).await.1, "512\n80000\n50\n");
+    } else {
+        let line = ["cpu.weight", "cpu.max", "pids.max"].map(read).join("; ");
+        assert_eq!(exec(&sandbox, &status.id, &line).await.1, "20\n80000 100000\n50\n");
+    }
+}
+
+#[tokio::test]
+async fn a_pod_is_limited_as_a_whole_and_counts_its_containers() {
+    let world = World::new().await;
+    let mut spec = world.sandbox_spec("pod");
+    spec.resources.memory_limit = Some(64 << 20);
+    let sandbox = world.runtime.create_sandbox(&spec).await.unwrap();
+    let busy = world.shell("busy", "i=0; while test $i -lt 20000; do i=$((i+1)); done; sleep 1000");
+    let status = sandbox.start_container(&busy).await.unwrap();
+    exec(&sandbox, &status.id, "true").await;
+    let (pod, container) = (sandbox.sandbox_stats().await.unwrap(), sandbox.container_stats(&status.id).await.unwrap());
+    assert_eq!(pod.memory_limit, Some(64 << 20));
+    assert!(pod.memory_usage >= container.memory_working_set && container.memory_usage > 0);
+    assert!(pod.pids > container.pids, "the supervisor counts for the pod: {pod:?} {container:?}");
+    assert!(container.cpu_usage_ns > 0 && pod.cpu_usage_ns >= container.cpu_usage_ns);
+}
