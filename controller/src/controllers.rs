@@ -1,68 +1,63 @@
-//! The list of controllers, and what they share: one informer a kind, one queue a controller.
+//! The list of controllers.
 
-use std::sync::Arc;
-
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use kube::{Api, Client};
+use kube::Client;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{
-    Config, Error, deployment,
+    Config, Error,
     deployment::Deployments,
-    informer::{Change, Informer},
-    object_key::ObjectKey,
-    reconcile, replica_set,
+    garbage_collector::GarbageCollector,
+    informers::Informers,
+    namespace::Namespaces,
+    reconcile::{Control, Reconcile, Start},
     replica_set::ReplicaSets,
-    view::PodView,
-    work_queue::WorkQueue,
+    root_ca::RootCa,
+    service_account::ServiceAccounts,
 };
 
-/// Reconciles of one controller that may be under way at once: they mostly wait for the API.
-const WORKERS: usize = 8;
+/// Controllers that are ready to run, each until it is told to stop.
+#[derive(Default)]
+struct Controllers {
+    all: Vec<Start>,
+}
+
+impl Controllers {
+    fn add<R: Reconcile>(&mut self, control: Control<R>) {
+        self.all.push(control.start());
+    }
+}
 
 /// Runs every controller until `shutdown`, then waits for what is under way.
 ///
 /// # Errors
 /// When a task breaks; everything the API answers is dealt with inside.
 pub async fn run(config: Config, client: Client, shutdown: CancellationToken) -> Result<(), Error> {
-    let _ = &config;
+    let mut informers = Informers::new(client);
+    let mut controllers = Controllers::default();
+
+    // As many pods as each ReplicaSet asks for. Watches ReplicaSets and pods.
+    controllers.add(ReplicaSets::over(&mut informers));
+    // A ReplicaSet for each template of a Deployment, rolled over. Watches Deployments, ReplicaSets, and ends of pods.
+    controllers.add(Deployments::over(&mut informers));
+    // Empties namespaces that are being deleted. Watches namespaces, and hears of every loss from the collector below.
+    let namespaces = Namespaces::over(&mut informers);
+    let on_gone = Namespaces::on_loss(&namespaces);
+    controllers.add(namespaces);
+    // Deletes what deleted objects leave behind. Watches the metadata of every kind by itself.
+    controllers.all.push(GarbageCollector::over(&informers, vec![Box::new(on_gone)]));
+    // Brings `default` ServiceAccounts back. Watches namespaces and those ServiceAccounts.
+    controllers.add(ServiceAccounts::over(&mut informers));
+    // Gives every namespace the cluster's certificates. Watches namespaces and those ConfigMaps.
+    controllers.add(RootCa::over(&mut informers, config.root_ca));
+
     let mut tasks = JoinSet::new();
-    let mut pods: Informer<PodView> = Informer::new(Some(replica_set::index_pods));
-    let mut replica_sets: Informer<ReplicaSet> = Informer::new(Some(deployment::index_replica_sets));
-    let mut deployments: Informer<Deployment> = Informer::new(None);
-
-    let replica_set_queue: Arc<WorkQueue<ObjectKey>> = Arc::new(WorkQueue::new());
-    let deployment_queue: Arc<WorkQueue<ObjectKey>> = Arc::new(WorkQueue::new());
-    {
-        let (queue, sets) = (Arc::clone(&replica_set_queue), replica_sets.reader());
-        pods.on_change(move |change| replica_set::on_pod(&queue, &sets, change));
-        let queue = Arc::clone(&replica_set_queue);
-        replica_sets.on_change(move |change: &Change<'_, ReplicaSet>| queue.add(ObjectKey::of(change.object())));
-        let (queue, all) = (Arc::clone(&deployment_queue), deployments.reader());
-        replica_sets.on_change(move |change| deployment::on_replica_set(&queue, &all, change));
-        let queue = Arc::clone(&deployment_queue);
-        deployments.on_change(move |change: &Change<'_, Deployment>| queue.add(ObjectKey::of(change.object())));
-    }
-    let replica_set_controller = ReplicaSets::new(client.clone(), replica_sets.reader(), pods.reader());
-    let deployment_controller =
-        Deployments::new(client.clone(), deployments.reader(), replica_sets.reader(), pods.reader());
-    let synced = [(pods.reader(), replica_sets.reader(), deployments.reader())];
-
-    tasks.spawn(pods.run(Api::all(client.clone()), shutdown.clone()));
-    tasks.spawn(replica_sets.run(Api::all(client.clone()), shutdown.clone()));
-    tasks.spawn(deployments.run(Api::all(client.clone()), shutdown.clone()));
-    for (pods, replica_sets, deployments) in synced {
-        // A controller that acts before it knows what there is would make everything twice.
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = async { pods.synced().await; replica_sets.synced().await; deployments.synced().await } => {}
-        }
+    informers.start(&mut tasks, &shutdown).await;
+    for start in controllers.all {
+        start(&mut tasks, &shutdown);
     }
     info!("controllers run");
-    tasks.spawn(reconcile::run(Arc::new(replica_set_controller), replica_set_queue, WORKERS, shutdown.clone()));
-    tasks.spawn(reconcile::run(Arc::new(deployment_controller), deployment_queue, WORKERS, shutdown.clone()));
     while let Some(ended) = tasks.join_next().await {
         ended?;
     }

@@ -31,9 +31,11 @@ use self::{
 };
 use crate::{
     informer::{Change, Reader, version_of},
+    informers::Informers,
     object_key::ObjectKey,
     pod_control::{Events, managing_owner, reference},
-    reconcile::{Next, Reconcile, ReconcileError},
+    pod_index::managed_by,
+    reconcile::{Control, Next, Reconcile, ReconcileError},
     status_patch::status_patch,
     view::{PodView, controller_of},
     work_queue::WorkQueue,
@@ -79,11 +81,7 @@ pub(crate) fn index_replica_sets(set: &ReplicaSet) -> Vec<String> {
 }
 
 /// Which Deployments a change of a ReplicaSet is news for.
-pub(crate) fn on_replica_set(
-    queue: &WorkQueue<ObjectKey>,
-    deployments: &Reader<Deployment>,
-    change: &Change<'_, ReplicaSet>,
-) {
+fn on_replica_set(queue: &WorkQueue<ObjectKey>, deployments: &Reader<Deployment>, change: &Change<'_, ReplicaSet>) {
     let set = change.object();
     let namespace = set.namespace().unwrap_or_default();
     match controller_of(&set.metadata) {
@@ -99,20 +97,45 @@ pub(crate) fn on_replica_set(
     }
 }
 
+/// A Deployment that recreates waits for the last of its old pods.
+fn on_pod_end(queue: &WorkQueue<ObjectKey>, replica_sets: &Reader<ReplicaSet>, change: &Change<'_, PodView>) {
+    let pod = change.object();
+    if !matches!(change, Change::Deleted(_)) && !pod.is_over() {
+        return;
+    }
+    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+    let Some(owner) = controller_of(&pod.metadata).filter(|owner| owner.kind == "ReplicaSet") else { return };
+    let Some(set) = replica_sets.get(&ObjectKey::new(&namespace, &owner.name)) else { return };
+    if let Some(owner) = controller_of(&set.metadata).filter(|owner| owner.kind == "Deployment") {
+        queue.add(ObjectKey::new(namespace, &owner.name));
+    }
+}
+
 fn selector_of(deployment: &Deployment) -> Option<LabelSelector> {
     let selector = deployment.spec.as_ref().map(|spec| &spec.selector);
     LabelSelector::from_api(selector).ok().filter(|s| !s.is_everything())
 }
 
 impl Deployments {
-    pub(crate) fn new(
-        client: Client,
-        deployments: Reader<Deployment>,
-        replica_sets: Reader<ReplicaSet>,
-        pods: Reader<PodView>,
-    ) -> Self {
-        let events = Events::new(client.clone(), "deployment-controller");
-        Self { client, deployments, replica_sets, pods, events, written: Mutex::default() }
+    pub(crate) fn over(informers: &mut Informers) -> Control<Self> {
+        let queue: Arc<WorkQueue<ObjectKey>> = Arc::default();
+        let (changed, all) = (Arc::clone(&queue), informers.deployments.reader());
+        informers.replica_sets.on_change(move |change| on_replica_set(&changed, &all, change));
+        let changed = Arc::clone(&queue);
+        informers
+            .deployments
+            .on_change(move |change: &Change<'_, Deployment>| changed.add(ObjectKey::of(change.object())));
+        let (changed, sets) = (Arc::clone(&queue), informers.replica_sets.reader());
+        informers.pods.on_change(move |change| on_pod_end(&changed, &sets, change));
+        let controller = Self {
+            events: Events::new(informers.client.clone(), "deployment-controller"),
+            client: informers.client.clone(),
+            deployments: informers.deployments.reader(),
+            replica_sets: informers.replica_sets.reader(),
+            pods: informers.pods.reader(),
+            written: Mutex::default(),
+        };
+        Control::new(controller, queue)
     }
 
     fn sets_api(&self, namespace: &str) -> Api<ReplicaSet> {
@@ -390,7 +413,7 @@ impl Deployments {
     /// Whether pods of old templates still run; a Deployment that recreates waits for them.
     fn old_pods_run(&self, old: &[&ReplicaSet]) -> bool {
         let uids = old.iter().filter_map(|set| set.uid());
-        uids.flat_map(|uid| self.pods.indexed(&uid)).any(|pod| !pod.is_over())
+        uids.flat_map(|uid| self.pods.indexed(&managed_by(&uid))).any(|pod| !pod.is_over())
     }
 }
 

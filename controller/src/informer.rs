@@ -120,6 +120,8 @@ impl<K> Reader<K> {
 pub(crate) struct Informer<K> {
     shared: Arc<Shared<K>>,
     handlers: Vec<Handler<K>>,
+    /// Only objects with these fields are watched; empty for all.
+    fields: String,
 }
 
 impl<K> Informer<K>
@@ -130,7 +132,12 @@ where
     pub(crate) fn new(index_by: Option<IndexBy<K>>) -> Self {
         let contents = RwLock::new(Contents { objects: HashMap::new(), index: HashMap::new() });
         let shared = Shared { contents, index_by, seen: watch::Sender::new(0) };
-        Self { shared: Arc::new(shared), handlers: Vec::new() }
+        Self { shared: Arc::new(shared), handlers: Vec::new(), fields: String::new() }
+    }
+
+    /// One that watches only what this field selector selects.
+    pub(crate) fn selecting(fields: &str) -> Self {
+        Self { fields: fields.to_owned(), ..Self::new(None) }
     }
 
     /// Something to read it by.
@@ -145,7 +152,12 @@ where
 
     /// Watches until `shutdown`.
     pub(crate) async fn run(self, api: Api<K>, shutdown: CancellationToken) {
-        let mut events: BoxStream<'_, _> = watcher::watcher(api, watcher::Config::default()).default_backoff().boxed();
+        let config = if self.fields.is_empty() {
+            watcher::Config::default()
+        } else {
+            watcher::Config::default().fields(&self.fields)
+        };
+        let mut events: BoxStream<'_, _> = watcher::watcher(api, config).default_backoff().boxed();
         let mut listed = HashSet::new();
         let mut highest = 0;
         loop {
@@ -193,7 +205,9 @@ where
         });
     }
 
-    fn set(&self, object: K) {
+    fn set(&self, mut object: K) {
+        // Who wrote which field is half of an object's size, and no controller's business.
+        object.meta_mut().managed_fields = None;
         let (key, object) = (ObjectKey::of(&object), Arc::new(object));
         let old = self.write(|contents, index_by| {
             let old = contents.objects.insert(key.clone(), Arc::clone(&object));

@@ -18,19 +18,26 @@ mod object_key;
 mod view;
 
 mod informer;
+mod informers;
 mod reconcile;
 mod work_queue;
 
 mod pod_control;
+mod pod_index;
 mod status_patch;
 
 mod deployment;
 mod replica_set;
 
+mod garbage_collector;
+mod namespace;
+mod root_ca;
+mod service_account;
+
 mod args;
 mod controllers;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 pub use args::Args;
 pub use controllers::run;
@@ -40,6 +47,9 @@ pub use controllers::run;
 pub struct Config {
     /// How long a node may stay without a heartbeat before it counts as gone.
     pub node_grace: Duration,
+    /// The certificates that authenticate the API server, PEM, for `kube-root-ca.crt`. Without them they are read once
+    /// from that ConfigMap in `kube-public` or `kube-system`.
+    pub root_ca: Option<String>,
 }
 
 /// How the controllers can end before they are told to.
@@ -48,4 +58,13 @@ pub enum Error {
     /// A task of a controller panicked.
     #[error("a task of a controller broke")]
     Task(#[from] tokio::task::JoinError),
+    /// A file the flags name cannot be read.
+    #[error("--root-ca-file {}", path.display())]
+    RootCaFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
 }

@@ -28,7 +28,7 @@ async fn main() -> anyhow::Result<()> {
     let client = kube::Client::try_from(config)?;
     let shutdown = CancellationToken::new();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let run = coracle_controller::run(cli.controller.config(), client, shutdown.clone());
+    let run = coracle_controller::run(cli.controller.config()?, client, shutdown.clone());
     tokio::pin!(run);
     tokio::select! {
         result = &mut run => return Ok(result?),

@@ -54,6 +54,11 @@ impl ReconcileError {
     }
 }
 
+/// Whether the API refused to make something because its namespace is going or gone: it will not be missed.
+pub(crate) fn is_namespace_going(status: &kube::core::Status) -> bool {
+    status.code == 404 || (status.code == 403 && status.message.contains("because it is being terminated"))
+}
+
 /// One control loop.
 pub(crate) trait Reconcile: Send + Sync + 'static {
     /// What names a piece of its work.
@@ -67,8 +72,37 @@ pub(crate) trait Reconcile: Send + Sync + 'static {
     fn reconcile(&self, key: &Self::Key) -> impl Future<Output = Result<Next, ReconcileError>> + Send;
 }
 
-/// Runs `workers` reconciles at once until `shutdown`, then waits for those under way.
-pub(crate) async fn run<R: Reconcile>(
+/// A controller with the queue its informers' handlers fill.
+pub(crate) struct Control<R: Reconcile> {
+    pub(crate) controller: Arc<R>,
+    pub(crate) queue: Arc<WorkQueue<R::Key>>,
+}
+
+impl<R: Reconcile> Control<R> {
+    pub(crate) fn new(controller: R, queue: Arc<WorkQueue<R::Key>>) -> Self {
+        Self { controller: Arc::new(controller), queue }
+    }
+
+    /// Its task.
+    pub(crate) fn start(self) -> Start {
+        Box::new(move |tasks, shutdown| {
+            tasks.spawn(self.run(shutdown.clone()));
+        })
+    }
+
+    /// Runs a bounded number of reconciles at once until `shutdown`, then waits for those under way.
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        run(self.controller, self.queue, WORKERS, shutdown).await;
+    }
+}
+
+/// Starts a controller's tasks, which run until they are told to stop.
+pub(crate) type Start = Box<dyn FnOnce(&mut JoinSet<()>, &CancellationToken)>;
+
+/// Reconciles of one controller that may be under way at once: they mostly wait for the API.
+const WORKERS: usize = 8;
+
+async fn run<R: Reconcile>(
     controller: Arc<R>,
     queue: Arc<WorkQueue<R::Key>>,
     workers: usize,

@@ -22,9 +22,11 @@ use kube::{
 
 use crate::{
     informer::{Change, Reader, version_of},
+    informers::Informers,
     object_key::ObjectKey,
     pod_control::{Events, PodControl, managing_owner, reference},
-    reconcile::{Next, Reconcile, ReconcileError},
+    pod_index::{managed_by, orphans_of},
+    reconcile::{Control, Next, Reconcile, ReconcileError},
     status_patch::status_patch,
     view::{PodView, controller_of},
     work_queue::WorkQueue,
@@ -35,29 +37,17 @@ const BURST: usize = 500;
 
 /// See the module.
 pub(crate) struct ReplicaSets {
-    pub(crate) client: Client,
-    pub(crate) replica_sets: Reader<ReplicaSet>,
-    pub(crate) pods: Reader<PodView>,
-    pub(crate) control: PodControl,
-    pub(crate) events: Events,
+    client: Client,
+    replica_sets: Reader<ReplicaSet>,
+    pods: Reader<PodView>,
+    control: PodControl,
+    events: Events,
     /// The resourceVersion of the last pod written for each ReplicaSet: pods older than that are not acted on.
     written: Mutex<HashMap<ObjectKey, u64>>,
 }
 
-/// The values pods are indexed by: their managing owner's uid, or that they have none.
-pub(crate) fn index_pods(pod: &PodView) -> Vec<String> {
-    match controller_of(&pod.metadata) {
-        Some(owner) => vec![owner.uid.clone()],
-        None => vec![orphans_of(pod.metadata.namespace.as_deref().unwrap_or_default())],
-    }
-}
-
-fn orphans_of(namespace: &str) -> String {
-    format!("orphans of {namespace}")
-}
-
 /// Which ReplicaSets a change of a pod is news for.
-pub(crate) fn on_pod(queue: &WorkQueue<ObjectKey>, replica_sets: &Reader<ReplicaSet>, change: &Change<'_, PodView>) {
+fn on_pod(queue: &WorkQueue<ObjectKey>, replica_sets: &Reader<ReplicaSet>, change: &Change<'_, PodView>) {
     let (pod, old) = match change {
         Change::Updated { old, new } => (*new, Some(*old)),
         Change::Added(pod) | Change::Deleted(pod) => (*pod, None),
@@ -82,15 +72,25 @@ fn selector_of(set: &ReplicaSet) -> Option<LabelSelector> {
 }
 
 impl ReplicaSets {
-    pub(crate) fn new(client: Client, replica_sets: Reader<ReplicaSet>, pods: Reader<PodView>) -> Self {
-        Self {
+    pub(crate) fn over(informers: &mut Informers) -> Control<Self> {
+        let queue: Arc<WorkQueue<ObjectKey>> = Arc::default();
+        let (changed, sets) = (Arc::clone(&queue), informers.replica_sets.reader());
+        informers.pods.on_change(move |change| on_pod(&changed, &sets, change));
+        let changed = Arc::clone(&queue);
+        informers
+            .replica_sets
+            .on_change(move |change: &Change<'_, ReplicaSet>| changed.add(ObjectKey::of(change.object())));
+        let (client, replica_sets, pods) =
+            (informers.client.clone(), informers.replica_sets.reader(), informers.pods.reader());
+        let controller = Self {
             control: PodControl::new(client.clone()),
             events: Events::new(client.clone(), "replicaset-controller"),
             client,
             replica_sets,
             pods,
             written: Mutex::default(),
-        }
+        };
+        Control::new(controller, queue)
     }
 
     fn written(&self, key: &ObjectKey) -> u64 {
@@ -108,7 +108,7 @@ impl ReplicaSets {
         let uid = set.uid().unwrap_or_default();
         let leaving = set.metadata.deletion_timestamp.is_some();
         let mut mine = Vec::new();
-        for pod in self.pods.indexed(&uid) {
+        for pod in self.pods.indexed(&managed_by(&uid)) {
             if selector.matches_labels(pod.labels()) {
                 mine.push(pod);
             } else if !leaving && pod.metadata.deletion_timestamp.is_none() {

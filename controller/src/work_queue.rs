@@ -31,6 +31,12 @@ pub(crate) struct WorkQueue<K> {
     news: Notify,
 }
 
+impl<K: Clone + Eq + Hash + Ord> Default for WorkQueue<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<K: Clone + Eq + Hash + Ord> WorkQueue<K> {
     pub(crate) fn new() -> Self {
         let inner = Inner {

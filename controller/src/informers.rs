@@ -1,0 +1,60 @@
+//! The informers controllers share: each kind is watched once, however many controllers look at it.
+
+use futures::future::{BoxFuture, join_all};
+use k8s_openapi::api::{
+    apps::v1::{Deployment, ReplicaSet},
+    core::v1::{ConfigMap, Namespace, ServiceAccount},
+};
+use kube::{Api, Client};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{deployment, informer::Informer, pod_index, root_ca, service_account, view::PodView};
+
+/// See the module. Controllers add their handlers and take readers; then everything runs.
+pub(crate) struct Informers {
+    pub(crate) client: Client,
+    /// All pods, by managing owner and by node.
+    pub(crate) pods: Informer<PodView>,
+    /// All ReplicaSets, by managing owner.
+    pub(crate) replica_sets: Informer<ReplicaSet>,
+    pub(crate) deployments: Informer<Deployment>,
+    pub(crate) namespaces: Informer<Namespace>,
+    /// The ServiceAccounts named `default`.
+    pub(crate) default_accounts: Informer<ServiceAccount>,
+    /// The ConfigMaps named `kube-root-ca.crt`.
+    pub(crate) root_cas: Informer<ConfigMap>,
+}
+
+impl Informers {
+    pub(crate) fn new(client: Client) -> Self {
+        let named = |name: &str| format!("metadata.name={name}");
+        Self {
+            client,
+            pods: Informer::new(Some(pod_index::values)),
+            replica_sets: Informer::new(Some(deployment::index_replica_sets)),
+            deployments: Informer::new(None),
+            namespaces: Informer::new(None),
+            default_accounts: Informer::selecting(&named(service_account::DEFAULT)),
+            root_cas: Informer::selecting(&named(root_ca::NAME)),
+        }
+    }
+
+    /// Watches everything until `shutdown`, in `tasks`, and waits for every first complete list: a controller that acts
+    /// before it knows what there is would make everything twice.
+    pub(crate) async fn start(self, tasks: &mut JoinSet<()>, shutdown: &CancellationToken) {
+        let mut synced: Vec<BoxFuture<'static, ()>> = Vec::new();
+        macro_rules! start {
+            ($($informer:ident),+) => {$(
+                let reader = self.$informer.reader();
+                synced.push(Box::pin(async move { reader.synced().await }));
+                tasks.spawn(self.$informer.run(Api::all(self.client.clone()), shutdown.clone()));
+            )+};
+        }
+        start!(pods, replica_sets, deployments, namespaces, default_accounts, root_cas);
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            _ = join_all(synced) => {}
+        }
+    }
+}
