@@ -1,6 +1,8 @@
 //! Admission: what is refused or completed after the writer was allowed, by rules that look at more than the object.
 
+mod escalation;
 mod namespace_lifecycle;
+mod node_restriction;
 mod priority;
 mod service_account;
 mod tolerations;
@@ -74,6 +76,9 @@ const PLUGINS: &[Plugin] = &[
     service_account::admit,
     tolerations::admit,
     priority::admit,
+    // Last of those that refuse, since what is granted must be known whole.
+    node_restriction::admit,
+    escalation::admit,
 ];
 
 /// Runs all plugins.

@@ -39,6 +39,7 @@ pub mod body;
 pub mod admission;
 mod bootstrap;
 pub mod registry;
+pub mod security;
 
 pub mod kind;
 pub mod kinds;

@@ -18,6 +18,7 @@ use crate::{
     pki::{self, Pki},
     registry::{Facts, Registry},
     request::RequestInfo,
+    security::{Nodes, Security},
     service::Service,
     status_of::Result as Answered,
     user::User,
@@ -131,6 +132,7 @@ pub(crate) struct Inner {
     pub(crate) pki: Arc<Pki>,
     pub(crate) authenticator: Arc<dyn Authenticator>,
     pub(crate) handlers: Vec<Arc<dyn Handler>>,
+    security: Arc<Security>,
     pub(crate) writes: TaskTracker,
     pub(crate) shutdown: CancellationToken,
     pub(crate) progress: Progress,
@@ -190,14 +192,24 @@ impl ApiServer {
         let tokens = Arc::new(Tokens::new(Arc::clone(&pki), registry.store().clone()));
         let clock: Clock = Arc::new(jiff::Timestamp::now);
         let store = registry.store().clone();
-        let authenticator = Arc::new(Authenticators::new(&pki, tokens, store, clock));
+        let authenticator = Arc::new(Authenticators::new(&pki, Arc::clone(&tokens), store, Arc::clone(&clock)));
+        let shutdown = CancellationToken::new();
+        let security = Arc::new(Security {
+            pki: Arc::clone(&pki),
+            registry: registry.clone(),
+            authenticators: Arc::clone(&authenticator),
+            tokens,
+            nodes: Nodes::new(pki.node_tls().map_err(Error::Pki)?, shutdown.clone()),
+            clock,
+        });
         let inner = Arc::new(Inner {
             address,
             registry,
             authenticator,
-            handlers: Vec::new(),
+            handlers: vec![Arc::clone(&security) as Arc<dyn Handler>],
+            security,
             writes: TaskTracker::new(),
-            shutdown: CancellationToken::new(),
+            shutdown,
             progress: Progress(watch::Sender::new(Phase::Opened)),
             pki,
             config,
@@ -286,6 +298,7 @@ impl Runner {
         inner.writes.close();
         // Writes end by themselves, but not if the store is gone already.
         let _ = tokio::time::timeout(GOODBYE, inner.writes.wait()).await;
+        inner.security.nodes.ended().await;
         store_end.cancel();
         keys_end.cancel();
         while let Some(ended) = parts.join_next().await {

@@ -1,0 +1,165 @@
+//! The requests that are about identity and permission rather than about stored objects, and the ways to the nodes.
+//!
+//! ```text
+//!   authentication.k8s.io, authorization.k8s.io   reviews: created, answered, never stored
+//!   serviceaccounts/NAME/token                    a new token
+//!   pods/NAME/log, exec                           passed on to the pod's node
+//!   /openid/v1/jwks, /.well-known/…               how others check the cluster's tokens
+//!   /coracle/v1/join                              certificates for nodes
+//! ```
+
+mod join;
+mod node_proxy;
+mod reviews;
+mod token_request;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::Bytes;
+use coracle_proto::status::Status;
+use futures::future::BoxFuture;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+pub use self::node_proxy::Nodes;
+use crate::{
+    answer,
+    authn::{Authenticators, Clock, Tokens},
+    authz::Authorizer,
+    body,
+    pki::Pki,
+    registry::Registry,
+    request::RequestInfo,
+    server::Handler,
+    status_of::Result,
+    user::User,
+};
+
+/// What these requests are answered with.
+pub struct Security {
+    /// Keys and certificates.
+    pub pki: Arc<Pki>,
+    /// The objects, and with them who may do what.
+    pub registry: Registry,
+    /// Who is who.
+    pub authenticators: Arc<Authenticators>,
+    /// Service account tokens.
+    pub tokens: Arc<Tokens>,
+    /// The ways to the nodes.
+    pub nodes: Nodes,
+    /// The wall clock.
+    pub clock: Clock,
+}
+
+/// Which of these requests one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    Review,
+    Token,
+    Log,
+    Exec,
+    NotHere(&'static str),
+    Keys,
+    Discovery,
+    Join,
+}
+
+fn route(info: &RequestInfo) -> Option<Route> {
+    if !info.is_resource {
+        return match info.path.trim_end_matches('/') {
+            "/openid/v1/jwks" => Some(Route::Keys),
+            "/.well-known/openid-configuration" => Some(Route::Discovery),
+            "/coracle/v1/join" => Some(Route::Join),
+            _ => None,
+        };
+    }
+    match (info.group.as_str(), info.resource.as_str(), info.subresource.as_str()) {
+        ("authentication.k8s.io" | "authorization.k8s.io", _, "") if info.version == "v1" => {
+            reviews::is_review(&info.resource).then_some(Route::Review)
+        }
+        ("", "serviceaccounts", "token") => Some(Route::Token),
+        ("", "pods", "log") => Some(Route::Log),
+        ("", "pods", "exec") => Some(Route::Exec),
+        ("", "pods", "attach") => Some(Route::NotHere("pods/attach")),
+        ("", "pods", "portforward") => Some(Route::NotHere("pods/portforward")),
+        ("", "pods", "proxy") => Some(Route::NotHere("pods/proxy")),
+        ("", "nodes", "proxy") => Some(Route::NotHere("nodes/proxy")),
+        _ => None,
+    }
+}
+
+fn decode<T: DeserializeOwned>(kind: &str, bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        Box::new(Status::bad_request(format!("{kind} in version \"v1\" cannot be handled as a {kind}: json: {error}")))
+    })
+}
+
+impl Security {
+    fn authorizer(&self) -> Result<&Authorizer> {
+        self.registry.authorizer().ok_or_else(|| Box::new(Status::unavailable("the server has not read its rules yet")))
+    }
+
+    async fn answer(&self, user: &User, info: &RequestInfo, request: Request<Body>) -> Result<Response<Body>> {
+        let Some(route) = route(info) else { return Err(Box::new(Status::no_such_path())) };
+        let creates = info.verb == "create" || info.verb == "post";
+        match route {
+            Route::Review | Route::Token | Route::Join if !creates => Err(Box::new(Status::method_not_allowed())),
+            Route::Review => {
+                let review = reviews::answer(self, user, info, &json(request).await?)?;
+                Ok(answer::json_value(StatusCode::CREATED, &review))
+            }
+            Route::Token => {
+                let token = token_request::answer(self, user, info, &json(request).await?)?;
+                Ok(answer::json_value(StatusCode::CREATED, &token))
+            }
+            Route::Join => {
+                let joined = join::answer(self, user, &json(request).await?).await?;
+                Ok(answer::json_value(StatusCode::OK, &joined))
+            }
+            Route::Log => self.nodes.log(&self.registry, info).await,
+            Route::Exec => self.nodes.exec(&self.registry, info, request).await,
+            Route::NotHere(what) => Err(Box::new(Status::not_here_yet(what))),
+            Route::Keys | Route::Discovery if info.verb != "get" => Err(Box::new(Status::method_not_allowed())),
+            Route::Keys => {
+                let mut response = answer::json_value(StatusCode::OK, &self.pki.signing_key().key_set());
+                let kind = HeaderValue::from_static("application/jwk-set+json");
+                response.headers_mut().insert(header::CONTENT_TYPE, kind);
+                Ok(response)
+            }
+            Route::Discovery => Ok(answer::json_value(StatusCode::OK, &self.discovery())),
+        }
+    }
+
+    /// OpenID Connect discovery, as far as checking tokens needs it.
+    fn discovery(&self) -> Value {
+        json!({
+            "issuer": self.tokens.issuer(),
+            "jwks_uri": format!("{}/openid/v1/jwks", self.pki.config().server),
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["ES256"],
+        })
+    }
+}
+
+async fn json(request: Request<Body>) -> Result<Bytes> {
+    let media = body::media_type(request.headers());
+    body::to_json(&media, body::read(request).await?)
+}
+
+impl Handler for Security {
+    fn serves(&self, info: &RequestInfo) -> bool {
+        route(info).is_some()
+    }
+
+    fn handle<'a>(
+        &'a self,
+        user: &'a User,
+        info: &'a RequestInfo,
+        request: Request<Body>,
+    ) -> BoxFuture<'a, Result<Response<Body>>> {
+        Box::pin(self.answer(user, info, request))
+    }
+}

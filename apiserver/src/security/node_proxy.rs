@@ -1,0 +1,370 @@
+//! Logs and exec: passed on to the HTTPS server of the pod's node, with the kubelet's paths.
+//!
+//! The node is reached at its `InternalIP` and `daemonEndpoints.kubeletEndpoint`, with the server's client certificate,
+//! and must show a certificate of this cluster for its own name. Logs stream through as they come. An exec is an upgraded
+//! connection (WebSocket or SPDY, which is between the client and the node): after the 101 bytes are copied both ways
+//! until either side ends.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::body::Body;
+use coracle_proto::status::Status;
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
+use http_body_util::BodyExt as _;
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use rustls::pki_types::ServerName;
+use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
+use tokio_rustls::TlsConnector;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    registry::Registry,
+    request::RequestInfo,
+    status_of::{self, Result},
+};
+
+/// How long a node may take to answer a connection and its handshake.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// How long a node may take to begin an answer: a log may be read from a slow disk first.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// Connections to nodes at once; each costs two sockets and some 100 KiB.
+const SESSIONS: usize = 1024;
+
+/// As much of a node's error as is passed on.
+const MAX_ERROR: usize = 8 * 1024;
+
+/// What of an upgrade's headers concerns both ends.
+static PASSED: [HeaderName; 7] = [
+    header::CONNECTION,
+    header::UPGRADE,
+    header::SEC_WEBSOCKET_KEY,
+    header::SEC_WEBSOCKET_VERSION,
+    header::SEC_WEBSOCKET_PROTOCOL,
+    header::SEC_WEBSOCKET_ACCEPT,
+    HeaderName::from_static("x-stream-protocol-version"),
+];
+
+/// The ways to the nodes' servers.
+pub struct Nodes {
+    tls: TlsConnector,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+    room: Arc<Semaphore>,
+}
+
+impl std::fmt::Debug for Nodes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Nodes").field("free", &self.room.available_permits()).finish_non_exhaustive()
+    }
+}
+
+/// Where a request goes.
+struct Place {
+    node: String,
+    address: String,
+    container: String,
+}
+
+fn bad(why: String) -> Box<Status> {
+    Box::new(Status::bad_request(why))
+}
+
+fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+/// The container that is meant, in Kubernetes' words when it is not clear.
+fn container(pod: &Pod, asked: &str) -> Result<String> {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let Some(spec) = &pod.spec else { return Err(bad(format!("pod {name} has no spec"))) };
+    let main: Vec<&str> = spec.containers.iter().map(|c| c.name.as_str()).collect();
+    let init: Vec<&str> = spec.init_containers.iter().flatten().map(|c| c.name.as_str()).collect();
+    let ephemeral: Vec<&str> = spec.ephemeral_containers.iter().flatten().map(|c| c.name.as_str()).collect();
+    match (asked, main.as_slice()) {
+        ("", [only]) => Ok((*only).to_owned()),
+        ("", []) => Err(bad(format!("a container name must be specified for pod {name}"))),
+        ("", _) => {
+            let mut why =
+                format!("a container name must be specified for pod {name}, choose one of: [{}]", main.join(" "));
+            if !init.is_empty() {
+                why.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+            }
+            if !ephemeral.is_empty() {
+                why.push_str(&format!(" or one of the ephemeral containers: [{}]", ephemeral.join(" ")));
+            }
+            Err(bad(why))
+        }
+        _ if main.iter().chain(&init).chain(&ephemeral).any(|c| *c == asked) => Ok(asked.to_owned()),
+        _ => Err(bad(format!("container {asked} is not valid for pod {name}"))),
+    }
+}
+
+/// Where the pod's node listens; `None` when the pod has no node yet.
+fn place(registry: &Registry, info: &RequestInfo) -> Result<Option<Place>> {
+    let pod: Pod = registry
+        .get_typed(&info.namespace, &info.name)?
+        .ok_or_else(|| Box::new(Status::not_found("", "pods", &info.name)))?;
+    let container = container(&pod, info.query.get("container"))?;
+    let Some(node) = pod.spec.and_then(|spec| spec.node_name).filter(|node| !node.is_empty()) else {
+        return Ok(None);
+    };
+    let object: Node = registry.get_typed("", &node)?.ok_or_else(|| Box::new(Status::not_found("", "nodes", &node)))?;
+    let status = object.status.unwrap_or_default();
+    let addresses = status.addresses.unwrap_or_default();
+    let Some(address) = addresses.iter().find(|a| a.type_ == "InternalIP") else {
+        let known: Vec<&str> = addresses.iter().map(|a| a.address.as_str()).collect();
+        let why = format!("no preferred addresses found; known addresses: [{}]", known.join(" "));
+        return Err(Box::new(Status::internal(why)));
+    };
+    let port = status.daemon_endpoints.and_then(|d| d.kubelet_endpoint).map_or(10250, |endpoint| endpoint.port);
+    let host = if address.address.contains(':') { format!("[{}]", address.address) } else { address.address.clone() };
+    Ok(Some(Place { address: format!("{host}:{port}"), node, container }))
+}
+
+impl Nodes {
+    /// The ways to the nodes, until `shutdown`.
+    #[must_use]
+    pub fn new(tls: rustls::ClientConfig, shutdown: CancellationToken) -> Self {
+        Self {
+            tls: TlsConnector::from(Arc::new(tls)),
+            tasks: TaskTracker::new(),
+            shutdown,
+            room: Arc::new(Semaphore::new(SESSIONS)),
+        }
+    }
+
+    /// Waits until all sessions have ended; `shutdown` must have been cancelled.
+    pub async fn ended(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Sends a request to the pod's node; the connection lives as long as the answer.
+    async fn send(&self, place: &Place, request: Request<Body>) -> Result<Response<Incoming>> {
+        let dialing = |why: &dyn std::fmt::Display| {
+            tracing::debug!(node = place.node, address = place.address, %why, "node not reached");
+            Box::new(Status::internal(format!("error dialing backend: {why}")))
+        };
+        let room = Arc::clone(&self.room)
+            .try_acquire_owned()
+            .map_err(|_| Box::new(Status::too_many_requests("too many sessions with nodes, try again", 1)))?;
+        let name = ServerName::try_from(place.node.clone()).map_err(|error| dialing(&error))?;
+        let connect = async {
+            let socket = TcpStream::connect(&place.address).await?;
+            socket.set_nodelay(true)?;
+            self.tls.connect(name, socket).await
+        };
+        let stream = timeout(CONNECT, connect)
+            .await
+            .map_err(|_| dialing(&format_args!("dial tcp {}: i/o timeout", place.address)))?
+            .map_err(|error| dialing(&format_args!("dial tcp {}: {error}", place.address)))?;
+        let (mut sender, connection) =
+            http1::handshake::<_, Body>(TokioIo::new(stream)).await.map_err(|error| dialing(&error))?;
+        let shutdown = self.shutdown.clone();
+        self.tasks.spawn(async move {
+            let _room = room;
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                ended = connection.with_upgrades() => if let Err(error) = ended {
+                    tracing::debug!(error = &error as &(dyn std::error::Error + 'static), "connection to a node ended");
+                },
+            }
+        });
+        timeout(ANSWER, sender.send_request(request))
+            .await
+            .map_err(|_| dialing(&"the node does not answer"))?
+            .map_err(|error| dialing(&error))
+    }
+
+    /// `pods/NAME/log`.
+    pub(super) async fn log(&self, registry: &Registry, info: &RequestInfo) -> Result<Response<Body>> {
+        if info.verb != "get" {
+            return Err(Box::new(Status::method_not_allowed()));
+        }
+        let Some(place) = place(registry, info)? else {
+            // There is nothing yet that a pod without a node could have said.
+            let mut nothing = Response::new(Body::empty());
+            *nothing.status_mut() = StatusCode::NO_CONTENT;
+            return Ok(nothing);
+        };
+        let mut query = Vec::new();
+        for key in
+            ["follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream"]
+        {
+            if let Some(value) = info.query.find(key) {
+                query.push(format!("{key}={}", encoded(value)));
+            }
+        }
+        let path = path("containerLogs", info, &place, &query);
+        let request = request(Method::GET, &path, &place, &HeaderMap::new())?;
+        let answer = self.send(&place, request).await?;
+        if !answer.status().is_success() {
+            return Err(failed(answer).await);
+        }
+        let mut response = Response::new(Body::empty());
+        let plain = http::HeaderValue::from_static("text/plain");
+        let kind = answer.headers().get(header::CONTENT_TYPE).cloned().unwrap_or(plain);
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        *response.body_mut() = Body::new(answer.into_body());
+        Ok(response)
+    }
+
+    /// `pods/NAME/exec`.
+    pub(super) async fn exec(
+        &self,
+        registry: &Registry,
+        info: &RequestInfo,
+        mut asked: Request<Body>,
+    ) -> Result<Response<Body>> {
+        if !matches!(asked.method(), &Method::GET | &Method::POST) {
+            return Err(Box::new(Status::method_not_allowed()));
+        }
+        let Some(place) = place(registry, info)? else {
+            return Err(bad(format!("pod {} does not have a host assigned", info.name)));
+        };
+        if !asked.headers().contains_key(header::UPGRADE) {
+            return Err(bad("Upgrade request required".to_owned()));
+        }
+        let mut query: Vec<String> = Vec::new();
+        for (key, theirs) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")] {
+            if info.query.flag(key) {
+                query.push(format!("{theirs}=1"));
+            }
+        }
+        query.extend(info.query.all("command").map(|word| format!("command={}", encoded(word))));
+        if query.iter().all(|part| part.starts_with("command=") || part == "tty=1") {
+            return Err(bad("you must specify at least 1 of stdin, stdout, stderr".to_owned()));
+        }
+        let path = path("exec", info, &place, &query);
+        let request = request(asked.method().clone(), &path, &place, asked.headers())?;
+        let mut answer = self.send(&place, request).await?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(failed(answer).await);
+        }
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        copy_headers(answer.headers(), response.headers_mut());
+        let (client, node) = (hyper::upgrade::on(&mut asked), hyper::upgrade::on(&mut answer));
+        let shutdown = self.shutdown.clone();
+        self.tasks.spawn(async move {
+            let session = async {
+                let (client, node) = tokio::try_join!(client, node).map_err(std::io::Error::other)?;
+                let (mut client, mut node) = (TokioIo::new(client), TokioIo::new(node));
+                tokio::io::copy_bidirectional(&mut client, &mut node).await
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                // Sessions end as clients please; what went wrong is told on the session's own error stream.
+                ended = session => if let Err(error) = ended {
+                    tracing::debug!(error = &error as &(dyn std::error::Error + 'static), "a session was cut off");
+                },
+            }
+        });
+        Ok(response)
+    }
+}
+
+fn path(verb: &str, info: &RequestInfo, place: &Place, query: &[String]) -> String {
+    let mark = if query.is_empty() { "" } else { "?" };
+    format!(
+        "/{verb}/{}/{}/{}{mark}{}",
+        encoded(&info.namespace),
+        encoded(&info.name),
+        encoded(&place.container),
+        query.join("&")
+    )
+}
+
+fn copy_headers(from: &HeaderMap, to: &mut HeaderMap) {
+    for name in &PASSED {
+        for value in from.get_all(name) {
+            to.append(name, value.clone());
+        }
+    }
+}
+
+fn request(method: Method, path: &str, place: &Place, headers: &HeaderMap) -> Result<Request<Body>> {
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, &place.address)
+        .body(Body::empty())
+        .map_err(|error| status_of::broken("a request to a node cannot be made", &error))?;
+    copy_headers(headers, request.headers_mut());
+    Ok(request)
+}
+
+/// What a node's refusal becomes.
+async fn failed(answer: Response<Incoming>) -> Box<Status> {
+    let code = answer.status();
+    let limited = http_body_util::Limited::new(answer.into_body(), MAX_ERROR);
+    let text = match timeout(ANSWER, limited.collect()).await {
+        Ok(Ok(body)) => String::from_utf8_lossy(&body.to_bytes()).trim().to_owned(),
+        _ => String::new(),
+    };
+    // A node may answer with a Status itself.
+    if let Ok(status) = serde_json::from_str::<Status>(&text) {
+        return Box::new(status);
+    }
+    Box::new(match code {
+        StatusCode::BAD_REQUEST => Status::bad_request(text),
+        StatusCode::NOT_FOUND => Status::failure(404, "NotFound", text),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            Status::internal(format!("the node refuses the API server: {text}"))
+        }
+        _ if code.is_client_error() => Status::failure(code.as_u16(), "", text),
+        _ => Status::failure(
+            500,
+            "InternalError",
+            format!("an error on the server ({text:?}) has prevented the request from succeeding"),
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_container_is_chosen_as_kubernetes_does() {
+        let pod = |value| serde_json::from_value::<Pod>(value).unwrap();
+        let one = pod(json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a"}]}}));
+        let two = pod(json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a"}, {"name": "b"}],
+            "initContainers": [{"name": "i"}]}}));
+        for (pod, asked, found) in [
+            (&one, "", Ok("a")),
+            (&one, "a", Ok("a")),
+            (&one, "x", Err("container x is not valid for pod p")),
+            (&two, "i", Ok("i")),
+            (
+                &two,
+                "",
+                Err(
+                    "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]",
+                ),
+            ),
+        ] {
+            let chosen = container(pod, asked).map_err(|status| (status.code, status.message));
+            let expected = found.map(str::to_owned).map_err(|why| (400, why.to_owned()));
+            assert_eq!(chosen, expected, "{asked:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_name_or_command_leaves_its_place_in_the_path() {
+        assert_eq!(encoded("a/../b?c=d&e#f é"), "a%2F..%2Fb%3Fc%3Dd%26e%23f%20%C3%A9");
+    }
+}
