@@ -33,6 +33,7 @@ async fn main() -> Result<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn(driver.run(stop.clone()));
 
+    idle().await?;
     creates(&store, 1).await?;
     creates(&store, CLIENTS).await?;
     creates(&store, 256).await?;
@@ -111,9 +112,14 @@ async fn creates(store: &Store, clients: usize) -> Result<()> {
 
 /// One key, and ranges of 500, from 32 tasks.
 async fn reads(store: &Store) -> Result<()> {
+    for from in (0..10_000).step_by(500) {
+        let put = |n| Op::put(format!("/registry/small/pod-{n:05}"), vec![b'x'; 1500]);
+        store.txn(Txn { then: (from..from + 500).map(put).collect(), ..Txn::default() }).await?;
+    }
     for (name, range) in [
         ("get one key", Range::key("/registry/pods/32-7/pod-11")),
-        ("range of 500", Range::prefix("/registry/pods/32-").limit(500)),
+        ("range of 500 in 10,000", Range::prefix("/registry/small/").limit(500)),
+        ("range of 500 in 32 clients'", Range::prefix("/registry/pods/32-").limit(500)),
     ] {
         let mut tasks = JoinSet::new();
         let start = Instant::now();
@@ -179,6 +185,31 @@ async fn fan_out(store: &Store) -> Result<()> {
     }
     println!("events to {WATCHERS} watchers     {:>12.0} /s", events as f64 / start.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// What an open store costs that nobody uses.
+async fn idle() -> Result<()> {
+    let seconds = 3;
+    let (bytes, switches) = (io_bytes()?, switches()?);
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    println!(
+        "idle                         {:>12} bytes written, {} wakeups in {seconds} s, {:.1} MB resident",
+        io_bytes()? - bytes,
+        // One is of this task.
+        self::switches()?.saturating_sub(switches + 1),
+        resident()?
+    );
+    Ok(())
+}
+
+fn switches() -> Result<u64> {
+    let mut sum = 0;
+    for task in std::fs::read_dir("/proc/self/task")? {
+        let status = std::fs::read_to_string(task?.path().join("status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        sum += line.unwrap_or("0").trim().parse::<u64>()?;
+    }
+    Ok(sum)
 }
 
 fn resident() -> Result<f64> {

@@ -16,7 +16,7 @@ use crate::{
     engine::sled::Sled,
     error::{Error, Result},
     queue::{Request, Taken},
-    shared::Shared,
+    shared::{Closing, Shared},
     worker::{Now, Worker},
 };
 
@@ -27,16 +27,18 @@ pub struct Driver {
     worker: Worker<RealDisk>,
     checkpoints: Checkpoints<Sled>,
     dir: DataDir,
+    closing: Closing,
 }
 
 impl Driver {
-    pub(crate) const fn new(
+    pub(crate) fn new(
         shared: Arc<Shared>,
         worker: Worker<RealDisk>,
         checkpoints: Checkpoints<Sled>,
         dir: DataDir,
     ) -> Self {
-        Self { shared, worker, checkpoints, dir }
+        let closing = Closing(Arc::clone(&shared));
+        Self { shared, worker, checkpoints, dir, closing }
     }
 
     /// Runs until `shutdown`. Everything handed over before is then written and answered, watches end with
@@ -46,10 +48,10 @@ impl Driver {
     /// [`Error::Failed`] if the disk failed meanwhile. It does not end the run by itself: reads go on.
     ///
     /// # Cancel safety
-    /// Dropping the future closes the store without waiting for its thread.
+    /// Dropping the future closes the store without waiting for its thread; so does dropping a driver that never ran.
     pub async fn run(self, shutdown: CancellationToken) -> Result<()> {
         let (ended, mut end) = oneshot::channel();
-        let Self { shared, worker, checkpoints, dir } = self;
+        let Self { shared, worker, checkpoints, dir, closing } = self;
         let mut thread = Thread {
             shared: Arc::clone(&shared),
             worker,
@@ -65,7 +67,6 @@ impl Driver {
             drop(ended.send(result));
         });
         let thread = thread.map_err(Error::io("start the store's thread"))?;
-        let closing = shared.queue_guard();
         let result = loop {
             tokio::select! {
                 biased;
@@ -78,9 +79,8 @@ impl Driver {
                 }
             }
         };
-        drop(closing);
         while shared.hand_out() {}
-        shared.hub().close(Error::Closed);
+        drop(closing);
         // It has sent its last word, so this does not wait.
         if thread.join().is_err() {
             return Err(Error::Closed);

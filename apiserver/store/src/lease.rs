@@ -140,6 +140,12 @@ impl Deadlines {
         due
     }
 
+    /// What [`Deadlines::take_due`] would take.
+    #[cfg(test)]
+    pub(crate) fn due(&self, now: Duration) -> Vec<LeaseId> {
+        self.by_time.iter().take_while(|(time, _)| *time <= now).map(|(_, id)| *id).collect()
+    }
+
     /// When to look after the next one.
     pub(crate) fn next(&self) -> Option<Duration> {
         self.by_time.first().map(|(due, _)| *due)

@@ -105,6 +105,12 @@ impl Queue {
         self.lock().closed
     }
 
+    /// Drops what nobody will take any more; whoever waits for it is told that its outcome is unknown.
+    pub(crate) fn abandon(&self) {
+        let requests = std::mem::take(&mut self.lock().requests);
+        drop(requests);
+    }
+
     /// Takes no more requests; those inside are still taken out.
     pub(crate) fn close(&self) {
         self.room.close();

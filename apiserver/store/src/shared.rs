@@ -1,7 +1,7 @@
 //! What the handles, the watchers and the driver of one store have in common.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::{Duration, Instant},
 };
 
@@ -90,11 +90,6 @@ impl Shared {
         !batches.is_empty()
     }
 
-    /// Closes the queue when dropped.
-    pub(crate) const fn queue_guard(&self) -> CloseOnDrop<'_> {
-        CloseOnDrop(&self.queue)
-    }
-
     /// Says how the store's thread fares.
     pub(crate) fn tell(&self, refusing: Option<Error>, work: Work) {
         *self.told.lock().unwrap_or_else(PoisonError::into_inner) = (refusing, work);
@@ -121,11 +116,15 @@ impl Shared {
     }
 }
 
-/// See [`Shared::queue_guard`].
-pub(crate) struct CloseOnDrop<'a>(&'a Queue);
+/// Held by whoever does the store's work. When it is dropped nothing waits for an answer or a change any more: what was
+/// not taken from the queue is answered, and watches end.
+#[derive(Debug)]
+pub(crate) struct Closing(pub(crate) Arc<Shared>);
 
-impl Drop for CloseOnDrop<'_> {
+impl Drop for Closing {
     fn drop(&mut self) {
-        self.0.close();
+        self.0.queue.close();
+        self.0.queue.abandon();
+        self.0.hub().close(Error::Closed);
     }
 }

@@ -269,8 +269,8 @@ impl<D: Disk> Worker<D> {
         match self.member()?.log_mut().reserve(bytes) {
             Ok(()) => {}
             Err(Error::DiskFull) => {
-                refuse(group, &Error::DiskFull);
                 self.note_full();
+                refuse(group, &Error::DiskFull);
                 return Ok(());
             }
             Err(error) => {
@@ -315,6 +315,8 @@ impl<D: Disk> Worker<D> {
         while let Some(committed) = self.member()?.turn()? {
             if let Some(last) = committed.last() {
                 let index = last.index;
+                // Before anybody is answered: who hears that a write is done finds it counted.
+                self.tell();
                 for entry in committed {
                     self.apply(&entry, now)?;
                 }
@@ -375,6 +377,7 @@ impl<D: Disk> Worker<D> {
             tracing::warn!("the disk is full: writes are refused until there is room");
             self.phase = Phase::Full;
         }
+        self.tell();
     }
 
     /// The disk is full: nothing of the last group was written. Begins the member anew from what its log holds.
@@ -396,10 +399,17 @@ impl<D: Disk> Worker<D> {
             error = &error as &(dyn std::error::Error + 'static),
             "the store writes no more until it is started anew"
         );
+        self.phase = Phase::Failed(error);
+        self.tell();
         for (_, waiting) in mem::take(&mut self.waiting) {
             drop(waiting.answer.send(Err(Error::OutcomeUnknown)));
         }
-        self.phase = Phase::Failed(error);
+    }
+
+    /// The leases that [`Worker::expire`] would end, in its order.
+    #[cfg(test)]
+    pub(crate) fn due(&self, now: Now) -> Vec<crate::LeaseId> {
+        self.deadlines.due(now.steady)
     }
 
     /// Whether the disk failed.

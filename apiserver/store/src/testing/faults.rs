@@ -5,12 +5,14 @@ use std::{
     time::Duration,
 };
 
+use proptest::prelude::*;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::{
     checkpoint::Checkpoints,
     command::{Command, Outcome},
     datadir::Identity,
+    disk::Disk,
     error::{Error, Result},
     history::Retention,
     queue::Request,
@@ -21,7 +23,7 @@ use crate::{
     worker::Now,
 };
 
-use super::world::{SimDisk, SimEngine, World};
+use super::world::{Dice, SimDisk, SimEngine, World};
 
 const NOW: Now = Now { steady: Duration::ZERO, wall: 0 };
 
@@ -105,4 +107,31 @@ fn a_log_of_another_cluster_is_refused() {
     let mut checkpoints = Checkpoints::new(SimEngine(Arc::clone(&world)));
     let opened = open(SimDisk(world), &mut checkpoints, &identity, 1, &config, |_| NOW);
     assert!(matches!(opened.err(), Some(Error::Corrupt { .. })));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_damage_makes_opening_panic_or_invent_anything(seed: u64) {
+        let world = World::new(seed);
+        let mut opened = start(&world).unwrap();
+        for _ in 0..3 {
+            put(&mut opened, "a", 700).unwrap();
+        }
+        drop(opened);
+        let mut dice = Dice(seed);
+        let name = "0000000000000001.log";
+        let len = usize::try_from(SimDisk(Arc::clone(&world)).len(name).unwrap()).unwrap();
+        if dice.once_in(2) {
+            SimDisk(Arc::clone(&world)).truncate(name, dice.below(len) as u64).unwrap();
+        }
+        for _ in 0..dice.below(20) {
+            let (at, bits) = (dice.below(len), u8::try_from(dice.below(256)).unwrap());
+            world.lock().unwrap().flip(name, at, bits);
+        }
+        if let Ok(opened) = start(&world) {
+            prop_assert!(opened.shared.read().revision() <= Revision(4));
+        }
+    }
 }

@@ -92,7 +92,7 @@ proptest! {
     #[test]
     fn a_proposal_is_read_back_as_it_was_written(seed: u64) {
         let mut dice = Dice(seed);
-        let command = command(&mut dice, seed, 50, 3000);
+        let command = command(&mut dice, seed, 50, 200);
         let proposal = Proposal { member: 1, life: dice.next(), number: 7, time: dice.next(), command };
         let bytes = proposal.encode();
         prop_assert!(bytes.len() <= proposal.command.size());

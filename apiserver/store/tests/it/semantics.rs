@@ -393,3 +393,18 @@ async fn a_store_nobody_writes_to_does_nothing_to_its_disk_and_many_writes_share
     assert!(syncs < 100, "200 writes at once took {syncs} syncs");
     run.stop().await;
 }
+
+#[tokio::test]
+async fn a_store_whose_driver_is_gone_lets_nobody_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, driver) = Store::open(Config::new(dir.path())).await.unwrap();
+    let mut watcher = store.watch(WatchRequest::prefix("", Revision(0))).unwrap();
+    let put = Txn { then: vec![Op::put("k", "v")], ..Txn::default() };
+    let mut waiting = Box::pin(store.txn(put.clone()));
+    let pending = std::future::poll_fn(|cx| std::task::Poll::Ready(waiting.as_mut().poll(cx).is_pending())).await;
+    assert!(pending, "nothing is written before the driver runs");
+    drop(driver);
+    assert!(matches!(waiting.await, Err(Error::OutcomeUnknown)));
+    assert!(matches!(store.txn(put).await, Err(Error::Closed)));
+    assert!(matches!(watcher.next().await, Some(Err(Error::Closed))));
+}
