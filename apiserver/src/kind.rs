@@ -158,6 +158,7 @@ pub trait Strategy: Send + Sync + 'static {
     }
 
     /// The object from the JSON shape it is stored in.
+    #[expect(clippy::wrong_self_convention, reason = "it is from the store, and the strategy knows how")]
     fn from_stored(&self, stored: &[u8]) -> serde_json::Result<Self::Object> {
         serde_json::from_slice(stored)
     }

@@ -95,6 +95,7 @@ pub enum Part {
 pub trait KindOps: Send + Sync {
     fn resource(&self) -> &'static Resource;
     fn decode(&self, json: &[u8]) -> Result<Decoded, DecodeError>;
+    #[expect(clippy::wrong_self_convention, reason = "it is from the store, and the kind knows how")]
     fn from_stored(&self, stored: &[u8]) -> serde_json::Result<BoxObject>;
     fn to_stored(&self, object: &dyn AnyObject) -> serde_json::Result<Vec<u8>>;
     fn to_shown(&self, object: &dyn AnyObject) -> serde_json::Result<Vec<u8>>;

@@ -42,15 +42,11 @@ fn validate_type(errors: &mut Errors, object: &Secret) {
         }
         "kubernetes.io/dockercfg" => validate_json(errors, object, ".dockercfg"),
         "kubernetes.io/dockerconfigjson" => validate_json(errors, object, ".dockerconfigjson"),
-        "kubernetes.io/basic-auth" => {
-            if value("username").is_none() && value("password").is_none() {
-                need(&["username", "password"]);
-            }
+        "kubernetes.io/basic-auth" if value("username").is_none() && value("password").is_none() => {
+            need(&["username", "password"]);
         }
-        "kubernetes.io/ssh-auth" => {
-            if value("ssh-privatekey").is_none_or(|key| key.0.is_empty()) {
-                need(&["ssh-privatekey"]);
-            }
+        "kubernetes.io/ssh-auth" if value("ssh-privatekey").is_none_or(|key| key.0.is_empty()) => {
+            need(&["ssh-privatekey"]);
         }
         "kubernetes.io/tls" => {
             for key in ["tls.crt", "tls.key"] {

@@ -290,7 +290,7 @@ fn validate_propagation(errors: &mut Errors, path: &Path, mount: &VolumeMount, p
     if let Some(mode) = propagation {
         let at = path.child("mountPropagation");
         rules::known_word(errors, &at, mode, &["Bidirectional", "HostToContainer", "None"]);
-        if mode == "Bidirectional" && !privileges.is_some_and(|p| p.privileged == Some(true)) {
+        if mode == "Bidirectional" && privileges.is_none_or(|p| p.privileged != Some(true)) {
             let detail = "Bidirectional mount propagation is available only to privileged containers";
             errors.push(Error::forbidden(&at, detail));
         }

@@ -121,9 +121,8 @@ fn validate_source(errors: &mut Errors, path: &Path, volume: &Volume) {
         "configMap" => volume.config_map.iter().for_each(|s| validate_config_map(errors, &at, s)),
         "nfs" => volume.nfs.iter().for_each(|s| validate_nfs(errors, &at, s)),
         "persistentVolumeClaim" => {
-            if volume.persistent_volume_claim.as_ref().is_some_and(|s| s.claim_name.is_empty()) {
-                errors.push(Error::required(&at.child("claimName"), ""));
-            }
+            let is_named = volume.persistent_volume_claim.as_ref().is_some_and(|s| !s.claim_name.is_empty());
+            must(errors, &at.child("claimName"), is_named);
         }
         "downwardAPI" => {
             if let Some(source) = &volume.downward_api {
@@ -135,20 +134,24 @@ fn validate_source(errors: &mut Errors, path: &Path, volume: &Volume) {
         }
         "projected" => volume.projected.iter().for_each(|s| validate_projected(errors, &at, s)),
         "ephemeral" => {
-            if volume.ephemeral.as_ref().is_some_and(|s| s.volume_claim_template.is_none()) {
-                errors.push(Error::required(&at.child("volumeClaimTemplate"), ""));
-            }
+            let has_template = volume.ephemeral.as_ref().is_some_and(|s| s.volume_claim_template.is_some());
+            must(errors, &at.child("volumeClaimTemplate"), has_template);
         }
         "csi" => {
-            if volume.csi.as_ref().is_some_and(|s| s.driver.is_empty()) {
-                errors.push(Error::required(&at.child("driver"), ""));
-            }
+            let is_named = volume.csi.as_ref().is_some_and(|s| !s.driver.is_empty());
+            must(errors, &at.child("driver"), is_named);
         }
         "image" => volume.image.iter().for_each(|s| validate_image(errors, &at, s)),
         _ => {}
     }
     for other in others {
         errors.push(Error::forbidden(&path.child(other), "may not specify more than 1 volume type"));
+    }
+}
+
+fn must(errors: &mut Errors, path: &Path, is_there: bool) {
+    if !is_there {
+        errors.push(Error::required(path, ""));
     }
 }
 
