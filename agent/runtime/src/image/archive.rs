@@ -201,9 +201,11 @@ impl<R: Read> Archive<R> {
         if entry.kind == EntryType::GNUSparse {
             self.sparse(header, &mut entry)?;
         }
-        // Links and directories have no data, whatever size they claim (as Go's archive/tar reads them).
+        // Links, directories and devices have no data, whatever size they claim (as Go's archive/tar reads
+        // them).
         if !matches!(entry.kind, EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse) {
             entry.size = 0;
+            self.begin(0);
         }
         Ok(entry)
     }
@@ -323,6 +325,25 @@ mod tests {
         header.set_cksum();
         let error = Archive::new(header.as_bytes().as_slice()).next_entry().unwrap_err();
         assert!(error.to_string().contains("at most 1048576"), "{error}");
+    }
+
+    #[test]
+    fn a_hard_link_that_claims_a_size_has_no_data() {
+        let mut bytes = Vec::new();
+        for (kind, path) in [(EntryType::Link, "link"), (EntryType::Directory, "dir"), (EntryType::Regular, "file")] {
+            let mut header = Header::new_ustar();
+            header.set_entry_type(kind);
+            header.set_path(path).unwrap();
+            header.set_size(if kind == EntryType::Regular { 0 } else { 5000 });
+            header.set_cksum();
+            bytes.extend_from_slice(header.as_bytes());
+        }
+        let mut archive = Archive::new(bytes.as_slice());
+        let mut names = Vec::new();
+        while let Some(entry) = archive.next_entry().unwrap() {
+            names.push(String::from_utf8(entry.path).unwrap());
+        }
+        assert_eq!(names, ["link", "dir", "file"]);
     }
 
     proptest! {

@@ -22,7 +22,7 @@ pub enum Error {
         /// What was asked for.
         reference: Reference,
         /// The registry's reason.
-        source: RegistryError,
+        source: Box<RegistryError>,
     },
     /// A manifest, configuration or layer could not be fetched whole.
     #[error("failed to pull and unpack image \"{reference}\": failed to copy: {source}")]
@@ -30,7 +30,7 @@ pub enum Error {
         /// What was asked for.
         reference: Reference,
         /// The registry's reason.
-        source: RegistryError,
+        source: Box<RegistryError>,
     },
     /// A manifest or configuration is not what it must be.
     #[error("failed to pull and unpack image \"{image}\": {reason}")]
@@ -60,7 +60,7 @@ pub enum Error {
         /// The layer's digest.
         layer: Digest,
         /// What is wrong with it, or with the disk.
-        source: UnpackError,
+        source: Box<UnpackError>,
     },
     /// No such image is in the store.
     #[error("image \"{0}\": not found")]

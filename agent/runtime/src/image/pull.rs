@@ -45,7 +45,7 @@ impl ImageStore {
         };
         request.tell(PullEvent::Resolved { digest: found.digest.clone() });
         let content = |reason| Error::Content { image: reference.to_string(), reason };
-        let fetch = |source| Error::Fetch { reference: reference.clone(), source };
+        let fetch = |source| Error::Fetch { reference: reference.clone(), source: Box::new(source) };
         let manifest = match Document::parse(&found.bytes, &found.media_type).map_err(content)? {
             Document::Manifest(manifest) => manifest,
             Document::Index(entries) => {
@@ -95,7 +95,7 @@ impl ImageStore {
             tracing::debug!(image = %reference, error = &answer as &dyn std::error::Error, "an endpoint does not have the image");
             failure = answer;
         }
-        Err(Error::Resolve { reference: reference.clone(), source: failure })
+        Err(Error::Resolve { reference: reference.clone(), source: Box::new(failure) })
     }
 
     async fn ask(&self, request: &PullRequest, repository: &Repository) -> Result<Found, Asked> {
@@ -168,7 +168,9 @@ impl ImageStore {
         let (fetched, unpacked) = tokio::join!(fetched, unpacked);
         match fetched {
             Ok(()) | Err(RegistryError::Interrupted) => {}
-            Err(source) => return Err(Error::Fetch { reference: request.reference.clone(), source }),
+            Err(source) => {
+                return Err(Error::Fetch { reference: request.reference.clone(), source: Box::new(source) });
+            }
         }
         let layer = unpacked?;
         request.tell(PullEvent::LayerDone { diff_id: diff_id.clone() });
@@ -191,7 +193,7 @@ impl ImageStore {
             let unpacked = unpacked.map_err(|source: UnpackError| Error::Unpack {
                 image,
                 layer: expected.blob.map(|(_, digest)| digest).or(expected.diff_id).unwrap_or_else(|| Digest::of(b"")),
-                source,
+                source: Box::new(source),
             })?;
             index.adopt(&made, &unpacked.diff_id, unpacked.size)?;
             Ok(LayerRecord { diff_id: unpacked.diff_id, size: unpacked.size })

@@ -145,9 +145,9 @@ impl Registries {
         };
         if let Some(config) = self.configs.get(host) {
             endpoint.apply(config);
-            if scheme.is_some_and(|scheme| scheme == "https") {
-                endpoint.scheme = "https";
-            } else if scheme.is_none() && is_local(host) && config.tls != TlsConfig::default() {
+            // What the URL says holds; certificates for this machine itself say that it is to be spoken to over TLS.
+            let certified = scheme.is_none() && !config.plain_http && config.tls != TlsConfig::default();
+            if scheme == Some("https") || certified {
                 endpoint.scheme = "https";
             }
         }

@@ -38,22 +38,23 @@ impl RealRegistry {
         }
         let path = directory.join("registry.yml");
         fs::write(&path, config).unwrap();
-        let mut process = Command::new("docker-registry")
+        let process = Command::new("docker-registry")
             .arg("serve")
             .arg(&path)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut log = BufReader::new(process.stderr.take().unwrap());
+        let mut registry = Self { process, address: String::new() };
+        let mut log = BufReader::new(registry.process.stderr.take().unwrap());
         let mut line = String::new();
         while log.read_line(&mut line).unwrap() > 0 {
             let found = line.split("listening on ").nth(1).and_then(|rest| rest.split(['"', ' ', '\n']).next());
             if let Some(address) = found.filter(|address| !address.is_empty()) {
-                let address = address.to_owned();
+                registry.address = address.to_owned();
                 // The registry must be able to go on writing its log.
                 std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-                return Some(Self { process, address });
+                return Some(registry);
             }
             line.clear();
         }

@@ -49,7 +49,7 @@ async fn an_image_is_pulled_by_tag_and_by_digest_and_its_layers_are_shared() {
     let (progress, mut events) = mpsc::channel(100);
     let image = store.pull(PullRequest { progress: Some(progress), ..pull(&name) }).await.unwrap();
     assert_eq!(image.id, fixture.config_digest());
-    assert_eq!(image.repo_tags, [name.clone()]);
+    assert_eq!(image.repo_tags, std::slice::from_ref(&name));
     assert_eq!(image.image_id(), format!("{}/team/app@{}", server.address(), fixture.manifest_digest()));
     assert_eq!(image.config.config.entrypoint, ["/bin/app"]);
     let lower = store.lower_dirs(&image);
@@ -284,7 +284,7 @@ async fn images_survive_reopening_and_two_stores_do_not_share_a_directory() {
     drop(first);
     fs::create_dir_all(dir.path().join("images/tmp/7/fs")).unwrap();
     let second = ImageStore::open(config.clone()).await.unwrap();
-    assert_eq!(second.list(), [image.clone()]);
+    assert_eq!(second.list(), std::slice::from_ref(&image));
     assert_eq!(fs::read_dir(dir.path().join("images/tmp")).unwrap().count(), 0);
     drop(second);
     fs::remove_dir_all(dir.path().join("images/layers").join(image.layers[0].diff_id.hex())).unwrap();
@@ -310,7 +310,7 @@ async fn removal_and_collection_spare_what_is_in_use_or_shared() {
     assert!(matches!(store.remove("nothing", &in_use).await, Err(Error::NotFound(_))));
     store.remove(&second.repo_tags[0], &in_use).await.unwrap();
     let collected = store.collect_garbage(&in_use, false).await.unwrap();
-    assert_eq!(collected.layers, [second.layers[1].diff_id.clone()]);
+    assert_eq!(collected.layers, std::slice::from_ref(&second.layers[1].diff_id));
     assert!(store.layer_path(&first.layers[0].diff_id).join("base").exists());
     assert_eq!(store.collect_garbage(&in_use, true).await.unwrap(), Collected::default());
     let collected = store.collect_garbage(&BTreeSet::new(), true).await.unwrap();
