@@ -1,1 +1,41 @@
-//! To be filled.
+//! The node agent: takes the pods bound to its node from the API server, runs them with the container runtime and the
+//! pod network, and tells how they are.
+//!
+//! It never schedules, never answers users (only the API server asks its HTTPS server), and keeps no state of its own: what
+//! it must know after a restart is in the runtime's records and in the pods' statuses.
+//!
+//! ```text
+//!            watch of pods                     status, events, lease
+//!   API ───────────┐                             ▲
+//!                  ▼                             │
+//!                pods ──▶ worker (one a pod) ────┘
+//!                           │ plan (pure) ─▶ steps
+//!                           ▼
+//!        volumes · images · sandbox and containers · network · probes
+//! ```
+//!
+//! Entry points: [`run`] with a [`Config`].
+//!
+//! **Invariant:** a container is started for one attempt number once; the number is its restart count.
+//!
+//! **Invariant:** a pod's deletion is confirmed to the API server only when nothing of the pod is left on the node.
+//!
+//! **Invariant:** what decides (a pod's plan, status, admission, environment) is pure; what acts decides nothing.
+
+#![forbid(unsafe_code)]
+
+mod agent;
+mod config;
+mod context;
+mod event;
+mod log;
+mod node;
+mod objects;
+mod pod;
+mod pods;
+mod server;
+mod volume;
+
+pub use agent::{Error, run};
+pub use config::{Config, Serving};
+pub use server::Error as ServerError;

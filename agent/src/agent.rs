@@ -1,0 +1,288 @@
+//! Putting the agent together: opens what it stands on, registers the node, runs its tasks, and ends them.
+
+use std::error::Error as StdError;
+use std::future::Future;
+use std::io;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use coracle_network::Network;
+use coracle_runtime::Runtime;
+use coracle_runtime::image::{ImageStore, Limits, StoreConfig, Timeouts};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Node, Service};
+use kube::Api;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::context::{Context, PodTable, Services};
+use crate::node::{self, machine};
+use crate::objects::ObjectCache;
+use crate::pod::host_files::Names;
+use crate::pod::resources;
+use crate::pod::status::Host;
+use crate::server::{self, Server};
+use crate::{event, pods};
+
+/// Images pulled at once.
+const PULLS: usize = 3;
+/// The longest wait between two tries to register the node.
+const REGISTER_MOST: Duration = Duration::from_secs(5);
+
+/// Why an agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A directory cannot be made.
+    #[error("make directory {path}")]
+    Directory {
+        /// The directory.
+        path: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The machine cannot be read.
+    #[error("read what this machine is")]
+    Machine {
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Containers cannot be run here.
+    #[error("open the container runtime")]
+    Runtime(#[source] coracle_runtime::Error),
+    /// The image store cannot be opened.
+    #[error("open the image store")]
+    Images(#[source] coracle_runtime::image::Error),
+    /// The pod network cannot be made.
+    #[error("open the pod network")]
+    Network(#[source] coracle_network::Error),
+    /// The node's server cannot be started.
+    #[error(transparent)]
+    Server(#[from] server::Error),
+    /// A task of the agent ended although nobody asked it to.
+    #[error("a task of the agent ended: {reason}")]
+    Task {
+        /// How.
+        reason: String,
+    },
+}
+
+/// Runs the node until `shutdown`, and returns when all its tasks have ended: with its pods stopped, or left as they are
+/// with `keep_pods`.
+///
+/// # Errors
+/// [`Error`], when it cannot begin or one of its tasks fails.
+pub async fn run(config: Config, client: kube::Client, shutdown: CancellationToken) -> Result<(), Error> {
+    let opened = open(config, client.clone(), shutdown.child_token()).await?;
+    let Opened { context, server, writer, found, tracker, objects_end } = opened;
+    let port = server.port();
+
+    // Registering needs the API server, which may come up after the agent.
+    let machine = read_machine(&context.config).await?;
+    let wanted = node::node(&context.config, &machine, port);
+    let Some(registered) = register(&context, &wanted, &shutdown).await else { return Ok(()) };
+    *context.node.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(registered);
+    node::announce(&context);
+
+    let mut tasks = JoinSet::new();
+    // The order of the end: pods first, while status, events and the server still work; then the rest.
+    let rest = CancellationToken::new();
+    spawn(&mut tasks, "server", server.run(Arc::clone(&context), rest.clone()));
+    spawn(&mut tasks, "lease", node::keep_lease(Arc::clone(&context), rest.clone()));
+    spawn(&mut tasks, "status", node::keep_status(Arc::clone(&context), port, rest.clone()));
+    spawn(&mut tasks, "services", watch_services(Arc::clone(&context), rest.clone()));
+    spawn(&mut tasks, "events", writer.run(rest.clone()));
+    let mut pods = JoinSet::new();
+    spawn(&mut pods, "pods", pods::run(Arc::clone(&context), found, shutdown.clone()));
+
+    let early = tokio::select! {
+        done = tasks.join_next() => Some(ended(done)),
+        done = pods.join_next() => (!shutdown.is_cancelled()).then(|| ended(done)),
+    };
+    shutdown.cancel();
+    while pods.join_next().await.is_some() {}
+    rest.cancel();
+    objects_end.cancel();
+    while tasks.join_next().await.is_some() {}
+    tracker.close();
+    tracker.wait().await;
+    match early {
+        Some(reason) => Err(Error::Task { reason }),
+        None => Ok(()),
+    }
+}
+
+fn spawn(tasks: &mut JoinSet<&'static str>, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    tasks.spawn(async move {
+        task.await;
+        name
+    });
+}
+
+fn ended(done: Option<Result<&'static str, tokio::task::JoinError>>) -> String {
+    match done {
+        Some(Ok(name)) => name.to_owned(),
+        Some(Err(error)) => error.to_string(),
+        None => "none".to_owned(),
+    }
+}
+
+/// What the agent stands on.
+struct Opened {
+    context: Arc<Context>,
+    server: Server,
+    writer: event::Writer,
+    found: Vec<coracle_runtime::SandboxStatus>,
+    tracker: TaskTracker,
+    objects_end: CancellationToken,
+}
+
+async fn open(config: Config, client: kube::Client, _shutdown: CancellationToken) -> Result<Opened, Error> {
+    for dir in [config.data_dir.clone(), config.run_dir.clone(), config.pods_dir(), config.logs_dir()] {
+        tokio::fs::create_dir_all(&dir)
+            .await
+            .map_err(|source| Error::Directory { path: dir.display().to_string(), source })?;
+    }
+    let server = Server::bind(config.listen, &config.serving).await?;
+    let machine = read_machine(&config).await?;
+    let runtime = Runtime::open(coracle_runtime::Config {
+        exe: config.supervisor.clone(),
+        args: config.supervisor_args.clone(),
+        cgroup_root: config.cgroup_root.clone(),
+        ..coracle_runtime::Config::new(config.data_dir.join("runtime"), config.run_dir.join("runtime"), &config.mark)
+    })
+    .await
+    .map_err(Error::Runtime)?;
+    let images = ImageStore::open(StoreConfig {
+        root: config.data_dir.join("images"),
+        registries: config.registries.clone(),
+        timeouts: Timeouts::default(),
+        limits: Limits::default(),
+    })
+    .await
+    .map_err(Error::Images)?;
+    let network = Network::open(coracle_network::Config {
+        mark: config.mark.clone(),
+        pod_cidr: config.pod_cidr,
+        cluster_cidr: config.cluster_cidr,
+        mtu: config.mtu,
+        state_dir: config.data_dir.join("network"),
+        masquerade: true,
+    })
+    .await
+    .map_err(Error::Network)?;
+    let found = runtime.list().await.map_err(Error::Runtime)?;
+
+    let tracker = TaskTracker::new();
+    let objects_end = CancellationToken::new();
+    let (events, writer) = event::channel(client.clone(), &config.node_name);
+    let objects = ObjectCache::new(client.clone(), tracker.clone(), objects_end.clone());
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let names = Names {
+        cluster_dns: config.cluster_dns.clone(),
+        cluster_domain: config.cluster_domain.clone(),
+        host_resolv: read("/etc/resolv.conf"),
+        host_hosts: read("/etc/hosts"),
+        host_name: read("/proc/sys/kernel/hostname").trim().to_owned(),
+    };
+    let allocatable = node::allocatable(&machine, config.max_pods)
+        .iter()
+        .map(|(name, quantity)| (name.clone(), resources::milli(quantity)))
+        .collect();
+    let context = Arc::new(Context {
+        host: Host { ips: vec![config.node_ip] },
+        memory: machine.memory,
+        allocatable,
+        node: RwLock::new(Arc::new(Node::default())),
+        services: RwLock::new(Arc::new(Services::new())),
+        table: PodTable::default(),
+        pulls: Semaphore::new(PULLS),
+        client,
+        runtime,
+        network,
+        images,
+        objects,
+        events,
+        names,
+        config,
+    });
+    Ok(Opened { context, server, writer, found, tracker, objects_end })
+}
+
+async fn read_machine(config: &Config) -> Result<machine::Machine, Error> {
+    let dir = config.data_dir.clone();
+    match tokio::task::spawn_blocking(move || machine::read(&dir)).await {
+        Ok(read) => read.map_err(|source| Error::Machine { source }),
+        Err(error) => Err(Error::Machine { source: io::Error::other(error) }),
+    }
+}
+
+/// Registers the node, trying again until it is done; `None` when the agent is told to end before.
+async fn register(context: &Context, wanted: &Node, shutdown: &CancellationToken) -> Option<Node> {
+    let mut wait = Duration::from_millis(50);
+    loop {
+        let result = tokio::select! {
+            () = shutdown.cancelled() => return None,
+            result = node::register(&context.config, &context.client, wanted) => result,
+        };
+        match result {
+            Ok(node) => return Some(node),
+            Err(error) => {
+                tracing::warn!(error = &error as &(dyn StdError + 'static), "node not registered yet");
+            }
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return None,
+            () = tokio::time::sleep(wait) => {}
+        }
+        wait = (wait * 2).min(REGISTER_MOST);
+    }
+}
+
+/// Keeps the services that containers are told of.
+async fn watch_services(context: Arc<Context>, shutdown: CancellationToken) {
+    let api: Api<Service> = Api::all(context.client.clone());
+    let mut events = Box::pin(watcher(api, watcher::Config::default()).default_backoff());
+    let mut services = Services::new();
+    let mut fresh: Option<Services> = None;
+    let key =
+        |s: &Service| (s.metadata.namespace.clone().unwrap_or_default(), s.metadata.name.clone().unwrap_or_default());
+    loop {
+        let event = tokio::select! {
+            () = shutdown.cancelled() => return,
+            event = events.next() => event,
+        };
+        match event {
+            Some(Ok(Event::Init)) => fresh = Some(Services::new()),
+            Some(Ok(Event::InitApply(service))) => {
+                if let Some(fresh) = &mut fresh {
+                    fresh.insert(key(&service), slim(service));
+                }
+                continue;
+            }
+            Some(Ok(Event::InitDone)) => services = fresh.take().unwrap_or_default(),
+            Some(Ok(Event::Apply(service))) => drop(services.insert(key(&service), slim(service))),
+            Some(Ok(Event::Delete(service))) => drop(services.remove(&key(&service))),
+            Some(Err(error)) => {
+                tracing::debug!(error = &error as &(dyn StdError + 'static), "watch of services failed");
+                continue;
+            }
+            None => return,
+        }
+        *context.services.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(services.clone());
+    }
+}
+
+/// A service without what the environment does not tell.
+fn slim(mut service: Service) -> Service {
+    service.metadata.managed_fields = None;
+    service.metadata.annotations = None;
+    service.status = None;
+    service
+}

@@ -1,0 +1,92 @@
+//! What an agent is told.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use coracle_network::Ipv4Net;
+use coracle_runtime::image::Registries;
+use k8s_openapi::api::core::v1::Taint;
+
+/// Everything the node agent needs to know; nothing is read from the environment.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The node's name in the cluster; a lower-case DNS name.
+    pub node_name: String,
+    /// Directory of what outlives a boot: images, pods' volumes, logs.
+    pub data_dir: PathBuf,
+    /// Directory of sockets and records, on tmpfs if possible.
+    pub run_dir: PathBuf,
+    /// Where the node's HTTPS server listens; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// The address other nodes and the API server reach this node at.
+    pub node_ip: IpAddr,
+    /// Labels besides the standard ones.
+    pub labels: BTreeMap<String, String>,
+    /// Taints the node registers with.
+    pub taints: Vec<Taint>,
+    /// The range this node's pods get addresses from.
+    pub pod_cidr: Ipv4Net,
+    /// The range all pods of the cluster live in.
+    pub cluster_cidr: Ipv4Net,
+    /// Addresses of the cluster's DNS; without one, pods use the host's resolver.
+    pub cluster_dns: Vec<IpAddr>,
+    /// `cluster.local`.
+    pub cluster_domain: String,
+    /// Certificates of the node's HTTPS server.
+    pub serving: Serving,
+    /// Mirrors, plain-HTTP hosts and credentials of image registries.
+    pub registries: Registries,
+    /// Leave pods running when the agent ends.
+    pub keep_pods: bool,
+    /// The program that is started as a pod's supervisor; `/proc/self/exe` for the running one.
+    pub supervisor: PathBuf,
+    /// Its first arguments; what its `main` sees before it calls [`coracle_runtime::supervise`].
+    pub supervisor_args: Vec<OsString>,
+    /// The cgroup below which pods' cgroups are made, relative to each hierarchy's root.
+    pub cgroup_root: PathBuf,
+    /// The cluster's mark on everything left on the host: one to five of `a-z0-9`.
+    pub mark: String,
+    /// How many pods may be here at once.
+    pub max_pods: usize,
+    /// How often the node's lease is renewed; it lasts four times as long.
+    pub lease_renewal: Duration,
+    /// Largest packet on pods' interfaces, in bytes.
+    pub mtu: u32,
+}
+
+/// Certificates of the node's HTTPS server, in PEM.
+#[derive(Clone)]
+pub struct Serving {
+    /// The server's certificate, and those between it and the authority.
+    pub certificate: String,
+    /// Its private key.
+    pub key: String,
+    /// The authority that signs the API server's client certificate.
+    pub client_ca: String,
+}
+
+impl std::fmt::Debug for Serving {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Serving").finish_non_exhaustive()
+    }
+}
+
+impl Config {
+    /// Where pods' volumes and files are.
+    pub(crate) fn pods_dir(&self) -> PathBuf {
+        self.data_dir.join("pods")
+    }
+
+    /// Where pods' logs are: `<namespace>_<name>_<uid>/<container>/<attempt>.log` below it.
+    pub(crate) fn logs_dir(&self) -> PathBuf {
+        self.data_dir.join("logs")
+    }
+
+    /// Where `Localhost` seccomp profiles are.
+    pub(crate) fn seccomp_dir(&self) -> PathBuf {
+        self.data_dir.join("seccomp")
+    }
+}

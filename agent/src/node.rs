@@ -1,0 +1,359 @@
+//! The node's own object: registered at the start, its status written when it changes, its lease kept.
+
+pub(crate) mod machine;
+
+use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::{
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus,
+    NodeSystemInfo,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::context::Context;
+use crate::event::Kind;
+use machine::Machine;
+
+/// The version of Kubernetes whose behaviour this is.
+pub(crate) const VERSION: &str =
+    concat!("v1.36.0+coracle", env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"));
+/// How often the status is looked at; it is written only when it changed, or once in [`REPORT`].
+const LOOK: Duration = Duration::from_secs(60);
+/// How often the status is written although nothing changed, so that its heartbeat does not look dead.
+const REPORT: Duration = Duration::from_secs(300);
+/// The most images a node tells of.
+const IMAGES: usize = 50;
+/// A node is short of memory below this, as kubelet's eviction threshold has it.
+const MEMORY_LOW: u64 = 100 << 20;
+
+/// The node's object as it is to be registered.
+pub(crate) fn node(config: &Config, machine: &Machine, port: u16) -> Node {
+    let mut labels = config.labels.clone();
+    let arch = go_arch();
+    for (key, value) in [
+        ("kubernetes.io/hostname", config.node_name.as_str()),
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", arch),
+        ("beta.kubernetes.io/os", "linux"),
+        ("beta.kubernetes.io/arch", arch),
+    ] {
+        labels.insert(key.into(), value.into());
+    }
+    Node {
+        metadata: ObjectMeta {
+            name: Some(config.node_name.clone()),
+            labels: Some(labels),
+            annotations: Some(BTreeMap::from([(
+                "volumes.kubernetes.io/controller-managed-attach-detach".to_owned(),
+                "true".to_owned(),
+            )])),
+            ..ObjectMeta::default()
+        },
+        spec: Some(NodeSpec {
+            pod_cidr: Some(config.pod_cidr.to_string()),
+            pod_cidrs: Some(vec![config.pod_cidr.to_string()]),
+            taints: (!config.taints.is_empty()).then(|| config.taints.clone()),
+            ..NodeSpec::default()
+        }),
+        status: Some(status(config, machine, port, &[], None, Timestamp::now())),
+    }
+}
+
+/// This machine's architecture in Go's words.
+fn go_arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        other => other,
+    }
+}
+
+/// What the machine has.
+pub(crate) fn capacity(machine: &Machine, max_pods: usize) -> BTreeMap<String, Quantity> {
+    let mut all = BTreeMap::from([
+        ("cpu".to_owned(), Quantity(machine.cpus.to_string())),
+        ("memory".to_owned(), Quantity(format!("{}Ki", machine.memory / 1024))),
+        ("ephemeral-storage".to_owned(), Quantity(format!("{}Ki", machine.disk / 1024))),
+        ("pods".to_owned(), Quantity(max_pods.to_string())),
+    ]);
+    for (size, count) in &machine.hugepages {
+        all.insert(format!("hugepages-{size}"), Quantity(count.to_string()));
+    }
+    all
+}
+
+/// What pods may take of it: memory without the eviction threshold, disk without its tenth.
+pub(crate) fn allocatable(machine: &Machine, max_pods: usize) -> BTreeMap<String, Quantity> {
+    let mut all = capacity(machine, max_pods);
+    all.insert("memory".into(), Quantity(format!("{}Ki", machine.memory.saturating_sub(MEMORY_LOW) / 1024)));
+    all.insert("ephemeral-storage".into(), Quantity((machine.disk / 10 * 9).to_string()));
+    all
+}
+
+/// The node's status.
+fn status(
+    config: &Config,
+    machine: &Machine,
+    port: u16,
+    images: &[ContainerImage],
+    old: Option<&NodeStatus>,
+    now: Timestamp,
+) -> NodeStatus {
+    let pressed = |low: bool, reason: (&str, &str), message: (&str, &str)| {
+        if low {
+            ("True", reason.0.to_owned(), message.0.to_owned())
+        } else {
+            ("False", reason.1.to_owned(), message.1.to_owned())
+        }
+    };
+    let wanted = [
+        (
+            "MemoryPressure",
+            pressed(
+                machine.memory_available < MEMORY_LOW,
+                ("KubeletHasInsufficientMemory", "KubeletHasSufficientMemory"),
+                ("kubelet has insufficient memory available", "kubelet has sufficient memory available"),
+            ),
+        ),
+        (
+            "DiskPressure",
+            pressed(
+                machine.disk_free < machine.disk / 10,
+                ("KubeletHasDiskPressure", "KubeletHasNoDiskPressure"),
+                ("kubelet has disk pressure", "kubelet has no disk pressure"),
+            ),
+        ),
+        (
+            "PIDPressure",
+            pressed(
+                machine.pids_free < 100,
+                ("KubeletHasInsufficientPID", "KubeletHasSufficientPID"),
+                ("kubelet has insufficient PID available", "kubelet has sufficient PID available"),
+            ),
+        ),
+        ("Ready", ("True", "KubeletReady".to_owned(), "kubelet is posting ready status".to_owned())),
+    ];
+    let conditions = wanted
+        .into_iter()
+        .map(|(type_, (status, reason, message))| {
+            let before = old.and_then(|o| o.conditions.as_ref()).into_iter().flatten().find(|c| c.type_ == type_);
+            let since = before.filter(|b| b.status == status).and_then(|b| b.last_transition_time.clone());
+            NodeCondition {
+                type_: type_.to_owned(),
+                status: status.to_owned(),
+                reason: Some(reason),
+                message: Some(message),
+                last_heartbeat_time: Some(Time(now)),
+                last_transition_time: Some(since.unwrap_or(Time(now))),
+            }
+        })
+        .collect();
+    NodeStatus {
+        addresses: Some(vec![
+            NodeAddress { type_: "InternalIP".into(), address: config.node_ip.to_string() },
+            NodeAddress { type_: "Hostname".into(), address: config.node_name.clone() },
+        ]),
+        capacity: Some(capacity(machine, config.max_pods)),
+        allocatable: Some(allocatable(machine, config.max_pods)),
+        conditions: Some(conditions),
+        daemon_endpoints: Some(NodeDaemonEndpoints {
+            kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(port) }),
+        }),
+        images: (!images.is_empty()).then(|| images.to_vec()),
+        node_info: Some(NodeSystemInfo {
+            architecture: go_arch().into(),
+            boot_id: machine.boot_id.clone(),
+            container_runtime_version: format!("coracle://{}", env!("CARGO_PKG_VERSION")),
+            kernel_version: machine.kernel.clone(),
+            kube_proxy_version: String::new(),
+            kubelet_version: VERSION.into(),
+            machine_id: machine.machine_id.clone(),
+            operating_system: "linux".into(),
+            os_image: machine.os_image.clone(),
+            swap: None,
+            system_uuid: machine.system_uuid.clone(),
+        }),
+        ..NodeStatus::default()
+    }
+}
+
+/// Makes the node's object, or takes over the one there is.
+///
+/// # Errors
+/// The API server's answer; it may be tried again.
+pub(crate) async fn register(config: &Config, client: &kube::Client, wanted: &Node) -> Result<Node, kube::Error> {
+    let api: Api<Node> = Api::all(client.clone());
+    let registered = match api.create(&PostParams::default(), wanted).await {
+        Ok(node) => node,
+        Err(kube::Error::Api(status)) if status.is_already_exists() => {
+            // The labels this agent stands for; others' labels, taints and the given range are left as they are.
+            let patch = json!({"metadata": {"labels": wanted.metadata.labels}});
+            api.patch(&config.node_name, &PatchParams::default(), &Patch::Merge(patch)).await?
+        }
+        Err(error) => return Err(error),
+    };
+    let patch = json!({"status": wanted.status});
+    api.patch_status(
+        registered.metadata.name.as_deref().unwrap_or_default(),
+        &PatchParams::default(),
+        &Patch::Strategic(patch),
+    )
+    .await
+}
+
+/// Keeps the node's status true until `shutdown`.
+pub(crate) async fn keep_status(context: Arc<Context>, port: u16, shutdown: CancellationToken) {
+    let api: Api<Node> = Api::all(context.client.clone());
+    let mut written: Option<(NodeStatus, tokio::time::Instant)> = None;
+    loop {
+        let now = Timestamp::now();
+        let config = context.config.clone();
+        let data_dir = config.data_dir.clone();
+        let machine = tokio::task::spawn_blocking(move || machine::read(&data_dir)).await;
+        if let Ok(Ok(machine)) = machine {
+            let images = images(&context);
+            let old = written.as_ref().map(|(s, _)| s.clone()).or_else(|| context.node().status.clone());
+            let new = status(&config, &machine, port, &images, old.as_ref(), now);
+            let due = written.as_ref().is_none_or(|(_, at)| at.elapsed() >= REPORT);
+            if due || old.as_ref().is_none_or(|o| differs(o, &new)) {
+                match api
+                    .patch_status(&config.node_name, &PatchParams::default(), &Patch::Strategic(json!({"status": new})))
+                    .await
+                {
+                    Ok(node) => {
+                        *context.node.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(node);
+                        written = Some((new, tokio::time::Instant::now()));
+                    }
+                    Err(kube::Error::Api(status)) if status.is_not_found() => {
+                        let wanted = self::node(&config, &machine, port);
+                        if let Err(error) = register(&config, &context.client, &wanted).await {
+                            tracing::warn!(error = &error as &(dyn StdError + 'static), "node not registered again");
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!(error = &error as &(dyn StdError + 'static), "node status not written");
+                    }
+                }
+            }
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
+/// Whether two statuses differ in more than their heartbeats.
+fn differs(old: &NodeStatus, new: &NodeStatus) -> bool {
+    let still = |status: &NodeStatus| {
+        let mut status = status.clone();
+        for condition in status.conditions.iter_mut().flatten() {
+            condition.last_heartbeat_time = None;
+            condition.last_transition_time = None;
+        }
+        status.conditions.iter_mut().for_each(|c| c.sort_by(|a, b| a.type_.cmp(&b.type_)));
+        status
+    };
+    still(old) != still(new)
+}
+
+fn images(context: &Context) -> Vec<ContainerImage> {
+    let mut images: Vec<ContainerImage> = context
+        .images
+        .list()
+        .into_iter()
+        .map(|image| ContainerImage {
+            names: Some(image.repo_digests.iter().chain(&image.repo_tags).take(5).cloned().collect()),
+            size_bytes: i64::try_from(image.size).ok(),
+        })
+        .collect();
+    // Kubernetes tells of the largest ones.
+    images.sort_by_key(|i| std::cmp::Reverse(i.size_bytes));
+    images.truncate(IMAGES);
+    images
+}
+
+/// Renews the node's lease until `shutdown`.
+pub(crate) async fn keep_lease(context: Arc<Context>, shutdown: CancellationToken) {
+    let config = &context.config;
+    let api: Api<Lease> = Api::namespaced(context.client.clone(), "kube-node-lease");
+    let duration = i32::try_from(config.lease_renewal.as_secs().saturating_mul(4)).unwrap_or(40).max(1);
+    let mut made = false;
+    loop {
+        let now = MicroTime(Timestamp::now());
+        let result = if made {
+            let patch = json!({"spec": {"renewTime": now}});
+            api.patch(&config.node_name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+        } else {
+            make_lease(&context, &api, duration, now).await
+        };
+        let wait = match result {
+            Ok(()) => {
+                made = true;
+                config.lease_renewal
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &(dyn StdError + 'static), "lease not renewed");
+                made = false;
+                Duration::from_secs(2).min(config.lease_renewal)
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+async fn make_lease(context: &Context, api: &Api<Lease>, duration: i32, now: MicroTime) -> Result<(), kube::Error> {
+    let node = context.node();
+    let name = &context.config.node_name;
+    let spec = LeaseSpec {
+        holder_identity: Some(name.clone()),
+        lease_duration_seconds: Some(duration),
+        renew_time: Some(now),
+        ..LeaseSpec::default()
+    };
+    let lease = Lease {
+        metadata: ObjectMeta {
+            name: Some(name.clone()),
+            namespace: Some("kube-node-lease".into()),
+            owner_references: node.metadata.uid.clone().map(|uid| {
+                vec![OwnerReference {
+                    api_version: "v1".into(),
+                    kind: "Node".into(),
+                    name: name.clone(),
+                    uid,
+                    ..OwnerReference::default()
+                }]
+            }),
+            ..ObjectMeta::default()
+        },
+        spec: Some(spec.clone()),
+    };
+    match api.create(&PostParams::default(), &lease).await {
+        Err(kube::Error::Api(status)) if status.is_already_exists() => {
+            api.patch(name, &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await.map(drop)
+        }
+        other => other.map(drop),
+    }
+}
+
+/// Tells that the node began.
+pub(crate) fn announce(context: &Context) {
+    let node = context.node();
+    context.events.node(&node, Kind::Normal, "Starting", "Starting kubelet.".into());
+    let ready = format!("Node {} status is now: NodeReady", context.config.node_name);
+    context.events.node(&node, Kind::Normal, "NodeReady", ready);
+}

@@ -1,0 +1,202 @@
+//! What is known of a pod besides its spec: the kernel's side, and what the worker remembers.
+//!
+//! Plain data, so that planning and status are functions of it and can be read off in tables.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+
+use super::backoff::Backoffs;
+
+/// A pod's sandbox as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sandbox {
+    /// Which sandbox of this pod it is; the first is 0.
+    pub(crate) attempt: u32,
+    /// Whether its supervisor lives and its network is attached.
+    pub(crate) ready: bool,
+    /// The pod's addresses; empty with the host's network.
+    pub(crate) ips: Vec<IpAddr>,
+}
+
+/// Where one attempt at a container is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Made, its process is not running yet.
+    Created,
+    /// Its process runs.
+    Running,
+    /// Its process has ended, or could not be started.
+    Exited,
+}
+
+/// One attempt at a container: the restart count is the attempt number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    /// The runtime's id.
+    pub(crate) id: String,
+    /// The attempt number; the first is 0.
+    pub(crate) attempt: u32,
+    /// The sandbox it belongs to (its attempt number).
+    pub(crate) sandbox: u32,
+    /// Where it is.
+    pub(crate) phase: Phase,
+    /// The image as it was asked for, in full (`docker.io/library/busybox:latest`).
+    pub(crate) image: String,
+    /// The image's id (`docker.io/library/busybox@sha256:…`).
+    pub(crate) image_id: String,
+    /// The file its output goes to.
+    pub(crate) log: std::path::PathBuf,
+    /// As whom it runs: user, group, supplementary groups.
+    pub(crate) user: Option<(u32, u32, Vec<u32>)>,
+    /// When its process started.
+    pub(crate) started: Option<Timestamp>,
+    /// When it ended.
+    pub(crate) finished: Option<Timestamp>,
+    /// The exit code, 128 + signal for a killed one.
+    pub(crate) exit_code: Option<i32>,
+    /// The reason the runtime gives: `OOMKilled`, `StartError`, …
+    pub(crate) reason: Option<String>,
+    /// What it left as its termination message, or why it could not start.
+    pub(crate) message: Option<String>,
+}
+
+impl Attempt {
+    /// Whether its process runs or may yet.
+    pub(crate) fn is_alive(&self) -> bool {
+        match self.phase {
+            Phase::Created | Phase::Running => true,
+            Phase::Exited => false,
+        }
+    }
+
+    /// Whether it ended with code 0.
+    pub(crate) fn succeeded(&self) -> bool {
+        self.phase == Phase::Exited && self.exit_code == Some(0)
+    }
+}
+
+/// Why a container waits, as its status says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    /// `ImagePullBackOff`, `CreateContainerConfigError`, …
+    pub(crate) reason: String,
+    /// The words behind it.
+    pub(crate) message: String,
+}
+
+/// What the probes of a container say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Probed {
+    /// The startup probe has passed (or there is none and the container runs).
+    pub(crate) started: bool,
+    /// The readiness probe passes (or there is none and the container is started).
+    pub(crate) ready: bool,
+    /// Which container id this was said of.
+    pub(crate) id: String,
+}
+
+/// Why a running container must be stopped although the pod lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Doom {
+    /// The container id it is said of; a later attempt is not doomed by it.
+    pub(crate) id: String,
+    /// The words of the `Killing` event.
+    pub(crate) message: String,
+    /// The probe's own grace period, if it has one.
+    pub(crate) grace: Option<i64>,
+}
+
+/// Why the whole pod stops.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The API object is being deleted: stop within the grace period, clean up, confirm.
+    Deleted {
+        /// Seconds each container gets.
+        grace: i64,
+    },
+    /// The API object is gone: stop within the grace period and clean up; there is nothing to confirm to.
+    Gone,
+    /// The pod failed as a whole: `DeadlineExceeded`, `Evicted`, an admission refusal.
+    Failed {
+        /// The status' reason.
+        reason: String,
+        /// The status' message.
+        message: String,
+    },
+    /// The agent is going down and does not keep pods.
+    Shutdown {
+        /// Seconds each container gets, however long its own period is.
+        grace: i64,
+    },
+}
+
+/// Everything the planner and the status need besides the pod itself.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Facts {
+    /// The latest sandbox, dead or alive.
+    pub(crate) sandbox: Option<Sandbox>,
+    /// Attempts by container name, oldest first.
+    pub(crate) attempts: BTreeMap<String, Vec<Attempt>>,
+    /// Containers whose start is under way (pull, create, start).
+    pub(crate) starting: BTreeSet<String>,
+    /// Container ids whose stop is under way.
+    pub(crate) stopping: BTreeSet<String>,
+    /// Why containers wait, from the last failed start.
+    pub(crate) waiting: BTreeMap<String, Waiting>,
+    /// Before when a container is not to be started again after a failed start.
+    pub(crate) not_before: BTreeMap<String, Timestamp>,
+    /// Before when no new sandbox is to be made after a failed one.
+    pub(crate) sandbox_not_before: Option<Timestamp>,
+    /// Crash backoffs by container name.
+    pub(crate) crashes: Backoffs,
+    /// What probes say, by container name.
+    pub(crate) probed: BTreeMap<String, Probed>,
+    /// Containers their probes have condemned, by name.
+    pub(crate) doomed: BTreeMap<String, Doom>,
+    /// Why the whole pod stops, once it does.
+    pub(crate) ending: Option<Ending>,
+    /// Sandbox set-up or teardown is under way.
+    pub(crate) sandbox_busy: bool,
+    /// Nothing of the pod is left on the node.
+    pub(crate) torn_down: bool,
+}
+
+impl Facts {
+    /// The newest attempt at a container, of whichever sandbox.
+    pub(crate) fn last(&self, container: &str) -> Option<&Attempt> {
+        self.attempts.get(container).and_then(|a| a.last())
+    }
+
+    /// The newest attempt at a container in the current sandbox.
+    pub(crate) fn current(&self, container: &str) -> Option<&Attempt> {
+        let sandbox = self.sandbox.as_ref()?;
+        self.last(container).filter(|a| a.sandbox == sandbox.attempt)
+    }
+
+    /// The attempt before the newest one, whose end is the container's last state.
+    pub(crate) fn previous(&self, container: &str) -> Option<&Attempt> {
+        let attempts = self.attempts.get(container)?;
+        attempts.len().checked_sub(2).and_then(|i| attempts.get(i))
+    }
+
+    /// Whether any container's process runs or may yet.
+    pub(crate) fn any_alive(&self) -> bool {
+        self.attempts.values().flatten().any(Attempt::is_alive)
+    }
+
+    /// Whether the startup probe of the container's current attempt has passed.
+    pub(crate) fn is_started(&self, container: &str) -> bool {
+        self.current(container).is_some_and(|a| {
+            a.phase == Phase::Running && self.probed.get(container).is_some_and(|p| p.id == a.id && p.started)
+        })
+    }
+
+    /// Whether the container's current attempt is ready.
+    pub(crate) fn is_ready(&self, container: &str) -> bool {
+        self.current(container).is_some_and(|a| {
+            a.phase == Phase::Running && self.probed.get(container).is_some_and(|p| p.id == a.id && p.ready)
+        })
+    }
+}

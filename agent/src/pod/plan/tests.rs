@@ -1,0 +1,199 @@
+//! The planner, as tables of facts and steps.
+
+use serde_json::json;
+
+use super::super::facts::{Probed, Sandbox};
+use super::super::testing::{one, pod};
+use super::*;
+
+fn at(secs: i64) -> Timestamp {
+    Timestamp::from_second(1_000_000 + secs).unwrap()
+}
+
+fn up() -> Facts {
+    Facts { sandbox: Some(Sandbox { attempt: 0, ready: true, ips: vec![] }), ..Facts::default() }
+}
+
+fn attempt(n: u32, phase: Phase, code: Option<i32>) -> Attempt {
+    Attempt {
+        id: format!("c{n}"),
+        attempt: n,
+        sandbox: 0,
+        phase,
+        image: "busybox".into(),
+        image_id: "sha256:0".into(),
+        log: "/log".into(),
+        user: None,
+        started: Some(at(0)),
+        finished: code.map(|_| at(1)),
+        exit_code: code,
+        reason: None,
+        message: None,
+    }
+}
+
+fn with(mut facts: Facts, name: &str, attempts: Vec<Attempt>) -> Facts {
+    facts.attempts.insert(name.into(), attempts);
+    facts
+}
+
+fn running(facts: Facts, name: &str) -> Facts {
+    let mut facts = with(facts, name, vec![attempt(0, Phase::Running, None)]);
+    facts.probed.insert(name.into(), Probed { started: true, ready: true, id: "c0".into() });
+    facts
+}
+
+/// The steps in short words.
+fn steps(pod: &Pod, facts: &Facts, now: i64) -> String {
+    let plan = plan(pod, facts, at(now));
+    let mut words: Vec<String> = plan
+        .actions
+        .iter()
+        .map(|a| match a {
+            Action::CreateSandbox { attempt } => format!("sandbox {attempt}"),
+            Action::Start { container, attempt, .. } => format!("start {container} {attempt}"),
+            Action::Stop { container, grace, .. } => format!("stop {container} {grace}"),
+            Action::BackOff { container, delay } => format!("backoff {container} {}", backoff::show(*delay)),
+            Action::TearDown => "teardown".into(),
+            Action::Confirm => "confirm".into(),
+            Action::Fail { reason, .. } => format!("fail {reason}"),
+        })
+        .collect();
+    if let Some(wake) = plan.wake {
+        words.push(format!("wake {}", wake.duration_since(at(0)).as_secs()));
+    }
+    words.join(", ")
+}
+
+#[test]
+fn a_new_pod_gets_a_sandbox_then_its_container() {
+    assert_eq!(steps(&one("Always"), &Facts::default(), 0), "sandbox 0");
+    assert_eq!(steps(&one("Always"), &up(), 0), "start app 0");
+    assert_eq!(steps(&one("Always"), &running(up(), "app"), 0), "");
+}
+
+#[test]
+fn a_failed_sandbox_waits_before_the_next() {
+    let facts = Facts { sandbox_not_before: Some(at(10)), ..Facts::default() };
+    assert_eq!(steps(&one("Always"), &facts, 3), "wake 10");
+    assert_eq!(steps(&one("Always"), &facts, 10), "sandbox 0");
+}
+
+#[test]
+fn init_containers_run_one_after_the_other_before_the_apps() {
+    let pod = pod(json!({"restartPolicy": "Always",
+        "initContainers": [{"name": "a"}, {"name": "b"}],
+        "containers": [{"name": "x"}, {"name": "y"}]}));
+    assert_eq!(steps(&pod, &up(), 0), "start a 0");
+    let facts = with(up(), "a", vec![attempt(0, Phase::Running, None)]);
+    assert_eq!(steps(&pod, &facts, 0), "");
+    let facts = with(up(), "a", vec![attempt(0, Phase::Exited, Some(0))]);
+    assert_eq!(steps(&pod, &facts, 0), "start b 0");
+    let facts = with(facts, "b", vec![attempt(0, Phase::Exited, Some(0))]);
+    assert_eq!(steps(&pod, &facts, 0), "start x 0, start y 0");
+}
+
+#[test]
+fn a_failed_init_container_is_tried_again_unless_nothing_is_restarted() {
+    let spec = |policy: &str| {
+        pod(json!({"restartPolicy": policy, "initContainers": [{"name": "a"}], "containers": [{"name": "x"}]}))
+    };
+    let facts = with(up(), "a", vec![attempt(0, Phase::Exited, Some(1))]);
+    assert_eq!(steps(&spec("Always"), &facts, 1), "start a 1");
+    assert_eq!(steps(&spec("Never"), &facts, 1), "teardown");
+}
+
+#[test]
+fn a_sidecar_starts_in_its_turn_and_holds_the_next_until_it_is_started() {
+    let pod = pod(json!({"initContainers": [{"name": "s", "restartPolicy": "Always"}, {"name": "b"}],
+        "containers": [{"name": "x"}]}));
+    assert_eq!(steps(&pod, &up(), 0), "start s 0");
+    let facts = with(up(), "s", vec![attempt(0, Phase::Running, None)]);
+    assert_eq!(steps(&pod, &facts, 0), "");
+    assert_eq!(steps(&pod, &running(up(), "s"), 0), "start b 0");
+}
+
+#[test]
+fn restarts_follow_the_policy() {
+    for (policy, code, want) in [
+        ("Always", 0, "start app 1"),
+        ("Always", 1, "start app 1"),
+        ("OnFailure", 1, "start app 1"),
+        ("OnFailure", 0, "teardown"),
+        ("Never", 1, "teardown"),
+        ("Never", 0, "teardown"),
+    ] {
+        let facts = with(up(), "app", vec![attempt(0, Phase::Exited, Some(code))]);
+        assert_eq!(steps(&one(policy), &facts, 1), want, "{policy} {code}");
+    }
+}
+
+#[test]
+fn a_crash_loop_backs_off_and_then_starts_again() {
+    let mut facts = with(up(), "app", vec![attempt(0, Phase::Exited, Some(1))]);
+    facts.crashes.next("app", at(1), at(1));
+    facts.attempts.insert("app".into(), vec![attempt(0, Phase::Exited, Some(1)), attempt(1, Phase::Exited, Some(1))]);
+    assert_eq!(steps(&one("Always"), &facts, 2), "backoff app 10s, wake 11");
+    assert_eq!(steps(&one("Always"), &facts, 11), "start app 2");
+}
+
+#[test]
+fn a_failed_start_waits_for_its_time() {
+    let mut facts = up();
+    facts.not_before.insert("app".into(), at(20));
+    assert_eq!(steps(&one("Always"), &facts, 5), "wake 20");
+    assert_eq!(steps(&one("Always"), &facts, 20), "start app 0");
+}
+
+#[test]
+fn a_container_its_probe_condemned_is_stopped_once() {
+    let mut facts = running(up(), "app");
+    facts.doomed.insert("app".into(), Doom { id: "c0".into(), message: "m".into(), grace: Some(3) });
+    assert_eq!(steps(&one("Always"), &facts, 1), "stop app 3");
+    facts.stopping.insert("c0".into());
+    assert_eq!(steps(&one("Always"), &facts, 1), "");
+}
+
+#[test]
+fn deletion_stops_tears_down_and_confirms() {
+    let mut facts = running(up(), "app");
+    facts.ending = Some(Ending::Deleted { grace: 5 });
+    assert_eq!(steps(&one("Always"), &facts, 1), "stop app 5");
+    facts.attempts.insert("app".into(), vec![attempt(0, Phase::Exited, Some(143))]);
+    assert_eq!(steps(&one("Always"), &facts, 1), "teardown");
+    facts.torn_down = true;
+    facts.sandbox = None;
+    assert_eq!(steps(&one("Always"), &facts, 1), "confirm");
+}
+
+#[test]
+fn sidecars_stop_after_the_apps_in_reverse_order() {
+    let pod = pod(
+        json!({"initContainers": [{"name": "s", "restartPolicy": "Always"}, {"name": "t", "restartPolicy": "Always"}],
+        "containers": [{"name": "x"}]}),
+    );
+    let mut facts = running(running(running(up(), "s"), "t"), "x");
+    facts.ending = Some(Ending::Deleted { grace: 5 });
+    assert_eq!(steps(&pod, &facts, 1), "stop x 5");
+    facts.attempts.insert("x".into(), vec![attempt(0, Phase::Exited, Some(0))]);
+    assert_eq!(steps(&pod, &facts, 1), "stop t 5");
+    facts.attempts.insert("t".into(), vec![attempt(0, Phase::Exited, Some(0))]);
+    assert_eq!(steps(&pod, &facts, 1), "stop s 5");
+}
+
+#[test]
+fn a_dead_sandbox_is_replaced_and_the_container_restarts_with_the_next_count() {
+    let mut facts = with(up(), "app", vec![attempt(0, Phase::Exited, Some(137))]);
+    facts.sandbox = Some(Sandbox { attempt: 0, ready: false, ips: vec![] });
+    assert_eq!(steps(&one("Always"), &facts, 1), "sandbox 1");
+    facts.sandbox = Some(Sandbox { attempt: 1, ready: true, ips: vec![] });
+    assert_eq!(steps(&one("Always"), &facts, 1), "start app 1");
+}
+
+#[test]
+fn a_pod_past_its_deadline_fails() {
+    let mut pod = pod(json!({"activeDeadlineSeconds": 30, "containers": [{"name": "app"}]}));
+    pod.status = Some(serde_json::from_value(json!({"startTime": at(0).to_string()})).unwrap());
+    assert_eq!(steps(&pod, &running(up(), "app"), 10), "wake 30");
+    assert_eq!(steps(&pod, &running(up(), "app"), 30), "fail DeadlineExceeded");
+}

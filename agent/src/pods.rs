@@ -1,0 +1,245 @@
+//! The pods bound to this node: one watch of them, one worker for each, and what the runtime tells passed on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coracle_runtime::{Event as RuntimeEvent, SandboxId, SandboxStatus};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::Context;
+use crate::pod;
+use crate::pod::worker::{self, Desired};
+use crate::volume::set::{self, PodDir};
+
+/// Seconds each container gets when the agent goes down with its pods.
+const SHUTDOWN_GRACE: i64 = 5;
+/// How long all pods together may take then; `coracle up` ends within ten seconds.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(8);
+
+/// The workers and what they are told.
+struct Pods {
+    context: Arc<Context>,
+    workers: JoinSet<String>,
+    desired: BTreeMap<String, watch::Sender<Desired>>,
+    /// Sandboxes found at the start that no worker has claimed yet, by the pod's uid.
+    found: BTreeMap<String, Vec<SandboxStatus>>,
+    leave: CancellationToken,
+    /// The uids seen since the list began, until it is complete.
+    listing: Option<BTreeSet<String>>,
+    /// Pods that came back under a worker that had not ended yet.
+    again: BTreeMap<String, Arc<Pod>>,
+}
+
+/// Runs the node's pods until `shutdown`; then stops them, or leaves them with `keep_pods`.
+pub(crate) async fn run(context: Arc<Context>, found: Vec<SandboxStatus>, shutdown: CancellationToken) {
+    let mut by_uid: BTreeMap<String, Vec<SandboxStatus>> = BTreeMap::new();
+    for sandbox in found {
+        by_uid.entry(sandbox.spec.pod_uid.clone()).or_default().push(sandbox);
+    }
+    let mut pods = Pods {
+        context,
+        workers: JoinSet::new(),
+        desired: BTreeMap::new(),
+        found: by_uid,
+        leave: CancellationToken::new(),
+        listing: None,
+        again: BTreeMap::new(),
+    };
+    pods.work(shutdown).await;
+    pods.end().await;
+}
+
+impl Pods {
+    async fn work(&mut self, shutdown: CancellationToken) {
+        let api: Api<Pod> = Api::all(self.context.client.clone());
+        let config = watcher::Config::default().fields(&format!("spec.nodeName={}", self.context.config.node_name));
+        let mut events = Box::pin(watcher(api, config).default_backoff());
+        let mut runtime = self.context.runtime.events();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                event = events.next() => match event {
+                    Some(Ok(event)) => self.hear(event).await,
+                    Some(Err(error)) => {
+                        tracing::warn!(error = &error as &(dyn StdError + 'static), "watch of pods failed, trying again");
+                    }
+                    None => return,
+                },
+                event = runtime.next() => self.poke(&event),
+                Some(done) = self.workers.join_next() => self.ended(done),
+            }
+        }
+    }
+
+    async fn hear(&mut self, event: Event<Pod>) {
+        match event {
+            Event::Init => self.listing = Some(BTreeSet::new()),
+            Event::InitApply(pod) => {
+                if let Some(seen) = &mut self.listing {
+                    seen.insert(pod::uid(&pod).to_owned());
+                }
+                self.tell(pod);
+            }
+            Event::Apply(pod) => self.tell(pod),
+            Event::Delete(pod) => self.gone(pod::uid(&pod)),
+            Event::InitDone => {
+                let seen = self.listing.take().unwrap_or_default();
+                let missing: Vec<String> = self.desired.keys().filter(|uid| !seen.contains(*uid)).cloned().collect();
+                for uid in missing {
+                    self.gone(&uid);
+                }
+                self.remove_orphans(&seen).await;
+            }
+        }
+    }
+
+    fn tell(&mut self, pod: Pod) {
+        let uid = pod::uid(&pod).to_owned();
+        let pod = Arc::new(pod);
+        if let Some(sender) = self.desired.get(&uid) {
+            sender.send_modify(|desired| desired.pod = Arc::clone(&pod));
+            if sender.borrow().gone || sender.is_closed() {
+                self.again.insert(uid, pod);
+            }
+            return;
+        }
+        self.begin(uid, pod);
+    }
+
+    fn begin(&mut self, uid: String, pod: Arc<Pod>) {
+        let found = self.found.remove(&uid).unwrap_or_default();
+        let (sender, receiver) = watch::channel(Desired { pod, gone: false, shutdown: None, pokes: 0 });
+        self.desired.insert(uid.clone(), sender);
+        let (context, leave) = (Arc::clone(&self.context), self.leave.clone());
+        self.workers.spawn(async move {
+            worker::run(context, found, receiver, leave).await;
+            uid
+        });
+    }
+
+    fn gone(&mut self, uid: &str) {
+        self.again.remove(uid);
+        if let Some(sender) = self.desired.get(uid) {
+            sender.send_modify(|desired| desired.gone = true);
+        }
+    }
+
+    fn ended(&mut self, done: Result<String, tokio::task::JoinError>) {
+        match done {
+            Ok(uid) => {
+                self.desired.remove(&uid);
+                if let Some(pod) = self.again.remove(&uid) {
+                    self.begin(uid, pod);
+                }
+            }
+            Err(error) => {
+                tracing::error!(error = &error as &(dyn StdError + 'static), "pod worker failed");
+                self.desired.retain(|_, sender| !sender.is_closed());
+            }
+        }
+    }
+
+    /// Wakes the worker whose sandbox something happened in; it reads itself what.
+    fn poke(&mut self, event: &RuntimeEvent) {
+        let sandbox = match event {
+            RuntimeEvent::Started { sandbox, .. }
+            | RuntimeEvent::Exited { sandbox, .. }
+            | RuntimeEvent::SandboxDied { sandbox } => sandbox,
+        };
+        let owner = self.context.table.with(|table| {
+            table
+                .iter()
+                .find(|(_, entry)| entry.sandbox.as_ref().is_some_and(|s| s.id() == sandbox))
+                .map(|(uid, _)| uid.clone())
+        });
+        match owner.and_then(|uid| self.desired.get(&uid)) {
+            Some(sender) => sender.send_modify(|desired| desired.pokes = desired.pokes.wrapping_add(1)),
+            // Its worker is only now making it, and reads its containers when it has.
+            None => tracing::trace!(sandbox = sandbox.as_str(), "event of a sandbox no worker has"),
+        }
+    }
+
+    /// Removes what belongs to pods that are no more: their deletion came while no agent ran.
+    async fn remove_orphans(&mut self, live: &BTreeSet<String>) {
+        let orphans: Vec<(String, Vec<SandboxStatus>)> =
+            std::mem::take(&mut self.found).into_iter().filter(|(uid, _)| !live.contains(uid)).collect();
+        for (uid, sandboxes) in orphans {
+            for sandbox in sandboxes {
+                tracing::info!(uid, pod = sandbox.spec.pod_name, "removing the sandbox of a pod that is no more");
+                remove_orphan(&self.context, &sandbox.id).await;
+                let logs = sandbox.spec.log_directory.clone();
+                drop(tokio::fs::remove_dir_all(&logs).await);
+            }
+        }
+        let keep: BTreeSet<String> = live.iter().chain(self.desired.keys()).cloned().collect();
+        if let Err(error) = self.context.network.reconcile(keep.clone()).await {
+            tracing::warn!(error = &error as &(dyn StdError + 'static), "pods' interfaces not all removed");
+        }
+        let root = self.context.config.pods_dir();
+        let kept: BTreeSet<_> = keep.iter().map(|uid| PodDir::new(&root, uid).path().to_owned()).collect();
+        let swept = tokio::task::spawn_blocking(move || {
+            for entry in std::fs::read_dir(&root).into_iter().flatten().flatten() {
+                if !kept.contains(&entry.path())
+                    && let Some(name) = entry.file_name().to_str()
+                    && let Err(error) = set::remove(&PodDir::new(&root, name))
+                {
+                    tracing::warn!(
+                        error = &error as &(dyn StdError + 'static),
+                        "volumes of a pod that is no more not removed"
+                    );
+                }
+            }
+        });
+        if let Err(error) = swept.await {
+            tracing::error!(error = &error as &(dyn StdError + 'static), "sweep of volumes failed");
+        }
+    }
+
+    /// Ends every worker: with its pod, or leaving it as it is.
+    async fn end(mut self) {
+        if self.context.config.keep_pods {
+            self.leave.cancel();
+        } else {
+            for sender in self.desired.values() {
+                sender.send_modify(|desired| desired.shutdown = Some(SHUTDOWN_GRACE));
+            }
+        }
+        let mut runtime = self.context.runtime.events();
+        let limit = tokio::time::sleep(SHUTDOWN_LIMIT);
+        tokio::pin!(limit);
+        while !self.workers.is_empty() {
+            tokio::select! {
+                () = &mut limit => {
+                    tracing::warn!(pods = self.workers.len(), "pods did not stop in time, leaving them");
+                    self.leave.cancel();
+                    break;
+                }
+                event = runtime.next() => self.poke(&event),
+                Some(done) = self.workers.join_next() => self.ended_last(done),
+            }
+        }
+        while let Some(done) = self.workers.join_next().await {
+            self.ended_last(done);
+        }
+    }
+
+    fn ended_last(&mut self, done: Result<String, tokio::task::JoinError>) {
+        self.again.clear();
+        self.ended(done);
+    }
+}
+
+async fn remove_orphan(context: &Context, id: &SandboxId) {
+    if let Err(error) = context.runtime.remove_sandbox(id).await {
+        tracing::warn!(sandbox = id.as_str(), error = &error as &(dyn StdError + 'static), "sandbox not removed");
+    }
+}

@@ -1,0 +1,213 @@
+//! The node's own HTTPS server, for the API server alone: health, pods, logs, exec, figures.
+//!
+//! Every request comes over TLS with a client certificate of the cluster's authority, and only the API server's identity
+//! is let in (`system:masters`, or the name kube-apiserver uses towards kubelets); anyone else is refused before a
+//! route is looked at.
+
+mod exec;
+mod identity;
+mod logs;
+mod stats;
+
+use std::error::Error as StdError;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use http::{StatusCode, header};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Serving;
+use crate::context::Context;
+use identity::Identity;
+
+/// Connections at once; only the API server connects, so more are strangers.
+const CONNECTIONS: usize = 256;
+/// How long a handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Why the server cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address cannot be listened on.
+    #[error("listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A certificate or key is not readable.
+    #[error("{what} of the node's server: {reason}")]
+    Certificate {
+        /// Which one.
+        what: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// The server, listening.
+pub(crate) struct Server {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Listens, so that the port is known before the node is registered.
+    pub(crate) async fn bind(address: SocketAddr, serving: &Serving) -> Result<Self, Error> {
+        let tls = tls(serving)?;
+        let listen = |source| Error::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        Ok(Self { listener, acceptor: TlsAcceptor::from(Arc::new(tls)), address })
+    }
+
+    /// Where it listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// Serves until `shutdown`, then ends its connections and waits for them.
+    pub(crate) async fn run(self, context: Arc<Context>, shutdown: CancellationToken) {
+        let router = router(context);
+        let connections = TaskTracker::new();
+        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => break,
+                accepted = self.listener.accept() => accepted,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // No descriptors left, most likely: a moment's rest, not a busy loop.
+                    tracing::warn!(error = &error as &(dyn StdError + 'static), "connection not accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+                tracing::debug!("connection refused: too many");
+                continue;
+            };
+            let (acceptor, router, shutdown) = (self.acceptor.clone(), router.clone(), shutdown.clone());
+            connections.spawn(async move {
+                let _permit = permit;
+                let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else { return };
+                let identity = Identity::of(stream.get_ref().1.peer_certificates());
+                let service =
+                    tower::ServiceExt::map_request(router, move |mut request: http::Request<hyper::body::Incoming>| {
+                        request.extensions_mut().insert(identity.clone());
+                        request.map(Body::new)
+                    });
+                let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                let connection =
+                    builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
+                tokio::select! {
+                    // Streams that are open end with the agent.
+                    () = shutdown.cancelled() => {}
+                    result = connection => if let Err(error) = result {
+                        tracing::debug!(error = %error, "connection ended");
+                    },
+                }
+            });
+        }
+        connections.close();
+        connections.wait().await;
+    }
+}
+
+fn tls(serving: &Serving) -> Result<ServerConfig, Error> {
+    let wrong =
+        |what: &'static str| move |e: &dyn std::fmt::Display| Error::Certificate { what, reason: e.to_string() };
+    let read = |pem: &str, what: &'static str| -> Result<Vec<CertificateDer<'static>>, Error> {
+        CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(|e| wrong(what)(&e))
+    };
+    let chain = read(&serving.certificate, "certificate")?;
+    let key = PrivateKeyDer::from_pem_slice(serving.key.as_bytes()).map_err(|e| wrong("key")(&e))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in read(&serving.client_ca, "client authority")? {
+        roots.add(certificate).map_err(|e| wrong("client authority")(&e))?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    // Without a certificate the handshake is let through, so that the answer can be a 401 that says why.
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        .allow_unauthenticated()
+        .build()
+        .map_err(|e| wrong("client authority")(&e))?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| wrong("certificate")(&e))?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .map_err(|e| wrong("certificate")(&e))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// The routes; each stands behind [`identity::guard`].
+pub(crate) fn router(context: Arc<Context>) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok" }))
+        .route("/pods", get(pods))
+        .route("/runningpods", get(running_pods))
+        .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::logs))
+        .route("/exec/{namespace}/{pod}/{container}", any(exec::exec))
+        .route("/attach/{namespace}/{pod}/{container}", any(|| async { not_implemented("attach") }))
+        .route("/portForward/{namespace}/{pod}", any(|| async { not_implemented("port-forward") }))
+        .route("/stats/summary", get(stats::summary))
+        .route("/metrics/resource", get(stats::resource_metrics))
+        .fallback(|request: Request| async move {
+            failure(StatusCode::NOT_FOUND, "NotFound", &format!("the node does not serve {}", request.uri().path()))
+        })
+        .layer(axum::middleware::from_fn(identity::guard))
+        .with_state(context)
+}
+
+/// An answer that says what is wrong, as a Kubernetes `Status`.
+pub(crate) fn failure(code: StatusCode, reason: &str, message: &str) -> Response {
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": message, "reason": reason, "code": code.as_u16(),
+    });
+    (code, [(header::CONTENT_TYPE, "application/json")], status.to_string()).into_response()
+}
+
+fn not_implemented(what: &str) -> Response {
+    let message = format!("{what} is not implemented by this node");
+    failure(StatusCode::NOT_IMPLEMENTED, "NotImplemented", &message)
+}
+
+fn list(pods: &[Arc<k8s_openapi::api::core::v1::Pod>]) -> Response {
+    let body = json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods});
+    ([(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}
+
+async fn pods(State(context): State<Arc<Context>>) -> Response {
+    list(&context.table.with(|table| table.values().map(|e| Arc::clone(&e.pod)).collect::<Vec<_>>()))
+}
+
+async fn running_pods(State(context): State<Arc<Context>>) -> Response {
+    let alive = |e: &&crate::context::Entry| e.attempts.values().flatten().any(crate::pod::facts::Attempt::is_alive);
+    list(&context.table.with(|table| table.values().filter(alive).map(|e| Arc::clone(&e.pod)).collect::<Vec<_>>()))
+}

@@ -1,0 +1,239 @@
+//! What node and pods use: `/stats/summary` (kubelet's JSON) and `/metrics/resource` (Prometheus text).
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use coracle_runtime::{ContainerId, Stats};
+use http::{StatusCode, header};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::failure;
+use crate::context::{Context, Entry};
+use crate::node::machine::{self, Machine};
+use crate::pod;
+use crate::pod::facts::Phase;
+
+/// One container's figures.
+struct ContainerUse {
+    name: String,
+    started: Option<Timestamp>,
+    stats: Stats,
+}
+
+/// One pod's figures.
+struct PodUse {
+    entry: Entry,
+    stats: Stats,
+    containers: Vec<ContainerUse>,
+    network: Option<(u64, u64)>,
+}
+
+async fn pods(context: &Context) -> Vec<PodUse> {
+    let entries: Vec<Entry> = context.table.with(|table| table.values().cloned().collect());
+    let mut all = Vec::new();
+    for entry in entries {
+        let Some(sandbox) = entry.sandbox.clone() else { continue };
+        let Ok(stats) = sandbox.sandbox_stats().await else { continue };
+        let mut containers = Vec::new();
+        for (name, attempts) in &entry.attempts {
+            let Some(attempt) = attempts.last().filter(|a| a.phase == Phase::Running) else { continue };
+            let Some(id) = ContainerId::parse(&attempt.id) else { continue };
+            if let Ok(stats) = sandbox.container_stats(&id).await {
+                containers.push(ContainerUse { name: name.clone(), started: attempt.started, stats });
+            }
+        }
+        let host = pod::spec(&entry.pod).host_network();
+        let network =
+            if host { None } else { interface(&format!("/proc/{}/net/dev", sandbox.supervisor_pid()), "eth0") };
+        all.push(PodUse { entry, stats, containers, network });
+    }
+    all
+}
+
+/// Bytes received and sent by an interface.
+fn interface(path: &str, name: &str) -> Option<(u64, u64)> {
+    counters(&std::fs::read_to_string(path).ok()?, name)
+}
+
+fn counters(table: &str, name: &str) -> Option<(u64, u64)> {
+    let line = table.lines().find_map(|l| l.trim().strip_prefix(name)?.strip_prefix(':'))?;
+    let mut numbers = line.split_whitespace();
+    let received = numbers.next()?.parse().ok()?;
+    let sent = numbers.nth(7)?.parse().ok()?;
+    Some((received, sent))
+}
+
+/// The host's CPU time in nanoseconds since the boot, without idling.
+fn host_cpu(stat: &str) -> u64 {
+    let ticks: Vec<u64> = stat
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .skip(1)
+        .take(8)
+        .filter_map(|n| n.parse().ok())
+        .collect();
+    let busy: u64 = ticks.iter().enumerate().filter(|(i, _)| *i != 3 && *i != 4).map(|(_, t)| t).sum();
+    // A tick is a hundredth of a second wherever Linux runs containers (USER_HZ).
+    busy * 10_000_000
+}
+
+fn cpu(stats: &Stats, now: Timestamp) -> Value {
+    json!({"time": now.to_string(), "usageCoreNanoSeconds": stats.cpu_usage_ns})
+}
+
+fn memory(stats: &Stats, now: Timestamp) -> Value {
+    let mut memory = json!({
+        "time": now.to_string(), "usageBytes": stats.memory_usage, "workingSetBytes": stats.memory_working_set,
+        "rssBytes": stats.memory_rss, "pageFaults": stats.page_faults, "majorPageFaults": stats.major_page_faults,
+    });
+    if let (Some(limit), Some(map)) = (stats.memory_limit, memory.as_object_mut()) {
+        map.insert("availableBytes".into(), limit.saturating_sub(stats.memory_working_set).into());
+    }
+    memory
+}
+
+async fn machine(context: &Context) -> Result<Machine, Response> {
+    let dir = context.config.data_dir.clone();
+    match tokio::task::spawn_blocking(move || machine::read(&dir)).await {
+        Ok(Ok(machine)) => Ok(machine),
+        Ok(Err(error)) => Err(failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", &error.to_string())),
+        Err(error) => Err(failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", &error.to_string())),
+    }
+}
+
+/// `/stats/summary`.
+pub(super) async fn summary(State(context): State<Arc<Context>>) -> Response {
+    let now = Timestamp::now();
+    let machine = match machine(&context).await {
+        Ok(machine) => machine,
+        Err(response) => return response,
+    };
+    let pods: Vec<Value> = pods(&context)
+        .await
+        .iter()
+        .map(|p| {
+            let containers: Vec<Value> = p
+                .containers
+                .iter()
+                .map(|c| {
+                    json!({"name": c.name, "startTime": c.started.map(|t| t.to_string()),
+                        "cpu": cpu(&c.stats, now), "memory": memory(&c.stats, now)})
+                })
+                .collect();
+            let mut value = json!({
+                "podRef": {"name": pod::name(&p.entry.pod), "namespace": pod::namespace(&p.entry.pod), "uid": pod::uid(&p.entry.pod)},
+                "startTime": p.entry.pod.status.as_ref().and_then(|s| s.start_time.clone()),
+                "containers": containers, "cpu": cpu(&p.stats, now), "memory": memory(&p.stats, now),
+                "process_stats": {"process_count": p.stats.pids},
+            });
+            if let (Some((rx, tx)), Some(map)) = (p.network, value.as_object_mut()) {
+                map.insert("network".into(), json!({"time": now.to_string(), "name": "eth0", "rxBytes": rx, "txBytes": tx}));
+            }
+            value
+        })
+        .collect();
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let body = json!({
+        "node": {
+            "nodeName": context.config.node_name,
+            "cpu": {"time": now.to_string(), "usageCoreNanoSeconds": host_cpu(&stat)},
+            "memory": {
+                "time": now.to_string(), "availableBytes": machine.memory_available,
+                "usageBytes": machine.memory.saturating_sub(machine.memory_available),
+                "workingSetBytes": machine.memory.saturating_sub(machine.memory_available),
+            },
+            "fs": {
+                "time": now.to_string(), "capacityBytes": machine.disk, "availableBytes": machine.disk_free,
+                "usedBytes": machine.disk.saturating_sub(machine.disk_free),
+                "inodes": machine.inodes.0, "inodesFree": machine.inodes.1,
+            },
+        },
+        "pods": pods,
+    });
+    ([(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}
+
+/// `/metrics/resource`.
+pub(super) async fn resource_metrics(State(context): State<Arc<Context>>) -> Response {
+    let machine = match machine(&context).await {
+        Ok(machine) => machine,
+        Err(response) => return response,
+    };
+    let pods = pods(&context).await;
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let mut text = String::new();
+    let family = |text: &mut String, name: &str, kind: &str, help: &str| {
+        text.push_str(&format!("# HELP {name} [STABLE] {help}\n# TYPE {name} {kind}\n"));
+    };
+    let seconds = |ns: u64| format!("{}.{:09}", ns / 1_000_000_000, ns % 1_000_000_000);
+    let of = |p: &PodUse| format!("namespace=\"{}\",pod=\"{}\"", pod::namespace(&p.entry.pod), pod::name(&p.entry.pod));
+
+    family(
+        &mut text,
+        "node_cpu_usage_seconds_total",
+        "counter",
+        "Cumulative cpu time consumed by the node in core-seconds",
+    );
+    text.push_str(&format!("node_cpu_usage_seconds_total {}\n", seconds(host_cpu(&stat))));
+    family(&mut text, "node_memory_working_set_bytes", "gauge", "Current working set of the node in bytes");
+    text.push_str(&format!(
+        "node_memory_working_set_bytes {}\n",
+        machine.memory.saturating_sub(machine.memory_available)
+    ));
+    family(
+        &mut text,
+        "container_cpu_usage_seconds_total",
+        "counter",
+        "Cumulative cpu time consumed by the container in core-seconds",
+    );
+    for p in &pods {
+        for c in &p.containers {
+            let line = (&c.name, of(p), seconds(c.stats.cpu_usage_ns));
+            text.push_str(&format!(
+                "container_cpu_usage_seconds_total{{container=\"{}\",{}}} {}\n",
+                line.0, line.1, line.2
+            ));
+        }
+    }
+    family(&mut text, "container_memory_working_set_bytes", "gauge", "Current working set of the container in bytes");
+    for p in &pods {
+        for c in &p.containers {
+            let line = (&c.name, of(p), c.stats.memory_working_set);
+            text.push_str(&format!(
+                "container_memory_working_set_bytes{{container=\"{}\",{}}} {}\n",
+                line.0, line.1, line.2
+            ));
+        }
+    }
+    family(
+        &mut text,
+        "pod_cpu_usage_seconds_total",
+        "counter",
+        "Cumulative cpu time consumed by the pod in core-seconds",
+    );
+    for p in &pods {
+        text.push_str(&format!("pod_cpu_usage_seconds_total{{{}}} {}\n", of(p), seconds(p.stats.cpu_usage_ns)));
+    }
+    family(&mut text, "pod_memory_working_set_bytes", "gauge", "Current working set of the pod in bytes");
+    for p in &pods {
+        text.push_str(&format!("pod_memory_working_set_bytes{{{}}} {}\n", of(p), p.stats.memory_working_set));
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_tables_are_read() {
+        let table = "Inter-|   Receive\n face |bytes\n    lo: 1 1 0 0 0 0 0 0 1 1\n  eth0: 100 2 0 0 0 0 0 0 300 4 0 0 0 0 0 0\n";
+        assert_eq!(counters(table, "eth0"), Some((100, 300)));
+        assert_eq!(counters(table, "eth1"), None);
+        assert_eq!(host_cpu("cpu  10 1 5 1000 50 0 2 0 0 0\n"), 180_000_000);
+    }
+}

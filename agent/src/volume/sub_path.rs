@@ -1,0 +1,134 @@
+//! `subPath`: a part of a volume, found without ever leaving the volume, whatever links its owner put there.
+//!
+//! The pod owns the volume and may swap a directory for a link between a check and a use (CVE-2017-1002101,
+//! CVE-2021-25741). So the part is opened once with `openat2(RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)`, and what was
+//! opened – not its name – is bind-mounted to a place of the node's own, from where containers get it.
+
+use std::fs::{self, OpenOptions};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Component, Path, PathBuf};
+
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{Mode, mkdirat};
+
+use super::Error;
+
+/// Mounts `sub_path` of `volume` at `target`; makes missing directories of it first.
+///
+/// # Errors
+/// [`Error::Path`] when the path is absolute or climbs, [`Error::Io`] with the step.
+pub(crate) fn bind(volume: &Path, sub_path: &str, target: &Path) -> Result<(), Error> {
+    let parts: Vec<&str> = sub_path.split('/').filter(|p| !p.is_empty() && *p != ".").collect();
+    if sub_path.starts_with('/') || parts.contains(&"..") || parts.is_empty() {
+        return Err(Error::Path { path: sub_path.to_owned() });
+    }
+    let relative: PathBuf = parts.iter().collect();
+    let root = open_root(volume)?;
+    let opened = match open_beneath(&root, &relative) {
+        Ok(opened) => opened,
+        Err(nix::Error::ENOENT) => {
+            make_beneath(&root, volume, &relative)?;
+            open_beneath(&root, &relative).map_err(|e| Error::io("open", &volume.join(&relative), e))?
+        }
+        Err(e) => return Err(Error::io("open", &volume.join(&relative), e)),
+    };
+    let source = PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()));
+    unbind(target)?;
+    if let Some(parent) = target.parent() {
+        fs::create_dir_all(parent).map_err(|e| Error::io("make", parent, e))?;
+    }
+    let directory = fs::metadata(&source).map_err(|e| Error::io("stat", &source, e))?.is_dir();
+    if directory {
+        fs::create_dir_all(target).map_err(|e| Error::io("make", target, e))?;
+    } else {
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(target)
+            .map_err(|e| Error::io("create", target, e))?;
+    }
+    mount(Some(&source), target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
+        .map_err(|e| Error::io("mount", target, e))
+}
+
+/// Takes away what [`bind`] mounted; nothing there is no error.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(crate) fn unbind(target: &Path) -> Result<(), Error> {
+    match umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+        // EINVAL: not a mount point.
+        Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => Ok(()),
+        Err(e) => Err(Error::io("unmount", target, e)),
+    }
+}
+
+fn open_root(volume: &Path) -> Result<OwnedFd, Error> {
+    nix::fcntl::open(volume, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).map_err(|e| Error::io("open", volume, e))
+}
+
+fn open_beneath(root: &OwnedFd, relative: &Path) -> nix::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    openat2(root, relative, how)
+}
+
+/// Makes the missing directories of `relative`, one step at a time, each opened before the next is made in it.
+fn make_beneath(root: &OwnedFd, volume: &Path, relative: &Path) -> Result<(), Error> {
+    let mut made = PathBuf::new();
+    for part in relative.components() {
+        let Component::Normal(name) = part else { continue };
+        let parent = if made.as_os_str().is_empty() {
+            None
+        } else {
+            Some(open_beneath(root, &made).map_err(|e| Error::io("open", &volume.join(&made), e))?)
+        };
+        match mkdirat(parent.as_ref().unwrap_or(root), Path::new(name), Mode::from_bits_truncate(0o750)) {
+            Ok(()) | Err(nix::Error::EEXIST) => {}
+            Err(e) => return Err(Error::io("make", &volume.join(relative), e)),
+        }
+        made.push(name);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a hostile pod would put into its volume.
+    fn hostile(volume: &Path, name: &str, to: &str) {
+        std::os::unix::fs::symlink(to, volume.join(name)).unwrap();
+    }
+
+    #[test]
+    fn paths_that_climb_or_follow_links_out_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (volume, target) = (dir.path().join("v"), dir.path().join("t"));
+        fs::create_dir(&volume).unwrap();
+        hostile(&volume, "out", "/etc");
+        hostile(&volume, "up", "../..");
+        for path in ["../x", "/etc", "a/../../x", "", "out", "out/passwd", "up/x"] {
+            assert!(bind(&volume, path, &target).is_err(), "{path}");
+        }
+        assert!(!target.exists());
+    }
+
+    #[test]
+    fn missing_directories_are_made_inside_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = dir.path().join("v");
+        fs::create_dir(&volume).unwrap();
+        let root = open_root(&volume).unwrap();
+        make_beneath(&root, &volume, Path::new("a/b")).unwrap();
+        assert!(volume.join("a/b").is_dir());
+        hostile(&volume, "out", "..");
+        assert!(make_beneath(&root, &volume, Path::new("out/evil")).is_err());
+        assert!(!dir.path().join("evil").exists());
+    }
+}
