@@ -127,9 +127,10 @@ impl ImageStore {
         manifest: &Manifest,
         diff_ids: Vec<Digest>,
     ) -> Result<Vec<LayerRecord>, Error> {
-        futures::stream::iter(manifest.layers.iter().zip(diff_ids))
+        // Owned items: with borrowed ones the compiler cannot show that a spawned pull may move between threads.
+        futures::stream::iter(manifest.layers.iter().cloned().zip(diff_ids))
             .map(|(descriptor, diff_id)| async move {
-                let size = self.pull_layer(request, repository, descriptor, &diff_id).await?;
+                let size = self.pull_layer(request, repository, &descriptor, &diff_id).await?;
                 Ok(LayerRecord { diff_id, size })
             })
             .buffered(PARALLEL)
