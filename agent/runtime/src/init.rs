@@ -84,23 +84,30 @@ fn report_and_end(channel: &OwnedFd, error: Option<StartError>) -> ! {
     sys::exit_now(1)
 }
 
-/// Before anything else: nobody may look in, and nothing is done before the supervisor has put us into our cgroup.
-fn begin(channel: &OwnedFd) -> Result<(), StartError> {
+/// Waits until the supervisor has put us into our cgroup. Moving a process takes the kernel some ten milliseconds, most of
+/// them waiting, so what needs no cgroup is done before.
+fn join(channel: &OwnedFd) -> Result<(), StartError> {
+    wait_for_go(channel.as_fd()).at("cgroup", || "wait for the supervisor".to_owned())
+}
+
+/// Before anything else: nobody may look in.
+fn begin() -> Result<(), StartError> {
     sys::reset_signals();
     sys::prctl(libc::PR_SET_DUMPABLE, 0).at("process", || "make the process undumpable".to_owned())?;
-    wait_for_go(channel.as_fd()).at("cgroup", || "wait for the supervisor".to_owned())?;
     nix::unistd::setsid().at("process", || "begin a session".to_owned())?;
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     Ok(())
 }
 
 fn start_container(plan: &Plan<'_>) -> Result<std::convert::Infallible, StartError> {
-    begin(&plan.channel)?;
-    nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).at("cgroup", || "make a cgroup namespace".to_owned())?;
+    begin()?;
     let spec = plan.spec;
     let sources = root::open_sources(plan)?;
     root::enter(plan)?;
     root::mount_kernel_file_systems(plan)?;
+    join(&plan.channel)?;
+    nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).at("cgroup", || "make a cgroup namespace".to_owned())?;
+    root::mount_cgroups(spec)?;
     root::mount_all(plan, sources)?;
     let process = process::Process {
         argv: &spec.argv,
@@ -118,9 +125,10 @@ fn start_container(plan: &Plan<'_>) -> Result<std::convert::Infallible, StartErr
 }
 
 fn start_exec(plan: &ExecPlan<'_>) -> Result<std::convert::Infallible, StartError> {
-    begin(&plan.channel)?;
+    begin()?;
     nix::sched::setns(&plan.target, CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP)
         .at("namespace", || "enter the container".to_owned())?;
+    join(&plan.channel)?;
     let mut env = plan.spec.env.clone();
     env.extend(plan.exec.env.iter().cloned());
     let process = process::Process {
@@ -142,7 +150,8 @@ fn start_exec(plan: &ExecPlan<'_>) -> Result<std::convert::Infallible, StartErro
 /// that `/proc/1/root` shows no host.
 pub(crate) fn reaper(channel: OwnedFd) -> ! {
     let prepare = || -> Result<(), StartError> {
-        begin(&channel)?;
+        begin()?;
+        join(&channel)?;
         root::enter_empty()?;
         sys::set_capabilities(0, 0, 0).at("capabilities", || "drop every capability".to_owned())?;
         sys::prctl(libc::PR_SET_PDEATHSIG, 9).at("process", || "end with the supervisor".to_owned())?;

@@ -145,8 +145,7 @@ pub(super) fn mount_kernel_file_systems(plan: &Plan<'_>) -> Result<(), StartErro
     mount_new(c"devpts", &terminals, sys::ATTR_NOSUID | sys::ATTR_NOEXEC, "/dev/pts")?;
     mount_new(c"mqueue", &[], QUIET, "/dev/mqueue")?;
     let lock = if privileged { 0 } else { sys::ATTR_RDONLY };
-    mount_new(c"sysfs", &[], QUIET | lock, "/sys")?;
-    mount_cgroups(lock)
+    mount_new(c"sysfs", &[], QUIET | lock, "/sys")
 }
 
 fn mount_new(kind: &std::ffi::CStr, options: &[(&str, Option<&str>)], flags: u64, at: &str) -> Result<(), StartError> {
@@ -160,7 +159,8 @@ fn mount_new(kind: &std::ffi::CStr, options: &[(&str, Option<&str>)], flags: u64
 }
 
 /// The container's own part of the cgroup tree: the namespace makes it look like the whole.
-fn mount_cgroups(lock: u64) -> Result<(), StartError> {
+pub(super) fn mount_cgroups(spec: &ContainerSpec) -> Result<(), StartError> {
+    let lock = if spec.privileged { 0 } else { sys::ATTR_RDONLY };
     const AT: &str = "/sys/fs/cgroup";
     let memberships = file_of_own_proc("/proc/self/cgroup")?;
     let v1: Vec<&str> = memberships

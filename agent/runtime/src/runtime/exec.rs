@@ -88,6 +88,14 @@ impl ExecSession {
         })
     }
 
+    /// Changes the terminal's size.
+    ///
+    /// # Errors
+    /// When it has no terminal, or none any more.
+    pub async fn resize(&mut self, size: WindowSize) -> Result<(), Error> {
+        resize(self.terminal.as_ref(), size)
+    }
+
     /// Sends it a signal.
     ///
     /// # Errors
@@ -232,6 +240,21 @@ impl AttachSession {
         let ends = Ends::take(&mut client, fds)?;
         Ok(AttachSession { stdin: ends.stdin, stdout: ends.stdout, stderr: ends.stderr, terminal: ends.terminal })
     }
+
+    /// Changes the terminal's size.
+    ///
+    /// # Errors
+    /// When it has no terminal, or none any more.
+    pub async fn resize(&mut self, size: WindowSize) -> Result<(), Error> {
+        resize(self.terminal.as_ref(), size)
+    }
+}
+
+/// Who takes the terminal out of a session resizes it by [`Terminal::resize`].
+fn resize(terminal: Option<&Terminal>, size: WindowSize) -> Result<(), Error> {
+    let missing = |why: String| Error::Unsupported { what: "resizing", why };
+    let terminal = terminal.ok_or_else(|| missing("the process has no terminal".to_owned()))?;
+    terminal.resize(size).map_err(|error| missing(error.to_string()))
 }
 
 /// What a short command in a container said, as for probes and hooks.

@@ -185,11 +185,13 @@ impl Container {
         self.channel = Some(ours);
         self.outputs = outputs;
         self.stdin = stdin;
-        around.tree.join(&self.group, pid).at("cgroup", || "join the cgroup".to_owned())?;
-        match &self.channel {
-            Some(channel) => go(channel),
-            None => Ok(()),
+        let joined = around.tree.join(&self.group, pid).at("cgroup", || "join the cgroup".to_owned());
+        let gone = joined.and_then(|()| self.channel.as_ref().map_or(Ok(()), go));
+        if gone.is_err() {
+            // A process that has failed and ended meanwhile says the better reason.
+            self.hear();
         }
+        gone.map_err(|error| self.failure.take().unwrap_or(error))
     }
 
     fn device_rules(&self) -> Result<Vec<DeviceRule>, StartError> {

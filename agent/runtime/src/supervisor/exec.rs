@@ -91,7 +91,11 @@ impl Exec {
             tree.join(&container.group, pid).at("cgroup", || "join the cgroup".to_owned()).and_then(|()| go(&ours))
         {
             exec.kill();
-            return Err(error);
+            let mut exec = Exec { channel: Some(ours), ..exec };
+            return Err(match exec.hear() {
+                News::Failed(reason) => reason,
+                News::Nothing | News::Runs(..) => error,
+            });
         }
         Ok(Exec { channel: Some(ours), ..exec })
     }

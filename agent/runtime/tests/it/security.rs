@@ -98,8 +98,11 @@ async fn a_privileged_container_has_everything() {
 #[tokio::test]
 async fn nothing_of_the_host_is_open_in_a_container() {
     let world = World::new().await;
-    let line = "for f in /proc/$$/fd/*; do readlink $f; done | sed 's/[0-9]\\+/N/'; grep -c layer /proc/self/mountinfo";
-    assert_eq!(world.say(line, |_| {}).await, "/dev/null\npipe:[N]\npipe:[N]\n0\n");
+    // The descriptor the shell reads the directory with is closed when it is looked at.
+    let line = "for f in /proc/$$/fd/*; do readlink $f; done; grep -c layer /proc/self/mountinfo";
+    let text = world.say(line, |_| {}).await;
+    let kinds: Vec<&str> = text.lines().map(|line| line.split(':').next().unwrap()).collect();
+    assert_eq!(kinds, ["/dev/null", "pipe", "pipe", "0"], "{text}");
 }
 
 #[tokio::test]
