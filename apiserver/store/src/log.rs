@@ -9,10 +9,7 @@
 use std::{collections::VecDeque, io, sync::Arc};
 
 use bytes::Bytes;
-use raft::{
-    GetEntriesContext, RaftState, Storage, StorageError,
-    eraftpb::{ConfState, Entry, EntryType, HardState, Snapshot},
-};
+use raft::eraftpb::{ConfState, Entry, EntryType, HardState};
 
 use self::{
     frame::{Found, Frame},
@@ -26,6 +23,7 @@ use crate::{
 
 pub(crate) mod frame;
 pub(crate) mod segment;
+mod storage;
 
 /// Room is reserved in steps of this, so that few group commits ask for it.
 const STEP: u64 = 1 << 20;
@@ -385,6 +383,9 @@ impl<D: Disk> Log<D> {
             });
         }
         put_hard_state(&mut frame, &self.hard_state);
+        if frame.len() > frame::LONGEST {
+            return Err(failed("append", "more entries at once than one frame may hold"));
+        }
         let bytes = frame.seal(self.next_frame);
         let name = segment::name(segment.number);
         if let Err(error) = self.disk.append(&name, segment.len, &bytes) {
@@ -569,45 +570,4 @@ fn failed(action: &str, error: &(impl std::fmt::Display + ?Sized)) -> Error {
 
 fn refuse(action: &str, error: &io::Error) -> Error {
     if is_full(error) { Error::DiskFull } else { failed(action, error) }
-}
-
-impl<D: Disk> Storage for Log<D> {
-    fn initial_state(&self) -> raft::Result<RaftState> {
-        Ok(RaftState::new(self.hard_state.clone(), self.conf_state.clone()))
-    }
-
-    fn entries(
-        &self,
-        low: u64,
-        high: u64,
-        max_size: impl Into<Option<u64>>,
-        _: GetEntriesContext,
-    ) -> raft::Result<Vec<Entry>> {
-        if low <= self.before.0 {
-            return Err(StorageError::Compacted.into());
-        }
-        self.read(low, high, max_size.into().unwrap_or(u64::MAX))
-            .map_err(|error| StorageError::Other(Box::new(error)).into())
-    }
-
-    fn term(&self, index: u64) -> raft::Result<u64> {
-        match self.term_of(index) {
-            Some(term) => Ok(term),
-            None if index < self.before.0 => Err(StorageError::Compacted.into()),
-            None => Err(StorageError::Unavailable.into()),
-        }
-    }
-
-    fn first_index(&self) -> raft::Result<u64> {
-        Ok(self.before.0 + 1)
-    }
-
-    fn last_index(&self) -> raft::Result<u64> {
-        Ok(self.last())
-    }
-
-    /// A lone member has nobody to send one to.
-    fn snapshot(&self, _: u64, _: u64) -> raft::Result<Snapshot> {
-        Err(StorageError::SnapshotTemporarilyUnavailable.into())
-    }
 }

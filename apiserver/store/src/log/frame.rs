@@ -20,7 +20,7 @@ const MAGIC: [u8; 4] = [0xC0, b'L', b'O', b'G'];
 /// Not zero, so that a lost last sector shows.
 const END: u8 = 0xE7;
 /// Longest payload believed; group commits are cut far below.
-const LONGEST: usize = 64 << 20;
+pub(crate) const LONGEST: usize = 64 << 20;
 /// What disks write as a whole (and no more than that).
 const SECTOR: usize = 512;
 
