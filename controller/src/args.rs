@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::{Config, Error};
+use crate::{ClusterCidr, Config, Error};
 
 /// Flags of `coracle-controller`, and of the controllers inside `coracle`.
 #[derive(Clone, Debug, clap::Args)]
@@ -14,6 +14,10 @@ pub struct Args {
     /// Without it they are read from the cluster.
     #[arg(long, env = "CORACLE_ROOT_CA_FILE", value_name = "FILE")]
     pub root_ca_file: Option<PathBuf>,
+    /// Addresses of all pods (IPv4, such as 10.42.0.0/16): every node is given a /24 of them. Without it nodes are given
+    /// none.
+    #[arg(long, env = "CORACLE_CLUSTER_CIDR", value_name = "CIDR")]
+    pub cluster_cidr: Option<ClusterCidr>,
 }
 
 impl Args {
@@ -27,6 +31,7 @@ impl Args {
         };
         Ok(Config {
             node_grace: Duration::from_secs(self.node_monitor_grace_period.into()),
+            cluster_cidr: self.cluster_cidr,
             root_ca: self.root_ca_file.map(read).transpose()?,
         })
     }

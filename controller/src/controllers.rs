@@ -11,10 +11,15 @@ use crate::{
     garbage_collector::GarbageCollector,
     informers::Informers,
     namespace::Namespaces,
+    node_ipam::NodeIpam,
+    node_lifecycle::NodeLifecycle,
+    pod_gc::PodGc,
     reconcile::{Control, Reconcile, Start},
     replica_set::ReplicaSets,
     root_ca::RootCa,
     service_account::ServiceAccounts,
+    taint_eviction::TaintEviction,
+    token_cleaner::TokenCleaner,
 };
 
 /// Controllers that are ready to run, each until it is told to stop.
@@ -51,6 +56,19 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
     controllers.add(ServiceAccounts::over(&mut informers));
     // Gives every namespace the cluster's certificates. Watches namespaces and those ConfigMaps.
     controllers.add(RootCa::over(&mut informers, config.root_ca));
+
+    // Marks and taints nodes that fall silent. Watches nodes, their leases, and the pods on them.
+    controllers.add(NodeLifecycle::over(&mut informers, config.node_grace));
+    // Deletes pods that do not tolerate their node's taints. Watches nodes and pods.
+    controllers.add(TaintEviction::over(&mut informers));
+    if let Some(cidr) = config.cluster_cidr {
+        // Gives each node a range of pod addresses. Watches nodes.
+        controllers.add(NodeIpam::over(&mut informers, cidr));
+    }
+    // Deletes pods that nobody else will. Watches pods and nodes.
+    controllers.add(PodGc::over(&mut informers));
+    // Deletes expired bootstrap tokens. Watches those Secrets.
+    controllers.add(TokenCleaner::over(&mut informers));
 
     let mut tasks = JoinSet::new();
     informers.start(&mut tasks, &shutdown).await;

@@ -9,7 +9,12 @@ use kube::{Api, Client};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{deployment, informer::Informer, pod_index, root_ca, service_account, view::PodView};
+use crate::{
+    deployment,
+    informer::Informer,
+    node_lifecycle, pod_index, root_ca, service_account, token_cleaner,
+    view::{LeaseView, NodeView, PodView, TokenView},
+};
 
 /// See the module. Controllers add their handlers and take readers; then everything runs.
 pub(crate) struct Informers {
@@ -24,6 +29,11 @@ pub(crate) struct Informers {
     pub(crate) default_accounts: Informer<ServiceAccount>,
     /// The ConfigMaps named `kube-root-ca.crt`.
     pub(crate) root_cas: Informer<ConfigMap>,
+    pub(crate) nodes: Informer<NodeView>,
+    /// The leases in `kube-node-lease`.
+    pub(crate) leases: Informer<LeaseView>,
+    /// The Secrets of bootstrap tokens, in `kube-system`.
+    pub(crate) tokens: Informer<TokenView>,
 }
 
 impl Informers {
@@ -37,6 +47,9 @@ impl Informers {
             namespaces: Informer::new(None),
             default_accounts: Informer::selecting(&named(service_account::DEFAULT)),
             root_cas: Informer::selecting(&named(root_ca::NAME)),
+            nodes: Informer::new(None),
+            leases: Informer::new(None),
+            tokens: Informer::selecting(&format!("type={}", token_cleaner::TYPE)),
         }
     }
 
@@ -44,14 +57,25 @@ impl Informers {
     /// before it knows what there is would make everything twice.
     pub(crate) async fn start(self, tasks: &mut JoinSet<()>, shutdown: &CancellationToken) {
         let mut synced: Vec<BoxFuture<'static, ()>> = Vec::new();
+        let client = || self.client.clone();
         macro_rules! start {
-            ($($informer:ident),+) => {$(
+            ($($informer:ident in $api:expr),+ $(,)?) => {$(
                 let reader = self.$informer.reader();
                 synced.push(Box::pin(async move { reader.synced().await }));
-                tasks.spawn(self.$informer.run(Api::all(self.client.clone()), shutdown.clone()));
+                tasks.spawn(self.$informer.run($api, shutdown.clone()));
             )+};
         }
-        start!(pods, replica_sets, deployments, namespaces, default_accounts, root_cas);
+        start!(
+            pods in Api::all(client()),
+            replica_sets in Api::all(client()),
+            deployments in Api::all(client()),
+            namespaces in Api::all(client()),
+            default_accounts in Api::all(client()),
+            root_cas in Api::all(client()),
+            nodes in Api::all(client()),
+            leases in Api::namespaced(client(), node_lifecycle::LEASES),
+            tokens in Api::namespaced(client(), token_cleaner::NAMESPACE),
+        );
         tokio::select! {
             () = shutdown.cancelled() => {}
             _ = join_all(synced) => {}

@@ -33,6 +33,12 @@ mod garbage_collector;
 mod namespace;
 mod root_ca;
 mod service_account;
+mod token_cleaner;
+
+mod node_ipam;
+mod node_lifecycle;
+mod pod_gc;
+mod taint_eviction;
 
 mod args;
 mod controllers;
@@ -41,6 +47,7 @@ use std::{path::PathBuf, time::Duration};
 
 pub use args::Args;
 pub use controllers::run;
+pub use node_ipam::{ClusterCidr, ClusterCidrError};
 
 /// What the controllers need to know.
 #[derive(Clone, Debug)]
@@ -50,6 +57,8 @@ pub struct Config {
     /// The certificates that authenticate the API server, PEM, for `kube-root-ca.crt`. Without them they are read once
     /// from that ConfigMap in `kube-public` or `kube-system`.
     pub root_ca: Option<String>,
+    /// The range of all pods, of which every node is given a part; without it nodes get none from here.
+    pub cluster_cidr: Option<ClusterCidr>,
 }
 
 /// How the controllers can end before they are told to.

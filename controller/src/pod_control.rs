@@ -114,9 +114,18 @@ impl PodControl {
 
     /// Deletes exactly this pod: not one of the same name that came after it. One that is gone already is fine.
     pub(crate) async fn delete(&self, pod: &PodView) -> Result<(), kube::Error> {
+        self.delete_with(pod, DeleteParams::default()).await
+    }
+
+    /// The same without the pod's grace: nothing of it runs.
+    pub(crate) async fn delete_at_once(&self, pod: &PodView) -> Result<(), kube::Error> {
+        self.delete_with(pod, DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }).await
+    }
+
+    async fn delete_with(&self, pod: &PodView, params: DeleteParams) -> Result<(), kube::Error> {
         let meta = &pod.metadata;
         let preconditions = Preconditions { uid: meta.uid.clone(), resource_version: None };
-        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+        let params = DeleteParams { preconditions: Some(preconditions), ..params };
         let pods = Api::<PodView>::namespaced(self.client.clone(), meta.namespace.as_deref().unwrap_or_default());
         match pods.delete(meta.name.as_deref().unwrap_or_default(), &params).await {
             Ok(_) => Ok(()),

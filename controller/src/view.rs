@@ -1,11 +1,11 @@
-//! What controllers read of pods and nodes: the few fields they decide by.
+//! What controllers read of pods, nodes, leases and tokens: the few fields they decide by.
 
 use std::borrow::Cow;
 
 use k8s_openapi::{
-    ClusterResourceScope, NamespaceResourceScope,
+    ByteString, ClusterResourceScope, NamespaceResourceScope,
     api::core::v1::{NodeCondition, Taint, Toleration},
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time},
     jiff::Timestamp,
 };
 use serde::Deserialize;
@@ -31,6 +31,7 @@ pub(crate) struct PodSpecView {
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct PodStatusView {
     pub(crate) phase: String,
+    pub(crate) reason: String,
     pub(crate) conditions: Vec<PodConditionView>,
     pub(crate) container_statuses: Vec<ContainerStatusView>,
 }
@@ -103,8 +104,44 @@ pub(crate) struct NodeStatusView {
     pub(crate) conditions: Vec<NodeCondition>,
 }
 
+impl NodeView {
+    /// Its condition of this type.
+    pub(crate) fn condition(&self, type_: &str) -> Option<&NodeCondition> {
+        self.status.conditions.iter().find(|condition| condition.type_ == type_)
+    }
+}
+
+/// A lease, as far as it shows that its holder lives.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct LeaseView {
+    pub(crate) metadata: ObjectMeta,
+    #[serde(default)]
+    pub(crate) spec: LeaseSpecView,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct LeaseSpecView {
+    pub(crate) renew_time: Option<MicroTime>,
+}
+
+/// A Secret of a bootstrap token, without the token itself.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct TokenView {
+    pub(crate) metadata: ObjectMeta,
+    #[serde(default)]
+    pub(crate) data: TokenDataView,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct TokenDataView {
+    /// A timestamp as RFC 3339 writes it.
+    pub(crate) expiration: Option<ByteString>,
+}
+
 macro_rules! resource {
-    ($view:ty, $kind:literal, $plural:literal, $scope:ty) => {
+    ($view:ty, $group:literal, $kind:literal, $plural:literal, $scope:ty) => {
         impl kube::Resource for $view {
             type DynamicType = ();
             type Scope = $scope;
@@ -113,7 +150,7 @@ macro_rules! resource {
                 $kind.into()
             }
             fn group(_: &()) -> Cow<'_, str> {
-                "".into()
+                $group.into()
             }
             fn version(_: &()) -> Cow<'_, str> {
                 "v1".into()
@@ -131,5 +168,7 @@ macro_rules! resource {
     };
 }
 
-resource!(PodView, "Pod", "pods", NamespaceResourceScope);
-resource!(NodeView, "Node", "nodes", ClusterResourceScope);
+resource!(PodView, "", "Pod", "pods", NamespaceResourceScope);
+resource!(NodeView, "", "Node", "nodes", ClusterResourceScope);
+resource!(LeaseView, "coordination.k8s.io", "Lease", "leases", NamespaceResourceScope);
+resource!(TokenView, "", "Secret", "secrets", NamespaceResourceScope);
