@@ -1,7 +1,7 @@
 //! Control groups: one tree, whichever version of cgroups the host has.
 //!
 //! ```text
-//! <cgroup root>/kubepods/{,burstable/,besteffort/}pod<uid>/{supervisor,<container>}
+//! <cgroup root>/kubepods/{,burstable/,besteffort/}pod<uid>/{supervisor-<attempt>,<container>}
 //! ```
 //!
 //! Paths here are relative to the root of each hierarchy. On v2 the supervisor needs a leaf of its own, because a group
@@ -102,6 +102,18 @@ pub(crate) fn remove(tree: &dyn Tree, group: &Path) -> io::Result<()> {
         }
     }
     result
+}
+
+/// Removes a group unless something is in it. A group that is not there is removed.
+pub(crate) fn remove_if_empty(tree: &dyn Tree, group: &Path) -> io::Result<()> {
+    use io::ErrorKind::{DirectoryNotEmpty, NotFound, ResourceBusy};
+    for directory in tree.directories(group) {
+        match fs::remove_dir(&directory) {
+            Err(error) if !matches!(error.kind(), NotFound | ResourceBusy | DirectoryNotEmpty) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn remove_below(tree: &dyn Tree, directory: &Path, group: &Path) -> io::Result<()> {

@@ -94,6 +94,11 @@ fn join(channel: &OwnedFd) -> Result<(), StartError> {
 fn begin() -> Result<(), StartError> {
     sys::reset_signals();
     sys::prctl(libc::PR_SET_DUMPABLE, 0).at("process", || "make the process undumpable".to_owned())?;
+    match sys::new_session_keyring() {
+        // A kernel without keys has none to hide.
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {}
+        result => result.at("process", || "make a session keyring".to_owned())?,
+    }
     nix::unistd::setsid().at("process", || "begin a session".to_owned())?;
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     Ok(())

@@ -36,10 +36,30 @@ pub(crate) struct SandboxRecord {
     pub(crate) created_at: SystemTime,
 }
 
-/// The leaf of the pod's cgroup the supervisor lives in.
-pub(crate) const SUPERVISOR_GROUP: &str = "supervisor";
-
 impl SandboxRecord {
+    /// The leaf of the pod's cgroup the supervisor lives in. Each attempt has its own, as the one before may not have been
+    /// removed yet.
+    pub(crate) fn supervisor_group(&self) -> PathBuf {
+        self.cgroup.join(format!("supervisor-{}", self.spec.attempt))
+    }
+
+    /// Every cgroup that is this sandbox's alone: the supervisor's and those of containers with a record.
+    pub(crate) fn groups(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut groups = vec![self.supervisor_group()];
+        match fs::read_dir(directory.join("containers")) {
+            Ok(entries) => {
+                for entry in entries {
+                    let path = entry?.path();
+                    let id = path.file_stem().and_then(|stem| stem.to_str()).and_then(ContainerId::parse);
+                    groups.extend(id.map(|id| self.cgroup.join(id.as_str())));
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        Ok(groups)
+    }
+
     pub(crate) fn read(directory: &Path) -> io::Result<SandboxRecord> {
         read_json(&directory.join("sandbox.json"))
     }

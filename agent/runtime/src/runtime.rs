@@ -31,7 +31,7 @@ use crate::{
     error::Error,
     id::SandboxId,
     protocol::{Reply, Request, VERSION},
-    record::{self, SUPERVISOR_GROUP, SandboxRecord},
+    record::{self, SandboxRecord},
     spec::SandboxSpec,
     state::SandboxStatus,
 };
@@ -240,7 +240,12 @@ impl Runtime {
         let Ok(record) = SandboxRecord::read(&directory) else { return Ok(()) };
         let inner = Arc::clone(&self.inner);
         blocking(move || {
-            cgroup::remove(inner.tree.as_ref(), &record.cgroup).map_err(io_error("remove cgroup", &record.cgroup))
+            let tree = inner.tree.as_ref();
+            for group in record.groups(&directory).map_err(io_error("read", &directory))? {
+                cgroup::remove(tree, &group).map_err(io_error("remove cgroup", &group))?;
+            }
+            // The pod's own group stays as long as another sandbox of the pod is in it.
+            cgroup::remove_if_empty(tree, &record.cgroup).map_err(io_error("remove cgroup", &record.cgroup))
         })
         .await
     }
@@ -296,7 +301,7 @@ impl Inner {
         }
         record.write(directory).map_err(io_error("write the record in", directory))?;
         let tree = self.tree.as_ref();
-        tree.create(&record.cgroup.join(SUPERVISOR_GROUP)).map_err(|error| failed("make the cgroup", &error))?;
+        tree.create(&record.supervisor_group()).map_err(|error| failed("make the cgroup", &error))?;
         tree.apply(&record.cgroup, &record.spec.resources).map_err(|error| failed("set limits", &error))?;
         supervisor_process::start(&self.config, &self.executable, directory)
             .map_err(|reason| Error::Sandbox { id: record.id.clone(), reason })

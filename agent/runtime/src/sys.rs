@@ -204,6 +204,13 @@ pub(crate) fn pidfd(pid: nix::unistd::Pid) -> io::Result<OwnedFd> {
     owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })
 }
 
+/// Gives this process a new empty session keyring, so that it finds none of the host's keys (keyctl(2)).
+pub(crate) fn new_session_keyring() -> io::Result<()> {
+    const JOIN_SESSION_KEYRING: c_int = 1;
+    // SAFETY: without a name there is no pointer.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) }).map(drop)
+}
+
 /// Marks every descriptor from `first` on close-on-exec (close_range(2)).
 pub(crate) fn cloexec_from(first: c_uint) -> io::Result<()> {
     // SAFETY: no pointers.

@@ -25,7 +25,7 @@ use nix::{
 use super::serve::Supervisor;
 use crate::{
     cgroup, init,
-    record::{SUPERVISOR_GROUP, SandboxRecord},
+    record::SandboxRecord,
     runtime::Readiness,
     spec::{IpcNamespace, NetworkNamespace, PidNamespace, UtsNamespace},
     step::describe,
@@ -77,7 +77,7 @@ pub(super) fn prepare(directory: &Path) -> Result<Supervisor, String> {
     protect_from_oom();
 
     let tree = step(cgroup::open(), "find cgroups")?;
-    step(tree.join(&record.cgroup.join(SUPERVISOR_GROUP), Pid::this()), "join the pod's cgroup")?;
+    step(tree.join(&record.supervisor_group(), Pid::this()), "join the pod's cgroup")?;
     let spec = &record.spec;
     let shm = directory.join("shm");
     if spec.ipc == IpcNamespace::Pod {
@@ -177,7 +177,7 @@ fn start_reaper(tree: &dyn cgroup::Tree, record: &SandboxRecord) -> Result<Owned
     };
     drop(theirs);
     let namespace = step(fs::File::open(format!("/proc/{pid}/ns/pid")), "open the pod's pid namespace")?;
-    step(tree.join(&record.cgroup.join(SUPERVISOR_GROUP), pid), "put it into the pod's cgroup")?;
+    step(tree.join(&record.supervisor_group(), pid), "put it into the pod's cgroup")?;
     step(nix::unistd::write(&ours, &[1]), "let it go")?;
     // It says nothing when all is well, and closes.
     let mut ready = [nix::poll::PollFd::new(ours.as_fd(), nix::poll::PollFlags::POLLIN)];

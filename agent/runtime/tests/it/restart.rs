@@ -63,6 +63,22 @@ async fn containers_die_with_their_supervisor_and_are_found_dead() {
 }
 
 #[tokio::test]
+async fn removing_a_dead_attempt_leaves_the_next_one_of_the_pod_alone() {
+    let world = World::new().await;
+    let first = world.sandbox("attempts").await;
+    let lost = first.start_container(&world.container("c", &["sleep", "1000"])).await.unwrap();
+    signal::kill(Pid::from_raw(first.supervisor_pid() as i32), signal::Signal::SIGKILL).unwrap();
+    let mut spec = world.sandbox_spec("attempts");
+    spec.attempt = 1;
+    let second = world.runtime.create_sandbox(&spec).await.unwrap();
+    let running = second.start_container(&world.container("c", &["sleep", "1000"])).await.unwrap();
+    assert_ne!(lost.id, running.id);
+    world.runtime.remove_sandbox(first.id()).await.unwrap();
+    assert_eq!(exec(&second, &running.id, "echo here").await.1, "here\n");
+    assert_eq!(second.container(&running.id).await.unwrap(), running);
+}
+
+#[tokio::test]
 async fn a_creation_cut_at_any_step_is_begun_again() {
     let world = World::new().await;
     let spec = world.sandbox_spec("cut");
