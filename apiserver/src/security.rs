@@ -10,6 +10,7 @@
 
 mod join;
 mod node_proxy;
+mod protobuf;
 mod reviews;
 mod token_request;
 
@@ -146,7 +147,11 @@ impl Security {
 
 async fn json(request: Request<Body>) -> Result<Bytes> {
     let media = body::media_type(request.headers());
-    body::to_json(&media, body::read(request).await?)
+    let body = body::read(request).await?;
+    if media == protobuf::MEDIA {
+        return Ok(protobuf::to_json(&body)?.to_string().into());
+    }
+    body::to_json(&media, body)
 }
 
 impl Handler for Security {
