@@ -194,4 +194,30 @@ mod tests {
         let found = Mount::find("30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n");
         assert_eq!(found, Some(Mount { root: "/sys/fs/cgroup".into() }));
     }
+
+    #[test]
+    fn processes_are_moved_counted_killed_and_their_group_removed() {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let Some(mount) = Mount::find(&mounts) else {
+            println!("Skipped: no cgroup v2 is mounted here");
+            return;
+        };
+        if !nix::unistd::geteuid().is_root() {
+            println!("Skipped: making cgroups takes root");
+            return;
+        }
+        let top = PathBuf::from(format!("coracle-test-v2-{}", std::process::id()));
+        let group = top.join("kubepods/pod1/container");
+        mount.create(&group).unwrap();
+        mount.create(&group).unwrap();
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        mount.join(&group, pid).unwrap();
+        assert_eq!(mount.processes(&group).unwrap(), [pid]);
+        mount.kill(&group).unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(9));
+        super::super::remove(&mount, &top).unwrap();
+        super::super::remove(&mount, &top).unwrap();
+        assert!(!mount.directories(&top)[0].exists());
+    }
 }

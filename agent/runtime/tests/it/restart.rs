@@ -79,6 +79,28 @@ async fn removing_a_dead_attempt_leaves_the_next_one_of_the_pod_alone() {
 }
 
 #[tokio::test]
+async fn a_start_whose_agent_went_away_goes_on_and_is_found() {
+    let mut world = World::new().await;
+    let sandbox = world.sandbox("gone").await;
+    let spec = world.shell("c", "echo once; sleep 1000");
+    for polls in 1..6 {
+        // The agent is cut after some steps of asking, as by a signal: its connection closes and nobody waits.
+        let mut start = Box::pin(sandbox.start_container(&spec));
+        for _ in 0..polls {
+            let _ = futures::poll!(&mut start);
+            tokio::task::yield_now().await;
+        }
+        drop(start);
+        world.reopen().await;
+    }
+    let status = sandbox.start_container(&spec).await.unwrap();
+    exec(&sandbox, &status.id, "true").await;
+    assert_eq!(sandbox.containers().await.unwrap(), std::slice::from_ref(&status));
+    sandbox.stop(&status.id, Duration::ZERO).await.unwrap();
+    assert!(["", "once\n"].contains(&crate::world::log_text(&status.log_path).as_str()));
+}
+
+#[tokio::test]
 async fn a_creation_cut_at_any_step_is_begun_again() {
     let world = World::new().await;
     let spec = world.sandbox_spec("cut");
