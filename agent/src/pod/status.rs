@@ -200,7 +200,9 @@ fn container_status(
         (Some(a), _) if a.phase == Phase::Created => {
             (waiting_state(None, default_waiting), facts.previous(name).map(terminated_state))
         }
-        (Some(a), Some(w)) if !ended => (waiting_state(Some(w), default_waiting), Some(terminated_state(a))),
+        (Some(a), Some(w)) if !ended && starts_again(pod, container, a, init) => {
+            (waiting_state(Some(w), default_waiting), Some(terminated_state(a)))
+        }
         (Some(a), None) if begins_anew => (waiting_state(None, default_waiting), Some(terminated_state(a))),
         (Some(a), _) => (terminated_state(a), facts.previous(name).map(terminated_state)),
     };
@@ -236,12 +238,22 @@ fn container_status(
                 supplemental_groups: Some(groups.iter().map(|g| i64::from(*g)).collect()),
             }),
         }),
-        volume_mounts: volume_mounts(pod, container),
+        volume_mounts: volume_mounts(container),
         ..ContainerStatus::default()
     }
 }
 
-fn volume_mounts(_pod: &Pod, container: &Container) -> Option<Vec<VolumeMountStatus>> {
+/// Whether a container that ended this way is started again, so that it waits rather than has ended for good.
+fn starts_again(pod: &Pod, container: &Container, attempt: &Attempt, init: bool) -> bool {
+    match spec(pod).restart_policy() {
+        _ if is_sidecar(container) => true,
+        "Never" => false,
+        "OnFailure" => !attempt.succeeded(),
+        _ => !init || !attempt.succeeded(),
+    }
+}
+
+fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
     let mounts = container.volume_mounts.as_ref().filter(|m| !m.is_empty())?;
     Some(
         mounts

@@ -69,7 +69,7 @@ fn decode(text: &str) -> String {
         match byte {
             b'+' => out.push(b' '),
             b'%' => {
-                let hex = [bytes.next().unwrap_or(b'0'), bytes.next().unwrap_or(b'0')];
+                let hex = [bytes.next().unwrap_or(b'?'), bytes.next().unwrap_or(b'?')];
                 let parsed = std::str::from_utf8(&hex).ok().and_then(|h| u8::from_str_radix(h, 16).ok());
                 out.push(parsed.unwrap_or(b'?'));
             }

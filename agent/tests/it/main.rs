@@ -1,0 +1,219 @@
+//! The agent on the real kernel, against a mock API server: one pod from its binding to its deletion.
+//!
+//! Everything happens in a network namespace of the test's own, below a temporary directory and a cgroup of its own name.
+
+mod api;
+
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::time::Duration;
+
+use coracle_agent::{Config, Serving};
+use coracle_runtime::image::{ImageConfig, ImageStore, ImportSource, Limits, Registries, StoreConfig, Timeouts};
+use futures::FutureExt;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use api::Api;
+
+/// An image with busybox and nothing else, put into the store the agent will open.
+async fn make_image(data: &Path) {
+    let archive = data.join("rootfs.tar");
+    let mut tar = tar::Builder::new(std::fs::File::create(&archive).unwrap());
+    let busybox = std::fs::read("/usr/bin/busybox").or_else(|_| std::fs::read("/bin/busybox")).unwrap();
+    for (name, bytes, mode) in [("bin/busybox", &busybox[..], 0o755), ("etc/passwd", b"root:x:0:0::/:/bin/sh\n", 0o644)]
+    {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(mode);
+        header.set_cksum();
+        tar.append_data(&mut header, name, bytes).unwrap();
+    }
+    for name in ["bin/sh", "bin/sleep", "bin/cat", "bin/echo"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        tar.append_link(&mut header, name, "busybox").unwrap();
+    }
+    tar.finish().unwrap();
+    let store = ImageStore::open(StoreConfig {
+        root: data.join("images"),
+        registries: Registries::default(),
+        timeouts: Timeouts::default(),
+        limits: Limits::default(),
+    })
+    .await
+    .unwrap();
+    let config: ImageConfig = serde_json::from_value(json!({"config": {"Env": ["PATH=/bin"]}})).unwrap();
+    store.import_rootfs(ImportSource::Path(archive), "test/busybox:1".parse().unwrap(), config).await.unwrap();
+}
+
+fn serving() -> Serving {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["n1".into()]).unwrap().self_signed(&key).unwrap();
+    Serving { certificate: certificate.pem(), key: key.serialize_pem(), client_ca: certificate.pem() }
+}
+
+fn config(dir: &Path, mark: &str) -> Config {
+    Config {
+        node_name: "n1".into(),
+        data_dir: dir.join("data"),
+        run_dir: dir.join("run"),
+        listen: "127.0.0.1:0".parse().unwrap(),
+        node_ip: "127.0.0.1".parse().unwrap(),
+        labels: [].into(),
+        taints: vec![],
+        pod_cidr: "10.99.7.0/24".parse().unwrap(),
+        cluster_cidr: "10.99.0.0/16".parse().unwrap(),
+        cluster_dns: vec![],
+        cluster_domain: "cluster.local".into(),
+        serving: serving(),
+        registries: Registries::default(),
+        keep_pods: false,
+        supervisor: env!("CARGO_BIN_EXE_coracle-agent").into(),
+        supervisor_args: vec![coracle_runtime::SUPERVISE.into()],
+        cgroup_root: format!("coracle-test-{mark}").into(),
+        mark: mark.into(),
+        max_pods: 10,
+        lease_renewal: Duration::from_secs(10),
+        mtu: 1500,
+    }
+}
+
+/// Runs `test` beside an agent whose API server has these objects; cleans up however it ends.
+fn with_agent<F: Future<Output = ()>>(mark: &str, test: impl FnOnce(Api, std::path::PathBuf) -> F) {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("Skipped: containers need root");
+        return;
+    }
+    // The thread of the test gets a network of its own; every thread and process begun from here has the same.
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let config = config(dir.path(), mark);
+    let outcome = runtime.block_on(async {
+        std::fs::create_dir_all(&config.data_dir).unwrap();
+        make_image(&config.data_dir).await;
+        let api = Api::default();
+        let shutdown = CancellationToken::new();
+        let agent = coracle_agent::run(config.clone(), api.client(), shutdown.clone());
+        let story = async {
+            let limit = Duration::from_secs(60);
+            let test = AssertUnwindSafe(test(api.clone(), config.data_dir.clone())).catch_unwind();
+            let result = tokio::time::timeout(limit, test).await;
+            shutdown.cancel();
+            result
+        };
+        let (agent, story) = tokio::join!(agent, story);
+        (
+            agent.map_err(|e| format!("{e:?}")),
+            match story {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) => Err(format!("panicked: {}", api.show())),
+                Err(_) => Err(format!("not done in time: {}", api.show())),
+            },
+        )
+    });
+    runtime.block_on(async {
+        let purge = coracle_runtime::Runtime::open(coracle_runtime::Config {
+            exe: config.supervisor.clone(),
+            args: config.supervisor_args.clone(),
+            cgroup_root: config.cgroup_root.clone(),
+            ..coracle_runtime::Config::new(config.data_dir.join("runtime"), config.run_dir.join("runtime"), mark)
+        })
+        .await
+        .unwrap();
+        purge.purge().await.unwrap();
+    });
+    assert_eq!(outcome, (Ok(()), Ok(())));
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let left: Vec<&str> = mounts.lines().filter(|l| l.contains(dir.path().to_str().unwrap())).collect();
+    assert_eq!(left, Vec::<&str>::new(), "mounts are left");
+}
+
+fn pod(name: &str, spec: Value) -> Value {
+    let mut spec = spec;
+    spec["nodeName"] = "n1".into();
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}")}, "spec": spec})
+}
+
+#[test]
+fn a_pod_runs_is_restarted_and_leaves_nothing() {
+    with_agent("agt1", |api, data| async move {
+        api.put(
+            "configmaps",
+            json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "cm", "namespace": "default", "uid": "cm1"}, "data": {"color": "red"}}),
+        );
+        api.put("pods", pod("web", json!({
+            "restartPolicy": "Always", "terminationGracePeriodSeconds": 1,
+            "volumes": [{"name": "v", "configMap": {"name": "cm"}}, {"name": "e", "emptyDir": {}}],
+            "initContainers": [{"name": "setup", "image": "test/busybox:1", "command": ["sh", "-c", "echo made > /e/file"],
+                "volumeMounts": [{"name": "e", "mountPath": "/e"}]}],
+            "containers": [{"name": "app", "image": "test/busybox:1",
+                "command": ["sh", "-c", "echo $COLOR $(cat /v/color) $(cat /e/file); if [ -e /e/again ]; then exec sleep 1000; fi; echo x > /e/again; echo bye > /dev/termination-log; exit 3"],
+                "env": [{"name": "COLOR", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "color"}}}],
+                "volumeMounts": [{"name": "v", "mountPath": "/v"}, {"name": "e", "mountPath": "/e"}]}]})));
+        let status = api
+            .until("pods", "web", |p| {
+                p.pointer("/status/containerStatuses/0/state/running").is_some()
+                    && p.pointer("/status/containerStatuses/0/restartCount") == Some(&json!(1))
+                    && p.pointer("/status/phase") == Some(&json!("Running"))
+            })
+            .await;
+        let app = &status["status"]["containerStatuses"][0];
+        assert_eq!(app["lastState"]["terminated"]["exitCode"], 3, "{app}");
+        assert_eq!(app["lastState"]["terminated"]["message"], "bye\n");
+        assert_eq!(status["status"]["podIP"], "10.99.7.2");
+        assert_eq!(status["status"]["initContainerStatuses"][0]["state"]["terminated"]["reason"], "Completed");
+        let ready = status["status"]["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "Ready").unwrap();
+        assert_eq!(ready["status"], "True");
+        let log = std::fs::read_to_string(data.join("logs/default_web_uid-web/app/0.log")).unwrap();
+        assert!(log.contains("stdout F red red made"), "{log}");
+
+        api.delete("pods", "web");
+        api.until_gone("pods", "web").await;
+        assert!(!data.join("pods/uid-web").exists());
+        let reasons = api.event_reasons();
+        for reason in ["Pulled", "Created", "Started", "Killing"] {
+            assert!(reasons.iter().any(|r| r == reason), "{reason} in {reasons:?}");
+        }
+    });
+}
+
+#[test]
+fn what_cannot_start_says_why() {
+    with_agent("agt2", |api, _| async move {
+        let one = |name: &str, container: Value| {
+            let mut container = container;
+            container["name"] = "app".into();
+            pod(name, json!({"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "containers": [container]}))
+        };
+        let image = "test/busybox:1";
+        api.put("pods", one("never", json!({"image": "none/none:1", "imagePullPolicy": "Never"})));
+        api.put("pods", one("name", json!({"image": "UPPER CASE"})));
+        api.put(
+            "pods",
+            one("config", json!({"image": image, "command": ["sh"], "envFrom": [{"secretRef": {"name": "no"}}]})),
+        );
+        api.put(
+            "pods",
+            one("root", json!({"image": image, "command": ["sh"], "securityContext": {"runAsNonRoot": true}})),
+        );
+        api.put("pods", one("exec", json!({"image": image, "command": ["/no/such/program"]})));
+        for (name, reason) in [
+            ("never", "ErrImageNeverPull"),
+            ("name", "InvalidImageName"),
+            ("config", "CreateContainerConfigError"),
+            ("root", "CreateContainerConfigError"),
+        ] {
+            api.until("pods", name, |p| {
+                p.pointer("/status/containerStatuses/0/state/waiting/reason") == Some(&json!(reason))
+            })
+            .await;
+        }
+        let exec = api.until("pods", "exec", |p| p.pointer("/status/phase") == Some(&json!("Failed"))).await;
+        let ended = &exec["status"]["containerStatuses"][0]["state"]["terminated"];
+        assert_eq!((&ended["reason"], &ended["exitCode"]), (&json!("StartError"), &json!(128)), "{exec}");
+    });
+}
