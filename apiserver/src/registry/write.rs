@@ -305,6 +305,8 @@ impl Registry {
             let mut new = change(&Current { object: &*old, entry: &entry })?;
             self.check_identity(&**kind, &*old, &mut *new, name, namespace)?;
             if let Change::Of(part) = what {
+                // Validation looks at the version the update is based on.
+                new.meta_mut().resource_version.clone_from(&old.meta().resource_version);
                 kind.default(&mut *new);
                 kind.prepare(part, &mut *new, &*old, &writer.context());
                 let write = admission::Write {
@@ -327,6 +329,7 @@ impl Registry {
                     return Err(Box::new(Status::invalid(resource.group, resource.kind, name, &errors)));
                 }
             }
+            new.meta_mut().resource_version = None;
             let warnings = kind.warnings(&*new);
             let is_done = is_done(&**kind, &*new);
             let beside = self.beside(&**kind, (!is_done).then_some(&mut *new), Some(&*old), writer)?;

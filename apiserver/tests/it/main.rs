@@ -1,3 +1,8 @@
 //! The server as clients see it, over real sockets.
 
 mod auth;
+mod harness;
+mod kube_client;
+mod reading;
+mod refusals;
+mod writing;

@@ -1,0 +1,98 @@
+//! A server of its own for each test.
+
+use axum::body::Body;
+use coracle_apiserver::{
+    config::Config,
+    server::{ApiServer, Error},
+    service::Service,
+    user::User,
+};
+use http::{Request, header};
+use http_body_util::BodyExt as _;
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+/// A running server.
+pub(crate) struct Cluster {
+    pub(crate) server: ApiServer,
+    shutdown: CancellationToken,
+    tasks: JoinSet<Result<(), Error>>,
+    _dir: tempfile::TempDir,
+}
+
+/// A status code, the answer's JSON, and its `Warning` headers.
+pub(crate) struct Answer {
+    pub(crate) code: u16,
+    pub(crate) body: Value,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Answer {
+    /// Code, reason and message of a status.
+    pub(crate) fn refusal(&self) -> (u16, &str, &str) {
+        let text = |name: &str| self.body[name].as_str().unwrap_or_default();
+        (self.code, text("reason"), text("message"))
+    }
+
+    pub(crate) fn version(&self) -> &str {
+        self.body["metadata"]["resourceVersion"].as_str().unwrap_or_default()
+    }
+}
+
+impl Cluster {
+    pub(crate) async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config::new(dir.path(), "127.0.0.1:0".parse().unwrap());
+        let (server, runner) = ApiServer::open(config).await.unwrap();
+        let shutdown = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(runner.run(shutdown.clone()));
+        server.ready().await;
+        Self { server, shutdown, tasks, _dir: dir }
+    }
+
+    pub(crate) fn service(&self) -> Service {
+        self.server.service(User::new("admin", &["system:masters"]))
+    }
+
+    /// Sends a request whose body is of the media type.
+    pub(crate) async fn send(&self, method: &str, path: &str, media: &str, body: impl Into<Body>) -> Answer {
+        let request =
+            Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, media).body(body.into()).unwrap();
+        let response = self.service().oneshot(request).await.unwrap();
+        let code = response.status().as_u16();
+        let warnings = response.headers().get_all(header::WARNING);
+        let warnings = warnings.iter().map(|value| value.to_str().unwrap().to_owned()).collect();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        Answer { code, body: serde_json::from_slice(&body).unwrap_or(Value::Null), warnings }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, "application/json", Body::empty()).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send("POST", path, "application/json", body.to_string()).await
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.send("PUT", path, "application/json", body.to_string()).await
+    }
+
+    pub(crate) async fn merge(&self, path: &str, body: &Value) -> Answer {
+        self.send("PATCH", path, "application/merge-patch+json", body.to_string()).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.send("DELETE", path, "application/json", Body::empty()).await
+    }
+
+    pub(crate) async fn stop(mut self) {
+        self.shutdown.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.unwrap().unwrap();
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Listing, paging, selecting and watching.
+
+use axum::body::Body;
+use http::Request;
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+use crate::harness::Cluster;
+
+const MAPS: &str = "/api/v1/namespaces/kube-public/configmaps";
+
+async fn make(c: &Cluster, name: &str, label: &str) {
+    let body = json!({"metadata": {"name": name, "labels": {"l": label}}});
+    assert_eq!(c.post(MAPS, &body).await.code, 201);
+}
+
+fn names(list: &Value) -> Vec<&str> {
+    list["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap()).collect()
+}
+
+/// The watch's next `count` events as type and name.
+async fn events(c: &Cluster, path: &str, count: usize) -> Vec<(String, String)> {
+    let request = Request::get(path).body(Body::empty()).unwrap();
+    let mut body = c.service().oneshot(request).await.unwrap().into_body();
+    let mut text = String::new();
+    while text.lines().count() < count || !text.ends_with('\n') {
+        let frame = body.frame().await.unwrap().unwrap();
+        text.push_str(std::str::from_utf8(&frame.into_data().unwrap()).unwrap());
+    }
+    let event = |line: &str| {
+        let event: Value = serde_json::from_str(line).unwrap();
+        let name = event["object"]["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        (event["type"].as_str().unwrap().to_owned(), name)
+    };
+    text.lines().take(count).map(event).collect()
+}
+
+#[tokio::test]
+async fn a_list_is_paged_at_one_version_and_selected() {
+    let c = Cluster::start().await;
+    for name in ["a", "b", "d"] {
+        make(&c, name, if name == "b" { "y" } else { "x" }).await;
+    }
+    let first = c.get(&format!("{MAPS}?limit=2")).await;
+    assert_eq!(names(&first.body), ["a", "b"]);
+    assert_eq!(first.body["metadata"]["remainingItemCount"], 2);
+    make(&c, "c", "x").await;
+    let token = first.body["metadata"]["continue"].as_str().unwrap();
+    let rest = c.get(&format!("{MAPS}?limit=9&continue={token}")).await;
+    assert_eq!(names(&rest.body), ["d", "kube-root-ca.crt"], "the page is of the first one's version");
+    assert_eq!(rest.version(), first.version());
+    assert_eq!(names(&c.get(&format!("{MAPS}?labelSelector=l%3Dx&limit=2")).await.body), ["a", "c"]);
+    assert_eq!(names(&c.get(&format!("{MAPS}?fieldSelector=metadata.name%3Db")).await.body), ["b"]);
+    let refused = c.get(&format!("{MAPS}?fieldSelector=data%3Db")).await;
+    assert_eq!(refused.refusal(), (400, "BadRequest", "field label not supported: data"));
+    let ahead = c.get(&format!("{MAPS}?resourceVersion=999999")).await;
+    assert_eq!((ahead.code, &ahead.body["details"]["causes"][0]["reason"]), (504, &json!("ResourceVersionTooLarge")));
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_tells_what_comes_into_and_goes_out_of_its_selection() {
+    let c = Cluster::start().await;
+    let begin = c.get(MAPS).await.version().to_owned();
+    make(&c, "a", "x").await;
+    for label in ["y", "x"] {
+        c.merge(&format!("{MAPS}/a"), &json!({"metadata": {"labels": {"l": label}}})).await;
+    }
+    c.merge(&format!("{MAPS}/a"), &json!({"data": {"k": "v"}})).await;
+    c.delete(&format!("{MAPS}/a")).await;
+    let path = format!("{MAPS}?watch=1&labelSelector=l%3Dx&resourceVersion={begin}");
+    let told: Vec<String> = events(&c, &path, 5).await.into_iter().map(|(kind, _)| kind).collect();
+    assert_eq!(told, ["ADDED", "DELETED", "ADDED", "MODIFIED", "DELETED"]);
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_list_ends_its_beginning_with_a_bookmark() {
+    let c = Cluster::start().await;
+    make(&c, "a", "x").await;
+    let path =
+        format!("{MAPS}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true");
+    let told = events(&c, &path, 3).await;
+    let kinds: Vec<&str> = told.iter().map(|(kind, _)| kind.as_str()).collect();
+    assert_eq!(kinds, ["ADDED", "ADDED", "BOOKMARK"]);
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn tables_and_metadata_are_shown_to_who_asks() {
+    let c = Cluster::start().await;
+    make(&c, "a", "x").await;
+    let ask = async |accept: &str| {
+        let request = Request::get(MAPS).header("accept", accept).body(Body::empty()).unwrap();
+        let response = c.service().oneshot(request).await.unwrap();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        serde_json::from_slice::<Value>(&body).unwrap()
+    };
+    let table = ask("application/json;as=Table;v=v1;g=meta.k8s.io,application/json").await;
+    assert_eq!((&table["kind"], &table["rows"][0]["cells"][0]), (&json!("Table"), &json!("a")));
+    assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
+    let partial = ask("application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io").await;
+    assert_eq!(partial["items"][0]["metadata"]["labels"]["l"], "x");
+    c.stop().await;
+}

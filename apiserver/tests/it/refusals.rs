@@ -1,0 +1,98 @@
+//! What is refused: codes, reasons and words.
+
+use serde_json::json;
+
+use crate::harness::Cluster;
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+#[tokio::test]
+async fn bad_bodies_are_refused_with_the_reason() {
+    let c = Cluster::start().await;
+    let json = "application/json";
+    let deep = format!("{{\"data\":{}", "[".repeat(10_000));
+    let large = format!("{{\"data\":{{\"a\":\"{}\"}}}}", "x".repeat(4 << 20));
+    for (media, body, code, words) in [
+        (json, "{".to_owned(), 400, "json parse error"),
+        (json, deep, 400, "json parse error"),
+        (json, large, 413, "limit is 3145728"),
+        (json, r#"{"metadata":{"name":"x"},"data":{"a":1}}"#.to_owned(), 400, "ConfigMap.data.a"),
+        (json, r#"{"kind":"Pod","metadata":{"name":"x"}}"#.to_owned(), 400, "cannot be handled as a ConfigMap"),
+        (
+            json,
+            r#"{"apiVersion":"v2","metadata":{"name":"x"}}"#.to_owned(),
+            400,
+            "does not match the expected API version",
+        ),
+        (json, r#"{"metadata":{"name":"X_"}}"#.to_owned(), 422, "metadata.name: Invalid value"),
+        (json, r#"{"metadata":{}}"#.to_owned(), 422, "name or generateName is required"),
+        (json, r#"{"metadata":{"name":"x","labels":{"-":"b"}}}"#.to_owned(), 422, "metadata.labels"),
+        (json, r#"{"metadata":{"name":"x","namespace":"other"}}"#.to_owned(), 400, "does not match the namespace"),
+        ("application/yaml", "a: [".to_owned(), 400, "yaml"),
+        ("application/cbor", "x".to_owned(), 415, "accepted media types"),
+    ] {
+        let shown: String = body.chars().take(60).collect();
+        let answer = c.send("POST", MAPS, media, body).await;
+        assert_eq!(answer.code, code, "{shown}: {}", answer.body);
+        assert!(answer.refusal().2.contains(words), "{shown}: {}", answer.body);
+        assert_eq!(answer.body["kind"], "Status");
+    }
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn unknown_and_duplicate_fields_are_told_or_refused_as_asked() {
+    let c = Cluster::start().await;
+    let body = r#"{"metadata":{"name":"x"},"foo":1,"data":{"a":"1","a":"2"}}"#;
+    let strict = c.send("POST", &format!("{MAPS}?fieldValidation=Strict"), "application/json", body).await;
+    let words = "strict decoding error: duplicate field \"data.a\", unknown field \"foo\"";
+    assert!(strict.code == 400 && strict.refusal().2.ends_with(words), "{}", strict.body);
+    let warned = c.send("POST", MAPS, "application/json", body).await;
+    assert_eq!(warned.code, 201);
+    assert!(warned.warnings.contains(&"299 - \"unknown field \\\"foo\\\"\"".to_owned()), "{:?}", warned.warnings);
+    let body = body.replace("\"x\"", "\"y\"");
+    let ignored = c.send("POST", &format!("{MAPS}?fieldValidation=Ignore"), "application/json", body).await;
+    assert_eq!((ignored.code, ignored.warnings.len()), (201, 0));
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_not_there_and_what_is_not_served_differ() {
+    let c = Cluster::start().await;
+    let body = json!({"metadata": {"name": "x"}});
+    let missing = "the server could not find the requested resource";
+    for (method, path, code, words) in [
+        ("GET", "/api/v1/namespaces/default/configmaps/x", 404, "configmaps \"x\" not found"),
+        ("POST", "/api/v1/namespaces/nowhere/configmaps", 404, "namespaces \"nowhere\" not found"),
+        ("GET", "/api/v1/nothings", 404, missing),
+        ("GET", "/api/v9/pods", 404, missing),
+        ("POST", "/api/v1/configmaps", 404, missing),
+        ("DELETE", "/api/v1/namespaces", 405, "does not allow this method"),
+        ("DELETE", "/api/v1/namespaces/kube-system", 403, "this namespace may not be deleted"),
+        ("PUT", "/api/v1/namespaces/default/configmaps/y", 404, "configmaps \"y\" not found"),
+    ] {
+        let mut sent = body.clone();
+        if path.ends_with("/y") {
+            sent["metadata"]["name"] = "y".into();
+        }
+        let text = if method == "DELETE" { String::new() } else { sent.to_string() };
+        let answer = c.send(method, path, "application/json", text).await;
+        assert_eq!(answer.code, code, "{method} {path}: {}", answer.body);
+        assert!(answer.refusal().2.contains(words), "{method} {path}: {}", answer.body);
+    }
+    let apply = c.send("PATCH", &format!("{MAPS}/x"), "application/apply-patch+yaml", "a: b").await;
+    assert_eq!(apply.code, 415);
+    assert!(apply.refusal().2.contains("server-side apply is not served"));
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn a_user_without_rules_is_refused_in_kubernetes_words() {
+    use tower::ServiceExt as _;
+    let c = Cluster::start().await;
+    let service = c.server.service(coracle_apiserver::user::User::new("alice", &[]));
+    let request = http::Request::get("/api/v1/namespaces/default/pods").body(axum::body::Body::empty()).unwrap();
+    let response = service.oneshot(request).await.unwrap();
+    assert_eq!(response.status().as_u16(), 403);
+    c.stop().await;
+}

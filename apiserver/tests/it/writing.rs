@@ -1,0 +1,173 @@
+//! Creating, changing and deleting.
+
+use serde_json::{Value, json};
+
+use crate::harness::Cluster;
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+fn map(name: &str) -> Value {
+    json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": name}, "data": {"a": "1"}})
+}
+
+fn pod(name: &str) -> Value {
+    json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": name},
+           "spec": {"containers": [{"name": "c", "image": "i"}]}})
+}
+
+#[tokio::test]
+async fn an_object_is_created_read_changed_and_deleted() {
+    let c = Cluster::start().await;
+    let created = c.post(MAPS, &map("x")).await;
+    assert_eq!(created.code, 201, "{}", created.body);
+    assert_eq!(created.body["metadata"]["namespace"], "default");
+    assert!(created.body["metadata"]["uid"].as_str().is_some_and(|uid| uid.len() == 36));
+    let read = c.get(&format!("{MAPS}/x")).await;
+    assert_eq!((read.code, &read.body), (200, &created.body));
+
+    let same = c.put(&format!("{MAPS}/x"), &map("x")).await;
+    assert_eq!((same.code, same.version()), (200, created.version()), "nothing changed, so nothing is written");
+    let changed = c.merge(&format!("{MAPS}/x"), &json!({"data": {"b": "2"}})).await;
+    assert_eq!(changed.body["data"], json!({"a": "1", "b": "2"}));
+    assert_ne!(changed.version(), created.version());
+    let mut stale = map("x");
+    stale["metadata"]["resourceVersion"] = created.version().into();
+    let refused = c.put(&format!("{MAPS}/x"), &stale).await;
+    assert_eq!((refused.code, refused.refusal().1), (409, "Conflict"));
+
+    let deleted = c.delete(&format!("{MAPS}/x")).await;
+    assert_eq!((deleted.code, &deleted.body["status"]), (200, &json!("Success")));
+    assert_eq!(deleted.body["details"]["kind"], "configmaps");
+    assert_eq!(c.get(&format!("{MAPS}/x")).await.refusal(), (404, "NotFound", "configmaps \"x\" not found"));
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn names_are_generated() {
+    let c = Cluster::start().await;
+    let body = json!({"metadata": {"generateName": "g-"}});
+    let (a, b) = (c.post(MAPS, &body).await, c.post(MAPS, &body).await);
+    let name = |answer: &crate::harness::Answer| answer.body["metadata"]["name"].as_str().unwrap().to_owned();
+    assert!(name(&a).starts_with("g-") && name(&a).len() == 7 && name(&a) != name(&b));
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn a_dry_run_leaves_nothing_behind() {
+    let c = Cluster::start().await;
+    let before = c.get("/api/v1/pods").await;
+    assert_eq!(c.post(&format!("{MAPS}?dryRun=All"), &map("x")).await.code, 201);
+    assert_eq!(c.get(&format!("{MAPS}/x")).await.code, 404);
+    c.post(MAPS, &map("y")).await;
+    assert_eq!(c.merge(&format!("{MAPS}/y?dryRun=All"), &json!({"data": {"a": "2"}})).await.body["data"]["a"], "2");
+    assert_eq!(c.delete(&format!("{MAPS}/y?dryRun=All")).await.code, 200);
+    assert_eq!(c.get(&format!("{MAPS}/y")).await.body["data"]["a"], "1");
+    assert_eq!(c.post(&format!("{MAPS}?dryRun=x"), &map("x")).await.code, 422);
+    let after: u64 = c.get("/api/v1/pods").await.version().parse().unwrap();
+    assert_eq!(after, before.version().parse::<u64>().unwrap() + 1, "only the creation of y was written");
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn finalizers_hold_what_is_deleted() {
+    let c = Cluster::start().await;
+    let mut held = map("x");
+    held["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    c.post(MAPS, &held).await;
+    let marked = c.delete(&format!("{MAPS}/x")).await;
+    assert_eq!(marked.code, 200);
+    assert!(marked.body["metadata"]["deletionTimestamp"].is_string(), "{}", marked.body);
+    let done = c.merge(&format!("{MAPS}/x"), &json!({"metadata": {"finalizers": null}})).await;
+    assert_eq!(done.code, 200);
+    assert_eq!(c.get(&format!("{MAPS}/x")).await.code, 404);
+    c.post(MAPS, &map("y")).await;
+    let orphaned = c.delete(&format!("{MAPS}/y?propagationPolicy=Orphan")).await;
+    assert_eq!(orphaned.body["metadata"]["finalizers"], json!(["orphan"]));
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn preconditions_protect_from_deleting_another_object() {
+    let c = Cluster::start().await;
+    c.post(MAPS, &map("x")).await;
+    let body = json!({"preconditions": {"uid": "other"}}).to_string();
+    let refused = c.send("DELETE", &format!("{MAPS}/x"), "application/json", body).await;
+    assert_eq!((refused.code, refused.refusal().1), (409, "Conflict"));
+    assert!(refused.refusal().2.contains("Precondition failed: UID in precondition: other"), "{}", refused.body);
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn a_namespace_comes_with_its_account_and_certificate_and_goes_when_finalized() {
+    let c = Cluster::start().await;
+    assert_eq!(c.post("/api/v1/namespaces", &json!({"metadata": {"name": "n"}})).await.code, 201);
+    assert_eq!(c.get("/api/v1/namespaces/n/serviceaccounts/default").await.code, 200);
+    assert_eq!(c.get("/api/v1/namespaces/n/configmaps/kube-root-ca.crt").await.code, 200);
+    assert_eq!(c.delete("/api/v1/namespaces/n").await.body["status"]["phase"], "Terminating");
+    let refused = c.post("/api/v1/namespaces/n/configmaps", &map("x")).await;
+    assert_eq!((refused.code, refused.refusal().1), (403, "Forbidden"));
+    assert_eq!(refused.body["details"]["causes"][0]["reason"], "NamespaceTerminating");
+    let mut namespace = c.get("/api/v1/namespaces/n").await.body;
+    namespace["spec"]["finalizers"] = json!([]);
+    assert_eq!(c.put("/api/v1/namespaces/n/finalize", &namespace).await.code, 200);
+    assert_eq!(c.get("/api/v1/namespaces/n").await.code, 404);
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn a_pod_is_bound_once_and_deleted_in_grace() {
+    let c = Cluster::start().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let created = c.post(pods, &pod("p")).await;
+    assert_eq!(created.code, 201, "{}", created.body);
+    assert_eq!(created.body["spec"]["serviceAccountName"], "default");
+    let binding = json!({"kind": "Binding", "apiVersion": "v1", "metadata": {"name": "p"},
+                         "target": {"kind": "Node", "name": "n1"}});
+    assert_eq!(c.post(&format!("{pods}/p/binding"), &binding).await.code, 201);
+    assert_eq!(c.post(&format!("{pods}/p/binding"), &binding).await.code, 409);
+    let bound = c.get(&format!("{pods}/p")).await;
+    assert_eq!(bound.body["spec"]["nodeName"], "n1");
+    assert_eq!(bound.body["status"]["conditions"][0]["type"], "PodScheduled");
+    let marked = c.delete(&format!("{pods}/p")).await;
+    assert_eq!(marked.body["metadata"]["deletionGracePeriodSeconds"], 30);
+    assert_eq!(c.delete(&format!("{pods}/p?gracePeriodSeconds=0")).await.code, 200);
+    assert_eq!(c.get(&format!("{pods}/p")).await.code, 404);
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn a_service_has_an_address_and_ports_of_its_own() {
+    let c = Cluster::start().await;
+    let services = "/api/v1/namespaces/default/services";
+    let service = |name: &str| json!({"metadata": {"name": name}, "spec": {"type": "NodePort", "ports": [{"port": 80}], "selector": {"a": "b"}}});
+    let first = c.post(services, &service("a")).await;
+    let (address, port) = (first.body["spec"]["clusterIP"].clone(), first.body["spec"]["ports"][0]["nodePort"].clone());
+    assert!(address.as_str().is_some_and(|a| a.starts_with("10.43.")), "{}", first.body);
+    let mut second = service("b");
+    second["spec"]["clusterIP"] = address.clone();
+    let refused = c.post(services, &second).await;
+    assert!(refused.refusal().2.contains("provided IP is already allocated"), "{}", refused.body);
+    let mut second = service("b");
+    second["spec"]["ports"][0]["nodePort"] = port;
+    assert!(c.post(services, &second).await.refusal().2.contains("provided port is already allocated"));
+    assert_eq!(c.delete(&format!("{services}/a")).await.code, 200);
+    second["spec"]["clusterIP"] = address;
+    assert_eq!(c.post(services, &second).await.code, 201, "what was deleted gave its numbers back");
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn a_deployment_is_scaled_and_counts_generations() {
+    let c = Cluster::start().await;
+    let path = "/apis/apps/v1/namespaces/default/deployments";
+    let deployment = json!({"metadata": {"name": "d"}, "spec": {"replicas": 1, "selector": {"matchLabels": {"a": "b"}},
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    let created = c.post(path, &deployment).await;
+    assert_eq!((created.code, &created.body["metadata"]["generation"]), (201, &json!(1)), "{}", created.body);
+    let scaled = c.merge(&format!("{path}/d/scale"), &json!({"spec": {"replicas": 3}})).await;
+    assert_eq!((scaled.code, &scaled.body["spec"]["replicas"]), (200, &json!(3)), "{}", scaled.body);
+    assert_eq!(c.get(&format!("{path}/d")).await.body["metadata"]["generation"], 2);
+    c.merge(&format!("{path}/d"), &json!({"metadata": {"labels": {"x": "y"}}})).await;
+    assert_eq!(c.get(&format!("{path}/d")).await.body["metadata"]["generation"], 2);
+    c.stop().await;
+}
