@@ -1,4 +1,4 @@
-//! The server as clients see it, over real sockets.
+//! The server as clients see it: in process, and over real sockets.
 
 mod auth;
 mod harness;
