@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The Kubernetes release whose API this is.
-pub const VERSION: &str = concat!("v1.36.0+coracle", env!("CARGO_PKG_VERSION"));
+pub(crate) const VERSION: &str = concat!("v1.36.0+coracle", env!("CARGO_PKG_VERSION"));
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
@@ -60,8 +60,11 @@ impl Document {
 static CORE: LazyLock<Document> = LazyLock::new(|| Document::new(&discovery::aggregated(Half::Core)));
 static NAMED: LazyLock<Document> = LazyLock::new(|| Document::new(&discovery::aggregated(Half::Named)));
 
+/// A document's name, the document, and its group and version.
+type Slot = (String, OnceLock<Document>, &'static str, &'static str);
+
 /// OpenAPI documents, each built when first asked for.
-static V3: LazyLock<Vec<(String, OnceLock<Document>, &'static str, &'static str)>> = LazyLock::new(|| {
+static V3: LazyLock<Vec<Slot>> = LazyLock::new(|| {
     let names = openapi::v3_names();
     names.into_iter().map(|(name, group, version)| (name, OnceLock::new(), group, version)).collect()
 });
