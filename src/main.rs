@@ -1,1 +1,44 @@
-fn main() {}
+//! `coracle`: one binary that is a whole cluster, or any part of one.
+//!
+//! It puts the rooms together and holds no logic of theirs: `commands/` has one file a verb, `cli` says what the verbs
+//! take, `cluster` wires control plane and node into one process.
+
+mod bench;
+mod cli;
+mod commands;
+mod components;
+mod instance;
+mod kubeconfig;
+mod logging;
+mod node;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // The supervisor of a pod is this same binary; it must become one before any thread exists.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == coracle_runtime::SUPERVISE) {
+        return coracle_runtime::supervise(arguments);
+    }
+    let cli = match cli::Cli::read() {
+        Ok(cli) => cli,
+        Err(cli::Usage::Shown(error)) => {
+            // Clap's text goes where clap sends it; if that is closed nobody is left to tell.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+        Err(cli::Usage::Config(error)) => return fail(&error, 2),
+    };
+    match commands::run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, if error.is::<commands::WrongUse>() { 2 } else { 1 }),
+    }
+}
+
+/// Says what went wrong in one sentence, with its causes, on stderr.
+fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
+    use std::io::Write;
+    // If stderr is closed nobody is left to tell.
+    let _ = writeln!(std::io::stderr(), "coracle: {error:#}");
+    ExitCode::from(code)
+}

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::clear;
 use crate::config::Config;
 use crate::context::{Context, PodTable, Services};
 use crate::node::{self, machine};
@@ -59,6 +60,9 @@ pub enum Error {
     /// The image store cannot be opened.
     #[error("open the image store")]
     Images(#[source] coracle_runtime::image::Error),
+    /// What is left on the host cannot be noted beside the data.
+    #[error("note what this node leaves on its host")]
+    Note(#[source] clear::ClearError),
     /// The pod network cannot be made.
     #[error("open the pod network")]
     Network(#[source] coracle_network::Error),
@@ -149,6 +153,7 @@ async fn open(config: Config, client: kube::Client, _shutdown: CancellationToken
             .await
             .map_err(|source| Error::Directory { path: dir.display().to_string(), source })?;
     }
+    clear::note(&config).map_err(Error::Note)?;
     let server = Server::bind(config.listen, &config.serving).await?;
     let machine = read_machine(&config).await?;
     let runtime = Runtime::open(coracle_runtime::Config {

@@ -25,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod clear;
 mod config;
 mod context;
 mod event;
@@ -37,5 +38,6 @@ mod server;
 mod volume;
 
 pub use agent::{Error, run};
+pub use clear::{ClearError, clear};
 pub use config::{Config, Serving};
 pub use server::Error as ServerError;

@@ -100,6 +100,7 @@ impl Config {
 
 /// The command line's words for a [`Config`].
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub struct Args {
     /// Where everything is kept.
     #[arg(long, env = "CORACLE_DATA_DIR", default_value = "/var/lib/coracle")]

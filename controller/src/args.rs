@@ -6,6 +6,7 @@ use crate::{ClusterCidr, Config, Error};
 
 /// Flags of `coracle-controller`, and of the controllers inside `coracle`.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub struct Args {
     /// Seconds without a heartbeat after which a node counts as gone.
     #[arg(long, env = "CORACLE_NODE_MONITOR_GRACE_PERIOD", default_value_t = 50, value_name = "SECONDS")]

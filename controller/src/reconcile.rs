@@ -97,7 +97,7 @@ impl<R: Reconcile> Control<R> {
 }
 
 /// Starts a controller's tasks, which run until they are told to stop.
-pub(crate) type Start = Box<dyn FnOnce(&mut JoinSet<()>, &CancellationToken)>;
+pub(crate) type Start = Box<dyn FnOnce(&mut JoinSet<()>, &CancellationToken) + Send>;
 
 /// Reconciles of one controller that may be under way at once: they mostly wait for the API.
 const WORKERS: usize = 8;

@@ -4,6 +4,7 @@ use crate::Config;
 
 /// Flags of `coracle-scheduler`, and of the scheduler inside `coracle`.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub struct Args {
     /// Which pods to schedule: those whose spec.schedulerName is this.
     #[arg(long, env = "CORACLE_SCHEDULER_NAME", default_value = "default-scheduler")]

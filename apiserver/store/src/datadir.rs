@@ -114,6 +114,19 @@ fn parse(text: &str) -> Option<Identity> {
     Some(Identity { cluster, member })
 }
 
+/// The process that has the store in `dir` open now, if one has: its number, as far as the lock file says it. Nothing is
+/// made where no store is.
+#[must_use]
+pub fn holder(dir: &Path) -> Option<Option<u32>> {
+    let mut file = File::open(dir.join("lock")).ok()?;
+    let mut pid = String::new();
+    let known = file.read_to_string(&mut pid).is_ok().then(|| pid.trim().parse().ok()).flatten();
+    match Flock::lock(file, FlockArg::LockSharedNonblock) {
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Some(known),
+        Ok(_) | Err(_) => None,
+    }
+}
+
 fn lock(dir: &Path) -> Result<Flock<File>> {
     let path = dir.join("lock");
     let mut file = OpenOptions::new()
@@ -187,7 +200,9 @@ mod tests {
         let held = DataDir::open(dir.path()).unwrap();
         let Err(Error::Locked { pid: Some(pid), .. }) = DataDir::open(dir.path()) else { panic!() };
         assert_eq!(pid, std::process::id());
+        assert_eq!(holder(dir.path()), Some(Some(pid)));
         drop(held);
+        assert_eq!(holder(dir.path()), None);
         DataDir::open(dir.path()).unwrap();
     }
 

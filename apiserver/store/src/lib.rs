@@ -66,6 +66,7 @@ mod worker;
 #[cfg(test)]
 mod testing;
 
+pub use datadir::holder;
 pub use driver::Driver;
 pub use entry::{Derived, Entry, Event, EventKind};
 pub use error::{Error, Result};

@@ -1,0 +1,169 @@
+//! Removing what a node left on its host: sandboxes, mounts, cgroups, interfaces, tables.
+//!
+//! A running agent notes what it needs for that beside its data, so that a later process finds everything by the data
+//! directory alone, whatever flags the agent had.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use coracle_network::{Ipv4Net, Network};
+use coracle_runtime::Runtime;
+use nix::mount::{MntFlags, umount2};
+use serde::{Deserialize, Serialize};
+
+use crate::Config;
+
+/// Why something may be left on the host.
+#[derive(Debug, thiserror::Error)]
+pub enum ClearError {
+    /// The note of what there is cannot be read or written.
+    #[error("{}", path.display())]
+    Note {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Sandboxes could not all be removed.
+    #[error("removing pods")]
+    Runtime(#[source] coracle_runtime::Error),
+    /// The network could not all be removed.
+    #[error("removing the pod network")]
+    Network(#[source] coracle_network::Error),
+    /// Something is still mounted.
+    #[error("unmounting {}", path.display())]
+    Mount {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What must be known to find everything again.
+#[derive(Debug, Serialize, Deserialize)]
+struct Note {
+    mark: String,
+    run_dir: PathBuf,
+    cgroup_root: PathBuf,
+    pod_cidr: String,
+    cluster_cidr: String,
+    mtu: u32,
+}
+
+fn path_of(data_dir: &Path) -> PathBuf {
+    data_dir.join("host.json")
+}
+
+/// Notes what `config` will leave on the host, before anything of it is made.
+pub(crate) fn note(config: &Config) -> Result<(), ClearError> {
+    let path = path_of(&config.data_dir);
+    let note = Note {
+        mark: config.mark.clone(),
+        run_dir: config.run_dir.clone(),
+        cgroup_root: config.cgroup_root.clone(),
+        pod_cidr: config.pod_cidr.to_string(),
+        cluster_cidr: config.cluster_cidr.to_string(),
+        mtu: config.mtu,
+    };
+    let temporary = path.with_extension("new");
+    serde_json::to_vec_pretty(&note)
+        .map_err(io::Error::from)
+        .and_then(|bytes| fs::write(&temporary, bytes))
+        .and_then(|()| fs::rename(&temporary, &path))
+        .map_err(|source| ClearError::Note { path, source })
+}
+
+/// Removes everything that agents with this data directory left on the host but their data. No agent may be running with
+/// it. A directory no agent ever used is cleared already.
+///
+/// # Errors
+/// The first thing that could not be removed; the rest was tried, and it may be called again.
+pub async fn clear(data_dir: &Path) -> Result<(), ClearError> {
+    let path = path_of(data_dir);
+    let note: Note = match fs::read(&path) {
+        Ok(bytes) => {
+            serde_json::from_slice(&bytes).map_err(|e| ClearError::Note { path: path.clone(), source: e.into() })?
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(ClearError::Note { path, source }),
+    };
+    let runtime = clear_runtime(&note, data_dir).await;
+    let network = clear_network(&note, data_dir).await;
+    let mounts = unmount_below(data_dir).and(unmount_below(&note.run_dir));
+    runtime.and(network).and(mounts)
+}
+
+async fn clear_runtime(note: &Note, data_dir: &Path) -> Result<(), ClearError> {
+    let config = coracle_runtime::Config {
+        cgroup_root: note.cgroup_root.clone(),
+        ..coracle_runtime::Config::new(data_dir.join("runtime"), note.run_dir.join("runtime"), &note.mark)
+    };
+    let runtime = Runtime::open(config).await.map_err(ClearError::Runtime)?;
+    runtime.purge().await.map_err(ClearError::Runtime)
+}
+
+async fn clear_network(note: &Note, data_dir: &Path) -> Result<(), ClearError> {
+    let wrong = |text: &str| ClearError::Note {
+        path: path_of(data_dir),
+        source: io::Error::new(io::ErrorKind::InvalidData, format!("{text:?} is no range of addresses")),
+    };
+    let range = |text: &str| text.parse::<Ipv4Net>().map_err(|_| wrong(text));
+    let network = Network::open(coracle_network::Config {
+        mark: note.mark.clone(),
+        pod_cidr: range(&note.pod_cidr)?,
+        cluster_cidr: range(&note.cluster_cidr)?,
+        mtu: note.mtu,
+        state_dir: data_dir.join("network"),
+        masquerade: true,
+    })
+    .await
+    .map_err(ClearError::Network)?;
+    let purged = network.purge().await.map_err(ClearError::Network)?;
+    for left in purged.left {
+        tracing::info!(left, "kept on the host");
+    }
+    Ok(())
+}
+
+/// Takes away every mount below a directory, the innermost first.
+fn unmount_below(directory: &Path) -> Result<(), ClearError> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mut result = Ok(());
+    for point in mounts_below(&table, directory).into_iter().rev() {
+        if let Err(error) = umount2(&point, MntFlags::MNT_DETACH) {
+            result = result.and(Err(ClearError::Mount { path: point, source: error.into() }));
+        }
+    }
+    result
+}
+
+/// The mount points below a directory, in the order they were mounted (proc(5): the fifth field, blanks as `\040`).
+fn mounts_below(mountinfo: &str, directory: &Path) -> Vec<PathBuf> {
+    let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4));
+    let points = points.map(|p| PathBuf::from(p.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")));
+    points.filter(|point| point.starts_with(directory) && point != directory).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_found_by_their_directory() {
+        let table = "1 0 8:1 / / rw - ext4 x rw\n2 1 0:9 / /srv/a/pods/p rw - tmpfs t rw\n\
+            3 2 0:9 / /srv/a/pods/p/with\\040blank rw - tmpfs t rw\n4 1 0:9 / /srv/ab rw - tmpfs t rw\n5 1 0:9 / /srv/a rw - x y rw\n";
+        let found = mounts_below(table, Path::new("/srv/a"));
+        assert_eq!(found, [PathBuf::from("/srv/a/pods/p"), PathBuf::from("/srv/a/pods/p/with blank")]);
+    }
+
+    #[tokio::test]
+    async fn a_directory_no_agent_used_is_clear() {
+        let folder = tempfile::tempdir().unwrap();
+        clear(folder.path()).await.unwrap();
+    }
+}

@@ -1,0 +1,9 @@
+//! `coracle bench`: figures about this binary, or about any Kubernetes API.
+
+pub(crate) mod api;
+pub(crate) mod boot;
+pub(crate) mod idle;
+pub(crate) mod load;
+pub(crate) mod pods;
+pub(crate) mod process;
+pub(crate) mod report;

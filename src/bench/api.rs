@@ -1,0 +1,84 @@
+//! The API under load: durable creates, reads of one object, lists of 500.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use http::Method;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::{
+    load::{self, Target},
+    report::Report,
+};
+
+/// What to measure with.
+pub(crate) struct Plan {
+    pub(crate) clients: usize,
+    pub(crate) length: Duration,
+}
+
+const NAMESPACE: &str = "coracle-bench";
+
+/// A pod of about 1.5 KB that no scheduler touches.
+fn pod(name: &str) -> serde_json::Value {
+    let environment: Vec<_> =
+        (0..10).map(|n| json!({"name": format!("SETTING_{n}"), "value": "x".repeat(24)})).collect();
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": "bench", "tier": "load"}, "annotations": {"note": "x".repeat(120)}},
+        "spec": {
+            "schedulerName": "nobody", "automountServiceAccountToken": false,
+            "containers": [{
+                "name": "main", "image": "registry.example/bench:1", "command": ["sleep", "infinity"], "env": environment,
+                "ports": [{"containerPort": 8080}],
+                "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "100m", "memory": "64Mi"}},
+            }],
+        },
+    })
+}
+
+/// Measures, and removes what it made.
+pub(crate) async fn run(target: &Target, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+    let mut tasks = JoinSet::new();
+    let mut connection = target.connect(&mut tasks).await?;
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+    let made = connection.call(Method::POST, "/api/v1/namespaces", namespace.to_string().into()).await?;
+    ensure!(made.0.is_success(), "making the namespace {NAMESPACE}: {}", String::from_utf8_lossy(&made.1));
+    let measured = measure(target, plan, report).await;
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/pods?gracePeriodSeconds=0");
+    connection.call(Method::DELETE, &path, Bytes::new()).await.context("removing the pods")?;
+    let path = format!("/api/v1/namespaces/{NAMESPACE}");
+    connection.call(Method::DELETE, &path, Bytes::new()).await.context("removing the namespace")?;
+    tasks.shutdown().await;
+    measured
+}
+
+async fn measure(target: &Target, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+    let pods: Arc<str> = format!("/api/v1/namespaces/{NAMESPACE}/pods").into();
+    let path = Arc::clone(&pods);
+    let created = load::run(target, plan.clients, plan.length, move |n| {
+        (Method::POST, path.to_string(), pod(&format!("pod-{n}")).to_string().into())
+    })
+    .await
+    .context("creating pods")?;
+    report.promised("durable pod creates", created.rate, "/s", 8000.0);
+    report.add("  p50", created.p50, "ms");
+    report.promised("  p99", created.p99, "ms", 15.0);
+
+    let path = format!("{pods}/pod-0");
+    let got = load::run(target, plan.clients, plan.length, move |_| (Method::GET, path.clone(), Bytes::new()))
+        .await
+        .context("reading a pod")?;
+    report.promised("GET of one pod", got.rate, "/s", 40_000.0);
+    report.add("  p99", got.p99, "ms");
+
+    let path = format!("{pods}?limit=500");
+    let listed = load::run(target, plan.clients, plan.length, move |_| (Method::GET, path.clone(), Bytes::new()))
+        .await
+        .context("listing pods")?;
+    report.promised("LIST limit=500 of pods", listed.rate, "/s", 1000.0);
+    report.add("  p99", listed.p99, "ms");
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! The command line: one struct a command, and the layers a value comes from.
+//!
+//! A value is taken from the flag, else from the environment (`CORACLE_DATA_DIR`), else from `--config FILE`, else from
+//! the default. Wrong values stop the start with one sentence that names the flag, the value and what is allowed.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::{commands, logging};
+
+/// A whole Kubernetes-API-compatible cluster in one small binary.
+#[derive(Parser)]
+#[command(name = "coracle", version, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Verb,
+    #[command(flatten)]
+    pub(crate) logging: logging::Args,
+    /// A YAML file that holds any of the flags by name, e.g. "data-dir: /srv/coracle".
+    #[arg(long, env = "CORACLE_CONFIG", global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Subcommand)]
+pub(crate) enum Verb {
+    /// Run everything in this process: control plane and one node.
+    Up(commands::up::Args),
+    /// Run the control plane only.
+    Server(commands::server::Args),
+    /// Run one node of a cluster elsewhere.
+    Agent(commands::agent::Args),
+    /// Stop what `up` left behind on this host.
+    Down(commands::down::Args),
+    /// Make, list and revoke the tokens nodes join with.
+    Token(commands::token::Args),
+    /// Import, pull, list and remove images of this node.
+    Image(commands::image::Args),
+    /// Measure, and print the figures as a table or as JSON.
+    Bench(commands::bench::Args),
+}
+
+impl Cli {
+    /// Reads the command line of this process.
+    ///
+    /// # Errors
+    /// `Err(Usage::Shown)` carries clap's own text (help, version, or a wrong flag) and exit code.
+    pub(crate) fn read() -> Result<Self, Usage> {
+        let arguments: Vec<_> = std::env::args_os().collect();
+        let mut command = Self::command();
+        if let Some(file) = config_file(&arguments) {
+            command = with_file(command, &file).map_err(Usage::Config)?;
+        }
+        let matches = command.try_get_matches_from(&arguments).map_err(Usage::Shown)?;
+        Self::from_arg_matches(&matches).map_err(Usage::Shown)
+    }
+}
+
+/// Why there is no command to run.
+pub(crate) enum Usage {
+    /// Clap has something to say.
+    Shown(clap::Error),
+    /// `--config FILE` cannot be used.
+    Config(anyhow::Error),
+}
+
+/// The value of `--config`, looked for before the command line is parsed, since what the file holds is part of that.
+fn config_file(arguments: &[std::ffi::OsString]) -> Option<PathBuf> {
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        if argument == "--config" {
+            return arguments.next().map(PathBuf::from);
+        }
+        if let Some(value) = argument.to_str().and_then(|a| a.strip_prefix("--config=")) {
+            return Some(value.into());
+        }
+    }
+    std::env::var_os("CORACLE_CONFIG").map(PathBuf::from)
+}
+
+/// The command with the file's values as its defaults.
+fn with_file(command: Command, file: &Path) -> anyhow::Result<Command> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("--config {}", file.display()))?;
+    with_values(command, &text).with_context(|| format!("--config {}", file.display()))
+}
+
+fn with_values(mut command: Command, text: &str) -> anyhow::Result<Command> {
+    let values: serde_yaml::Value = serde_yaml::from_str(text)?;
+    let values = match values {
+        serde_yaml::Value::Null => serde_yaml::Mapping::new(),
+        serde_yaml::Value::Mapping(values) => values,
+        _ => anyhow::bail!("the file must hold flags by name, e.g. \"data-dir: /srv/coracle\""),
+    };
+    for (key, value) in values {
+        let Some(name) = key.as_str() else { anyhow::bail!("{key:?} is not the name of a flag") };
+        let texts = texts(name, &value)?;
+        let mut known = false;
+        command = set_default(command, name, &texts, &mut known);
+        let verbs: Vec<String> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
+        for verb in verbs {
+            command = command.mut_subcommand(verb, |sub| set_default(sub, name, &texts, &mut known));
+        }
+        anyhow::ensure!(known, "no command has a flag --{name}");
+    }
+    Ok(command)
+}
+
+fn texts(name: &str, value: &serde_yaml::Value) -> anyhow::Result<Vec<String>> {
+    Ok(match value {
+        serde_yaml::Value::String(text) => vec![text.clone()],
+        serde_yaml::Value::Number(number) => vec![number.to_string()],
+        serde_yaml::Value::Bool(flag) => vec![flag.to_string()],
+        serde_yaml::Value::Sequence(items) => {
+            let items: anyhow::Result<Vec<_>> = items.iter().map(|item| texts(name, item)).collect();
+            items?.into_iter().flatten().collect()
+        }
+        _ => anyhow::bail!("{name}: must be a text, a number, true, false, or a list of these"),
+    })
+}
+
+fn set_default(command: Command, name: &str, texts: &[String], known: &mut bool) -> Command {
+    let long = name.replace('_', "-");
+    let Some(id) = command.get_arguments().find(|a| a.get_long() == Some(&long)).map(|a| a.get_id().to_string()) else {
+        return command;
+    };
+    *known = true;
+    let texts = texts.to_vec();
+    command.mut_arg(id, |argument| argument.default_values(texts))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str, arguments: &[&str]) -> anyhow::Result<Cli> {
+        let command = with_values(Cli::command(), text)?;
+        Ok(Cli::from_arg_matches(&command.try_get_matches_from(arguments)?)?)
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_flag_beats_the_file_and_the_file_beats_the_default() {
+        let text = "data-dir: /srv/a\nkeep-pods: true\nnode-name: n1\n";
+        let Verb::Up(up) = parse(text, &["coracle", "up", "--node-name", "n2"]).unwrap().command else { panic!() };
+        assert_eq!(up.server.data_dir, Path::new("/srv/a"));
+        assert_eq!(up.node_name.as_deref(), Some("n2"));
+        assert!(up.keep_pods);
+    }
+
+    #[test]
+    fn a_flag_that_does_not_exist_is_named() {
+        let error = parse("data-dri: /srv/a\n", &["coracle", "up"]).err().unwrap();
+        assert_eq!(error.to_string(), "no command has a flag --data-dri");
+        assert!(parse("data-dir: {a: b}\n", &["coracle", "up"]).is_err());
+        assert!(parse("- up\n", &["coracle", "up"]).is_err());
+    }
+}

@@ -1,0 +1,43 @@
+//! `coracle agent`: one node of a cluster whose API server runs elsewhere.
+
+use std::path::PathBuf;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    commands::Signals,
+    instance::Instance,
+    node::{self, NodeArgs},
+};
+
+/// Flags of `agent`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The API server's URL.
+    #[arg(long, env = "CORACLE_SERVER", value_name = "URL")]
+    server: String,
+    /// The token to join with (`coracle token create`); not needed once joined.
+    #[arg(long, env = "CORACLE_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Where everything is kept.
+    #[arg(long, env = "CORACLE_DATA_DIR", default_value = "/var/lib/coracle")]
+    data_dir: PathBuf,
+    /// The cluster's DNS domain.
+    #[arg(long, env = "CORACLE_DNS_DOMAIN", default_value = "cluster.local")]
+    dns_domain: String,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+/// Runs until a signal.
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    node::check_rights()?;
+    let signals = Signals::new()?;
+    let shutdown = CancellationToken::new();
+    let work = async {
+        let instance = Instance::new(&args.data_dir)?;
+        let config = args.node.config(&instance, &args.dns_domain)?;
+        anyhow::bail!("joining {} is being built", args.server)
+    };
+    signals.guard(&shutdown, work).await
+}

@@ -1,0 +1,99 @@
+//! `coracle token`: the tokens nodes join with.
+
+use std::{io::Write, path::PathBuf, time::Duration};
+
+use anyhow::{Context, bail};
+use base64::Engine;
+use clap::Subcommand;
+use coracle_proto::join_token::{BootstrapToken, JoinToken, Record, SECRET_NAMESPACE, SECRET_TYPE};
+use k8s_openapi::{api::core::v1::Secret, jiff::Timestamp};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, ListParams, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use rand::Rng;
+
+use crate::instance::Instance;
+
+/// Flags of `token`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+    /// How to reach the cluster; without it, the admin kubeconfig in the data directory.
+    #[arg(long, env = "CORACLE_KUBECONFIG", value_name = "FILE", global = true)]
+    kubeconfig: Option<PathBuf>,
+    /// The instance's data directory.
+    #[arg(long, env = "CORACLE_DATA_DIR", default_value = "/var/lib/coracle", global = true)]
+    data_dir: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Make a token and print it.
+    Create {
+        /// Hours it is valid; 0 is for ever.
+        #[arg(long, default_value_t = 24, value_name = "HOURS")]
+        ttl: u32,
+        /// What it is for.
+        #[arg(long, default_value = "")]
+        description: String,
+    },
+    /// List the tokens there are, without their secrets.
+    List,
+    /// Make a token worthless.
+    Revoke {
+        /// Its id: the six characters `token list` shows.
+        id: String,
+    },
+}
+
+/// Does what is asked.
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let instance = Instance::new(&args.data_dir)?;
+    let file = args.kubeconfig.unwrap_or_else(|| instance.admin_kubeconfig());
+    let kubeconfig = Kubeconfig::read_from(&file).with_context(|| format!("--kubeconfig {}", file.display()))?;
+    let authority = authority_of(&kubeconfig).with_context(|| format!("--kubeconfig {}", file.display()))?;
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    let secrets: Api<Secret> = Api::namespaced(Client::try_from(config)?, SECRET_NAMESPACE);
+    let mut out = std::io::stdout().lock();
+    match args.what {
+        What::Create { ttl, description } => {
+            let token = BootstrapToken::generate(|below| rand::rng().random_range(0..below.max(1)));
+            let expires = (ttl > 0).then(|| Timestamp::now() + Duration::from_secs(u64::from(ttl) * 3600));
+            secrets.create(&PostParams::default(), &token.to_secret(expires, &description)).await?;
+            writeln!(out, "{}", JoinToken::new(authority, token))?;
+        }
+        What::List => {
+            let found = secrets.list(&ListParams::default().fields(&format!("type={SECRET_TYPE}"))).await?;
+            writeln!(out, "{:<8} {:<22} DESCRIPTION", "ID", "EXPIRES")?;
+            for record in found.items.iter().filter_map(Record::from_secret) {
+                let expires = record.expires.map_or_else(|| "never".to_owned(), |time| time.to_string());
+                writeln!(out, "{:<8} {expires:<22} {}", record.token.id(), record.description)?;
+            }
+        }
+        What::Revoke { id } => {
+            match secrets.delete(&BootstrapToken::secret_name(&id), &DeleteParams::default()).await {
+                Ok(_) => writeln!(out, "{id} is worthless now")?,
+                Err(kube::Error::Api(status)) if status.code == 404 => bail!("there is no token {id}"),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// SHA-256 of the certificate that the kubeconfig trusts.
+fn authority_of(kubeconfig: &Kubeconfig) -> anyhow::Result<[u8; 32]> {
+    let cluster = kubeconfig.clusters.first().and_then(|c| c.cluster.as_ref()).context("no cluster in it")?;
+    let data = cluster.certificate_authority_data.as_deref().context("no certificate-authority-data in it")?;
+    let pem = base64::engine::general_purpose::STANDARD.decode(data)?;
+    let certificate = rustls::pki_types::pem::PemObject::from_pem_slice(&pem)?;
+    Ok(fingerprint(&certificate))
+}
+
+fn fingerprint(certificate: &rustls::pki_types::CertificateDer<'_>) -> [u8; 32] {
+    use sha2::Digest;
+    sha2::Sha256::digest(certificate).into()
+}

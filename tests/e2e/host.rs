@@ -1,0 +1,58 @@
+//! A host of its own for each cluster under test: a network namespace with only loopback in it, held open by one
+//! process, so that clusters run side by side and nothing they do to the network reaches this machine.
+
+use std::{
+    ffi::OsStr,
+    io::{BufRead, BufReader},
+    process::{Child, Command, Output, Stdio},
+};
+
+/// A network namespace; gone when dropped.
+pub(crate) struct Host {
+    holder: Child,
+}
+
+impl Host {
+    /// Makes one with loopback up.
+    pub(crate) fn new() -> Self {
+        let mut holder = Command::new("unshare")
+            .args(["--net", "sh", "-c", "ip link set lo up && echo up && exec cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("unshare of util-linux starts");
+        let mut line = String::new();
+        let stdout = holder.stdout.as_mut().expect("its stdout is a pipe");
+        BufReader::new(stdout).read_line(&mut line).expect("the holder says when it is ready");
+        assert_eq!(line, "up\n", "a network namespace needs root and iproute2");
+        Self { holder }
+    }
+
+    /// A command that runs inside.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", self.holder.id())).arg("--").arg(program);
+        command
+    }
+
+    /// Runs a command inside to its end.
+    pub(crate) fn output(&self, program: &str, arguments: &[&str]) -> Output {
+        self.command(program).args(arguments).output().unwrap_or_else(|e| panic!("{program}: {e}"))
+    }
+
+    /// What a command prints; it must succeed.
+    pub(crate) fn stdout(&self, program: &str, arguments: &[&str]) -> String {
+        let output = self.output(program, arguments);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{program} {arguments:?}: {}\n{out}{err}", output.status);
+        out.into_owned()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // The namespace goes with its last process. A holder that is gone already is what is wanted.
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}

@@ -1,0 +1,19 @@
+//! End-to-end tests: real clusters, real containers, the real kubectl.
+//!
+//! They need root, and Debian's docker-registry, skopeo, busybox-static, nginx-light and kubectl; `tests/run` installs
+//! what Debian has. Each test has a host (a network namespace), a data directory and a cluster of its own.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, clippy::indexing_slicing)]
+
+mod cluster;
+mod host;
+mod images;
+mod registry;
+mod wait;
+
+mod containers;
+mod reading;
+mod refusals;
+mod restart;
+mod streams;
+mod workloads;

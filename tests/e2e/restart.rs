@@ -1,0 +1,138 @@
+//! Power cuts, restarts and goodbyes: nothing acknowledged is lost, nothing is left behind.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use nix::sys::signal::Signal;
+
+use crate::{cluster::Cluster, host::Host, wait::wait_for};
+
+const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: steady}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n  \
+    - {name: c, image: 'busybox:1', command: [sh, -c, 'echo started; exec sleep 424242']}\n";
+
+fn pid_of_sleep(cluster: &Cluster) -> BTreeSet<i32> {
+    let folder = cluster.scratch().to_string_lossy().into_owned();
+    let numbers = std::fs::read_dir("/proc").unwrap().filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok());
+    numbers
+        .filter(|pid: &i32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).replace('\0', " ").trim() == "sleep 424242"
+                && std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).is_ok_and(|m| m.contains(&folder))
+        })
+        .collect()
+}
+
+/// Invariant 1: an acknowledged write survives kill -9 at any instant.
+#[test]
+fn every_acknowledged_object_is_there_after_a_kill() {
+    let mut cluster = Cluster::start();
+    let mut acknowledged = Vec::new();
+    for round in 0..3 {
+        for n in 0..5 {
+            let name = format!("cm-{round}-{n}");
+            cluster.kubectl(&["create", "configmap", &name, "--from-literal=k=v"]);
+            acknowledged.push(name);
+        }
+        cluster.end(Signal::SIGKILL);
+        cluster.up();
+        let names = cluster.kubectl(&["get", "configmaps", "-o", "name"]);
+        for name in &acknowledged {
+            assert!(names.lines().any(|line| line == format!("configmap/{name}")), "{name} is lost:\n{names}");
+        }
+    }
+}
+
+/// Invariant 4: no container is started twice for one attempt.
+#[test]
+fn with_keep_pods_containers_outlive_the_process() {
+    let mut cluster = Cluster::start_on(Host::new(), &["--keep-pods"]);
+    cluster.import("busybox", "busybox:1");
+    cluster.apply(POD);
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/steady", "--timeout=60s"]);
+    let before = pid_of_sleep(&cluster);
+    assert_eq!(before.len(), 1);
+    for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+        cluster.end(signal);
+        assert_eq!(pid_of_sleep(&cluster), before, "stopped by {signal}");
+        cluster.up();
+        cluster.kubectl(&["wait", "--for=condition=Ready", "pod/steady", "--timeout=60s"]);
+        assert_eq!(pid_of_sleep(&cluster), before);
+        let count =
+            cluster.kubectl(&["get", "pod/steady", "-o", "jsonpath={.status.containerStatuses[0].restartCount}"]);
+        assert_eq!(count, "0");
+        assert_eq!(cluster.kubectl(&["logs", "steady"]), "started\n");
+    }
+    cluster.kubectl(&["delete", "pod/steady", "--timeout=30s"]);
+    assert!(pid_of_sleep(&cluster).is_empty());
+}
+
+#[test]
+fn a_clean_stop_leaves_nothing_running_or_mounted() {
+    let mut cluster = Cluster::start();
+    cluster.import("busybox", "busybox:1");
+    cluster.apply(POD);
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/steady", "--timeout=60s"]);
+    assert!(cluster.host.stdout("ip", &["-o", "link"]).lines().count() > 1);
+    let status = cluster.end(Signal::SIGINT);
+    assert!(status.success(), "{status}");
+    assert!(pid_of_sleep(&cluster).is_empty());
+    assert_eq!(cluster.mounts(), Vec::<String>::new());
+    let links = cluster.host.stdout("ip", &["-o", "link"]);
+    assert!(!links.contains("veth"), "{links}");
+
+    // The pod is there again with the next start, in a new container.
+    cluster.up();
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/steady", "--timeout=60s"]);
+}
+
+#[test]
+fn a_purge_leaves_the_host_as_it_was() {
+    let host = Host::new();
+    let links_before = host.stdout("ip", &["-o", "link"]);
+    let mut cluster = Cluster::start_on(host, &[]);
+    cluster.import("busybox", "busybox:1");
+    cluster.apply(POD);
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/steady", "--timeout=60s"]);
+    cluster.end(Signal::SIGKILL);
+    let output = cluster.purge();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    wait_for("the container to be gone", Duration::from_secs(10), || {
+        let left = pid_of_sleep(&cluster);
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    });
+    assert!(!cluster.data_dir().exists(), "the data directory is there");
+    assert_eq!(cluster.mounts(), Vec::<String>::new());
+    assert_eq!(cluster.host.stdout("ip", &["-o", "link"]), links_before);
+    assert_eq!(cluster.host.stdout("nft", &["list", "tables"]), "");
+    // And a new cluster starts where the old one was.
+    cluster.up();
+}
+
+#[test]
+fn a_second_instance_on_the_same_data_is_refused_and_says_which() {
+    let cluster = Cluster::start();
+    let output = cluster
+        .host
+        .command(env!("CARGO_BIN_EXE_coracle"))
+        .args(["up", "--listen", "127.0.0.1:7443", "--data-dir"])
+        .arg(cluster.data_dir())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains(&cluster.pid().to_string()) && said.contains("data"), "{said}");
+}
+
+#[test]
+fn a_port_in_use_is_named_at_once() {
+    let cluster = Cluster::start();
+    let output = cluster
+        .host
+        .command(env!("CARGO_BIN_EXE_coracle"))
+        .args(["up", "--listen", "127.0.0.1:6443", "--data-dir"])
+        .arg(cluster.scratch().join("other"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("127.0.0.1:6443") && said.contains("in use"), "{said}");
+}

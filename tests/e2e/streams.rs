@@ -1,0 +1,116 @@
+//! `kubectl logs` and `kubectl exec`: what streams between a person and a container.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::Stdio,
+};
+
+use crate::{cluster::Cluster, wait::wait_for};
+
+fn cluster_with(name: &str, script: &str) -> Cluster {
+    let cluster = Cluster::start();
+    cluster.import("busybox", "busybox:1");
+    cluster.apply(&format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 0\n  containers:\n  \
+         - {{name: main, image: 'busybox:1', command: [sh, -c, {script:?}]}}\n  \
+         - {{name: side, image: 'busybox:1', command: [sh, -c, 'echo from the side; exec sleep 1000000']}}\n"
+    ));
+    cluster.kubectl(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=60s"]);
+    cluster
+}
+
+#[test]
+fn logs_can_be_read_in_every_way() {
+    let cluster =
+        cluster_with("talker", "for i in 1 2 3 4 5; do echo line $i; done; echo oops >&2; exec sleep 1000000");
+    let all = wait_for("the whole log", crate::cluster::LONG, || {
+        let log = cluster.kubectl(&["logs", "talker", "-c", "main"]);
+        if log.lines().count() == 6 { Ok(log) } else { Err(log) }
+    });
+    assert!(all.starts_with("line 1\n") && all.contains("oops\n"), "{all}");
+    assert_eq!(cluster.kubectl(&["logs", "talker", "-c", "side"]), "from the side\n");
+    assert_eq!(cluster.kubectl(&["logs", "talker", "-c", "main", "--tail=1"]).lines().count(), 1);
+    assert_eq!(cluster.kubectl(&["logs", "talker", "-c", "main", "--limit-bytes=4"]), "line");
+    let stamped = cluster.kubectl(&["logs", "talker", "-c", "main", "--timestamps", "--tail=1"]);
+    assert!(stamped.starts_with("20") && stamped.contains("Z "), "{stamped}");
+    assert_eq!(cluster.kubectl(&["logs", "talker", "-c", "main", "--since=1h"]), all);
+    let both = cluster.kubectl(&["logs", "talker", "--all-containers", "--prefix"]);
+    assert!(both.contains("[pod/talker/side] from the side"), "{both}");
+    let refused = cluster.kubectl_refused(&["logs", "talker", "-c", "nobody"]);
+    assert!(refused.contains("container nobody is not valid for pod talker"), "{refused}");
+    let refused = cluster.kubectl_refused(&["logs", "nobody"]);
+    assert!(refused.contains("pods \"nobody\" not found"), "{refused}");
+}
+
+#[test]
+fn a_followed_log_shows_lines_as_they_come() {
+    let cluster = cluster_with(
+        "slow",
+        "while read line; do echo got $line; done < /pipe; exec sleep 1000000".replace("/pipe", "/dev/null").as_str(),
+    );
+    let mut child =
+        cluster.kubectl_command(&["logs", "-f", "slow", "-c", "main"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    for word in ["first", "second"] {
+        // What PID 1 writes to is what is logged; exec reaches the same file through /proc.
+        cluster.kubectl(&["exec", "slow", "-c", "main", "--", "sh", "-c", &format!("echo {word} > /proc/1/fd/1")]);
+        assert_eq!(lines.next().unwrap().unwrap(), word);
+    }
+    cluster.kubectl(&["delete", "pod/slow", "--timeout=30s"]);
+    assert!(lines.next().is_none(), "the stream ends with the container");
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn exec_carries_streams_and_exit_codes() {
+    let cluster = cluster_with("box", "exec sleep 1000000");
+    let output =
+        cluster.kubectl_output(&["exec", "box", "-c", "main", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "out\n");
+    assert!(String::from_utf8_lossy(&output.stderr).starts_with("err\n"));
+    assert_eq!(output.status.code(), Some(7));
+
+    // Standard input ends when ours does.
+    let sum = cluster.kubectl_stdin(&["exec", "-i", "box", "-c", "main", "--", "wc", "-c"], &"x".repeat(300_000));
+    assert_eq!(sum.trim(), "300000");
+
+    let refused = cluster.kubectl_refused(&["exec", "box", "-c", "main", "--", "/no/such/program"]);
+    assert!(refused.contains("no such file or directory"), "{refused}");
+    let refused = cluster.kubectl_refused(&["exec", "box", "-c", "nobody", "--", "true"]);
+    assert!(refused.contains("nobody"), "{refused}");
+}
+
+#[test]
+fn exec_with_a_terminal_is_one() {
+    let cluster = cluster_with("box", "exec sleep 1000000");
+    // script(1) of util-linux gives kubectl a terminal of its own, of a size that it passes on.
+    let kubectl = cluster.kubectl_command(&["exec", "-it", "box", "-c", "main", "--", "sh"]);
+    let line: Vec<String> = std::iter::once(kubectl.get_program())
+        .chain(kubectl.get_args())
+        .map(|word| format!("'{}'", word.to_str().unwrap()))
+        .collect();
+    let command = format!("stty rows 33 cols 99; {}", line.join(" "));
+    let mut child = std::process::Command::new("script")
+        .args(["-q", "-e", "-c", &command, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut seen = String::new();
+    let mut until = |wanted: &str, stdout: &mut BufReader<std::process::ChildStdout>| {
+        let mut byte = [0; 1];
+        while !seen.contains(wanted) {
+            let read = std::io::Read::read(stdout, &mut byte).unwrap();
+            assert!(read == 1, "the terminal closed before {wanted:?}: {seen:?}");
+            seen.push(byte[0] as char);
+        }
+        seen.clear();
+    };
+    until("#", &mut stdout);
+    stdin.write_all(b"tty; stty size; exit 5\n").unwrap();
+    until("/dev/pts/", &mut stdout);
+    until("33 99", &mut stdout);
+    assert_eq!(child.wait().unwrap().code(), Some(5));
+}
