@@ -26,6 +26,7 @@
 
 mod agent;
 mod clear;
+mod args;
 mod config;
 mod context;
 mod event;
@@ -40,6 +41,7 @@ mod volume;
 
 pub use agent::{Error, run};
 pub use clear::{ClearError, clear};
+pub use args::Args;
 pub use config::{Config, Serving};
 pub use join::{JoinError, JoinRequest, Joined, join};
 pub use server::Error as ServerError;

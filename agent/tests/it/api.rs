@@ -10,7 +10,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
 #[derive(Default)]
 struct Store {
@@ -23,17 +23,31 @@ struct Store {
 pub(crate) struct Api {
     store: Arc<Mutex<Store>>,
     changes: broadcast::Sender<(String, &'static str, Value)>,
+    pub(crate) restarts: Arc<Restarts>,
+}
+
+/// How a test asks for another agent.
+#[derive(Default)]
+pub(crate) struct Restarts {
+    pub(crate) asked: Notify,
+    pub(crate) done: Notify,
 }
 
 impl Default for Api {
     fn default() -> Self {
-        Self { store: Arc::default(), changes: broadcast::channel(1024).0 }
+        Self { store: Arc::default(), changes: broadcast::channel(1024).0, restarts: Arc::default() }
     }
 }
 
 impl Api {
     pub(crate) fn client(&self) -> kube::Client {
         kube::Client::new(Router::new().fallback(serve).with_state(self.clone()), "default")
+    }
+
+    /// Ends the agent, leaving its pods, and begins another.
+    pub(crate) async fn restart_agent(&self) {
+        self.restarts.asked.notify_one();
+        self.restarts.done.notified().await;
     }
 
     /// Creates or replaces an object.

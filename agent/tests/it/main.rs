@@ -66,7 +66,7 @@ fn config(dir: &Path, mark: &str) -> Config {
         node_name: "n1".into(),
         data_dir: dir.join("data"),
         run_dir: dir.join("run"),
-        listen: "127.0.0.1:0".parse().unwrap(),
+        listen: "0.0.0.0:0".parse().unwrap(),
         node_ip: "127.0.0.1".parse().unwrap(),
         labels: [].into(),
         taints: vec![],
@@ -103,7 +103,26 @@ fn with_agent<F: Future<Output = ()>>(mark: &str, test: impl FnOnce(Api, std::pa
         make_image(&config.data_dir).await;
         let api = Api::default();
         let shutdown = CancellationToken::new();
-        let agent = coracle_agent::run(config.clone(), api.client(), shutdown.clone());
+        // An agent that is asked to restart leaves its pods; the last one stops them.
+        let agent = async {
+            let kept = Config { keep_pods: true, ..config.clone() };
+            let first = CancellationToken::new();
+            let one = coracle_agent::run(kept, api.client(), first.clone());
+            tokio::pin!(one);
+            tokio::select! {
+                result = &mut one => return result,
+                () = api.restarts.asked.notified() => {}
+                () = shutdown.cancelled() => {
+                    first.cancel();
+                    one.await?;
+                    return coracle_agent::run(config.clone(), api.client(), shutdown.clone()).await;
+                }
+            }
+            first.cancel();
+            one.await?;
+            api.restarts.done.notify_one();
+            coracle_agent::run(config.clone(), api.client(), shutdown.clone()).await
+        };
         let story = async {
             let limit = Duration::from_secs(60);
             let test = AssertUnwindSafe(test(api.clone(), config.data_dir.clone())).catch_unwind();
@@ -222,5 +241,32 @@ fn what_cannot_start_says_why() {
         let exec = api.until("pods", "exec", |p| p.pointer("/status/phase") == Some(&json!("Failed"))).await;
         let ended = &exec["status"]["containerStatuses"][0]["state"]["terminated"];
         assert_eq!((&ended["reason"], &ended["exitCode"]), (&json!("StartError"), &json!(128)), "{exec}");
+    });
+}
+
+#[test]
+fn a_pod_that_is_kept_is_taken_over_as_it_was() {
+    with_agent("agt3", |api, _| async move {
+        api.put(
+            "pods",
+            pod(
+                "web",
+                json!({"terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "app", "image": "test/busybox:1", "command": ["sleep", "1000"]}]}),
+            ),
+        );
+        let running = |p: &Value| p.pointer("/status/containerStatuses/0/ready") == Some(&json!(true));
+        let before = api.until("pods", "web", running).await;
+        api.restart_agent().await;
+        // Something the new agent writes only when it has looked at the pod.
+        let mut object = api.get("pods", "web").unwrap();
+        object["metadata"]["generation"] = 2.into();
+        api.put("pods", object);
+        let after = api.until("pods", "web", |p| p.pointer("/status/observedGeneration") == Some(&json!(2))).await;
+        let app = |p: &Value| p["status"]["containerStatuses"][0].clone();
+        assert_eq!(app(&before), app(&after));
+        assert_eq!(before["status"]["podIP"], after["status"]["podIP"]);
+        api.delete("pods", "web");
+        api.until_gone("pods", "web").await;
     });
 }
