@@ -25,8 +25,8 @@
 #![forbid(unsafe_code)]
 
 mod agent;
-mod clear;
 mod args;
+mod clear;
 mod config;
 mod context;
 mod event;
@@ -40,8 +40,8 @@ mod server;
 mod volume;
 
 pub use agent::{Error, run};
-pub use clear::{ClearError, clear};
 pub use args::Args;
+pub use clear::{ClearError, clear};
 pub use config::{Config, Serving};
 pub use join::{JoinError, JoinRequest, Joined, join};
 pub use server::Error as ServerError;
