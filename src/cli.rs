@@ -149,8 +149,8 @@ mod tests {
         let text = "data-dir: /srv/a\nkeep-pods: true\nnode-name: n1\n";
         let Verb::Up(up) = parse(text, &["coracle", "up", "--node-name", "n2"]).unwrap().command else { panic!() };
         assert_eq!(up.server.data_dir, Path::new("/srv/a"));
-        assert_eq!(up.node_name.as_deref(), Some("n2"));
-        assert!(up.keep_pods);
+        assert_eq!(up.node.node_name.as_deref(), Some("n2"));
+        assert!(up.node.keep_pods);
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     controller: coracle_controller::Args,
     #[command(flatten)]
-    node: NodeArgs,
+    pub(crate) node: NodeArgs,
     /// Write the admin kubeconfig to this file, which then holds nothing else, instead of merging it into
     /// ~/.kube/config.
     #[arg(long, env = "CORACLE_KUBECONFIG", value_name = "FILE")]
