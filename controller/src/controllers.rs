@@ -81,3 +81,6 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

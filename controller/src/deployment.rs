@@ -35,7 +35,7 @@ use crate::{
     object_key::ObjectKey,
     pod_control::{Events, managing_owner, reference},
     pod_index::managed_by,
-    reconcile::{Control, Next, Reconcile, ReconcileError},
+    reconcile::{Control, Next, Reconcile, ReconcileError, is_namespace_going},
     status_patch::status_patch,
     view::{PodView, controller_of},
     work_queue::WorkQueue,
@@ -338,6 +338,8 @@ impl Deployments {
                 }
                 Ok(ours)
             }
+            // It will not be missed; the Deployment goes with its namespace.
+            Err(kube::Error::Api(status)) if is_namespace_going(&status) => Ok(None),
             Err(error) => {
                 let why = match &error {
                     kube::Error::Api(status) => status.message.clone(),
@@ -492,7 +494,7 @@ impl Reconcile for Deployments {
                             Some(("NewReplicaSetCreated", format!("Created new replica set {:?}", created.name_any())));
                         made = Some(created);
                     }
-                    None => return Ok(Next::After(Duration::ZERO)),
+                    None => return Ok(Next::OnChange),
                 },
             }
         }

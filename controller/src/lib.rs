@@ -42,6 +42,8 @@ mod taint_eviction;
 
 mod args;
 mod controllers;
+#[cfg(test)]
+mod fake_api;
 
 use std::{path::PathBuf, time::Duration};
 

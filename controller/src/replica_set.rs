@@ -26,7 +26,7 @@ use crate::{
     object_key::ObjectKey,
     pod_control::{Events, PodControl, managing_owner, reference},
     pod_index::{managed_by, orphans_of},
-    reconcile::{Control, Next, Reconcile, ReconcileError},
+    reconcile::{Control, Next, Reconcile, ReconcileError, is_namespace_going},
     status_patch::status_patch,
     view::{PodView, controller_of},
     work_queue::WorkQueue,
@@ -148,6 +148,9 @@ impl ReplicaSets {
                 }
             }
             if let Some(error) = failure {
+                if matches!(&error, kube::Error::Api(status) if is_namespace_going(status)) {
+                    return Ok(());
+                }
                 let why = match &error {
                     kube::Error::Api(status) => status.message.clone(),
                     other => other.to_string(),

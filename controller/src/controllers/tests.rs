@@ -1,0 +1,220 @@
+//! All controllers together, against an API that fails now and then.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::fake_api::FakeApi;
+
+const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/shop/deployments";
+const WEB: &str = "/apis/apps/v1/namespaces/shop/deployments/web";
+
+/// Runs the controllers while `story` goes on, and returns what is there at its end.
+async fn during(api: &FakeApi, story: impl AsyncFn(&FakeApi)) -> BTreeMap<String, usize> {
+    let config = Config {
+        node_grace: Duration::from_secs(50),
+        root_ca: Some("certificates".to_owned()),
+        cluster_cidr: Some("10.42.0.0/16".parse().unwrap()),
+    };
+    let shutdown = CancellationToken::new();
+    let controllers = run(config, api.client(), shutdown.clone());
+    let told = async {
+        story(api).await;
+        let furnished = |api: &FakeApi| api.all("namespaces").len() == api.all("serviceaccounts").len();
+        api.until("every namespace has its ServiceAccount", furnished).await;
+        shutdown.cancel();
+    };
+    let (result, ()) = tokio::join!(controllers, told);
+    result.unwrap();
+    there(api)
+}
+
+/// How many objects there are of each resource; events come and go with luck.
+fn there(api: &FakeApi) -> BTreeMap<String, usize> {
+    let resources = ["configmaps", "deployments", "namespaces", "nodes", "pods", "replicasets", "serviceaccounts"];
+    resources.map(|resource| (resource.to_owned(), api.all(resource).len())).into()
+}
+
+/// Tells the story without a fault, and then again with the first call failing, the second, and so on to the last.
+async fn whatever_fails(namespaces: &[&str], story: impl AsyncFn(&FakeApi)) -> BTreeMap<String, usize> {
+    let expected = during(&FakeApi::new(namespaces), &story).await;
+    for number in 1.. {
+        let api = FakeApi::new(namespaces);
+        api.fail_call(number);
+        let same = |api: &FakeApi| there(api) == expected;
+        during(&api, async |api: &FakeApi| {
+            story(api).await;
+            api.until(&format!("the same end although call {number} failed"), same).await;
+        })
+        .await;
+        if api.calls() < number {
+            assert!(number > 40, "only {number} calls: the controllers cannot have done it all");
+            break;
+        }
+    }
+    expected
+}
+
+fn deployment(replicas: i32) -> Value {
+    json!({
+        "metadata": {"name": "web"},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": "web"}},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "template": template("one"),
+        },
+    })
+}
+
+fn template(image: &str) -> Value {
+    json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "web", "image": image}]}})
+}
+
+/// Whether the Deployment has rolled out so many pods, all of this image, and says so.
+fn is_rolled_out(api: &FakeApi, image: &str, replicas: usize) -> bool {
+    let image_of = |pod: &Value| pod["spec"]["containers"][0]["image"] == json!(image);
+    let pods = api.all("pods");
+    let status = api.all("deployments").first().map(|web| web["status"].clone()).unwrap_or_default();
+    let complete = ["replicas", "updatedReplicas", "availableReplicas"].iter().all(|f| status[f] == json!(replicas));
+    pods.len() == replicas && pods.iter().all(image_of) && complete
+}
+
+fn revision(api: &FakeApi) -> String {
+    let web = api.all("deployments").remove(0);
+    web["metadata"]["annotations"]["deployment.kubernetes.io/revision"].as_str().unwrap_or_default().to_owned()
+}
+
+async fn roll(api: &FakeApi) {
+    api.create(DEPLOYMENTS, deployment(2));
+    api.until("two pods run", |api| is_rolled_out(api, "one", 2)).await;
+    api.patch(WEB, json!({"spec": {"replicas": 3}}));
+    api.until("three pods run", |api| is_rolled_out(api, "one", 3)).await;
+    api.patch(WEB, json!({"spec": {"template": template("two")}}));
+    api.until("three pods of the new image run", |api| is_rolled_out(api, "two", 3) && revision(api) == "2").await;
+    api.patch(WEB, json!({"spec": {"template": template("one")}}));
+    api.until("three pods of the old image run", |api| is_rolled_out(api, "one", 3) && revision(api) == "3").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deployment_is_made_scaled_rolled_and_rolled_back() {
+    let api = FakeApi::new(&["shop"]);
+    let end = during(&api, roll).await;
+    assert_eq!((end["replicasets"], end["pods"]), (2, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deployment_gets_there_whichever_call_fails() {
+    let end = whatever_fails(&["shop"], async |api: &FakeApi| {
+        api.create(DEPLOYMENTS, deployment(2));
+        api.until("two pods run", |api| is_rolled_out(api, "one", 2)).await;
+        api.patch(WEB, json!({"spec": {"template": template("two")}}));
+        api.until("two pods of the new image run", |api| is_rolled_out(api, "two", 2) && revision(api) == "2").await;
+    })
+    .await;
+    assert_eq!((end["replicasets"], end["pods"]), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_deployment_leaves_is_collected_whichever_call_fails() {
+    for propagation in ["Background", "Foreground"] {
+        let end = whatever_fails(&["shop"], async |api: &FakeApi| {
+            api.create(DEPLOYMENTS, deployment(2));
+            api.until("two pods run", |api| is_rolled_out(api, "one", 2)).await;
+            api.delete(WEB, propagation);
+            let gone = |api: &FakeApi| ["deployments", "replicasets", "pods"].iter().all(|r| api.all(r).is_empty());
+            api.until("nothing is left of it", gone).await;
+        })
+        .await;
+        assert_eq!(end["pods"], 0, "{propagation}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn orphans_stay_without_their_owner() {
+    let api = FakeApi::new(&["shop"]);
+    let end = during(&api, async |api: &FakeApi| {
+        api.create(DEPLOYMENTS, deployment(2));
+        api.until("two pods run", |api| is_rolled_out(api, "one", 2)).await;
+        api.delete(WEB, "Orphan");
+        api.until("it is gone", |api| api.all("deployments").is_empty()).await;
+    })
+    .await;
+    assert_eq!((end["replicasets"], end["pods"]), (1, 2));
+    let owners = &api.all("replicasets")[0]["metadata"]["ownerReferences"];
+    assert!(owners.as_array().is_none_or(Vec::is_empty), "{owners}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_is_emptied_whichever_call_fails() {
+    let end = whatever_fails(&["shop", "other"], async |api: &FakeApi| {
+        api.create(DEPLOYMENTS, deployment(2));
+        let held = json!({"metadata": {"name": "held", "finalizers": ["example.com/hold"]}});
+        api.create("/api/v1/namespaces/shop/configmaps", held);
+        api.until("two pods run", |api| is_rolled_out(api, "one", 2)).await;
+        api.delete("/api/v1/namespaces/shop", "Background");
+        api.until("the namespace says what holds it", |api| {
+            let status = api.all("namespaces").into_iter().find(|n| n["metadata"]["name"] == "shop").unwrap();
+            status["status"]["conditions"].as_array().is_some_and(|all| {
+                all.iter().any(|c| c["type"] == "NamespaceFinalizersRemaining" && c["status"] == "True")
+            })
+        })
+        .await;
+        api.patch("/api/v1/namespaces/shop/configmaps/held", json!({"metadata": {"finalizers": null}}));
+        let complete = |api: &FakeApi| {
+            let end = there(api);
+            (end["namespaces"], end["configmaps"], end["serviceaccounts"]) == (1, 1, 1)
+        };
+        api.until("only the other namespace is left, with what it must have", complete).await;
+    })
+    .await;
+    assert_eq!((end["namespaces"], end["pods"], end["deployments"]), (1, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_falls_silent_is_marked_and_its_pods_go() {
+    let node = |name: &str| {
+        let ready = json!({"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:00:00Z"});
+        json!({"metadata": {"name": name}, "status": {"conditions": [ready]}})
+    };
+    let api = FakeApi::new(&["shop", "kube-node-lease"]);
+    during(&api, async |api: &FakeApi| {
+        api.create("/api/v1/nodes", node("silent"));
+        api.create("/api/v1/nodes", node("lively"));
+        let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "silent", "containers": []}});
+        api.create("/api/v1/namespaces/shop/pods", pod);
+        api.until("both have addresses", |api| {
+            let mut ranges: Vec<Value> = api.all("nodes").iter().map(|n| n["spec"]["podCIDR"].clone()).collect();
+            ranges.sort_by_key(Value::to_string);
+            ranges == [json!("10.42.0.0/24"), json!("10.42.1.0/24")]
+        })
+        .await;
+        // The lease of one is renewed all the time, the other's never.
+        let lease = json!({"metadata": {"name": "lively"}, "spec": {"renewTime": "2026-01-01T00:00:00.000000Z"}});
+        api.create("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases", lease);
+        let renewals = async {
+            let mut clock = tokio::time::interval(Duration::from_secs(10));
+            for minute in 0..60 {
+                clock.tick().await;
+                let renewed = format!("2026-01-01T01:{minute:02}:00.000000Z");
+                let path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/lively";
+                api.patch(path, json!({"spec": {"renewTime": renewed}}));
+            }
+            panic!("ten minutes are over");
+        };
+        tokio::select! {
+            () = renewals => {}
+            () = api.until("the pod was driven off", |api| api.all("pods").is_empty()) => {}
+        }
+    })
+    .await;
+    let taints = |name: &str| {
+        let node = api.all("nodes").into_iter().find(|n| n["metadata"]["name"] == name).unwrap();
+        let taints = node["spec"]["taints"].as_array().cloned().unwrap_or_default();
+        taints.iter().map(|t| format!("{}:{}", t["key"], t["effect"]).replace('"', "")).collect::<Vec<_>>()
+    };
+    let unreachable = ["node.kubernetes.io/unreachable:NoSchedule", "node.kubernetes.io/unreachable:NoExecute"];
+    assert_eq!(taints("silent"), unreachable);
+    assert_eq!(taints("lively"), Vec::<String>::new());
+}
