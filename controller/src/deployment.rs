@@ -30,10 +30,11 @@ use self::{
     status::{NEW_AVAILABLE, condition, find},
 };
 use crate::{
+    events::{Events, reference},
     informer::{Change, Reader, version_of},
     informers::Informers,
     object_key::ObjectKey,
-    pod_control::{Events, managing_owner, reference},
+    pod_control::managing_owner,
     pod_index::managed_by,
     reconcile::{Control, Next, Reconcile, ReconcileError, is_namespace_going},
     status_patch::status_patch,

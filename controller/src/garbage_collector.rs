@@ -39,8 +39,8 @@ use self::{
     shadow::{FOREGROUND, ORPHAN, Owner, Shadow, Uid, api_resource, collected, resource_of},
 };
 use crate::{
+    events::Events,
     informers::Informers,
-    pod_control::Events,
     reconcile::{Control, Next, Reconcile, ReconcileError, Start},
     work_queue::WorkQueue,
 };

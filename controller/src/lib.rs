@@ -22,6 +22,7 @@ mod informers;
 mod reconcile;
 mod work_queue;
 
+mod events;
 mod pod_control;
 mod pod_index;
 mod status_patch;

@@ -85,12 +85,11 @@ impl Namespaces {
         let before = namespace.status.clone().unwrap_or_default();
         let conditions = conditions::updated(&before.conditions.unwrap_or_default(), found, Timestamp::now());
         let terminating = before.phase.as_deref() == Some("Terminating");
-        let mut status = json!({"phase": "Terminating"});
-        match conditions {
-            Some(conditions) => status["conditions"] = json!(conditions),
+        let status = match conditions {
+            Some(conditions) => json!({"phase": "Terminating", "conditions": conditions}),
             None if terminating => return Ok(()),
-            None => {}
-        }
+            None => json!({"phase": "Terminating"}),
+        };
         let meta = &namespace.metadata;
         let patch = json!({"metadata": {"uid": meta.uid}, "status": status});
         let name = meta.name.as_deref().unwrap_or_default();

@@ -15,10 +15,10 @@ use kube::{
 use serde_json::json;
 
 use crate::{
+    events::{Events, reference},
     informer::{Change, Reader},
     informers::Informers,
     object_key::ObjectKey,
-    pod_control::{Events, reference},
     reconcile::{Control, Next, Reconcile, ReconcileError},
     view::NodeView,
     work_queue::WorkQueue,

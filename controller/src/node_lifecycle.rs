@@ -24,10 +24,10 @@ use tracing::warn;
 
 use self::{health::Heartbeat, taints::Eviction};
 use crate::{
+    events::{Events, reference},
     informer::{Change, Reader},
     informers::Informers,
     object_key::ObjectKey,
-    pod_control::{Events, reference},
     pod_index::on_node,
     reconcile::{Control, Next, Reconcile, ReconcileError},
     view::{LeaseView, NodeView, PodView},

@@ -1,69 +1,16 @@
-//! Creating, deleting, adopting and releasing pods on behalf of an owner, with the events that tell of it.
+//! Creating, deleting, adopting and releasing pods on behalf of an owner.
 
 use k8s_openapi::{
-    api::core::v1::{ObjectReference, Pod, PodTemplateSpec},
+    api::core::v1::{Pod, PodTemplateSpec},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 use kube::{
     Api, Client,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
-    runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use serde_json::json;
-use tracing::warn;
 
 use crate::view::PodView;
-
-/// Tells of what a controller did, as events about its objects.
-#[derive(Clone)]
-pub(crate) struct Events {
-    recorder: Recorder,
-}
-
-impl Events {
-    /// Events in the name of `controller` (`deployment-controller`).
-    pub(crate) fn new(client: Client, controller: &str) -> Self {
-        let reporter = Reporter { controller: controller.to_owned(), instance: None };
-        Self { recorder: Recorder::new(client, reporter) }
-    }
-
-    /// Tells that something normal happened.
-    pub(crate) async fn normal(&self, about: &ObjectReference, reason: &str, note: String) {
-        self.publish(about, EventType::Normal, reason, note).await;
-    }
-
-    /// Tells that something went wrong.
-    pub(crate) async fn warning(&self, about: &ObjectReference, reason: &str, note: String) {
-        self.publish(about, EventType::Warning, reason, note).await;
-    }
-
-    async fn publish(&self, about: &ObjectReference, type_: EventType, reason: &str, note: String) {
-        let event =
-            Event { type_, reason: reason.to_owned(), note: Some(note), action: reason.to_owned(), secondary: None };
-        if let Err(error) = self.recorder.publish(&event, about).await {
-            // In a namespace that is going away nobody will read it.
-            if matches!(&error, kube::Error::Api(status) if matches!(status.code, 403 | 404)) {
-                return;
-            }
-            let error: &(dyn std::error::Error + 'static) = &error;
-            warn!(error, reason, name = ?about.name, namespace = ?about.namespace, "an event was lost");
-        }
-    }
-}
-
-/// A reference to an object, for events about it.
-pub(crate) fn reference<K: kube::Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
-    let meta = object.meta();
-    ObjectReference {
-        api_version: Some(K::api_version(&()).into_owned()),
-        kind: Some(K::kind(&()).into_owned()),
-        namespace: meta.namespace.clone(),
-        name: meta.name.clone(),
-        uid: meta.uid.clone(),
-        resource_version: meta.resource_version.clone(),
-        ..ObjectReference::default()
-    }
-}
 
 /// The owner reference that makes `object` the managing owner.
 pub(crate) fn managing_owner<K: kube::Resource<DynamicType = ()>>(object: &K) -> OwnerReference {

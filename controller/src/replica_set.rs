@@ -21,10 +21,11 @@ use kube::{
 };
 
 use crate::{
+    events::{Events, reference},
     informer::{Change, Reader, version_of},
     informers::Informers,
     object_key::ObjectKey,
-    pod_control::{Events, PodControl, managing_owner, reference},
+    pod_control::{PodControl, managing_owner},
     pod_index::{managed_by, orphans_of},
     reconcile::{Control, Next, Reconcile, ReconcileError, is_namespace_going},
     status_patch::status_patch,

@@ -18,10 +18,11 @@ use kube::{
 use serde_json::json;
 
 use crate::{
+    events::{Events, reference},
     informer::{Change, Reader},
     informers::Informers,
     object_key::ObjectKey,
-    pod_control::{Events, PodControl, reference},
+    pod_control::PodControl,
     pod_index::on_node,
     reconcile::{Control, Next, Reconcile, ReconcileError},
     view::{NodeView, PodView},

@@ -128,7 +128,10 @@ mod tests {
 
     #[test]
     fn taints_follow_conditions() {
-        let cases: [(&str, &[&str], &[(&str, &str)], bool, bool, Option<&[&str]>); 8] = [
+        /// Name; taints and conditions before; cordoned; may evict; taints after, if others.
+        type Case = (&'static str, &'static [&'static str], Of, bool, bool, Option<&'static [&'static str]>);
+        type Of = &'static [(&'static str, &'static str)];
+        let cases: [Case; 8] = [
             ("all well", &[], &[("Ready", "True"), ("MemoryPressure", "False")], false, false, None),
             ("never posted", &[], &[], false, true, None),
             (
