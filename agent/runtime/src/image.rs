@@ -16,6 +16,9 @@
 //! **Invariant:** unpacking writes nothing outside the layer's own directory, whatever the archive says.
 //!
 //! **Invariant:** a store that was cut at any instant opens again, without what was not finished.
+//!
+//! **Invariant:** any number of processes share one store. None holds a lock while it waits for a network or an archive, and none
+//! removes what another uses ([`ImageStore::claim`]) or is making.
 
 mod archive;
 mod beneath;

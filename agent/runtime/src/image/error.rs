@@ -1,6 +1,6 @@
 //! What can go wrong with images. The words are containerd's where a person would look them up: they end in pods' events.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 use super::{Digest, InvalidReference, Reference, registry::RegistryError, unpack::UnpackError};
 
@@ -66,11 +66,33 @@ pub enum Error {
     #[error("image \"{0}\": not found")]
     NotFound(String),
     /// The image belongs to a container.
-    #[error("image \"{0}\" is in use")]
-    InUse(String),
-    /// Another process has the store open.
-    #[error("image store {} is in use by another process: give each instance its own data directory", .0.display())]
-    Locked(PathBuf),
+    #[error("image \"{image}\" is in use{}", owner.as_ref().map(|owner| format!(" by {owner}")).unwrap_or_default())]
+    InUse {
+        /// The name that was given.
+        image: String,
+        /// Whose claim it is, when it is a lasting one.
+        owner: Option<String>,
+    },
+    /// Claims cannot be kept under this name.
+    #[error(
+        "{0:?} cannot own claims on images: at most 200 letters, digits, \"-\", \"_\" and \".\", not beginning with \".\""
+    )]
+    Owner(String),
+    /// Another process was changing the store for as long as this one waits.
+    #[error(
+        "image store {} is being changed by {}, and still was after {} s",
+        path.display(),
+        holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}")),
+        waited.as_secs_f32()
+    )]
+    Locked {
+        /// The store.
+        path: PathBuf,
+        /// The process that has the lock, by its own count of pids.
+        holder: Option<u32>,
+        /// How long was waited.
+        waited: Duration,
+    },
     /// The store was written by another version.
     #[error("image store {} has format {found}, this program reads {known}", path.display())]
     Format {
@@ -113,8 +135,9 @@ impl Error {
             Self::Reference { .. }
             | Self::Content { .. }
             | Self::Unpack { .. }
-            | Self::InUse(_)
-            | Self::Locked(_)
+            | Self::InUse { .. }
+            | Self::Owner(_)
+            | Self::Locked { .. }
             | Self::Format { .. }
             | Self::Import { .. }
             | Self::Io { .. }

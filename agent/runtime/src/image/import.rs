@@ -106,12 +106,7 @@ impl ImageStore {
         let origin = tar.origin();
         let failed = |reason: String| Error::Import { origin: origin.clone(), reason };
         let stream = tar.open().map_err(|error| failed(error.to_string()))?;
-        let layer = self.unpack_layer(stream, Expected::default(), &name.to_string()).await?;
-        let _pin = self.inner.index.pin(vec![layer.diff_id.clone()]);
-        if self.inner.index.layer_size(&layer.diff_id).is_none() {
-            // Its digest was not known before, so that a collection could come in between.
-            return Err(Error::Interrupted);
-        }
+        let (layer, _pin) = self.unpack_unknown(stream, &name.to_string()).await?;
         let host = Platform::host();
         if config.architecture.is_empty() {
             config.architecture = host.architecture;
@@ -161,7 +156,7 @@ impl ImageStore {
         if diff_ids.len() != candidate.layers.len() {
             return Err(failed(format!("{} layers, {} diff ids", candidate.layers.len(), diff_ids.len())));
         }
-        let _pin = self.inner.index.pin(diff_ids.clone());
+        let _pin = self.pin(diff_ids.clone()).await?;
         let mut layers = Vec::new();
         for ((path, descriptor), diff_id) in candidate.layers.iter().zip(diff_ids) {
             let _turn = self.inner.layers.lock(diff_id).await;

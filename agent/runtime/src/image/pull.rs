@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Digest, Error, Image, ImageConfig, ImageStore, LayerRecord, Platform, PullEvent, PullRequest, Reference,
+    index::{Index, Pin},
     manifest::{Descriptor, Document, Manifest, choose, platforms},
     registry::{RawManifest, RegistryError, Repository},
     store::blocking,
@@ -70,7 +71,7 @@ impl ImageStore {
             let reason = format!("{} layers, {} diff ids", manifest.layers.len(), diff_ids.len());
             return Err(content(reason));
         }
-        let _pin = self.inner.index.pin(diff_ids.clone());
+        let _pin = self.pin(diff_ids.clone()).await?;
         let layers = self.pull_layers(&request, &repository, &manifest, diff_ids).await?;
         let store = self.clone();
         let (tags, digests) = names(reference, &found.digest);
@@ -113,8 +114,11 @@ impl ImageStore {
         {
             let store = self.clone();
             let (tags, digests) = names(reference, digest);
-            let image = blocking(move || store.inner.index.name(&image, &tags, &digests)).await.and_then(|image| image);
-            return Ok(Found::Image(digest.clone(), Box::new(image.map_err(Asked::Store)?)));
+            let image = blocking(move || store.inner.index.name(&image.id, &tags, &digests)).await;
+            // Removed meanwhile, it is pulled like any other.
+            if let Some(image) = image.and_then(|image| image).map_err(Asked::Store)? {
+                return Ok(Found::Image(digest.clone(), Box::new(image)));
+            }
         }
         let selector = digest.as_ref().map_or(reference.selector(), Digest::as_str);
         Ok(Found::Manifest(repository.manifest(selector, digest.as_ref()).await?))
@@ -178,13 +182,33 @@ impl ImageStore {
         Ok(layer.size)
     }
 
-    /// Unpacks a stream into a layer of the store.
+    /// Unpacks a stream into a layer of the store, which is pinned.
     pub(super) async fn unpack_layer(
         &self,
         stream: impl Read + Send + 'static,
         expected: Expected,
         image: &str,
     ) -> Result<LayerRecord, Error> {
+        self.unpack_and(stream, expected, image, |_, _| Ok(())).await.map(|(layer, ())| layer)
+    }
+
+    /// Unpacks a stream into a layer of the store whose digest is known only then, and pins it.
+    pub(super) async fn unpack_unknown(
+        &self,
+        stream: impl Read + Send + 'static,
+        image: &str,
+    ) -> Result<(LayerRecord, Pin), Error> {
+        let pin = |index: &Index, diff_id: &Digest| index.pin(std::slice::from_ref(diff_id));
+        self.unpack_and(stream, Expected::default(), image, pin).await
+    }
+
+    async fn unpack_and<T: Send + 'static>(
+        &self,
+        stream: impl Read + Send + 'static,
+        expected: Expected,
+        image: &str,
+        before_naming: impl FnOnce(&Index, &Digest) -> Result<T, Error> + Send + 'static,
+    ) -> Result<(LayerRecord, T), Error> {
         let store = self.clone();
         let image = image.to_owned();
         blocking(move || {
@@ -196,8 +220,9 @@ impl ImageStore {
                 layer: expected.blob.map(|(_, digest)| digest).or(expected.diff_id).unwrap_or_else(|| Digest::of(b"")),
                 source: Box::new(source),
             })?;
+            let done = before_naming(index, &unpacked.diff_id)?;
             index.adopt(&made, &unpacked.diff_id, unpacked.size)?;
-            Ok(LayerRecord { diff_id: unpacked.diff_id, size: unpacked.size })
+            Ok((LayerRecord { diff_id: unpacked.diff_id, size: unpacked.size }, done))
         })
         .await?
     }

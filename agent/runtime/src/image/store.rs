@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Credential, Digest, Error, Identity, ImageConfig, Limits, Platform, Reference, Registries, Timeouts, UserError,
-    index::Index,
+    index::{Index, LOCK_WAIT, Pin},
 };
 
 /// What [`ImageStore::open`] needs to know.
@@ -134,7 +135,8 @@ pub struct Usage {
     pub bytes: u64,
 }
 
-/// The image store of one data directory. Cheap to clone; the directory is locked until the last clone is gone.
+/// An image store. Cheap to clone. Other processes may have the same one open: each sees at once what another added or removed,
+/// and changes wait for each other's writes, not for downloads.
 #[derive(Clone)]
 pub struct ImageStore {
     pub(super) inner: Arc<Inner>,
@@ -150,18 +152,24 @@ pub(super) struct Inner {
 }
 
 impl ImageStore {
-    /// Opens or makes the store, and sweeps what an earlier process left unfinished.
+    /// Opens or makes the store, and sweeps what processes that ended left unfinished.
     ///
     /// # Errors
-    /// [`Error::Locked`] when another process has it open, [`Error::Format`], [`Error::Io`].
+    /// [`Error::Locked`] when another process is changing it and does not finish, [`Error::Format`], [`Error::Io`].
     pub async fn open(config: StoreConfig) -> Result<Self, Error> {
+        Self::open_within(config, LOCK_WAIT).await
+    }
+
+    /// [`ImageStore::open`] with its own patience for other processes' changes.
+    async fn open_within(config: StoreConfig, lock_wait: Duration) -> Result<Self, Error> {
         let root = config.root.clone();
-        let index = blocking(move || Index::open(&root)).await??;
+        let index = blocking(move || Index::open(&root, lock_wait)).await??;
         let inner = Inner { config, index, pulls: KeyedLocks::default(), layers: KeyedLocks::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The image with this name in any form: a reference, short or full, or an image id (whole, or at least 12 digits of it).
+    /// Looks at the index file each time, and reads it when another process replaced it.
     pub fn get(&self, name: &str) -> Option<Image> {
         self.inner.index.find(name)
     }
@@ -175,28 +183,68 @@ impl ImageStore {
     /// until [`ImageStore::collect_garbage`].
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::InUse`] when the image would go and its id is in `in_use`.
+    /// [`Error::NotFound`]; [`Error::InUse`] when the image would go and its id is in `in_use` or claimed by anybody;
+    /// [`Error::Locked`].
     pub async fn remove(&self, name: &str, in_use: &BTreeSet<Digest>) -> Result<(), Error> {
         let store = self.clone();
         let (name, in_use) = (name.to_owned(), in_use.clone());
         blocking(move || store.inner.index.remove(&name, &in_use)).await?
     }
 
-    /// Removes images that are not in `in_use` and have no name left, or all that are not in use when `unused` is set; then
-    /// layers that no image has and no pull is making.
+    /// Removes images that are neither in `in_use` nor claimed and have no name left, or all that are not in use when `unused`
+    /// is set; then layers that no image has and no pull of any process is making.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Locked`], [`Error::Io`].
     pub async fn collect_garbage(&self, in_use: &BTreeSet<Digest>, unused: bool) -> Result<Collected, Error> {
         let store = self.clone();
         let in_use = in_use.clone();
         blocking(move || store.inner.index.collect(&in_use, unused)).await?
     }
 
+    /// Makes `images` the ones `owner` (a pod, an instance) needs, in place of those it claimed before; none of them ends the
+    /// claim. No process removes or collects a claimed image. Claims outlive the process, as containers do: whoever makes
+    /// them takes them back.
+    ///
+    /// Answers which of them are not in the store: removed before they were claimed, they protect nothing.
+    ///
+    /// # Errors
+    /// [`Error::Owner`] when `owner` is no name, [`Error::Locked`], [`Error::Io`].
+    pub async fn claim(&self, owner: &str, images: &BTreeSet<Digest>) -> Result<BTreeSet<Digest>, Error> {
+        let store = self.clone();
+        let (owner, images) = (owner.to_owned(), images.clone());
+        blocking(move || store.inner.index.claim(&owner, &images)).await?
+    }
+
+    /// Adds one image to those `owner` claims. Answers whether it is in the store; if not, nothing is claimed.
+    ///
+    /// # Errors
+    /// As of [`ImageStore::claim`].
+    pub async fn claim_also(&self, owner: &str, image: &Digest) -> Result<bool, Error> {
+        let store = self.clone();
+        let (owner, image) = (owner.to_owned(), image.clone());
+        blocking(move || store.inner.index.claim_also(&owner, &image)).await?
+    }
+
+    /// All claims, by owner.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub async fn claims(&self) -> Result<BTreeMap<String, BTreeSet<Digest>>, Error> {
+        let store = self.clone();
+        blocking(move || store.inner.index.claims()).await?
+    }
+
+    /// Keeps layers from every process' collections while the answer lives.
+    pub(super) async fn pin(&self, layers: Vec<Digest>) -> Result<Pin, Error> {
+        let store = self.clone();
+        blocking(move || store.inner.index.pin(&layers)).await?
+    }
+
     /// What the store takes on disk.
     pub fn usage(&self) -> Usage {
         let images = self.inner.index.images();
-        let layers: std::collections::BTreeMap<&Digest, u64> =
+        let layers: BTreeMap<&Digest, u64> =
             images.iter().flat_map(|image| &image.layers).map(|layer| (&layer.diff_id, layer.size)).collect();
         Usage { images: images.len(), layers: layers.len(), bytes: layers.values().sum() }
     }
@@ -257,5 +305,7 @@ impl<K: Ord + Clone> KeyedLocks<K> {
 
 #[cfg(test)]
 mod real;
+#[cfg(test)]
+mod sharing;
 #[cfg(test)]
 mod tests;

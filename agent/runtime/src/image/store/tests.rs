@@ -8,6 +8,8 @@ use crate::image::{
     testing::{Fixture, Reply, Request, Server, gzip, layer_of, noise},
 };
 
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
 async fn store(root: &Path) -> ImageStore {
     open(root, Registries::default()).await
 }
@@ -33,9 +35,19 @@ fn user(username: &str, password: &str) -> Credential {
 
 /// What a failed pull must leave: no image, no layer, nothing temporary.
 fn is_empty(root: &Path) {
-    for directory in ["layers", "tmp", "configs"] {
+    for directory in ["layers", "configs"] {
         let left: Vec<_> = fs::read_dir(root.join("images").join(directory)).unwrap().collect();
         assert!(left.is_empty(), "{directory}: {left:?}");
+    }
+    nothing_temporary(root);
+}
+
+/// In each open store's temporary directory is its lock alone.
+fn nothing_temporary(root: &Path) {
+    for session in fs::read_dir(root.join("images/tmp")).unwrap() {
+        let left: Vec<_> =
+            fs::read_dir(session.unwrap().path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["lock"]);
     }
 }
 
@@ -251,6 +263,64 @@ async fn a_huge_manifest_is_not_read_and_a_foreign_platform_is_named() {
 }
 
 #[tokio::test]
+async fn of_a_multi_platform_image_this_machines_is_pulled() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::new(&[&[("a", "mine")]]);
+    let host = Platform::host();
+    let index = serde_json::json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [
+        {"digest": Digest::of(b"foreign"), "size": 7, "platform": {"os": "linux", "architecture": "s390x"}},
+        {"digest": fixture.manifest_digest(), "size": 1, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+         "platform": {"os": "linux", "architecture": host.architecture, "variant": host.variant}},
+        {"digest": Digest::of(b"proof"), "size": 5, "platform": {"os": "unknown", "architecture": "unknown"}},
+    ]})
+    .to_string()
+    .into_bytes();
+    let digest = Digest::of(&index);
+    let (content, of_index) = (fixture.clone(), digest.clone());
+    let server = Server::start(move |request| {
+        let selector = request.path.split('?').next().unwrap().rsplit('/').next().unwrap();
+        match selector == "v1" || selector == of_index.as_str() {
+            true => Reply::bytes(INDEX, index.clone()).header("Docker-Content-Digest", of_index.as_str()),
+            false => content.answer(request),
+        }
+    });
+    let store = store(dir.path()).await;
+    let name = format!("{}/app:v1", server.address());
+    let image = store.pull(pull(&name)).await.unwrap();
+    assert_eq!(image.id, fixture.config_digest());
+    // The pod's status tells the index, which is what was asked for on every machine.
+    assert_eq!(image.image_id(), format!("{}/app@{digest}", server.address()));
+    assert_eq!(fs::read_to_string(store.lower_dirs(&image)[0].join("a")).unwrap(), "mine");
+    assert_eq!(store.pull(pull(&format!("{}/app@{digest}", server.address()))).await.unwrap().id, image.id);
+}
+
+#[tokio::test]
+async fn of_a_layout_with_several_images_each_is_imported_under_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = dir.path().join("layout");
+    let base: &[(&str, &str)] = &[("base", "shared")];
+    let fixtures = [Fixture::new(&[base, &[("a", "1")]]), Fixture::new(&[base, &[("a", "2")]])];
+    let mut manifests = Vec::new();
+    for (fixture, name) in fixtures.iter().zip(["docker.io/library/one:v1", "docker.io/library/two:v1"]) {
+        fixture.write_layout(&layout, name);
+        let index: serde_json::Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+        manifests.extend(index["manifests"].as_array().unwrap().clone());
+    }
+    let index = serde_json::json!({"schemaVersion": 2, "manifests": manifests}).to_string();
+    fs::write(layout.join("index.json"), index).unwrap();
+    let store = store(dir.path()).await;
+    let source = ImportSource::Path(layout);
+    let error = store.import(source.clone(), Some("other".parse().unwrap())).await.unwrap_err().to_string();
+    assert!(error.contains("it has 2 images, so that a name cannot be given to one"), "{error}");
+    is_empty(dir.path());
+    assert_eq!(store.import(source, None).await.unwrap().len(), 2);
+    for (fixture, name) in fixtures.iter().zip(["one:v1", "two:v1"]) {
+        assert_eq!(store.get(name).unwrap().id, fixture.config_digest());
+    }
+    assert_eq!(store.usage().layers, 3);
+}
+
+#[tokio::test]
 async fn mirrors_are_asked_first_and_the_registry_after_them() {
     let dir = tempfile::tempdir().unwrap();
     let fixture = Fixture::new(&[&[("a", "b")]]);
@@ -273,19 +343,18 @@ async fn mirrors_are_asked_first_and_the_registry_after_them() {
 }
 
 #[tokio::test]
-async fn images_survive_reopening_and_two_stores_do_not_share_a_directory() {
+async fn images_survive_reopening_and_what_was_not_finished_does_not() {
     let dir = tempfile::tempdir().unwrap();
     let server = Fixture::new(&[&[("a", "b")]]).serve();
     let first = store(dir.path()).await;
     let image = first.pull(pull(&format!("{}/a", server.address()))).await.unwrap();
     let config = first.inner.config.clone();
-    let error = ImageStore::open(config.clone()).await.err().unwrap();
-    assert!(matches!(error, Error::Locked(_)), "{error}");
     drop(first);
     fs::create_dir_all(dir.path().join("images/tmp/7/fs")).unwrap();
+    fs::write(dir.path().join("images/tmp/index.json"), "{").unwrap();
     let second = ImageStore::open(config.clone()).await.unwrap();
     assert_eq!(second.list(), std::slice::from_ref(&image));
-    assert_eq!(fs::read_dir(dir.path().join("images/tmp")).unwrap().count(), 0);
+    nothing_temporary(dir.path());
     drop(second);
     fs::remove_dir_all(dir.path().join("images/layers").join(image.layers[0].diff_id.hex())).unwrap();
     let third = ImageStore::open(config.clone()).await.unwrap();
@@ -306,7 +375,7 @@ async fn removal_and_collection_spare_what_is_in_use_or_shared() {
     let second = store.pull(pull(&format!("{}/b", two.address()))).await.unwrap();
     assert_eq!(store.usage().layers, 3);
     let in_use = BTreeSet::from([first.id.clone()]);
-    assert!(matches!(store.remove(first.id.as_str(), &in_use).await, Err(Error::InUse(_))));
+    assert!(matches!(store.remove(first.id.as_str(), &in_use).await, Err(Error::InUse { .. })));
     assert!(matches!(store.remove("nothing", &in_use).await, Err(Error::NotFound(_))));
     store.remove(&second.repo_tags[0], &in_use).await.unwrap();
     let collected = store.collect_garbage(&in_use, false).await.unwrap();
@@ -371,7 +440,7 @@ async fn layouts_and_archives_are_imported_plain_and_compressed() {
         assert_eq!(images[0].id, fixture.config_digest(), "{name}");
         assert_eq!(images[0].repo_tags, ["docker.io/library/app:v1", "registry.home/app:extra"], "{name}");
         assert_eq!(fs::read_to_string(store.lower_dirs(&images[0])[0].join("bin/app")).unwrap(), "program");
-        assert_eq!(fs::read_dir(root.path().join("images/tmp")).unwrap().count(), 0);
+        nothing_temporary(root.path());
     }
 }
 

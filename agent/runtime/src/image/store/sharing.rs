@@ -1,0 +1,263 @@
+//! One directory, several stores: as several processes have it, and in one test a process of its own.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use super::*;
+use crate::image::{ImportSource, testing::Fixture};
+
+/// Tells the test program that it is the second process, and where the store is.
+const SECOND: &str = "CORACLE_TEST_IMAGE_STORE";
+
+fn config(root: &Path) -> StoreConfig {
+    StoreConfig {
+        root: root.join("images"),
+        registries: Registries::default(),
+        timeouts: Timeouts::default(),
+        limits: Limits::default(),
+    }
+}
+
+async fn store(root: &Path) -> ImageStore {
+    ImageStore::open(config(root)).await.unwrap()
+}
+
+fn archive(root: &Path, fixture: &Fixture) -> ImportSource {
+    let path = root.join("image.tar");
+    fs::write(&path, fixture.docker_archive("app:v1")).unwrap();
+    ImportSource::Path(path)
+}
+
+fn count(root: &Path, directory: &str) -> usize {
+    fs::read_dir(root.join("images").join(directory)).unwrap().count()
+}
+
+/// What lies in the processes' temporary directories besides their locks.
+fn unfinished(root: &Path) -> Vec<PathBuf> {
+    fs::read_dir(root.join("images/tmp"))
+        .unwrap()
+        .flat_map(|session| fs::read_dir(session.unwrap().path()).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| !path.ends_with("lock"))
+        .collect()
+}
+
+#[tokio::test]
+async fn what_one_store_imports_names_or_removes_the_other_sees_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (store(dir.path()).await, store(dir.path()).await);
+    let fixture = Fixture::new(&[&[("etc/passwd", "app:x:7:8::/:/\n")]]);
+    assert_eq!(second.get("app:v1"), None);
+    let image = first.import(archive(dir.path(), &fixture), None).await.unwrap().remove(0);
+    let seen = second.get("app:v1").unwrap();
+    assert_eq!(seen, image);
+    assert_eq!(second.list(), first.list());
+    assert_eq!(second.identity(&seen, "app").unwrap().uid, 7);
+    assert!(second.lower_dirs(&seen)[0].join("etc/passwd").exists());
+    // Index files of one size, made as fast as can be: none is taken for another.
+    for round in 100..150 {
+        let (changes, reads) = if round % 2 == 0 { (&first, &second) } else { (&second, &first) };
+        let tag: Reference = format!("app:v{round}").parse().unwrap();
+        changes.inner.index.name(&image.id, &[tag], &[]).unwrap().unwrap();
+        assert!(reads.get(&format!("app:v{round}")).is_some(), "{round}");
+        changes.remove(&format!("app:v{round}"), &BTreeSet::new()).await.unwrap();
+        assert_eq!(reads.get(&format!("app:v{round}")), None, "{round}");
+    }
+    second.remove("app:v1", &BTreeSet::new()).await.unwrap();
+    assert_eq!(first.list(), []);
+    assert_eq!(first.inner.index.name(&image.id, &[], &[]).unwrap(), None);
+    second.collect_garbage(&BTreeSet::new(), false).await.unwrap();
+    assert_eq!((count(dir.path(), "layers"), count(dir.path(), "configs")), (0, 0));
+}
+
+#[tokio::test]
+async fn changes_of_two_stores_do_not_undo_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (store(dir.path()).await, store(dir.path()).await);
+    let one = Fixture::new(&[&[("a", "1")]]).serve();
+    let two = Fixture::new(&[&[("a", "2")]]).serve();
+    let names = [format!("{}/one:v1", one.address()), format!("{}/two:v1", two.address())];
+    let pulls = names.each_ref().map(|name| PullRequest::new(name.parse().unwrap()));
+    let [of_first, of_second] = pulls;
+    let (a, b) = tokio::join!(first.pull(of_first), second.pull(of_second));
+    assert_ne!(a.unwrap().id, b.unwrap().id);
+    for store in [&first, &second] {
+        assert!(names.iter().all(|name| store.get(name).is_some()), "{:?}", store.list());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_pulls_and_imports_of_one_image_end_in_one_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (store(dir.path()).await, store(dir.path()).await);
+    let fixture = Fixture::new(&[&[("a", "1")], &[("b", "2")]]);
+    let server = fixture.serve();
+    let request = PullRequest::new(format!("{}/app:v1", server.address()).parse().unwrap());
+    let source = archive(dir.path(), &fixture);
+    let (a, b, c, d) = tokio::join!(
+        first.pull(request.clone()),
+        second.pull(request.clone()),
+        first.import(source.clone(), None),
+        second.import(source, None),
+    );
+    for id in [a.unwrap().id, b.unwrap().id, c.unwrap().remove(0).id, d.unwrap().remove(0).id] {
+        assert_eq!(id, fixture.config_digest());
+    }
+    assert_eq!(first.list(), second.list());
+    assert_eq!(first.list().len(), 1);
+    assert_eq!(first.list()[0].repo_tags.len(), 2);
+    assert_eq!((count(dir.path(), "layers"), count(dir.path(), "configs")), (2, 1));
+    assert_eq!(unfinished(dir.path()), [] as [PathBuf; 0]);
+}
+
+#[tokio::test]
+async fn what_one_store_claims_no_other_removes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (agent, tool) = (store(dir.path()).await, store(dir.path()).await);
+    let fixture = Fixture::new(&[&[("a", "1")]]);
+    let image = agent.import(archive(dir.path(), &fixture), None).await.unwrap().remove(0);
+    let (none, unknown) = (BTreeSet::new(), Digest::of(b"unknown"));
+    assert!(agent.claim_also("node.pod", &image.id).await.unwrap());
+    assert!(!agent.claim_also("node.pod", &unknown).await.unwrap());
+    let error = tool.remove("app:v1", &none).await.unwrap_err();
+    assert_eq!(error.to_string(), "image \"app:v1\" is in use by node.pod");
+    // A claim outlives the process, as containers do.
+    drop(agent);
+    let agent = store(dir.path()).await;
+    assert_eq!(agent.claims().await.unwrap(), BTreeMap::from([("node.pod".to_owned(), [image.id.clone()].into())]));
+    assert_eq!(tool.collect_garbage(&none, true).await.unwrap(), Collected::default());
+    // A name may go while another is left.
+    tool.inner.index.name(&image.id, &["app:v2".parse().unwrap()], &[]).unwrap().unwrap();
+    tool.remove("app:v1", &none).await.unwrap();
+    assert!(matches!(tool.remove("app:v2", &none).await, Err(Error::InUse { .. })));
+
+    let both = BTreeSet::from([image.id.clone(), unknown.clone()]);
+    assert_eq!(agent.claim("node.pod", &both).await.unwrap(), BTreeSet::from([unknown]));
+    assert!(agent.claim("node.pod", &none).await.unwrap().is_empty());
+    assert_eq!(count(dir.path(), "claims"), 0);
+    tool.remove("app:v2", &none).await.unwrap();
+    assert!(!agent.claim_also("node.pod", &image.id).await.unwrap());
+    for owner in ["", ".hidden", "../../etc", "a/b"] {
+        assert!(matches!(agent.claim(owner, &none).await, Err(Error::Owner(_))), "{owner}");
+    }
+    fs::write(dir.path().join("images/claims/other.json"), "not what it was").unwrap();
+    assert!(matches!(tool.collect_garbage(&none, true).await, Err(Error::Io { .. })), "unread claims are not ignored");
+}
+
+#[tokio::test]
+async fn layers_another_store_counts_on_are_not_collected() {
+    let dir = tempfile::tempdir().unwrap();
+    let (pulling, tool) = (store(dir.path()).await, store(dir.path()).await);
+    let fixture = Fixture::new(&[&[("a", "1")], &[("b", "2")]]);
+    let image = tool.import(archive(dir.path(), &fixture), None).await.unwrap().remove(0);
+    let pin = pulling.pin(image.layers.iter().map(|layer| layer.diff_id.clone()).collect()).await.unwrap();
+    tool.remove("app:v1", &BTreeSet::new()).await.unwrap();
+    assert_eq!(tool.collect_garbage(&BTreeSet::new(), true).await.unwrap().layers, []);
+    assert_eq!(count(dir.path(), "layers"), 2);
+    drop(pin);
+    assert_eq!(tool.collect_garbage(&BTreeSet::new(), true).await.unwrap().layers.len(), 2);
+    assert_eq!(count(dir.path(), "layers"), 0);
+}
+
+#[tokio::test]
+async fn a_change_that_another_process_holds_up_ends_with_its_pid_and_reads_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::new(&[&[("a", "1")]]);
+    let patience = Duration::from_millis(20);
+    let store = ImageStore::open_within(config(dir.path()), patience).await.unwrap();
+    store.import(archive(dir.path(), &fixture), None).await.unwrap();
+    let path = dir.path().join("images/lock");
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).unwrap();
+    fs::write(&path, "4711\n").unwrap();
+    let error = store.remove("app:v1", &BTreeSet::new()).await.unwrap_err();
+    assert!(matches!(error, Error::Locked { holder: Some(4711), .. }), "{error}");
+    assert!(error.to_string().contains("is being changed by process 4711, and still was after 0.02 s"), "{error}");
+    assert!(matches!(ImageStore::open_within(config(dir.path()), patience).await, Err(Error::Locked { .. })));
+    assert!(store.get("app:v1").is_some());
+    drop(lock);
+    store.remove("app:v1", &BTreeSet::new()).await.unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap().trim(), std::process::id().to_string());
+}
+
+#[tokio::test]
+async fn an_index_that_cannot_be_read_is_not_written_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).await;
+    let fixture = Fixture::new(&[&[("a", "1")]]);
+    store.import(archive(dir.path(), &fixture), None).await.unwrap();
+    let path = dir.path().join("images/index.json");
+    let good = fs::read(&path).unwrap();
+    fs::write(&path, r#"{"format":2}"#).unwrap();
+    assert!(matches!(store.remove("app:v1", &BTreeSet::new()).await, Err(Error::Format { found: 2, .. })));
+    assert!(store.get("app:v1").is_some(), "what was known is still told");
+    assert_eq!(fs::read_to_string(&path).unwrap(), r#"{"format":2}"#);
+    fs::write(&path, good).unwrap();
+    store.remove("app:v1", &BTreeSet::new()).await.unwrap();
+    assert_eq!(store.list(), []);
+}
+
+struct Second(Child);
+
+impl Drop for Second {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// The part of the second process: takes in what comes on standard input, begins something, says so, and waits to be killed.
+async fn second_process(root: &Path) -> ! {
+    let store = store(root).await;
+    store.import(ImportSource::Stdin, None).await.unwrap();
+    let made = store.inner.index.temporary().unwrap();
+    fs::write(made.path().join("half"), "done").unwrap();
+    std::io::stdout().write_all(b"ready\n").unwrap();
+    loop {
+        std::thread::park();
+    }
+}
+
+#[tokio::test]
+async fn what_a_killed_process_left_is_swept_and_what_a_living_one_makes_is_not() {
+    if let Some(root) = std::env::var_os(SECOND) {
+        second_process(Path::new(&root)).await;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let first = store(dir.path()).await;
+    let name = "image::store::sharing::what_a_killed_process_left_is_swept_and_what_a_living_one_makes_is_not";
+    let mut second = Second(
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(SECOND, dir.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let fixture = Fixture::new(&[&[("a", "1")], &[("b", "2")]]);
+    second.0.stdin.take().unwrap().write_all(&fixture.docker_archive("app:v1")).unwrap();
+    let mut lines = BufReader::new(second.0.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().ends_with("ready")), "the second process failed");
+
+    let image = first.get("app:v1").unwrap();
+    assert_eq!(fs::read_to_string(first.lower_dirs(&image)[0].join("b")).unwrap(), "2");
+    let third = store(dir.path()).await;
+    assert_eq!(unfinished(dir.path()).len(), 1);
+    first.collect_garbage(&BTreeSet::new(), false).await.unwrap();
+    assert_eq!(unfinished(dir.path()).len(), 1);
+
+    drop(second);
+    let fourth = store(dir.path()).await;
+    assert_eq!(unfinished(dir.path()), [] as [PathBuf; 0]);
+    assert_eq!(count(dir.path(), "tmp"), 3);
+    assert_eq!(fourth.list(), std::slice::from_ref(&image));
+    drop((first, third, fourth));
+    assert_eq!(count(dir.path(), "tmp"), 0);
+}
