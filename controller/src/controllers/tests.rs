@@ -218,3 +218,77 @@ async fn a_node_that_falls_silent_is_marked_and_its_pods_go() {
     assert_eq!(taints("silent"), unreachable);
     assert_eq!(taints("lively"), Vec::<String>::new());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_every_namespace_must_have_comes_back_whichever_call_fails() {
+    whatever_fails(&["shop"], async |api: &FakeApi| {
+        let right = |api: &FakeApi| {
+            let data = json!({"ca.crt": "certificates"});
+            let maps = api.all("configmaps");
+            api.all("serviceaccounts").len() == 1 && maps.len() == 1 && maps.iter().all(|map| map["data"] == data)
+        };
+        api.until("all is there", right).await;
+        api.delete("/api/v1/namespaces/shop/serviceaccounts/default", "Background");
+        let map = "/api/v1/namespaces/shop/configmaps/kube-root-ca.crt";
+        api.patch(map, json!({"data": {"ca.crt": "others", "more": "x"}}));
+        api.until("all is there again", right).await;
+        api.delete(map, "Background");
+        api.until("all is there once more", right).await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_of_a_node_that_is_gone_are_collected_whichever_call_fails() {
+    let end = whatever_fails(&["shop"], async |api: &FakeApi| {
+        api.create("/api/v1/nodes", json!({"metadata": {"name": "here"}}));
+        for node in ["here", "gone"] {
+            let pod = json!({"metadata": {"name": node}, "spec": {"nodeName": node, "containers": []}});
+            api.create("/api/v1/namespaces/shop/pods", pod);
+        }
+        api.until("one pod is gone", |api| api.all("pods").len() == 1).await;
+    })
+    .await;
+    assert_eq!((end["pods"], end["nodes"]), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_in_another_namespace_is_none() {
+    let api = FakeApi::new(&["shop", "other"]);
+    during(&api, async |api: &FakeApi| {
+        let owner = api.create("/api/v1/namespaces/other/configmaps", json!({"metadata": {"name": "owner"}}));
+        api.until("the owner's namespace is complete", |api| api.all("configmaps").len() == 3).await;
+        let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]});
+        let secret = json!({"metadata": {"name": "dependent", "ownerReferences": [owner]}});
+        api.create("/api/v1/namespaces/shop/secrets", secret);
+        api.until("the dependent is gone", |api| api.all("secrets").is_empty()).await;
+    })
+    .await;
+    let notes: Vec<Value> = api.all("events").into_iter().map(|event| event["note"].clone()).collect();
+    let uid = api.all("configmaps").into_iter().find(|map| map["metadata"]["name"] == "owner").unwrap();
+    let uid = uid["metadata"]["uid"].as_str().unwrap().to_owned();
+    let ours = format!(
+        "ownerRef [v1/ConfigMap, namespace: shop, name: owner, uid: {uid}] does not exist in namespace \"shop\""
+    );
+    assert!(notes.contains(&json!(ours)), "{notes:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn expired_tokens_go_and_other_secrets_stay() {
+    let api = FakeApi::new(&["kube-system"]);
+    let secret = |name: &str, type_: &str, expiration: Option<&str>| json!({"metadata": {"name": name}, "type": type_, "data": {"expiration": expiration}});
+    // 2025-12-31T00:00:00Z and 2999-01-01T00:00:00Z.
+    let (past, future) = (Some("MjAyNS0xMi0zMVQwMDowMDowMFo="), Some("Mjk5OS0wMS0wMVQwMDowMDowMFo="));
+    let token = "bootstrap.kubernetes.io/token";
+    during(&api, async |api: &FakeApi| {
+        for (name, type_, expiration) in
+            [("old", token, past), ("new", token, future), ("endless", token, None), ("other", "Opaque", past)]
+        {
+            api.create("/api/v1/namespaces/kube-system/secrets", secret(name, type_, expiration));
+        }
+        api.until("one is gone", |api| api.all("secrets").len() < 4).await;
+    })
+    .await;
+    let left: Vec<Value> = api.all("secrets").into_iter().map(|secret| secret["metadata"]["name"].clone()).collect();
+    assert_eq!(left, ["endless", "new", "other"]);
+}
