@@ -71,6 +71,7 @@ mod tests {
 
     use super::*;
 
+    /// Invariant 8: every task has an owner that stops it and waits for it.
     #[tokio::test]
     async fn components_stop_last_first_and_one_at_a_time() {
         let order = Arc::new(Mutex::new(Vec::new()));

@@ -18,8 +18,6 @@ use nix::{
 pub(crate) struct Subject {
     process: Child,
     folder: PathBuf,
-    /// When it was started.
-    pub(crate) started: Instant,
     /// How long until the ready line.
     pub(crate) ready_after: Duration,
 }
@@ -57,7 +55,7 @@ impl Subject {
         if let Some(stdout) = &mut process.stdout {
             BufReader::new(stdout).read_line(&mut line)?;
         }
-        let subject = Self { process, folder, started, ready_after: started.elapsed() };
+        let subject = Self { process, folder, ready_after: started.elapsed() };
         if line.is_empty() {
             bail!("coracle up ended before it was ready; what it said stands above");
         }

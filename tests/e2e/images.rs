@@ -15,9 +15,9 @@ pub(crate) fn layouts() -> &'static Path {
     LAYOUTS
         .get_or_init(|| {
             let folder = tempfile::tempdir().expect("a temporary folder");
-            let layer = tar(|tar| add_busybox(tar));
+            let layer = tar(add_busybox);
             layout(&folder.path().join("busybox"), &[layer], &serde_json::json!({"Cmd": ["sh"], "Env": [PATH]}));
-            let (base, nginx) = (tar(|tar| add_busybox(tar)), tar(|tar| add_nginx(tar)));
+            let (base, nginx) = (tar(add_busybox), tar(add_nginx));
             let config = serde_json::json!({
                 "Cmd": ["nginx", "-g", "daemon off;"], "Env": [PATH], "ExposedPorts": {"80/tcp": {}}, "StopSignal": "SIGQUIT",
             });

@@ -22,6 +22,7 @@ async fn get(client: &Client, path: &str) -> (u16, String) {
     }
 }
 
+/// Invariant 6: no one without a valid credential reads or changes anything.
 #[tokio::test]
 async fn certificates_decide_over_the_socket_who_may_what() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

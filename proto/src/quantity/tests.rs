@@ -1,3 +1,5 @@
+//! Quantities, by example and by law.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -176,6 +176,7 @@ async fn what_no_transaction_may_do_is_refused_by_name() {
     run.stop().await;
 }
 
+/// Invariant 2: a watcher sees every event after its revision exactly once and in order.
 #[tokio::test]
 async fn a_watch_hears_every_change_of_its_range_from_its_revision_on() {
     let run = Running::start().await;
@@ -367,6 +368,7 @@ async fn checkpoints_cut_the_log_and_lose_nothing() {
     assert!(store.compacted() > Revision(1), "the start is from a checkpoint");
 }
 
+/// Invariant 7: a quiet cluster writes nothing to disk.
 #[tokio::test]
 async fn a_store_nobody_writes_to_does_nothing_to_its_disk_and_many_writes_share_a_sync() {
     let run = Running::start().await;

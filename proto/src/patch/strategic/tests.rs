@@ -1,3 +1,5 @@
+//! Strategic merge patch, by example and by law.
+
 use proptest::prelude::*;
 use serde_json::json;
 
