@@ -104,6 +104,7 @@ async fn a_deployment_is_made_scaled_rolled_and_rolled_back() {
     assert_eq!((end["replicasets"], end["pods"]), (2, 3));
 }
 
+/// Invariant 3: every reconcile can be cut at any line and run again.
 #[tokio::test(start_paused = true)]
 async fn a_deployment_gets_there_whichever_call_fails() {
     let end = whatever_fails(&["shop"], async |api: &FakeApi| {
