@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::future::Future;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -165,7 +166,7 @@ async fn open(config: Config, client: kube::Client, _shutdown: CancellationToken
     .await
     .map_err(Error::Runtime)?;
     let images = ImageStore::open(StoreConfig {
-        root: config.data_dir.join("images"),
+        root: images_dir(&config.data_dir),
         registries: config.registries.clone(),
         timeouts: Timeouts::default(),
         limits: Limits::default(),
@@ -218,6 +219,11 @@ async fn open(config: Config, client: kube::Client, _shutdown: CancellationToken
         config,
     });
     Ok(Opened { context, server, writer, found, tracker, objects_end })
+}
+
+/// The image store of the node with this data directory.
+pub(crate) fn images_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("images")
 }
 
 async fn read_machine(config: &Config) -> Result<machine::Machine, Error> {

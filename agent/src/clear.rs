@@ -4,16 +4,18 @@
 //! directory alone, whatever flags the agent had.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
 
 use coracle_network::{Ipv4Net, Network};
 use coracle_runtime::Runtime;
+use coracle_runtime::image::{ImageStore, Limits, Registries, StoreConfig, Timeouts};
 use nix::mount::{MntFlags, umount2};
 use serde::{Deserialize, Serialize};
 
-use crate::Config;
+use crate::{Config, claims};
 
 /// Why something may be left on the host.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +35,9 @@ pub enum ClearError {
     /// The network could not all be removed.
     #[error("removing the pod network")]
     Network(#[source] coracle_network::Error),
+    /// Images are still claimed for pods.
+    #[error("giving back the pods' images")]
+    Images(#[source] coracle_runtime::image::Error),
     /// Something is still mounted.
     #[error("unmounting {}", path.display())]
     Mount {
@@ -93,9 +98,10 @@ pub async fn clear(data_dir: &Path) -> Result<(), ClearError> {
         Err(source) => return Err(ClearError::Note { path, source }),
     };
     let runtime = clear_runtime(&note, data_dir).await;
+    let images = if runtime.is_ok() { clear_claims(&note, data_dir).await } else { Ok(()) };
     let network = clear_network(&note, data_dir).await;
     let mounts = unmount_below(data_dir).and(unmount_below(&note.run_dir));
-    runtime.and(network).and(mounts)
+    runtime.and(images).and(network).and(mounts)
 }
 
 async fn clear_runtime(note: &Note, data_dir: &Path) -> Result<(), ClearError> {
@@ -105,6 +111,22 @@ async fn clear_runtime(note: &Note, data_dir: &Path) -> Result<(), ClearError> {
     };
     let runtime = Runtime::open(config).await.map_err(ClearError::Runtime)?;
     runtime.purge().await.map_err(ClearError::Runtime)
+}
+
+/// Once their containers are gone, nothing keeps the images.
+async fn clear_claims(note: &Note, data_dir: &Path) -> Result<(), ClearError> {
+    let root = crate::agent::images_dir(data_dir);
+    if !root.exists() {
+        return Ok(());
+    }
+    let images = ImageStore::open(StoreConfig {
+        root,
+        registries: Registries::default(),
+        timeouts: Timeouts::default(),
+        limits: Limits::default(),
+    });
+    let images = images.await.map_err(ClearError::Images)?;
+    claims::release_others(&images, &note.mark, &BTreeSet::new()).await.map_err(ClearError::Images)
 }
 
 async fn clear_network(note: &Note, data_dir: &Path) -> Result<(), ClearError> {

@@ -26,6 +26,7 @@
 
 mod agent;
 mod args;
+mod claims;
 mod clear;
 mod config;
 mod context;

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::claims;
 use crate::context::Context;
 use crate::pod;
 use crate::pod::worker::{self, Desired};
@@ -183,6 +184,9 @@ impl Pods {
         let keep: BTreeSet<String> = live.iter().chain(self.desired.keys()).cloned().collect();
         if let Err(error) = self.context.network.reconcile(keep.clone()).await {
             tracing::warn!(error = &error as &(dyn StdError + 'static), "pods' interfaces not all removed");
+        }
+        if let Err(error) = claims::release_others(&self.context.images, &self.context.config.mark, &keep).await {
+            tracing::warn!(error = &error as &(dyn StdError + 'static), "images of pods that are no more stay claimed");
         }
         let root = self.context.config.pods_dir();
         let kept: BTreeSet<_> = keep.iter().map(|uid| PodDir::new(&root, uid).path().to_owned()).collect();

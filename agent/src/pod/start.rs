@@ -16,6 +16,7 @@ use super::container_spec::{Ingredients, SpecError, container_spec};
 use super::environment::{self, Downward, Objects};
 use super::facts::Waiting;
 use super::lifecycle;
+use crate::claims;
 use crate::context::Context;
 use crate::event::Kind;
 use crate::volume::set::{self, PodDir};
@@ -99,7 +100,7 @@ impl Start {
 
     /// Starts the container; answers its id.
     pub(crate) async fn run(self) -> Result<String, Failure> {
-        let (image, name) = self.image().await?;
+        let (image, name) = self.claimed_image().await?;
         let services: Vec<_> = self.context.services().values().cloned().collect();
         let services = environment::service_variables(&self.pod, services.iter());
         let downward = downward(&self.context, &self.ips);
@@ -178,6 +179,23 @@ impl Start {
             }
             Err(error) => Err(self.config_failure("CreateContainerError", chain(&error))),
         }
+    }
+
+    /// The container's image, which nobody removes any more, and its full name.
+    async fn claimed_image(&self) -> Result<(Image, String), Failure> {
+        let owner = claims::owner(&self.context.config.mark, super::uid(&self.pod));
+        let (mut image, mut name) = self.image().await?;
+        for again in [true, false] {
+            match self.context.images.claim_also(&owner, &image.id).await {
+                Ok(true) => return Ok((image, name)),
+                // Removed between the two: then it is not present, and pulled.
+                Ok(false) if again => (image, name) = self.image().await?,
+                Ok(false) => {}
+                Err(error) => return Err(self.config_failure("CreateContainerError", chain(&error))),
+            }
+        }
+        let message = format!("image {name} was removed while the container was being made");
+        Err(self.config_failure("CreateContainerError", message))
     }
 
     /// The container's image, pulled if its policy says so, and its full name.

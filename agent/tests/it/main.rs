@@ -11,6 +11,7 @@
 
 mod api;
 
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::time::Duration;
@@ -43,16 +44,20 @@ async fn make_image(data: &Path) {
         tar.append_link(&mut header, name, "busybox").unwrap();
     }
     tar.finish().unwrap();
-    let store = ImageStore::open(StoreConfig {
+    let store = open_images(data).await;
+    let config: ImageConfig = serde_json::from_value(json!({"config": {"Env": ["PATH=/bin"]}})).unwrap();
+    store.import_rootfs(ImportSource::Path(archive), "test/busybox:1".parse().unwrap(), config).await.unwrap();
+}
+
+/// The agent's image store, as another process opens it.
+async fn open_images(data: &Path) -> ImageStore {
+    let config = StoreConfig {
         root: data.join("images"),
         registries: Registries::default(),
         timeouts: Timeouts::default(),
         limits: Limits::default(),
-    })
-    .await
-    .unwrap();
-    let config: ImageConfig = serde_json::from_value(json!({"config": {"Env": ["PATH=/bin"]}})).unwrap();
-    store.import_rootfs(ImportSource::Path(archive), "test/busybox:1".parse().unwrap(), config).await.unwrap();
+    };
+    ImageStore::open(config).await.unwrap()
 }
 
 fn serving() -> Serving {
@@ -194,12 +199,17 @@ fn a_pod_runs_is_restarted_and_leaves_nothing() {
         assert_eq!(status["status"]["initContainerStatuses"][0]["state"]["terminated"]["reason"], "Completed");
         let ready = status["status"]["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "Ready").unwrap();
         assert_eq!(ready["status"], "True");
+        let tool = open_images(&data).await;
+        let none = BTreeSet::new();
+        let error = tool.remove("test/busybox:1", &none).await.unwrap_err().to_string();
+        assert_eq!(error, "image \"test/busybox:1\" is in use by agt1.uid-web");
         let log = std::fs::read_to_string(data.join("logs/default_web_uid-web/app/0.log")).unwrap();
         assert!(log.contains("stdout F red red made"), "{log}");
 
         api.delete("pods", "web");
         api.until_gone("pods", "web").await;
         assert!(!data.join("pods/uid-web").exists());
+        tool.remove("test/busybox:1", &none).await.unwrap();
         let reasons = api.event_reasons();
         for reason in ["Pulled", "Created", "Started", "Killing"] {
             assert!(reasons.iter().any(|r| r == reason), "{reason} in {reasons:?}");

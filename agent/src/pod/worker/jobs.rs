@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, ServiceAccount};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::Value;
 
+use crate::claims;
 use crate::context::Context;
 use crate::event::{Kind, Recorder};
 use crate::pod::environment::Objects;
@@ -314,6 +315,7 @@ pub(super) async fn tear_down(
     keep_logs: bool,
 ) -> Done {
     let mut first: Result<(), String> = Ok(());
+    let mut stands = false;
     let mut note = |result: Result<(), String>| {
         if first.is_ok() {
             first = result;
@@ -322,7 +324,11 @@ pub(super) async fn tear_down(
     for id in &sandboxes {
         let result =
             if only_stop { context.runtime.stop_sandbox(id).await } else { context.runtime.remove_sandbox(id).await };
+        stands |= result.is_err();
         note(result.map_err(|e| chain(&e)));
+    }
+    if !stands {
+        claims::release(&context.images, &context.config.mark, pod::uid(&pod)).await;
     }
     note(context.network.detach(pod::uid(&pod)).await.map_err(|e| chain(&e)));
     if !only_stop {

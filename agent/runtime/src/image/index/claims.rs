@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Digest, Error, exclusive::Exclusive, io_error, replace, session::Session, sync_directory};
+use super::{Digest, Error, exclusive::Exclusive, io_error, session::Session, write_synced};
 
 /// Bytes of an owner's name: a file name of at most 255 with its ending.
 const OWNER_MAX: usize = 200;
@@ -52,12 +52,14 @@ pub(super) fn set(
     }
     let directory = root.join("claims");
     if images.is_empty() {
-        fs::remove_file(&path).map_err(|source| io_error("remove", &path, source))?;
-        return sync_directory(&directory);
+        return fs::remove_file(&path).map_err(|source| io_error("remove", &path, source));
     }
     fs::create_dir_all(&directory).map_err(|source| io_error("create", &directory, source))?;
     let bytes = serde_json::to_vec(images).map_err(|error| io_error("encode", &path, error.into()))?;
-    replace(session, &path, &bytes).map(drop)
+    // Whole, for processes that go on after this one. What a power cut takes back nobody needs: it ended the containers.
+    let made = session.name("claim-");
+    write_synced(&made, &bytes)?;
+    fs::rename(&made, &path).map_err(|source| io_error("write", &path, source))
 }
 
 fn read(path: &Path) -> Result<BTreeSet<Digest>, Error> {
