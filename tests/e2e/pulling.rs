@@ -1,0 +1,89 @@
+//! Images from registries: names, policies, mirrors, credentials, and what a person is told when a pull fails.
+
+use crate::{cluster::Cluster, host::Host, registry::Registry};
+
+fn sleeper(name: &str, image: &str, extra: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 0\n{extra}  containers:\n  \
+         - {{name: c, image: '{image}', command: [sleep, '1000000']}}\n"
+    )
+}
+
+fn waits_with(cluster: &Cluster, name: &str, reason: &str) -> String {
+    cluster.wait_jsonpath(&[&format!("pod/{name}")], "{.status.containerStatuses[0].state.waiting.reason}", reason);
+    let message = "jsonpath={.status.containerStatuses[0].state.waiting.message}";
+    cluster.kubectl(&["get", "pod", name, "-o", message])
+}
+
+fn runs(cluster: &Cluster, name: &str) {
+    cluster.kubectl(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=60s"]);
+}
+
+#[test]
+fn a_private_registry_gives_images_to_who_shows_the_secret() {
+    let host = Host::new();
+    let registry = Registry::start_private(&host, 5000);
+    let cluster = Cluster::start_on(host, &[]);
+    let image = format!("{}/busybox:1", registry.address);
+    cluster.apply(&sleeper("stranger", &image, ""));
+    waits_with(&cluster, "stranger", "ImagePullBackOff");
+    let events = cluster.kubectl(&["get", "events", "--field-selector", "involvedObject.name=stranger,reason=Failed"]);
+    assert!(events.contains("401") || events.contains("authorization") || events.contains("unauthorized"), "{events}");
+
+    // auth is base64 of me:secret.
+    let config = format!("{{\"auths\":{{\"{}\":{{\"auth\":\"bWU6c2VjcmV0\"}}}}}}", registry.address);
+    let secret = format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: pull}}\ntype: kubernetes.io/dockerconfigjson\nstringData:\n  .dockerconfigjson: '{config}'\n"
+    );
+    cluster.apply(&secret);
+    cluster.apply(&sleeper("friend", &image, "  imagePullSecrets: [{name: pull}]\n"));
+    runs(&cluster, "friend");
+    let id = cluster.kubectl(&["get", "pod/friend", "-o", "jsonpath={.status.containerStatuses[0].imageID}"]);
+    assert!(id.starts_with(&format!("{}/busybox@sha256:", registry.address)), "{id}");
+}
+
+#[test]
+fn mirrors_answer_for_other_registries_and_digests_pin() {
+    let host = Host::new();
+    let registry = Registry::start(&host, 5000);
+    registry.push(&host, "busybox", "library/busybox:latest");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("registries.yaml");
+    std::fs::write(&file, format!("mirrors:\n  docker.io:\n    endpoint: ['http://{}']\n", registry.address)).unwrap();
+    let cluster = Cluster::start_on(host, &["--registries", file.to_str().unwrap()]);
+
+    // A short name is docker.io/library/…:latest, and the mirror has it.
+    cluster.apply(&sleeper("short", "busybox", ""));
+    runs(&cluster, "short");
+    let policy = cluster.kubectl(&["get", "pod/short", "-o", "jsonpath={.spec.containers[0].imagePullPolicy}"]);
+    assert_eq!(policy, "Always");
+    let id = cluster.kubectl(&["get", "pod/short", "-o", "jsonpath={.status.containerStatuses[0].imageID}"]);
+    assert!(id.starts_with("docker.io/library/busybox@sha256:"), "{id}");
+    cluster.apply(&sleeper("pinned", &id, ""));
+    runs(&cluster, "pinned");
+}
+
+#[test]
+fn what_cannot_be_pulled_says_why_by_policy_and_by_name() {
+    let host = Host::new();
+    let registry = Registry::start(&host, 5000);
+    let cluster = Cluster::start_on(host, &[]);
+    let never = sleeper("never", &format!("{}/busybox:1", registry.address), "");
+    cluster.apply(&never.replace("command:", "imagePullPolicy: Never, command:"));
+    let message = waits_with(&cluster, "never", "ErrImageNeverPull");
+    assert!(message.contains("is not present with pull policy of Never"), "{message}");
+
+    cluster.apply(&sleeper("named", "Not_A_Name::", ""));
+    waits_with(&cluster, "named", "InvalidImageName");
+
+    cluster.apply(&sleeper("absent", &format!("{}/absent:1", registry.address), ""));
+    let message = waits_with(&cluster, "absent", "ImagePullBackOff");
+    assert!(message.starts_with("Back-off pulling image"), "{message}");
+
+    cluster.apply(&sleeper("present", &format!("{}/busybox:1", registry.address), ""));
+    runs(&cluster, "present");
+    cluster.apply(&sleeper("again", &format!("{}/busybox:1", registry.address), ""));
+    runs(&cluster, "again");
+    let events = cluster.kubectl(&["get", "events", "--field-selector", "involvedObject.name=again,reason=Pulled"]);
+    assert!(events.contains("already present on machine"), "{events}");
+}
