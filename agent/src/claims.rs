@@ -34,3 +34,30 @@ pub(crate) async fn release_others(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use coracle_runtime::image::{Digest, Limits, Registries, StoreConfig, Timeouts};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn claims_of_other_pods_and_other_nodes_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = StoreConfig {
+            root: dir.path().to_owned(),
+            registries: Registries::default(),
+            timeouts: Timeouts::default(),
+            limits: Limits::default(),
+        };
+        let images = ImageStore::open(config).await.unwrap();
+        let image = BTreeSet::from([Digest::of(b"image")]);
+        for (mark, uid) in [("n1", "a"), ("n1", "b"), ("n1", "c"), ("n10", "d")] {
+            images.claim(&owner(mark, uid), &image).await.unwrap();
+        }
+        release(&images, "n1", "a").await;
+        release_others(&images, "n1", &BTreeSet::from(["b".to_owned()])).await.unwrap();
+        let left: Vec<String> = images.claims().await.unwrap().into_keys().collect();
+        assert_eq!(left, ["n1.b", "n10.d"]);
+    }
+}

@@ -92,6 +92,29 @@ async fn changes_of_two_stores_do_not_undo_each_other() {
     }
 }
 
+#[tokio::test]
+async fn many_changes_at_once_are_all_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let stores = [store(dir.path()).await, store(dir.path()).await];
+    let fixture = Fixture::new(&[&[("a", "1")]]);
+    let id = stores[0].import(archive(dir.path(), &fixture), None).await.unwrap().remove(0).id;
+    std::thread::scope(|scope| {
+        for number in 0..4 {
+            let (index, id) = (&stores[number % 2].inner.index, &id);
+            scope.spawn(move || {
+                for round in 0..10 {
+                    let tag: Reference = format!("app:t{number}-{round}").parse().unwrap();
+                    index.name(id, &[tag], &[]).unwrap().unwrap();
+                    assert!(index.claim_also("everybody", id).unwrap());
+                }
+            });
+        }
+    });
+    for store in &stores {
+        assert_eq!(store.list()[0].repo_tags.len(), 41);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_pulls_and_imports_of_one_image_end_in_one_copy() {
     let dir = tempfile::tempdir().unwrap();
