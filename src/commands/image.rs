@@ -58,7 +58,7 @@ enum What {
     List,
     /// Remove an image's name, and the image with its last name.
     Remove {
-        /// The image.
+        /// The image's name, or the id `list` shows.
         reference: String,
     },
     /// Remove layers and images that no name refers to.
@@ -103,8 +103,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             }
         }
         What::Remove { reference } => {
-            let name = parse(&reference)?.to_string();
-            store.remove(&name, &BTreeSet::new()).await?;
+            store.remove(&reference, &BTreeSet::new()).await?;
         }
         What::Prune => {
             let collected = store.collect_garbage(&BTreeSet::new(), false).await?;
