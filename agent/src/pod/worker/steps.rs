@@ -1,0 +1,133 @@
+//! Taking the planner's steps: each begins a job.
+
+use std::sync::Arc;
+
+use coracle_runtime::{ContainerId, SandboxId};
+use jiff::Timestamp;
+
+use super::{Worker, jobs};
+use crate::event::Kind;
+use crate::pod::facts::{Ending, Waiting};
+use crate::pod::plan::{self, Action};
+use crate::pod::start::Start;
+use crate::pod::{security, spec, status};
+
+impl Worker {
+    /// Takes one step of the plan.
+    pub(super) async fn take(&mut self, action: Action, now: Timestamp) {
+        match action {
+            Action::CreateSandbox { attempt } => self.set_up(attempt),
+            Action::Start { container, attempt, after } => self.start(&container, attempt, after, now),
+            Action::Stop { container, id, grace, message } => self.stop(&container, &id, grace, message),
+            Action::BackOff { container, delay } => {
+                let message = plan::back_off_message(&self.pod, &container, delay);
+                let waiting = Waiting { reason: "CrashLoopBackOff".into(), message };
+                self.facts.waiting.insert(container.clone(), waiting);
+                let ended = self.facts.last(&container).map_or(0, |a| a.attempt);
+                if self.told.insert(container.clone(), ended) != Some(ended) {
+                    let name = security::long_name(&self.pod);
+                    let message = format!("Back-off restarting failed container {container} in pod {name}");
+                    self.event(Some(&container), Kind::Warning, "BackOff", message);
+                }
+            }
+            Action::TearDown => self.tear_down(),
+            Action::Confirm => self.confirm(),
+            Action::Fail { reason, message } => {
+                self.event(None, Kind::Normal, "DeadlineExceeded", message.clone());
+                self.facts.ending = Some(Ending::Failed { reason, message });
+                self.cancel.cancel();
+            }
+        }
+    }
+
+    pub(super) fn start(&mut self, name: &str, attempt: u32, after: Option<Timestamp>, now: Timestamp) {
+        let (Some(sandbox), Some(container)) = (self.sandbox.clone(), spec(&self.pod).container(name).cloned()) else {
+            return;
+        };
+        // Until the API server has told of every object, the watch wakes the worker.
+        let Some(objects) = self.held.objects() else { return };
+        if let Some(finished) = after {
+            self.facts.crashes.next(name, finished, now);
+        }
+        self.facts.starting.insert(name.to_owned());
+        self.facts.not_before.remove(name);
+        self.facts.doomed.remove(name);
+        let start = Start {
+            context: Arc::clone(&self.context),
+            pod: Arc::clone(&self.pod),
+            sandbox,
+            ips: self.facts.sandbox.as_ref().map(|s| s.ips.clone()).unwrap_or_default(),
+            container,
+            attempt,
+            volumes: self.volumes.clone(),
+            objects,
+            cancel: self.cancel.clone(),
+        };
+        self.jobs.spawn(jobs::start(start));
+    }
+
+    pub(super) fn stop(&mut self, name: &str, id: &str, grace: i64, message: String) {
+        let (Some(sandbox), Some(container_id)) = (self.sandbox.clone(), ContainerId::parse(id)) else { return };
+        self.facts.stopping.insert(id.to_owned());
+        self.event(Some(name), Kind::Normal, "Killing", message);
+        let container = spec(&self.pod).container(name).cloned().unwrap_or_default();
+        let ip = self.probe_ip();
+        let events = self.context.events.clone();
+        self.jobs.spawn(jobs::stop(Arc::clone(&self.pod), events, sandbox, container, container_id, grace, ip));
+    }
+
+    pub(super) fn set_up(&mut self, attempt: u32) {
+        let Some(objects) = self.held.objects() else {
+            return;
+        };
+        self.facts.sandbox_busy = true;
+        self.sandboxes.insert(SandboxId::of(&self.uid, attempt));
+        self.jobs.spawn(jobs::set_up(
+            Arc::clone(&self.context),
+            Arc::clone(&self.pod),
+            objects,
+            attempt,
+            self.recovering,
+        ));
+    }
+
+    pub(super) fn rewrite_volumes(&mut self) {
+        if self.volumes_busy || self.facts.sandbox_busy || self.sandbox.is_none() || self.facts.ending.is_some() {
+            return;
+        }
+        let Some(objects) = self.held.objects() else { return };
+        let ips = self.facts.sandbox.as_ref().map(|s| s.ips.clone()).unwrap_or_default();
+        self.volumes_busy = true;
+        self.jobs.spawn(jobs::rewrite(Arc::clone(&self.context), Arc::clone(&self.pod), objects, ips));
+    }
+
+    pub(super) fn tear_down(&mut self) {
+        self.facts.sandbox_busy = true;
+        let keep_logs = matches!(self.facts.ending, Some(Ending::Shutdown { .. }));
+        let only_stop = matches!(self.facts.ending, Some(Ending::Failed { .. }) | None);
+        self.jobs.spawn(jobs::tear_down(
+            Arc::clone(&self.context),
+            Arc::clone(&self.pod),
+            self.sandboxes.clone(),
+            only_stop,
+            keep_logs,
+        ));
+    }
+
+    pub(super) fn confirm(&mut self) {
+        if matches!(self.facts.ending, Some(Ending::Gone)) {
+            self.finished = true;
+            return;
+        }
+        if self.confirming || self.status_busy || self.status_not_before.is_some() {
+            return;
+        }
+        // The last status goes first: it says how the containers ended.
+        let last = status::compute(&self.pod, &self.facts, &self.context.host, Timestamp::now());
+        if status::patch(&self.pod, &last).is_some() {
+            return;
+        }
+        self.confirming = true;
+        self.jobs.spawn(jobs::confirm(self.context.client.clone(), Arc::clone(&self.pod)));
+    }
+}
