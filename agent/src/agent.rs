@@ -91,7 +91,14 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     // Registering needs the API server, which may come up after the agent.
     let machine = read_machine(&context.config).await?;
     let wanted = node::node(&context.config, &machine, port);
-    let Some(registered) = register(&context, &wanted, &shutdown).await else { return Ok(()) };
+    let found = pods::found::by_pod(found);
+    let Some(registered) = register(&context, &wanted, &shutdown).await else {
+        if !context.config.keep_pods {
+            pods::found::stop(&context, found).await;
+            leave(&context).await;
+        }
+        return Ok(());
+    };
     *context.node.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(registered);
     node::announce(&context);
 
@@ -117,9 +124,17 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     while tasks.join_next().await.is_some() {}
     tracker.close();
     tracker.wait().await;
+    leave(&context).await;
     match early {
         Some(reason) => Err(Error::Task { reason }),
         None => Ok(()),
+    }
+}
+
+/// Leaves nothing on the host that holds nothing.
+async fn leave(context: &Context) {
+    if let Err(error) = context.runtime.remove_empty_groups().await {
+        tracing::warn!(error = &error as &(dyn StdError + 'static), "cgroups left on the host");
     }
 }
 

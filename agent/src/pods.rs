@@ -1,11 +1,13 @@
 //! The pods bound to this node: one watch of them, one worker for each, and what the runtime tells passed on.
 
+pub(crate) mod found;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_runtime::{Event as RuntimeEvent, SandboxId, SandboxStatus};
+use coracle_runtime::{Event as RuntimeEvent, SandboxStatus};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -20,6 +22,7 @@ use crate::context::Context;
 use crate::pod;
 use crate::pod::worker::{self, Desired};
 use crate::volume::set::{self, PodDir};
+use found::Found;
 
 /// Seconds each container gets when the agent goes down with its pods.
 const SHUTDOWN_GRACE: i64 = 5;
@@ -32,7 +35,7 @@ struct Pods {
     workers: JoinSet<String>,
     desired: BTreeMap<String, watch::Sender<Desired>>,
     /// Sandboxes found at the start that no worker has claimed yet, by the pod's uid.
-    found: BTreeMap<String, Vec<SandboxStatus>>,
+    found: Found,
     leave: CancellationToken,
     /// The uids seen since the list began, until it is complete.
     listing: Option<BTreeSet<String>>,
@@ -41,16 +44,12 @@ struct Pods {
 }
 
 /// Runs the node's pods until `shutdown`; then stops them, or leaves them with `keep_pods`.
-pub(crate) async fn run(context: Arc<Context>, found: Vec<SandboxStatus>, shutdown: CancellationToken) {
-    let mut by_uid: BTreeMap<String, Vec<SandboxStatus>> = BTreeMap::new();
-    for sandbox in found {
-        by_uid.entry(sandbox.spec.pod_uid.clone()).or_default().push(sandbox);
-    }
+pub(crate) async fn run(context: Arc<Context>, found: Found, shutdown: CancellationToken) {
     let mut pods = Pods {
         context,
         workers: JoinSet::new(),
         desired: BTreeMap::new(),
-        found: by_uid,
+        found,
         leave: CancellationToken::new(),
         listing: None,
         again: BTreeMap::new(),
@@ -91,7 +90,7 @@ impl Pods {
                 self.tell(pod);
             }
             Event::Apply(pod) => self.tell(pod),
-            Event::Delete(pod) => self.gone(pod::uid(&pod)),
+            Event::Delete(pod) => self.deleted(pod),
             Event::InitDone => {
                 let seen = self.listing.take().unwrap_or_default();
                 let missing: Vec<String> = self.desired.keys().filter(|uid| !seen.contains(*uid)).cloned().collect();
@@ -125,6 +124,15 @@ impl Pods {
             worker::run(context, found, receiver, leave).await;
             uid
         });
+    }
+
+    /// The pod as it was last says how it was deleted: by force or in peace.
+    fn deleted(&mut self, pod: Pod) {
+        let uid = pod::uid(&pod).to_owned();
+        if let Some(sender) = self.desired.get(&uid) {
+            sender.send_modify(|desired| desired.pod = Arc::new(pod));
+        }
+        self.gone(&uid);
     }
 
     fn gone(&mut self, uid: &str) {
@@ -176,7 +184,7 @@ impl Pods {
         for (uid, sandboxes) in orphans {
             for sandbox in sandboxes {
                 tracing::info!(uid, pod = sandbox.spec.pod_name, "removing the sandbox of a pod that is no more");
-                remove_orphan(&self.context, &sandbox.id).await;
+                found::remove(&self.context, &sandbox).await;
                 let logs = sandbox.spec.log_directory.clone();
                 drop(tokio::fs::remove_dir_all(&logs).await);
             }
@@ -216,6 +224,8 @@ impl Pods {
             for sender in self.desired.values() {
                 sender.send_modify(|desired| desired.shutdown = Some(SHUTDOWN_GRACE));
             }
+            // The list of pods had not come yet: these have no workers.
+            found::stop(&self.context, std::mem::take(&mut self.found)).await;
         }
         let mut runtime = self.context.runtime.events();
         let limit = tokio::time::sleep(SHUTDOWN_LIMIT);
@@ -239,11 +249,5 @@ impl Pods {
     fn ended_last(&mut self, done: Result<String, tokio::task::JoinError>) {
         self.again.clear();
         self.ended(done);
-    }
-}
-
-async fn remove_orphan(context: &Context, id: &SandboxId) {
-    if let Err(error) = context.runtime.remove_sandbox(id).await {
-        tracing::warn!(sandbox = id.as_str(), error = &error as &(dyn StdError + 'static), "sandbox not removed");
     }
 }

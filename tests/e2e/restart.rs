@@ -21,6 +21,16 @@ fn pid_of_sleep(cluster: &Cluster) -> BTreeSet<i32> {
         .collect()
 }
 
+/// The cgroups that carry the cluster's mark.
+fn groups(cluster: &Cluster) -> Vec<std::path::PathBuf> {
+    let note = std::fs::read_to_string(cluster.data_dir().join("agent/host.json")).unwrap();
+    let note: serde_json::Value = serde_json::from_str(&note).unwrap();
+    let root = note["cgroup_root"].as_str().unwrap().trim_start_matches('/');
+    let hierarchies = std::fs::read_dir("/sys/fs/cgroup").unwrap().map(|entry| entry.unwrap().path());
+    let places = hierarchies.chain([std::path::PathBuf::from("/sys/fs/cgroup")]).map(|place| place.join(root));
+    places.filter(|place| place.exists()).collect()
+}
+
 /// Invariant 1: an acknowledged write survives kill -9 at any instant.
 #[test]
 fn every_acknowledged_object_is_there_after_a_kill() {
@@ -44,13 +54,23 @@ fn every_acknowledged_object_is_there_after_a_kill() {
 /// Invariant 4: no container is started twice for one attempt.
 #[test]
 fn with_keep_pods_containers_outlive_the_process() {
-    let mut cluster = Cluster::start_on(Host::new(), &["--keep-pods"]);
+    containers_outlive(&["--keep-pods"], &[Signal::SIGKILL, Signal::SIGTERM]);
+}
+
+/// A process that was killed could not stop its pods; the next one takes them over, whatever it will do at its own end.
+#[test]
+fn containers_outlive_a_kill_whatever_the_flags() {
+    containers_outlive(&[], &[Signal::SIGKILL, Signal::SIGKILL]);
+}
+
+fn containers_outlive(flags: &[&str], signals: &[Signal]) {
+    let mut cluster = Cluster::start_on(Host::new(), flags);
     cluster.import("busybox", "busybox:1");
     cluster.apply(POD);
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/steady", "--timeout=60s"]);
     let before = pid_of_sleep(&cluster);
     assert_eq!(before.len(), 1);
-    for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+    for &signal in signals {
         cluster.end(signal);
         assert_eq!(pid_of_sleep(&cluster), before, "stopped by {signal}");
         cluster.up();
@@ -71,13 +91,18 @@ fn a_clean_stop_leaves_nothing_running_or_mounted() {
     cluster.import("busybox", "busybox:1");
     cluster.apply(POD);
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/steady", "--timeout=60s"]);
-    assert!(cluster.host.stdout("ip", &["-o", "link"]).lines().count() > 1);
+    assert!(cluster.host.stdout("ip", &["-o", "link"]).contains("@if"));
+    assert!(!groups(&cluster).is_empty());
     let status = cluster.end(Signal::SIGINT);
     assert!(status.success(), "{status}");
     assert!(pid_of_sleep(&cluster).is_empty());
     assert_eq!(cluster.mounts(), Vec::<String>::new());
+    // The pods' gateway stays for the next start, the pods' interfaces do not.
     let links = cluster.host.stdout("ip", &["-o", "link"]);
-    assert!(!links.contains("veth"), "{links}");
+    assert!(!links.contains("@if"), "{links}");
+    assert_eq!(groups(&cluster), Vec::<std::path::PathBuf>::new());
+    let warnings: Vec<String> = cluster.log().lines().filter(|l| l.contains(" WARN ")).map(str::to_owned).collect();
+    assert_eq!(warnings, Vec::<String>::new());
 
     // The pod is there again with the next start, in a new container.
     cluster.up();

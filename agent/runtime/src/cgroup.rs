@@ -78,6 +78,11 @@ pub(crate) fn pod_group(root: &Path, qos: QosClass, uid: &str) -> PathBuf {
     root.join(branch).join(format!("pod{uid}"))
 }
 
+/// The groups that hold nothing but pods' groups, the innermost first, the runtime's own last.
+pub(crate) fn groups_above_pods(root: &Path) -> [PathBuf; 4] {
+    [root.join("kubepods/besteffort"), root.join("kubepods/burstable"), root.join("kubepods"), root.to_owned()]
+}
+
 /// Removes a group and those below it, killing what is left in them. A group that is not there is removed.
 ///
 /// The kernel says EBUSY until the last process is quite gone, which v1 has no event for: a few short waits, bounded.

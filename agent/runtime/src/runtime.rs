@@ -262,6 +262,22 @@ impl Runtime {
         stopped.and(removed)
     }
 
+    /// Removes the groups above those of pods that have no pod in them any more, the runtime's own included; they are made
+    /// again with the next sandbox.
+    ///
+    /// # Errors
+    /// When the kernel refuses for another reason than that something is in a group.
+    pub async fn remove_empty_groups(&self) -> Result<(), Error> {
+        let inner = Arc::clone(&self.inner);
+        blocking(move || {
+            for group in cgroup::groups_above_pods(&inner.config.cgroup_root) {
+                cgroup::remove_if_empty(inner.tree.as_ref(), &group).map_err(io_error("remove cgroup", &group))?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
     /// Removes every sandbox, and the cgroup tree and directories of sandboxes.
     ///
     /// # Errors

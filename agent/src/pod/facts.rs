@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Container;
 
 use super::backoff::Backoffs;
 
@@ -95,6 +96,17 @@ pub(crate) struct Probed {
     pub(crate) ready: bool,
     /// Which container id this was said of.
     pub(crate) id: String,
+}
+
+impl Probed {
+    /// What holds of a running container before its next probe: what its probes have said of it, and where it has none, that
+    /// it is started and ready.
+    pub(crate) fn of(container: &Container, id: &str, before: Option<&Probed>) -> Probed {
+        let before = before.filter(|p| p.id == id);
+        let started = container.startup_probe.is_none() || before.is_some_and(|p| p.started);
+        let ready = if container.readiness_probe.is_none() { started } else { before.is_some_and(|p| p.ready) };
+        Probed { started, ready, id: id.to_owned() }
+    }
 }
 
 /// Why a running container must be stopped although the pod lives.
@@ -198,5 +210,31 @@ impl Facts {
         self.current(container).is_some_and(|a| {
             a.phase == Phase::Running && self.probed.get(container).is_some_and(|p| p.id == a.id && p.ready)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// An agent that was killed may have told of a container while it was still being made.
+    #[test]
+    fn a_container_without_probes_is_ready_whatever_was_told_of_it_before() {
+        let container: Container = serde_json::from_value(json!({"name": "c"})).unwrap();
+        let before = Probed { started: false, ready: false, id: "c0".into() };
+        let now = Probed::of(&container, "c0", Some(&before));
+        assert!(now.started && now.ready);
+    }
+
+    #[test]
+    fn what_probes_said_holds_for_the_same_attempt_alone() {
+        let container: Container =
+            serde_json::from_value(json!({"name": "c", "startupProbe": {}, "readinessProbe": {}})).unwrap();
+        let before = Probed { started: true, ready: true, id: "c0".into() };
+        assert_eq!(Probed::of(&container, "c0", Some(&before)), before);
+        let next = Probed::of(&container, "c1", Some(&before));
+        assert!(!next.started && !next.ready);
     }
 }

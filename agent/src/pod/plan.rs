@@ -285,10 +285,7 @@ fn end(pod: &Pod, facts: &Facts, plan: &mut Plan) {
 
 /// Stops what runs: app containers first, sidecars after them in reverse order, as KEP-753 has it.
 fn stop_all(pod: &Pod, facts: &Facts, plan: &mut Plan, why: &str) {
-    let grace = match &facts.ending {
-        Some(Ending::Deleted { grace } | Ending::Shutdown { grace }) => *grace,
-        Some(Ending::Gone | Ending::Failed { .. }) | None => grace(pod),
-    };
+    let grace = ending_grace(pod, facts.ending.as_ref());
     let sidecars: Vec<&str> =
         spec(pod).init_containers().iter().filter(|c| is_sidecar(c)).map(|c| c.name.as_str()).collect();
     let alive = |name: &str| facts.attempts.get(name).is_some_and(|a| a.iter().any(Attempt::is_alive));
@@ -305,6 +302,16 @@ fn stop_all(pod: &Pod, facts: &Facts, plan: &mut Plan, why: &str) {
             let message = if why.is_empty() { format!("Stopping container {name}") } else { why.to_owned() };
             plan.actions.push(Action::Stop { container: name.to_owned(), id: attempt.id.clone(), grace, message });
         }
+    }
+}
+
+/// Seconds each container gets when the pod ends like this.
+pub(crate) fn ending_grace(pod: &Pod, ending: Option<&Ending>) -> i64 {
+    match ending {
+        Some(Ending::Deleted { grace } | Ending::Shutdown { grace }) => *grace,
+        // One that was deleted by force tells how: with a period of zero.
+        Some(Ending::Gone) => pod.metadata.deletion_grace_period_seconds.unwrap_or_else(|| grace(pod)),
+        Some(Ending::Failed { .. }) | None => grace(pod),
     }
 }
 

@@ -15,12 +15,14 @@ mod waiting;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use coracle_runtime::{Sandbox, SandboxId, SandboxStatus};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::{self, Backoffs};
@@ -76,6 +78,12 @@ pub(crate) struct Worker {
     status_not_before: Option<Timestamp>,
     refresh_tokens: Option<Timestamp>,
     volumes_busy: bool,
+    /// What the volumes show has changed since they were written, or their tokens are old.
+    volumes_stale: bool,
+    /// The grace period that was told last, in seconds, once the pod ends.
+    grace: Option<i64>,
+    /// When stops under way become kills, after a later and shorter grace period.
+    deadline: watch::Sender<Option<Instant>>,
     confirming: bool,
     recovering: bool,
     finished: bool,
@@ -119,6 +127,9 @@ impl Worker {
             status_not_before: None,
             refresh_tokens: None,
             volumes_busy: false,
+            volumes_stale: false,
+            grace: None,
+            deadline: watch::Sender::new(None),
             confirming: false,
             recovering: false,
             finished: false,
@@ -183,6 +194,7 @@ impl Worker {
             let now = Timestamp::now();
             self.sync_probes();
             self.sync_waiting(now);
+            self.sync_volumes();
             let plan = if self.recovering && self.facts.ending.is_none() {
                 // Nothing is decided before the pod is set up again as it was.
                 if let Some(attempt) = self.facts.sandbox.as_ref().map(|s| s.attempt)
@@ -231,6 +243,15 @@ impl Worker {
         self.context.events.pod(&self.pod, container, kind, reason, message);
     }
 
+    /// Notes the grace period. One that is shorter than the one before counts from now on, for stops under way too.
+    fn shorten(&mut self, seconds: i64) {
+        if self.grace.is_some_and(|before| seconds < before) {
+            let at = Instant::now() + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+            self.deadline.send_modify(|deadline| *deadline = Some(deadline.map_or(at, |before| before.min(at))));
+        }
+        self.grace = Some(self.grace.map_or(seconds, |before| before.min(seconds)));
+    }
+
     /// Watches what the pod refers to.
     fn hold(&mut self) {
         let needs = environment::needs(&self.pod);
@@ -264,6 +285,7 @@ impl Worker {
                 // What was only stopped is now to be removed.
                 self.facts.torn_down = self.sandboxes.is_empty() && self.facts.sandbox.is_none();
             }
+            self.shorten(plan::ending_grace(&self.pod, Some(&ending)));
             self.facts.ending = Some(ending);
             self.cancel.cancel();
         }

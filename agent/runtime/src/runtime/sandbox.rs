@@ -111,8 +111,12 @@ impl Sandbox {
     /// # Errors
     /// [`Error::SandboxNotFound`] when the supervisor is gone.
     pub async fn containers(&self) -> Result<Vec<ContainerStatus>, Error> {
-        let mut client = self.connect().await?;
-        match client.ask(&Request::Status).await.map_err(|source| self.broken("list containers", source))? {
+        let mut reply = self.connect().await?.ask(&Request::Status).await;
+        if reply.is_err() {
+            // A supervisor that ends takes along connections it has not looked at. Asking again tells whether it did.
+            reply = self.connect().await?.ask(&Request::Status).await;
+        }
+        match reply.map_err(|source| self.broken("list containers", source))? {
             Reply::Status { containers, .. } => Ok(containers),
             _ => Err(self.nonsense("list containers")),
         }
@@ -391,6 +395,29 @@ fn keep(output: &mut Vec<u8>, chunk: &[u8], limit: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_supervisor_that_ends_while_it_is_asked_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = crate::Config::new(folder.path().join("root"), folder.path().join("run"), "mark");
+        config.exe = PathBuf::from("/proc/self/exe");
+        let runtime = Runtime::open(config).await.unwrap();
+        let id = SandboxId::of("uid", 0);
+        let directory = runtime.directory(&id);
+        std::fs::create_dir_all(&directory).unwrap();
+        let listener = tokio::net::UnixListener::bind(directory.join("sock")).unwrap();
+        let spec = serde_json::from_value(serde_json::json!({
+            "pod_uid": "uid", "pod_name": "web", "pod_namespace": "default", "attempt": 0, "hostname": "web",
+            "qos": "BestEffort", "log_directory": "/nowhere",
+        }));
+        let sandbox = Sandbox::new(runtime, id, spec.unwrap(), 1);
+        let ends = async move {
+            // Accepted or not, a connection is closed by the end.
+            drop(listener.accept().await.unwrap());
+        };
+        let (asked, ()) = tokio::join!(sandbox.containers(), ends);
+        assert!(asked.as_ref().is_err_and(Error::is_not_found), "{asked:?}");
+    }
 
     #[test]
     fn signals_are_read_as_images_and_pods_write_them() {

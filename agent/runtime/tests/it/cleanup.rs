@@ -48,6 +48,20 @@ async fn purging_leaves_no_process_cgroup_mount_or_file() {
 }
 
 #[tokio::test]
+async fn groups_above_pods_go_with_the_last_pod_and_not_before() {
+    let world = World::new().await;
+    let (one, other) = (world.sandbox("one").await, world.sandbox("other").await);
+    world.runtime.remove_sandbox(one.id()).await.unwrap();
+    world.runtime.remove_empty_groups().await.unwrap();
+    assert!(!cgroups_named(world.mark()).is_empty());
+    world.runtime.remove_sandbox(other.id()).await.unwrap();
+    world.runtime.remove_empty_groups().await.unwrap();
+    assert_eq!(cgroups_named(world.mark()), Vec::<String>::new());
+    // And they come again with the next one.
+    let _ = world.sandbox("third").await;
+}
+
+#[tokio::test]
 async fn what_a_container_left_running_in_the_hosts_processes_is_killed_with_it() {
     let world = World::new().await;
     let mut spec = world.sandbox_spec("daemon");

@@ -167,6 +167,16 @@ fn deletion_stops_tears_down_and_confirms() {
 }
 
 #[test]
+fn a_pod_deleted_by_force_gets_no_time() {
+    let mut facts = running(up(), "app");
+    facts.ending = Some(Ending::Gone);
+    let mut pod = one("Always");
+    assert_eq!(steps(&pod, &facts, 1), "stop app 30");
+    pod.metadata.deletion_grace_period_seconds = Some(0);
+    assert_eq!(steps(&pod, &facts, 1), "stop app 0");
+}
+
+#[test]
 fn sidecars_stop_after_the_apps_in_reverse_order() {
     let pod = pod(
         json!({"initContainers": [{"name": "s", "restartPolicy": "Always"}, {"name": "t", "restartPolicy": "Always"}],

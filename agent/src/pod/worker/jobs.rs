@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use coracle_runtime::{ContainerId, NetworkNamespace, Sandbox, SandboxId};
+use coracle_runtime::{ContainerId, Exit, NetworkNamespace, Sandbox, SandboxId};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Container, Pod, ServiceAccount};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::claims;
 use crate::context::Context;
@@ -269,41 +271,77 @@ pub(super) async fn start(start: Start) -> Done {
     Done::Started { container, result: start.run().await }
 }
 
+/// A container to be stopped.
+pub(super) struct Stop {
+    pub(super) pod: Arc<Pod>,
+    pub(super) events: Recorder,
+    pub(super) sandbox: Sandbox,
+    pub(super) container: Container,
+    pub(super) id: ContainerId,
+    /// Seconds it gets.
+    pub(super) grace: i64,
+    /// Where its hook's requests go.
+    pub(super) ip: Option<IpAddr>,
+    /// When it is killed, however long it was to get.
+    pub(super) deadline: watch::Receiver<Option<Instant>>,
+}
+
 /// Stops a container: `preStop`, its stop signal, and the kill when its time is over.
-pub(super) async fn stop(
-    pod: Arc<Pod>,
-    events: Recorder,
-    sandbox: Sandbox,
-    container: Container,
-    id: ContainerId,
-    grace: i64,
-    ip: Option<IpAddr>,
-) -> Done {
-    let mut grace = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
-    if let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref())
-        && !grace.is_zero()
-    {
-        let begin = Instant::now();
-        let place = lifecycle::Place { sandbox: &sandbox, container: &container, id: &id, ip };
-        let ran = tokio::time::timeout(grace, lifecycle::run(hook, &place, grace)).await;
-        if let Ok(Err(why)) = ran {
-            let message = format!("PreStopHook failed: {why}");
-            events.pod(&pod, Some(&container.name), Kind::Warning, "FailedPreStopHook", message);
-        }
-        grace = grace.saturating_sub(begin.elapsed()).max(AFTER_HOOK);
-    }
-    if let Err(error) = sandbox.stop(&id, grace).await
+pub(super) async fn stop(stop: Stop) -> Done {
+    let stopped = tokio::select! {
+        stopped = stop.gently() => stopped,
+        () = passed(stop.deadline.clone()) => stop.sandbox.stop(&stop.id, Duration::ZERO).await,
+    };
+    if let Err(error) = stopped
         && !error.is_not_found()
     {
         tracing::warn!(
-            pod = pod::key(&pod),
-            container = container.name,
+            pod = pod::key(&stop.pod),
+            container = stop.container.name,
             error = &error as &dyn std::error::Error,
             "container not stopped"
         );
         tokio::time::sleep(RETRY).await;
     }
-    Done::Stopped { id: id.to_string() }
+    Done::Stopped { id: stop.id.to_string() }
+}
+
+impl Stop {
+    async fn gently(&self) -> Result<Exit, coracle_runtime::Error> {
+        let mut grace = Duration::from_secs(u64::try_from(self.grace).unwrap_or(0));
+        if let Some(hook) = self.container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref())
+            && !grace.is_zero()
+        {
+            let begin = Instant::now();
+            let place =
+                lifecycle::Place { sandbox: &self.sandbox, container: &self.container, id: &self.id, ip: self.ip };
+            let ran = tokio::time::timeout(grace, lifecycle::run(hook, &place, grace)).await;
+            if let Ok(Err(why)) = ran {
+                let message = format!("PreStopHook failed: {why}");
+                self.events.pod(&self.pod, Some(&self.container.name), Kind::Warning, "FailedPreStopHook", message);
+            }
+            grace = grace.saturating_sub(begin.elapsed()).max(AFTER_HOOK);
+        }
+        self.sandbox.stop(&self.id, grace).await
+    }
+}
+
+/// Ends when the deadline has passed, which may be set, and set earlier, at any time.
+async fn passed(mut deadline: watch::Receiver<Option<Instant>>) {
+    loop {
+        let at = *deadline.borrow_and_update();
+        let wait = async {
+            match at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = wait => return,
+            // Without anyone who could change it, it stays as it is.
+            Ok(()) = deadline.changed() => {}
+        }
+    }
 }
 
 /// Takes the pod off the host. `only_stop` keeps its records and volumes (a pod that is over until it is deleted).
@@ -394,4 +432,24 @@ pub(super) async fn confirm(client: kube::Client, pod: Arc<Pod>) -> Done {
         Err(error) => Err(chain(&error)),
     };
     Done::Confirmed { result }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_set_later_and_then_earlier_holds() {
+        let sender = watch::Sender::new(None);
+        let begin = Instant::now();
+        let after = |seconds| Some(begin + Duration::from_secs(seconds));
+        let set = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            sender.send_replace(after(30));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            sender.send_replace(after(5));
+        };
+        tokio::join!(passed(sender.subscribe()), set);
+        assert_eq!(begin.elapsed().as_secs(), 5);
+    }
 }

@@ -22,12 +22,8 @@ impl Worker {
             };
             let id = attempt.id.clone();
             running.insert(id.clone());
-            let known = self.facts.probed.get(&container.name).is_some_and(|p| p.id == id);
-            if !known {
-                let started = container.startup_probe.is_none();
-                let ready = started && container.readiness_probe.is_none();
-                self.facts.probed.insert(container.name.clone(), Probed { started, ready, id: id.clone() });
-            }
+            let probed = Probed::of(container, &id, self.facts.probed.get(&container.name));
+            self.facts.probed.insert(container.name.clone(), probed);
             if probe::is_probed(container)
                 && !self.probing.contains_key(&id)
                 && self.facts.ending.is_none()

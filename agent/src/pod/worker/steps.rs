@@ -73,7 +73,17 @@ impl Worker {
         let container = spec(&self.pod).container(name).cloned().unwrap_or_default();
         let ip = self.probe_ip();
         let events = self.context.events.clone();
-        self.jobs.spawn(jobs::stop(Arc::clone(&self.pod), events, sandbox, container, container_id, grace, ip));
+        let stop = jobs::Stop {
+            pod: Arc::clone(&self.pod),
+            events,
+            sandbox,
+            container,
+            id: container_id,
+            grace,
+            ip,
+            deadline: self.deadline.subscribe(),
+        };
+        self.jobs.spawn(jobs::stop(stop));
     }
 
     pub(super) fn set_up(&mut self, attempt: u32) {
@@ -81,6 +91,8 @@ impl Worker {
             return;
         };
         self.facts.sandbox_busy = true;
+        // It makes the volumes too, of the objects as they are.
+        self.volumes_stale = false;
         self.sandboxes.insert(SandboxId::of(&self.uid, attempt));
         self.jobs.spawn(jobs::set_up(
             Arc::clone(&self.context),
@@ -91,18 +103,24 @@ impl Worker {
         ));
     }
 
-    pub(super) fn rewrite_volumes(&mut self) {
-        if self.volumes_busy || self.facts.sandbox_busy || self.sandbox.is_none() || self.facts.ending.is_some() {
+    /// Writes the volumes anew when they are stale, as soon as nothing else writes them.
+    pub(super) fn sync_volumes(&mut self) {
+        let busy =
+            self.volumes_busy || self.facts.sandbox_busy || self.sandbox.is_none() || self.facts.ending.is_some();
+        if busy || !self.volumes_stale {
             return;
         }
         let Some(objects) = self.held.objects() else { return };
         let ips = self.facts.sandbox.as_ref().map(|s| s.ips.clone()).unwrap_or_default();
         self.volumes_busy = true;
+        self.volumes_stale = false;
         self.jobs.spawn(jobs::rewrite(Arc::clone(&self.context), Arc::clone(&self.pod), objects, ips));
     }
 
     pub(super) fn tear_down(&mut self) {
         self.facts.sandbox_busy = true;
+        // Whoever asked the supervisor from here on would find it gone, or going.
+        self.sandbox = None;
         let keep_logs = matches!(self.facts.ending, Some(Ending::Shutdown { .. }));
         let only_stop = matches!(self.facts.ending, Some(Ending::Failed { .. }) | None);
         self.jobs.spawn(jobs::tear_down(

@@ -47,7 +47,7 @@ impl Worker {
         for name in waiting {
             self.facts.not_before.remove(&name);
         }
-        self.rewrite_volumes();
+        self.volumes_stale = true;
     }
 
     pub(super) async fn timer(&mut self) {
@@ -57,7 +57,7 @@ impl Worker {
         }
         if self.refresh_tokens.is_some_and(|at| at <= now) {
             self.refresh_tokens = None;
-            self.rewrite_volumes();
+            self.volumes_stale = true;
         }
     }
 }
