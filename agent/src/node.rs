@@ -35,6 +35,9 @@ const REPORT: Duration = Duration::from_secs(300);
 const IMAGES: usize = 50;
 /// A node is short of memory below this, as kubelet's eviction threshold has it.
 const MEMORY_LOW: u64 = 100 << 20;
+/// A node is short of disk when less than this part of it is free. Kubelet's threshold is a tenth, which on the large disks of
+/// machines that people use for other things as well is tens of gigabytes; k3s has a twentieth too.
+const DISK_LOW: u64 = 20;
 
 /// The node's object as it is to be registered.
 pub(crate) fn node(config: &Config, machine: &Machine, port: u16) -> Node {
@@ -129,7 +132,7 @@ fn status(
         (
             "DiskPressure",
             pressed(
-                machine.disk_free < machine.disk / 10,
+                machine.disk_free < machine.disk / DISK_LOW,
                 ("KubeletHasDiskPressure", "KubeletHasNoDiskPressure"),
                 ("kubelet has disk pressure", "kubelet has no disk pressure"),
             ),
