@@ -31,7 +31,10 @@ struct Document {
 
 impl Document {
     fn new(value: &Value) -> Self {
-        let body = Bytes::from(value.to_string());
+        Self::of(value.to_string().into())
+    }
+
+    fn of(body: Bytes) -> Self {
         let tag = hex::encode_upper(Sha512::digest(&body));
         Self { body, tag }
     }
@@ -69,6 +72,18 @@ static V3: LazyLock<Vec<Slot>> = LazyLock::new(|| {
     names.into_iter().map(|(name, group, version)| (name, OnceLock::new(), group, version)).collect()
 });
 static V2: LazyLock<Document> = LazyLock::new(|| Document::new(&openapi::v2(VERSION)));
+
+static V2_PROTOBUF: LazyLock<Document> =
+    LazyLock::new(|| Document::of(openapi::protobuf::encode(&openapi::v2(VERSION)).into()));
+
+/// Whether the OpenAPI v2 document is wanted in protobuf: the first known form counts.
+fn wants_protobuf(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let known = accept.split(',').map(|media| media.trim().replace('@', ".")).find(|media| {
+        media == openapi::protobuf::MEDIA || media.starts_with("application/json") || media.starts_with("*/*")
+    });
+    known.is_some_and(|media| media == openapi::protobuf::MEDIA)
+}
 
 fn wants_aggregated(headers: &HeaderMap) -> bool {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -146,6 +161,7 @@ pub(crate) fn answer(
         ["apis", group, version] => {
             discovery::resource_list(group, version).as_ref().map_or_else(|| Err(missing()), ok)
         }
+        ["openapi", "v2"] if wants_protobuf(headers) => Ok(V2_PROTOBUF.answer(headers, openapi::protobuf::MEDIA)),
         ["openapi", "v2"] => Ok(V2.answer(headers, "application/json")),
         ["openapi", "v3"] => ok(&v3_index()),
         ["openapi", "v3", name @ ..] => match v3(&name.join("/")) {
@@ -153,5 +169,28 @@ pub(crate) fn answer(
             None => Err(missing()),
         },
         _ => Err(missing()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn openapi_v2_is_protobuf_for_whoever_asks_so_first() {
+        let wants = |accept: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+            wants_protobuf(&headers)
+        };
+        let (asked, answered) = (
+            "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+            "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+        );
+        assert!(wants(asked) && wants(answered));
+        assert!(wants("text/html, application/com.github.proto-openapi.spec.v2@v1.0+protobuf, application/json"));
+        assert!(!wants("application/json, application/com.github.proto-openapi.spec.v2@v1.0+protobuf"));
+        assert!(!wants("*/*") && !wants("application/json"));
+        assert!(!wants_protobuf(&HeaderMap::new()));
     }
 }

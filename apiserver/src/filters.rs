@@ -38,9 +38,10 @@ pub(crate) enum Peer {
 /// 2. panics, which answer this request alone;
 /// 3. the bound on the URI (bodies are bounded where they are read);
 /// 4. authentication: whose request is it?
-/// 5. authorization: may he?
-/// 6. the timeout, which long-running requests do not have;
-/// 7. dispatch.
+/// 5. impersonation, which is refused;
+/// 6. authorization: may he?
+/// 7. the timeout, which long-running requests do not have;
+/// 8. dispatch.
 pub(crate) async fn handle(server: Arc<Inner>, peer: Peer, request: Request<Body>) -> Response<Body> {
     let info = Arc::new(RequestInfo::new(request.method(), request.uri()));
     let id = uuid::Uuid::new_v4();
@@ -92,6 +93,7 @@ async fn try_answer(
             Arc::new(authenticate(&server, &certificates, &info.path, request.headers()).await?)
         }
     };
+    refuse_impersonation(request.headers())?;
     authorize(&server, &user, &info)?;
     let long = info.is_long_running();
     let limit = server.config.request_timeout;
@@ -124,6 +126,18 @@ async fn authenticate(
     }
 }
 
+/// Refuses to act as somebody else (`kubectl --as`). Passing over the wish would act with all that the asker may do,
+/// which is more than was asked for.
+fn refuse_impersonation(headers: &HeaderMap) -> Result<()> {
+    // http keeps header names in lower case.
+    match headers.keys().find(|name| name.as_str().starts_with("impersonate-")) {
+        Some(name) => Err(Box::new(Status::bad_request(format!(
+            "impersonation is not served by this version of Coracle: the request carries the header {name}"
+        )))),
+        None => Ok(()),
+    }
+}
+
 /// Whether the user may do it. Before RBAC's objects are read only the superuser's group may do anything.
 fn authorize(server: &Inner, user: &User, info: &RequestInfo) -> Result<()> {
     if !info.is_resource && is_open(&info.path) {
@@ -133,5 +147,22 @@ fn authorize(server: &Inner, user: &User, info: &RequestInfo) -> Result<()> {
         Some(authorizer) => authorizer.check(user, info),
         None if user.is_in(MASTERS) => Ok(()),
         None => Err(Box::new(Status::unavailable("the server has not read its rules yet"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_as_somebody_else_is_refused_and_not_done_as_oneself() {
+        for name in ["Impersonate-User", "impersonate-group", "Impersonate-Uid", "Impersonate-Extra-scopes"] {
+            let mut headers = HeaderMap::new();
+            headers.insert(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_static("alice"));
+            let refused = refuse_impersonation(&headers).unwrap_err();
+            assert_eq!(refused.code, 400, "{name}");
+            assert!(refused.message.contains("impersonation is not served"), "{}", refused.message);
+        }
+        assert!(refuse_impersonation(&HeaderMap::new()).is_ok());
     }
 }

@@ -4,6 +4,8 @@
 //! takes `dryRun` and `fieldValidation`. Building a document takes milliseconds and megabytes, so the HTTP side builds
 //! each once, keeps it compressed, and drops the rest.
 
+pub(crate) mod protobuf;
+
 use coracle_proto::{
     resource::{RESOURCES, Resource, Scope},
     schema::openapi,

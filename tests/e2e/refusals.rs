@@ -121,6 +121,17 @@ fn a_service_account_may_do_what_its_roles_say() {
     });
 }
 
+/// A wish to be somebody else that is passed over would be granted with the asker's own rights.
+#[test]
+fn nobody_acts_as_somebody_else() {
+    let cluster = Cluster::start();
+    for arguments in [&["get", "secrets", "-A", "--as=nobody"][..], &["auth", "can-i", "delete", "pods", "--as=nobody"]]
+    {
+        let refused = cluster.kubectl_refused(arguments);
+        assert!(refused.contains("impersonation is not served"), "{refused}");
+    }
+}
+
 /// Invariant 5: no request, however malformed, stops a component.
 #[test]
 fn hostile_bodies_get_an_answer_and_change_nothing() {
@@ -205,14 +216,10 @@ fn a_registry_that_hangs_delays_nobody_else() {
 
 #[test]
 fn a_full_disk_refuses_writes_and_heals() {
-    let mount = tempfile::tempdir().unwrap();
-    let path = mount.path().to_str().unwrap();
-    let mounted =
-        std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=96m", "tmpfs", path]).status().unwrap();
-    assert!(mounted.success());
+    let disk = Disk::of("96m");
     {
-        let cluster = Cluster::start_in(mount.path().join("data"), &["--no-agent"]);
-        let filler = mount.path().join("filler");
+        let cluster = Cluster::start_in(disk.path().join("data"), &["--no-agent"]);
+        let filler = disk.path().join("filler");
         cluster.kubectl(&["create", "configmap", "before"]);
         fill(&filler);
         let big = "x".repeat(900_000);
@@ -237,7 +244,34 @@ fn a_full_disk_refuses_writes_and_heals() {
         std::fs::remove_file(&filler).unwrap();
         wait_for("writes to go on", Duration::from_secs(30), || cluster.try_kubectl(&["create", "configmap", "after"]));
     }
-    assert!(std::process::Command::new("umount").arg(path).status().unwrap().success());
+}
+
+/// A small disk in memory; unmounted when dropped, also when a test fails.
+struct Disk {
+    folder: tempfile::TempDir,
+}
+
+impl Disk {
+    fn of(size: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let options = format!("size={size}");
+        let mut mount = std::process::Command::new("mount");
+        let status = mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path()).status().unwrap();
+        assert!(status.success(), "mount: {status}");
+        Self { folder }
+    }
+
+    fn path(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let status = std::process::Command::new("umount").arg(self.path()).status();
+        let unmounted = status.is_ok_and(|status| status.success());
+        assert!(unmounted || std::thread::panicking(), "the disk at {} is still in use", self.path().display());
+    }
 }
 
 fn fill(path: &std::path::Path) {
