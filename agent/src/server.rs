@@ -113,7 +113,11 @@ impl Server {
             let (acceptor, router, shutdown) = (self.acceptor.clone(), router.clone(), shutdown.clone());
             connections.spawn(async move {
                 let _permit = permit;
-                let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else { return };
+                let greeted = tokio::select! {
+                    greeted = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)) => greeted,
+                    () = shutdown.cancelled() => return,
+                };
+                let Ok(Ok(stream)) = greeted else { return };
                 let identity = Identity::of(stream.get_ref().1.peer_certificates());
                 let service =
                     tower::ServiceExt::map_request(router, move |mut request: http::Request<hyper::body::Incoming>| {

@@ -107,7 +107,12 @@ async fn connection(
 ) {
     // Small answers go out at once; a failure only costs time.
     let _ = socket.set_nodelay(true);
-    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(socket)).await {
+    let greeted = tokio::select! {
+        greeted = tokio::time::timeout(HANDSHAKE, acceptor.accept(socket)) => greeted,
+        // Who has not asked for anything yet is not waited for.
+        () = shutdown.cancelled() => return,
+    };
+    let stream = match greeted {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             tracing::debug!(error = &error as &dyn std::error::Error, "TLS handshake");

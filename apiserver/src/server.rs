@@ -308,3 +308,29 @@ impl Runner {
         result
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_says_nothing_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config::new(dir.path(), "127.0.0.1:0".parse().unwrap());
+        let (server, Runner { inner, listener, .. }) = ApiServer::open(config).await.unwrap();
+        let tls = Arc::new(inner.pki.server_tls().unwrap());
+        let shutdown = CancellationToken::new();
+        let hours = Duration::from_hours(10);
+        let mut serving = JoinSet::new();
+        serving.spawn(connections::serve(inner, listener, tls, shutdown.clone(), hours));
+        let silent = tokio::net::TcpStream::connect(server.address()).await.unwrap();
+        // The server is on this thread too and gets its turns to accept.
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        shutdown.cancel();
+        let ended = tokio::time::timeout(Duration::from_mins(1), serving.join_next()).await;
+        assert!(ended.is_ok(), "still waiting for a client that never began");
+        drop(silent);
+    }
+}
