@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use bytes::Bytes;
-use coracle_proto::status::Status;
+use coracle_proto::{protobuf, status::Status};
 use http::{HeaderMap, Request, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
@@ -15,7 +15,7 @@ use crate::{
 pub const MAX_BODY: usize = 3 * 1024 * 1024;
 
 /// Formats that objects are taken in.
-const TAKEN: &[&str] = &["application/json", "application/yaml"];
+const TAKEN: &[&str] = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 
 /// Reads the whole body.
 ///
@@ -50,6 +50,11 @@ pub fn to_json(media: &str, body: Bytes) -> Result<Bytes> {
     match media {
         "" | "application/json" => Ok(body),
         "application/yaml" | "application/x-yaml" | "text/yaml" => yaml(&body),
+        "application/vnd.kubernetes.protobuf" => match protobuf::to_json(&body) {
+            Ok(object) => Ok(object.to_string().into()),
+            Err(protobuf::Error::UnknownKind { .. }) => Err(Box::new(Status::unsupported_media_type(media, TAKEN))),
+            Err(error) => Err(Box::new(Status::bad_request(error.to_string()))),
+        },
         _ => Err(Box::new(Status::unsupported_media_type(media, TAKEN))),
     }
 }

@@ -10,7 +10,6 @@
 
 mod join;
 mod node_proxy;
-mod protobuf;
 mod reviews;
 mod token_request;
 
@@ -148,9 +147,6 @@ impl Security {
 async fn json(request: Request<Body>) -> Result<Bytes> {
     let media = body::media_type(request.headers());
     let body = body::read(request).await?;
-    if media == protobuf::MEDIA {
-        return Ok(protobuf::to_json(&body)?.to_string().into());
-    }
     body::to_json(&media, body)
 }
 

@@ -38,6 +38,7 @@ pub mod quantity;
 pub mod selector;
 
 pub mod json;
+pub mod protobuf;
 pub mod yaml;
 
 pub mod patch;

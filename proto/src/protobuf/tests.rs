@@ -1,0 +1,156 @@
+//! Protobuf bodies, by example, against the schema facts, and against bytes that are none.
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::{resource::RESOURCES, schema};
+
+fn varint(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(u8::try_from(value & 0x7f).unwrap() | 0x80);
+        value >>= 7;
+    }
+    out.push(u8::try_from(value).unwrap());
+}
+
+fn bytes(number: u64, content: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    varint(number << 3 | 2, &mut out);
+    varint(content.len() as u64, &mut out);
+    out.extend_from_slice(content);
+    out
+}
+
+fn number(field: u64, value: i64) -> Vec<u8> {
+    let mut out = Vec::new();
+    varint(field << 3, &mut out);
+    varint(value.cast_unsigned(), &mut out);
+    out
+}
+
+fn body(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
+    let meta = [bytes(1, api_version.as_bytes()), bytes(2, kind.as_bytes())].concat();
+    [MAGIC.to_vec(), bytes(1, &meta), bytes(2, raw), bytes(3, b""), bytes(4, b"")].concat()
+}
+
+#[test]
+fn a_config_map_is_read_with_its_maps_and_bytes() {
+    let entry = |key: &str, value: &[u8]| [bytes(1, key.as_bytes()), bytes(2, value)].concat();
+    let meta = [bytes(1, b"settings"), bytes(2, b""), bytes(3, b"d"), bytes(8, b"")].concat();
+    let raw =
+        [bytes(1, &meta), bytes(2, &entry("a", b"1")), bytes(2, &entry("b", b"")), bytes(3, &entry("c", b"\x00\xff"))];
+    let expected = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings", "namespace": "d"},
+        "data": {"a": "1", "b": ""}, "binaryData": {"c": "AP8="},
+    });
+    assert_eq!(to_json(&body("v1", "ConfigMap", &raw.concat())), Ok(expected));
+}
+
+#[test]
+fn inlined_messages_pointers_and_zeros_are_as_go_has_them() {
+    // A Deployment with replicas 0 (a pointer), minReadySeconds 0 (none), and a volume from a Secret.
+    let secret = bytes(1, b"password");
+    let volume = [bytes(1, b"v"), bytes(2, &bytes(6, &secret))].concat();
+    let port = [number(3, 80), number(2, 0)].concat();
+    let limit = [bytes(1, b"cpu"), bytes(2, &bytes(1, b"500m"))].concat();
+    let probe = [bytes(1, &bytes(2, &bytes(2, &[number(1, 0), number(2, 8080)].concat()))), number(2, 5)].concat();
+    let container = [bytes(1, b"c"), bytes(6, &port), bytes(8, &bytes(1, &limit)), bytes(10, &probe)].concat();
+    let pod = [bytes(1, &volume), bytes(2, &container), number(4, 0)].concat();
+    let surge = bytes(2, &[number(1, 1), bytes(3, b"25%")].concat());
+    let spec = [number(1, 0), bytes(3, &bytes(2, &pod)), bytes(4, &bytes(2, &surge)), number(5, 0)];
+    let json = to_json(&body("apps/v1", "Deployment", &bytes(2, &spec.concat()))).unwrap();
+    let expected = json!({
+        "replicas": 0,
+        "strategy": {"rollingUpdate": {"maxSurge": "25%"}},
+        "template": {"spec": {
+            "volumes": [{"name": "v", "secret": {"secretName": "password"}}],
+            "containers": [{
+                "name": "c", "ports": [{"containerPort": 80}], "resources": {"limits": {"cpu": "500m"}},
+                "livenessProbe": {"httpGet": {"port": 8080}, "initialDelaySeconds": 5},
+            }],
+            "terminationGracePeriodSeconds": 0,
+        }},
+    });
+    assert_eq!(json["spec"], expected);
+}
+
+#[test]
+fn times_negative_numbers_and_kinds_of_all_groups_are_read() {
+    let renew = bytes(4, &[number(1, 1_700_000_000), number(2, 5_000)].concat());
+    let lease = to_json(&body("coordination.k8s.io/v1", "Lease", &bytes(2, &[number(2, 40), renew].concat()))).unwrap();
+    assert_eq!(lease["spec"], json!({"leaseDurationSeconds": 40, "renewTime": "2023-11-14T22:13:20.000005Z"}));
+    let options = to_json(&body("v1", "DeleteOptions", &number(1, -1))).unwrap();
+    assert_eq!(options["gracePeriodSeconds"], -1);
+    let scale = to_json(&body("autoscaling/v1", "Scale", &bytes(2, &number(1, 3)))).unwrap();
+    assert_eq!(scale["spec"], json!({"replicas": 3}));
+}
+
+#[test]
+fn what_is_no_object_is_refused_by_name() {
+    assert_eq!(to_json(b"{}"), Err(Error::Magic));
+    let unknown = Error::UnknownKind { api_version: "example.com/v1".to_owned(), kind: "Thing".to_owned() };
+    assert_eq!(to_json(&body("example.com/v1", "Thing", b"")), Err(unknown));
+    let wrong = to_json(&body("v1", "ConfigMap", &number(1, 7))).unwrap_err();
+    assert_eq!(wrong.to_string(), "ConfigMap.metadata: the field is of another type");
+    let mut cut = body("v1", "ConfigMap", &bytes(1, &bytes(1, b"settings")));
+    cut.truncate(cut.len() - 6);
+    assert!(to_json(&cut).is_err());
+}
+
+/// The messages, with those inlined in them taken apart.
+fn names_of(message: &str, out: &mut Vec<(String, Type)>) {
+    for field in TABLES.get(message).unwrap_or_else(|| panic!("no table for {message}")) {
+        match (field.name, &field.content) {
+            (Some(name), content) => out.push((name.to_owned(), content.clone())),
+            (None, Type::Message(inner)) => names_of(inner, out),
+            (None, other) => panic!("{message} inlines {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn every_message_a_builtin_kind_reaches_has_a_table_whose_names_are_the_schemas() {
+    let mut checked = std::collections::BTreeSet::new();
+    for resource in RESOURCES {
+        let message = message_of(&resource.api_version(), resource.kind).unwrap_or_else(|| panic!("{}", resource.kind));
+        let root = schema::of_kind(resource.group, resource.version, resource.kind).unwrap();
+        let mut todo = vec![(message, root)];
+        while let Some((message, facts)) = todo.pop() {
+            if !checked.insert(message.clone()) {
+                continue;
+            }
+            let mut names = Vec::new();
+            names_of(&message, &mut names);
+            let known: Vec<&str> =
+                facts.fields().iter().map(|f| f.name).filter(|n| !["apiVersion", "kind"].contains(n)).collect();
+            for name in &known {
+                assert!(names.iter().any(|(n, _)| n == name), "{message} has no field {name}");
+            }
+            for (name, content) in &names {
+                let inner = match content {
+                    Type::Message(inner) => Some(inner),
+                    Type::List(element) | Type::Map(element) => match element.as_ref() {
+                        Type::Message(inner) => Some(inner),
+                        _ => None,
+                    },
+                    _ => None,
+                };
+                if let (Some(inner), Some(child)) = (inner, facts.field(name).and_then(|f| f.child())) {
+                    todo.push((inner.clone(), child));
+                }
+            }
+        }
+    }
+    assert!(checked.len() > 150, "only {} messages were looked at", checked.len());
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(content in prop::collection::vec(any::<u8>(), 0..400)) {
+        for (version, kind) in [("v1", "Pod"), ("apps/v1", "Deployment"), ("v1", "DeleteOptions")] {
+            let _ = to_json(&body(version, kind, &content));
+        }
+        let _ = to_json(&[MAGIC.as_slice(), &content].concat());
+    }
+}
