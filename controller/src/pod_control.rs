@@ -10,7 +10,7 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::view::PodView;
+use crate::{informer::version_of, view::PodView};
 
 /// The owner reference that makes `object` the managing owner.
 pub(crate) fn managing_owner<K: kube::Resource<DynamicType = ()>>(object: &K) -> OwnerReference {
@@ -59,24 +59,26 @@ impl PodControl {
         Api::<Pod>::namespaced(self.client.clone(), namespace).create(&PostParams::default(), &pod).await
     }
 
-    /// Deletes exactly this pod: not one of the same name that came after it. One that is gone already is fine.
-    pub(crate) async fn delete(&self, pod: &PodView) -> Result<(), kube::Error> {
+    /// Deletes exactly this pod: not one of the same name that came after it. One that is gone already is fine. Returns the
+    /// version with the mark of deletion, unless the pod went at once.
+    pub(crate) async fn delete(&self, pod: &PodView) -> Result<Option<u64>, kube::Error> {
         self.delete_with(pod, DeleteParams::default()).await
     }
 
     /// The same without the pod's grace: nothing of it runs.
     pub(crate) async fn delete_at_once(&self, pod: &PodView) -> Result<(), kube::Error> {
-        self.delete_with(pod, DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }).await
+        let params = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+        self.delete_with(pod, params).await.map(drop)
     }
 
-    async fn delete_with(&self, pod: &PodView, params: DeleteParams) -> Result<(), kube::Error> {
+    async fn delete_with(&self, pod: &PodView, params: DeleteParams) -> Result<Option<u64>, kube::Error> {
         let meta = &pod.metadata;
         let preconditions = Preconditions { uid: meta.uid.clone(), resource_version: None };
         let params = DeleteParams { preconditions: Some(preconditions), ..params };
         let pods = Api::<PodView>::namespaced(self.client.clone(), meta.namespace.as_deref().unwrap_or_default());
         match pods.delete(meta.name.as_deref().unwrap_or_default(), &params).await {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+            Ok(answer) => Ok(answer.left().map(|marked| version_of(&marked))),
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -165,7 +165,7 @@ impl ReplicaSets {
         Ok(())
     }
 
-    async fn delete(&self, set: &ReplicaSet, doomed: Vec<Arc<PodView>>) -> Result<(), String> {
+    async fn delete(&self, key: &ObjectKey, set: &ReplicaSet, doomed: Vec<Arc<PodView>>) -> Result<(), String> {
         let about = reference(set);
         let deletions = doomed.iter().take(BURST).map(|pod| async {
             let result = self.control.delete(pod).await;
@@ -174,7 +174,10 @@ impl ReplicaSets {
         let mut failure = None;
         for (name, result) in join_all(deletions).await {
             match result {
-                Ok(()) => self.events.normal(&about, "SuccessfulDelete", format!("Deleted pod: {name}")).await,
+                Ok(marked) => {
+                    self.note_written(key, marked.unwrap_or_default());
+                    self.events.normal(&about, "SuccessfulDelete", format!("Deleted pod: {name}")).await;
+                }
                 Err(error) => {
                     self.events.warning(&about, "FailedDelete", format!("Error deleting: {error}")).await;
                     failure = Some(error.to_string());
@@ -218,7 +221,7 @@ impl Reconcile for ReplicaSets {
             let result = match steps {
                 plan::Steps::Nothing => Ok(()),
                 plan::Steps::Create(count) => self.create(key, &set, count).await,
-                plan::Steps::Delete(doomed) => self.delete(&set, doomed).await,
+                plan::Steps::Delete(doomed) => self.delete(key, &set, doomed).await,
             };
             if let Err(message) = result {
                 let creating = pods.iter().filter(|p| p.is_active()).count() < plan::wanted(&set);

@@ -145,7 +145,7 @@ impl TaintEviction {
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
             Err(error) => return Err(ReconcileError::api("marking a pod for eviction")(error)),
         }
-        self.control.delete(pod).await.map_err(ReconcileError::api("evicting a pod"))
+        self.control.delete(pod).await.map(drop).map_err(ReconcileError::api("evicting a pod"))
     }
 }
 

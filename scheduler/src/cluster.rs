@@ -1,7 +1,7 @@
 //! The scheduler's picture of the cluster: nodes, and what the pods bound (or about to be bound) to them take.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Taint, Toleration};
 
 use crate::{
     resources::{Resources, UNASKED},
-    view::{NodeAffinityView, NodeView, PodView},
+    view::{ContainerView, NodeAffinityView, NodeView, PodView},
 };
 
 /// A port a pod takes of its node: protocol, address, number.
@@ -44,12 +44,16 @@ impl Pod {
     pub(crate) fn read(view: PodView) -> Self {
         let PodView { metadata, spec, status } = view;
         let asks = Resources::of_pod(&spec);
-        let mut weight = (0, 0);
-        for container in spec.containers.iter().chain(&spec.init_containers) {
+        let weighed = |container: &ContainerView| {
             let own = Resources::read(&container.resources.requests);
-            weight.0 += if own.milli_cpu == 0 { UNASKED.0 } else { own.milli_cpu };
-            weight.1 += if own.memory == 0 { UNASKED.1 } else { own.memory };
-        }
+            let cpu = if own.milli_cpu == 0 { UNASKED.0 } else { own.milli_cpu };
+            (cpu, if own.memory == 0 { UNASKED.1 } else { own.memory })
+        };
+        let sum = |(cpu, memory), (c, m)| (cpu + c, memory + m);
+        let running = spec.containers.iter().map(weighed).fold((0, 0), sum);
+        // Init containers run one after the other, before the rest.
+        let most = |(cpu, memory): (i64, i64), (c, m)| (cpu.max(c), memory.max(m));
+        let weight = spec.init_containers.iter().map(weighed).fold(running, most);
         let mut host_ports = Vec::new();
         for port in spec.containers.iter().chain(&spec.init_containers).flat_map(|c| &c.ports) {
             let number = if spec.host_network { port.container_port } else { port.host_port };
@@ -97,7 +101,8 @@ pub(crate) struct Node {
     pub(crate) has: Resources,
     pub(crate) taken: Resources,
     pub(crate) weight: (i64, i64),
-    pub(crate) host_ports: BTreeSet<HostPort>,
+    /// Ports taken, each with how many pods hold it: two may, for a moment, while one goes.
+    pub(crate) host_ports: BTreeMap<HostPort, usize>,
 }
 
 impl Node {
@@ -105,7 +110,9 @@ impl Node {
         self.taken.add(&pod.asks);
         self.weight.0 += pod.weight.0;
         self.weight.1 += pod.weight.1;
-        self.host_ports.extend(pod.host_ports.iter().cloned());
+        for port in &pod.host_ports {
+            *self.host_ports.entry(port.clone()).or_default() += 1;
+        }
     }
 
     fn give_back(&mut self, pod: &Pod) {
@@ -113,8 +120,11 @@ impl Node {
         self.weight.0 -= pod.weight.0;
         self.weight.1 -= pod.weight.1;
         for port in &pod.host_ports {
-            self.host_ports.remove(port);
+            if let Some(holders) = self.host_ports.get_mut(port) {
+                *holders = holders.saturating_sub(1);
+            }
         }
+        self.host_ports.retain(|_, holders| *holders > 0);
     }
 }
 
@@ -254,6 +264,18 @@ mod tests {
         assert_eq!(cluster.nodes()[0].taken, Resources::default());
         assert!(cluster.nodes()[0].host_ports.is_empty());
         assert_eq!(cluster.displace("default/p"), Change::HelpsNobody);
+    }
+
+    #[test]
+    fn a_port_two_pods_hold_is_free_when_both_are_gone() {
+        let mut cluster = Cluster::default();
+        cluster.set_node(node("a", "4"));
+        cluster.place(pod("p", "1"), "a");
+        cluster.place(pod("q", "1"), "a");
+        cluster.displace("default/p");
+        assert_eq!(cluster.nodes()[0].host_ports.len(), 1);
+        cluster.displace("default/q");
+        assert!(cluster.nodes()[0].host_ports.is_empty());
     }
 
     #[test]

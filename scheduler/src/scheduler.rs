@@ -134,13 +134,12 @@ impl Scheduler {
         match done.verdict {
             // The watch will show it bound; until then it stays in flight, so that it is not tried twice.
             Verdict::Bound | Verdict::Refused => {}
-            Verdict::Gone => {
-                self.cluster.displace(&done.key);
-                self.queue.remove(&done.key);
-            }
+            Verdict::Gone => self.remove_pod(&done.key),
             Verdict::Failed => {
-                self.cluster.displace(&done.key);
                 self.queue.retry(&done.key, Instant::now());
+                if self.cluster.displace(&done.key) == Change::MayHelp {
+                    self.queue.wake(Instant::now());
+                }
             }
         }
     }

@@ -10,7 +10,7 @@ fn clash(a: &HostPort, b: &HostPort) -> bool {
 }
 
 pub(super) fn check(pod: &Pod, node: &Node) -> Result<(), Reasons> {
-    let taken = pod.host_ports.iter().any(|wanted| node.host_ports.iter().any(|used| clash(wanted, used)));
+    let taken = pod.host_ports.iter().any(|wanted| node.host_ports.keys().any(|used| clash(wanted, used)));
     if taken { refuse("node(s) didn't have free ports for the requested pod ports") } else { Ok(()) }
 }
 
