@@ -30,7 +30,7 @@ use crate::{pki::Pki, user::User};
 pub struct Credentials {
     /// The TLS client certificate and those behind it. That the client holds the key is proven; whose certificate it is
     /// and who issued it is not.
-    pub certificates: Vec<CertificateDer<'static>>,
+    pub certificates: Arc<[CertificateDer<'static>]>,
     /// The bearer token.
     pub bearer: Option<String>,
 }
@@ -42,7 +42,10 @@ pub trait Authenticator: Send + Sync {
     ///
     /// # Errors
     /// 401 for credentials that are wrong; anything else that must end the request.
-    fn authenticate<'a>(&'a self, credentials: &'a Credentials) -> BoxFuture<'a, Result<Option<User>, Box<Status>>>;
+    fn authenticate<'a>(
+        &'a self,
+        credentials: &'a Credentials,
+    ) -> BoxFuture<'a, Result<Option<Arc<User>>, Box<Status>>>;
 }
 
 /// The wall clock, passed in so that tests can set it.
@@ -93,7 +96,7 @@ impl Authenticators {
         self.tokens.authenticate(token, audiences, now)
     }
 
-    fn decide(&self, credentials: &Credentials) -> Result<Option<User>, Box<Status>> {
+    fn decide(&self, credentials: &Credentials) -> Result<Option<Arc<User>>, Box<Status>> {
         let mut wrong = false;
         if !credentials.certificates.is_empty() {
             match self.x509.authenticate(&credentials.certificates, (self.clock)()) {
@@ -106,7 +109,7 @@ impl Authenticators {
         }
         if let Some(token) = &credentials.bearer {
             match self.bearer(token, &[]) {
-                Ok((user, _)) => return Ok(Some(user)),
+                Ok((user, _)) => return Ok(Some(Arc::new(user))),
                 Err(why) => {
                     wrong = true;
                     tracing::debug!(why, "bearer token refused");
@@ -118,7 +121,10 @@ impl Authenticators {
 }
 
 impl Authenticator for Authenticators {
-    fn authenticate<'a>(&'a self, credentials: &'a Credentials) -> BoxFuture<'a, Result<Option<User>, Box<Status>>> {
+    fn authenticate<'a>(
+        &'a self,
+        credentials: &'a Credentials,
+    ) -> BoxFuture<'a, Result<Option<Arc<User>>, Box<Status>>> {
         Box::pin(std::future::ready(self.decide(credentials)))
     }
 }

@@ -76,6 +76,8 @@ pub struct Config {
     pub extra_names: Vec<String>,
     /// How many connections may be open at once.
     pub max_connections: usize,
+    /// How many requests of strangers may be worked on at once, those that go on for long left out.
+    pub max_requests: usize,
     /// How long a request that is no watch and no session may take.
     pub request_timeout: Duration,
 }
@@ -93,6 +95,8 @@ impl Config {
             dns_domain: "cluster.local".to_owned(),
             extra_names: Vec::new(),
             max_connections: 4096,
+            // Kubernetes' own bounds for reads and for writes together.
+            max_requests: 600,
             request_timeout: Duration::from_secs(60),
         }
     }

@@ -20,6 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     filters::{self, Peer},
     server::Inner,
+    stall::Stalling,
 };
 
 /// How long a client may take for the TLS handshake, and for the head of an HTTP/1 request.
@@ -31,6 +32,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Requests at once on one HTTP/2 connection: client-go puts all its watches on one.
 const STREAMS: u32 = 1000;
+
+/// How long a client may take nothing of what is sent to it.
+const STALLED: Duration = Duration::from_secs(60);
+
+/// As large as the headers of an HTTP/2 request may be: the longest path that is taken, and room for a token.
+const HEADERS: u32 = 128 * 1024;
 
 /// HTTP/2 flow control windows: large enough that a list need not wait for the other end.
 const WINDOW: u32 = 1 << 20;
@@ -133,11 +140,13 @@ async fn connection(
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEADERS)
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW * 4)
         .keep_alive_interval(Some(HEAD))
         .keep_alive_timeout(HEAD);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let stream = TokioIo::new(Stalling::new(stream, STALLED));
+    let connection = builder.serve_connection_with_upgrades(stream, service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha512};
 
 use crate::{
     answer::{json_bytes, json_value},
+    compression,
     discovery::{self, Half},
     health, openapi,
     request::RequestInfo,
@@ -23,9 +24,10 @@ pub(crate) const VERSION: &str = concat!("v1.36.0+coracle", env!("CARGO_PKG_VERS
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
-/// A document that does not change while the process runs, and its hash.
+/// A document that does not change while the process runs, compressed, and its hash. Most who ask take it compressed, and
+/// a home's server rather unpacks it once for the others than keeps megabytes.
 struct Document {
-    body: Bytes,
+    packed: Bytes,
     tag: String,
 }
 
@@ -36,7 +38,7 @@ impl Document {
 
     fn of(body: Bytes) -> Self {
         let tag = hex::encode_upper(Sha512::digest(&body));
-        Self { body, tag }
+        Self { packed: compression::gzip(&body, 6).into(), tag }
     }
 
     /// The document, or that the client has it already.
@@ -48,11 +50,17 @@ impl Document {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             response
         } else {
-            json_bytes(StatusCode::OK, self.body.clone())
+            let is_packed = compression::is_taken(headers);
+            let body = if is_packed { self.packed.clone() } else { compression::gunzip(&self.packed).into() };
+            let mut response = json_bytes(StatusCode::OK, body);
+            if is_packed {
+                compression::mark(response.headers_mut());
+            }
+            response
         };
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
-        headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+        headers.append(header::VARY, HeaderValue::from_static("Accept"));
         if let Ok(tag) = HeaderValue::from_str(&tag) {
             headers.insert(header::ETAG, tag);
         }
@@ -94,6 +102,16 @@ fn wants_aggregated(headers: &HeaderMap) -> bool {
             && media.split(';').any(|part| part == "v=v2")
             && media.contains(";as=APIGroupDiscoveryList")
     })
+}
+
+/// The second version of OpenAPI is asked for as protobuf as well, by who takes JSON too.
+fn takes_json(headers: &HeaderMap) -> bool {
+    let mut accept = headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok()).peekable();
+    accept.peek().is_none()
+        || accept.flat_map(|value| value.split(',')).any(|media| {
+            let name = media.split(';').next().unwrap_or_default().trim();
+            matches!(name, "" | "*/*" | "application/*" | "application/json")
+        })
 }
 
 fn v3(name: &str) -> Option<&'static Document> {
@@ -162,6 +180,7 @@ pub(crate) fn answer(
             discovery::resource_list(group, version).as_ref().map_or_else(|| Err(missing()), ok)
         }
         ["openapi", "v2"] if wants_protobuf(headers) => Ok(V2_PROTOBUF.answer(headers, openapi::protobuf::MEDIA)),
+        ["openapi", "v2"] if !takes_json(headers) => Err(Box::new(Status::not_acceptable(&["application/json"]))),
         ["openapi", "v2"] => Ok(V2.answer(headers, "application/json")),
         ["openapi", "v3"] => ok(&v3_index()),
         ["openapi", "v3", name @ ..] => match v3(&name.join("/")) {

@@ -1,6 +1,10 @@
 //! The way of a request through the server, as one list.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::body::Body;
 use coracle_proto::status::Status;
@@ -13,6 +17,7 @@ use crate::{
     answer,
     authn::{Credentials, is_open},
     authz::MASTERS,
+    compression, impersonation,
     request::RequestInfo,
     server::Inner,
     status_of::Result,
@@ -38,13 +43,16 @@ pub(crate) enum Peer {
 /// 2. panics, which answer this request alone;
 /// 3. the bound on the URI (bodies are bounded where they are read);
 /// 4. authentication: whose request is it?
-/// 5. impersonation, which is refused;
-/// 6. authorization: may he?
-/// 7. the timeout, which long-running requests do not have;
-/// 8. dispatch.
+/// 5. impersonation: as whom does he want it done, and may he?
+/// 6. authorization: may that one?
+/// 7. the bound on requests at once, which holds for strangers' short requests;
+/// 8. the timeout, which long-running requests do not have;
+/// 9. dispatch;
+/// 10. compression of a large answer for who takes it.
 pub(crate) async fn handle(server: Arc<Inner>, peer: Peer, request: Request<Body>) -> Response<Body> {
     let info = Arc::new(RequestInfo::new(request.method(), request.uri()));
-    let id = uuid::Uuid::new_v4();
+    // An id tells requests apart and protects nothing, so the thread's own generator will do; it asks no kernel.
+    let id = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
     let span = tracing::debug_span!(
         "request",
         request_id = %id,
@@ -62,7 +70,8 @@ pub(crate) async fn handle(server: Arc<Inner>, peer: Peer, request: Request<Body
         answer::status(&Status::internal("the server could not handle this request"))
     });
     let headers = response.headers_mut();
-    if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
+    let mut text = uuid::Uuid::encode_buffer();
+    if let Ok(value) = HeaderValue::from_str(id.hyphenated().encode_lower(&mut text)) {
         headers.insert("audit-id", value);
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
@@ -87,54 +96,110 @@ async fn try_answer(
     if length > MAX_URI {
         return Err(Box::new(Status::failure(414, "", "the request's URI is too long")));
     }
+    let is_stranger = matches!(peer, Peer::Remote(_));
     let user = match peer {
         Peer::InProcess(user) => user,
-        Peer::Remote(certificates) => {
-            Arc::new(authenticate(&server, &certificates, &info.path, request.headers()).await?)
-        }
+        Peer::Remote(certificates) => authenticate(&server, certificates, &info.path, request.headers()).await?,
     };
-    refuse_impersonation(request.headers())?;
+    let user = match impersonation::wanted(request.headers())? {
+        Some(wanted) => Arc::new(impersonate(&server, &user, wanted)?),
+        None => user,
+    };
     authorize(&server, &user, &info)?;
-    let long = info.is_long_running();
-    let limit = server.config.request_timeout;
-    let handled = verbs::dispatch(server, user, info, request);
-    if long {
-        return handled.await;
+    if info.is_long_running() {
+        return verbs::dispatch(server, user, info, request).await;
     }
+    // Like Kubernetes, the superuser's group is not held back: someone must be able to mend an overloaded server.
+    let is_bounded = is_stranger && !user.is_in(MASTERS);
+    let places = Arc::clone(&server.places);
+    let _place = match is_bounded.then(|| places.try_acquire_owned()) {
+        Some(Err(_)) => {
+            return Err(Box::new(Status::too_many_requests("Too many requests, please try again later.", 1)));
+        }
+        Some(Ok(place)) => Some(place),
+        None => None,
+    };
+    let limit = time_limit(&info, server.config.request_timeout)?;
+    let compresses = request.method() == http::Method::GET && compression::is_taken(request.headers());
+    let handled = async {
+        let response = verbs::dispatch(server, user, info, request).await?;
+        Ok(if compresses { compression::compress(response).await } else { response })
+    };
     tokio::time::timeout(limit, handled).await.unwrap_or_else(|_| {
-        let message = "Timeout: request did not complete within requested timeout";
+        let message = "request did not complete within requested timeout - context deadline exceeded";
         Err(Box::new(Status::timeout(message)))
     })
 }
 
+/// The query's `timeout`, as long as the server gives that much.
+fn time_limit(info: &RequestInfo, most: Duration) -> Result<Duration> {
+    let text = info.query.get("timeout");
+    if text.is_empty() {
+        return Ok(most);
+    }
+    match go_duration(text) {
+        Some(Duration::ZERO) => Ok(most),
+        Some(asked) => Ok(asked.min(most)),
+        None => Err(Box::new(Status::bad_request("invalid timeout specified in the request URL"))),
+    }
+}
+
+/// A duration as Go's `time.ParseDuration` reads it, as far as it is none below zero: `1m30s`, `1.5h`, `500ms`.
+fn go_duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    let mut sum = Duration::ZERO;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at(digits);
+        let unit = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit);
+        let seconds = match unit {
+            "ns" => 1e-9,
+            "us" | "µs" | "μs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        let number: f64 = number.parse().ok()?;
+        sum = sum.checked_add(Duration::try_from_secs_f64(number * seconds).ok()?)?;
+        rest = tail;
+    }
+    Some(sum)
+}
+
+/// The user whom a request is to be done as, if this one may act as him.
+fn impersonate(server: &Inner, user: &User, wanted: impersonation::Wanted) -> Result<User> {
+    match server.registry.authorizer() {
+        Some(authorizer) => wanted.become_by(|asked| authorizer.check_asked(asked), user),
+        None if user.is_in(MASTERS) => wanted.become_by(|_| Ok(()), user),
+        None => Err(Box::new(Status::unavailable("the server has not read its rules yet"))),
+    }
+}
+
 async fn authenticate(
     server: &Inner,
-    certificates: &[CertificateDer<'static>],
+    certificates: Arc<[CertificateDer<'static>]>,
     path: &str,
     headers: &HeaderMap,
-) -> Result<User> {
+) -> Result<Arc<User>> {
     let value = headers.get(header::AUTHORIZATION);
     let bearer = value.and_then(|value| value.to_str().ok()).and_then(|text| {
         let (scheme, token) = text.trim().split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
     });
-    let credentials = Credentials { certificates: certificates.to_vec(), bearer };
+    let credentials = Credentials { certificates, bearer };
     match server.authenticator.authenticate(&credentials).await? {
         Some(user) => Ok(user),
-        None if is_open(path) => Ok(User::anonymous()),
+        None if is_open(path) => Ok(Arc::new(User::anonymous())),
         None => Err(Box::new(Status::unauthorized())),
-    }
-}
-
-/// Refuses to act as somebody else (`kubectl --as`). Passing over the wish would act with all that the asker may do,
-/// which is more than was asked for.
-fn refuse_impersonation(headers: &HeaderMap) -> Result<()> {
-    // http keeps header names in lower case.
-    match headers.keys().find(|name| name.as_str().starts_with("impersonate-")) {
-        Some(name) => Err(Box::new(Status::bad_request(format!(
-            "impersonation is not served by this version of Coracle: the request carries the header {name}"
-        )))),
-        None => Ok(()),
     }
 }
 
@@ -155,14 +220,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_as_somebody_else_is_refused_and_not_done_as_oneself() {
-        for name in ["Impersonate-User", "impersonate-group", "Impersonate-Uid", "Impersonate-Extra-scopes"] {
-            let mut headers = HeaderMap::new();
-            headers.insert(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_static("alice"));
-            let refused = refuse_impersonation(&headers).unwrap_err();
-            assert_eq!(refused.code, 400, "{name}");
-            assert!(refused.message.contains("impersonation is not served"), "{}", refused.message);
+    fn a_timeout_is_read_as_go_reads_durations_and_never_exceeds_the_servers() {
+        for (text, expected) in [
+            ("1m30s", Some(90_000)),
+            ("500ms", Some(500)),
+            ("1.5s", Some(1500)),
+            ("0", Some(0)),
+            ("2h", Some(7_200_000)),
+            ("5", None),
+            ("s", None),
+            ("-1s", None),
+            ("1d", None),
+            ("1e400s", None),
+        ] {
+            assert_eq!(go_duration(text).map(|d| d.as_millis()), expected, "{text}");
         }
-        assert!(refuse_impersonation(&HeaderMap::new()).is_ok());
+        let limit = |query: &str| {
+            let uri = format!("/api/v1/pods?{query}").parse().unwrap();
+            time_limit(&RequestInfo::new(&http::Method::GET, &uri), Duration::from_secs(60)).map_err(|s| s.code)
+        };
+        assert_eq!(limit("timeout=5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(limit("timeout=2h"), Ok(Duration::from_secs(60)));
+        assert_eq!(limit("timeout=x"), Err(400));
     }
 }

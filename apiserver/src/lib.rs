@@ -19,9 +19,12 @@
 pub mod config;
 pub mod server;
 
+mod compression;
 mod connections;
 pub(crate) mod filters;
+mod impersonation;
 pub mod service;
+mod stall;
 
 pub mod authn;
 pub mod authz;

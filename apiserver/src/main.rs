@@ -13,6 +13,22 @@ struct Cli {
     args: Args,
 }
 
+/// SIGTERM is what service managers stop with, SIGINT what terminals do.
+async fn asked_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let interrupted = tokio::signal::ctrl_c();
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminated) => tokio::select! {
+            _ = interrupted => {}
+            _ = terminated.recv() => {}
+        },
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "SIGTERM cannot be caught");
+            let _ = interrupted.await;
+        }
+    }
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
@@ -25,7 +41,7 @@ async fn main() -> ExitCode {
     tokio::pin!(run);
     let ended = tokio::select! {
         ended = &mut run => ended,
-        _ = tokio::signal::ctrl_c() => {
+        () = asked_to_stop() => {
             shutdown.cancel();
             run.await
         }

@@ -6,7 +6,11 @@ use coracle_proto::status::Status;
 use coracle_store::{Driver, Store};
 use futures::future::BoxFuture;
 use http::{Request, Response};
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -134,6 +138,8 @@ pub(crate) struct Inner {
     pub(crate) handlers: Vec<Arc<dyn Handler>>,
     security: Arc<Security>,
     pub(crate) writes: TaskTracker,
+    /// Places for strangers' short requests.
+    pub(crate) places: Arc<Semaphore>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) progress: Progress,
 }
@@ -209,6 +215,7 @@ impl ApiServer {
             handlers: vec![Arc::clone(&security) as Arc<dyn Handler>],
             security,
             writes: TaskTracker::new(),
+            places: Arc::new(Semaphore::new(config.max_requests)),
             shutdown,
             progress: Progress(watch::Sender::new(Phase::Opened)),
             pki,

@@ -68,7 +68,7 @@ pub(crate) fn patch(error: &PatchError, resource: &Resource, name: &str) -> Box<
 /// 504 for a read that asks for a revision to come.
 pub(crate) fn too_large_version(asked: u64, current: u64) -> Status {
     let message = format!("Too large resource version: {asked}, current: {current}");
-    let mut status = Status::timeout(format!("Timeout: {message}"));
+    let mut status = Status::timeout(message);
     let cause = coracle_proto::status::Cause {
         reason: "ResourceVersionTooLarge".to_owned(),
         message: "Too large resource version".to_owned(),

@@ -78,7 +78,7 @@ impl Call {
     }
 
     fn writer(&self, dry_run: bool) -> Writer {
-        Writer { dry_run, ..Writer::new((*self.user).clone()) }
+        Writer { dry_run, ..Writer::new(Arc::clone(&self.user)) }
     }
 
     /// Runs a write to its end even if the client goes away.
@@ -99,15 +99,17 @@ impl Call {
         Ok(response)
     }
 
-    fn get(&self) -> Result<Response<Body>> {
+    async fn get(&self) -> Result<Response<Body>> {
         let (namespace, name) = self.at();
-        let entry = self.registry().get(&*self.kind, namespace, name, self.info.query.get("resourceVersion"))?;
+        let version = self.info.query.get("resourceVersion");
+        let entry = self.registry().get(&*self.kind, namespace, name, version).await?;
         self.shape().one(StatusCode::OK, &entry)
     }
 
-    fn list(&self) -> Result<Response<Body>> {
+    async fn list(&self) -> Result<Response<Body>> {
         let options = ListOptions::of(&self.info)?;
         let selection = Selection::of(&self.kind, &self.info)?;
+        self.registry().settle(options.settled()).await?;
         let listed = self.registry().list(&self.namespace, &selection, &*self.kind, &options)?;
         self.shape().list(&listed)
     }
@@ -191,9 +193,9 @@ pub(crate) async fn dispatch(
         return Err(Box::new(Status::method_not_allowed()));
     }
     match (call.info.verb.as_str(), call.info.names_object) {
-        ("get", true) => call.get(),
-        ("list", false) => call.list(),
-        ("watch", false) => watch::begin(&call),
+        ("get", true) => call.get().await,
+        ("list", false) => call.list().await,
+        ("watch", false) => watch::begin(&call).await,
         ("create", false) => call.create(request).await,
         ("update", true) => call.update(Part::Main, request).await,
         ("patch", true) => patch::patch(&call, Part::Main, request).await,

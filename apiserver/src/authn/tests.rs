@@ -210,7 +210,7 @@ async fn certificates_name_users_and_a_wrong_one_is_not_taken_for_none() {
     let world = world().await;
     let now = world.at(start());
     let certificate = |pki: &Pki, name: &str| Credentials {
-        certificates: pki.issue(&Profile::client(name, Some("crew")), start()).unwrap().chain().to_vec(),
+        certificates: pki.issue(&Profile::client(name, Some("crew")), start()).unwrap().chain().to_vec().into(),
         bearer: None,
     };
     let alice = certificate(&world.pki, "alice");
@@ -226,7 +226,7 @@ async fn certificates_name_users_and_a_wrong_one_is_not_taken_for_none() {
     let other = tempfile::tempdir().unwrap();
     let mut forged = certificate(&open_pki(other.path()), "kubernetes-admin");
     assert_eq!(code(&now, &forged).await, 401, "another authority");
-    let garbage = Credentials { certificates: vec![b"nonsense".to_vec().into()], bearer: None };
+    let garbage = Credentials { certificates: vec![b"nonsense".to_vec().into()].into(), bearer: None };
     assert_eq!(code(&now, &garbage).await, 401);
     world.put("/registry/serviceaccounts/a/robot", Some(&json!({"metadata": {"uid": "u1"}}))).await;
     let mut claims = world.claims();

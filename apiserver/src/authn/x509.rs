@@ -17,7 +17,7 @@ use crate::{
 const REMEMBERED: usize = 1024;
 
 struct Verified {
-    user: User,
+    user: Arc<User>,
     not_before: Timestamp,
     not_after: Timestamp,
 }
@@ -33,13 +33,13 @@ impl X509 {
         Self { pki, verified: Mutex::default() }
     }
 
-    pub(super) fn authenticate(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> Result<User, String> {
+    pub(super) fn authenticate(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> Result<Arc<User>, String> {
         let leaf = chain.first().ok_or("no certificate")?;
         let digest = ring::digest::digest(&ring::digest::SHA256, leaf);
         let key: [u8; 32] = digest.as_ref().try_into().map_err(|_| "no digest")?;
         let known = self.verified.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         if let Some(known) = known.filter(|k| k.not_before <= now && now <= k.not_after) {
-            return Ok(known.user.clone());
+            return Ok(Arc::clone(&known.user));
         }
         self.pki.client_verifier().verify(chain, now).map_err(|error| error.to_string())?;
         let (_, parsed) = x509_parser::parse_x509_certificate(leaf).map_err(|error| error.to_string())?;
@@ -47,13 +47,13 @@ impl X509 {
         groups.push("system:authenticated".to_owned());
         let id = format!("X509SHA256={}", hex::encode(key));
         let extra = [("authentication.kubernetes.io/credential-id".to_owned(), vec![id])].into();
-        let user = User { name, groups, extra, uid: String::new() };
+        let user = Arc::new(User { name, groups, extra, uid: String::new() });
         if let (1, Some((not_before, not_after))) = (chain.len(), validity(&parsed)) {
             let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
             if verified.len() >= REMEMBERED {
                 verified.clear();
             }
-            verified.insert(key, Arc::new(Verified { user: user.clone(), not_before, not_after }));
+            verified.insert(key, Arc::new(Verified { user: Arc::clone(&user), not_before, not_after }));
         }
         Ok(user)
     }

@@ -109,7 +109,11 @@ impl Registry {
         ];
         for (key, value) in encoded {
             let value: Bytes = value.map_err(|error| status_of::broken("an object cannot be encoded", &error))?.into();
-            // What an earlier namespace of this name may have left is replaced.
+            // What an earlier namespace of this name may have left is replaced, but only as it was seen.
+            beside.compare.push(match self.store.get(&key) {
+                Some(left) => Compare::unchanged(key.clone(), left.mod_revision),
+                None => Compare::absent(key.clone()),
+            });
             beside.then.push(Op::put(key, value));
         }
         Ok(beside)

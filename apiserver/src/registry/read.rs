@@ -1,6 +1,6 @@
 //! Getting and listing: which version, which objects, how many at a time.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use coracle_proto::{
     meta,
     status::Status,
 };
-use coracle_store::{Entry, Range, Revision, What, prefix_end};
+use coracle_store::{Entry, Range, Revision, WatchRequest, What, prefix_end};
 use serde::{Deserialize, Serialize};
 
 use super::{Registry, Selection};
@@ -22,6 +22,12 @@ use crate::{
 
 /// How many entries are looked at in one go when a selector leaves some out of a page.
 const STRIDE: usize = 500;
+
+/// How long a read waits for the version it wants to come: as long as Kubernetes' watch cache does.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Changes that may pass while they are counted up to a version that is waited for.
+const PASSING: usize = 10_000;
 
 /// Which version a list shall show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +172,15 @@ impl ListOptions {
         Ok(Self { wanted, limit, after })
     }
 
+    /// What must have come before the list can be read: a page goes on at the version of the one before.
+    #[must_use]
+    pub fn settled(&self) -> Wanted {
+        match &self.after {
+            Some((revision, _)) if *revision != Revision::NONE => Wanted::Exact(revision.0),
+            _ => self.wanted,
+        }
+    }
+
     /// The newest of everything.
     #[must_use]
     pub const fn newest() -> Self {
@@ -192,14 +207,54 @@ fn write_token(revision: Revision, start: &str) -> String {
 }
 
 impl Registry {
-    /// One object's stored version.
+    /// Waits until this member can show what is wanted; a version that is still to come is given three seconds.
     ///
     /// # Errors
-    /// 404 when it is not there, 504 for a version to come.
-    pub fn get(&self, kind: &dyn KindOps, namespace: &str, name: &str, version: &str) -> Result<Arc<Entry>> {
-        if let Some(version) = version_of(version)? {
-            self.check_not_ahead(version)?;
+    /// 504 for a version that did not come, 429 when no leader can say what is newest.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn settle(&self, wanted: Wanted) -> Result<()> {
+        match wanted {
+            Wanted::Any => Ok(()),
+            Wanted::Newest => self.store.barrier().await.map(drop).map_err(|error| status_of::store(&error)),
+            Wanted::NotOlderThan(version) | Wanted::Exact(version) => self.reach(version).await,
         }
+    }
+
+    async fn reach(&self, version: u64) -> Result<()> {
+        let current = self.store.revision();
+        if version <= current.0 {
+            return Ok(());
+        }
+        let everything = WatchRequest { buffer: PASSING, ..WatchRequest::prefix(Bytes::new(), current.next()) };
+        let mut watcher = self.store.watch(everything).map_err(|error| status_of::store(&error))?;
+        let passing = async {
+            while let Some(Ok(batch)) = watcher.next().await {
+                if batch.revision.0 >= version {
+                    break;
+                }
+            }
+        };
+        // Whatever ends the wait, what counts is how far the store is now.
+        let _ = tokio::time::timeout(PATIENCE, passing).await;
+        self.check_not_ahead(version)
+    }
+
+    /// One object's stored version, as a GET with this resourceVersion wants it.
+    ///
+    /// # Errors
+    /// 404 when it is not there, 504 for a version that does not come.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn get(&self, kind: &dyn KindOps, namespace: &str, name: &str, version: &str) -> Result<Arc<Entry>> {
+        self.settle(match version_of(version)? {
+            None => Wanted::Newest,
+            Some(0) => Wanted::Any,
+            Some(version) => Wanted::NotOlderThan(version),
+        })
+        .await?;
         let resource = kind.resource();
         self.entry(resource, namespace, name)
             .ok_or_else(|| Box::new(Status::not_found(resource.group, resource.plural, name)))
@@ -248,7 +303,9 @@ impl Registry {
                 limit if selection.is_everything() => limit,
                 limit => limit.max(STRIDE),
             };
-            let range = Range { start, end: Some(end.clone()), at, limit: take, what: What::Entries };
+            // What lies beyond the limit is counted where that costs nothing; Kubernetes may leave the count out as well.
+            let what = if at.is_some() { What::Page } else { What::Entries };
+            let range = Range { start, end: Some(end.clone()), at, limit: take, what };
             let found = self.store.range(&range).map_err(|error| expired(&error, options.after.as_ref()))?;
             let revision = *shown.get_or_insert(at.unwrap_or(found.revision));
             let total = found.entries.len();
@@ -271,7 +328,8 @@ impl Registry {
             if entries.len() == options.limit {
                 let rest = last.key.get(prefix.len()..).unwrap_or_default();
                 let next = write_token(revision, &(String::from_utf8_lossy(rest).into_owned() + "\0"));
-                let remaining = selection.is_everything().then(|| found.count.saturating_sub(looked));
+                let is_counted = what == What::Entries && selection.is_everything();
+                let remaining = is_counted.then(|| found.count.saturating_sub(looked));
                 return Ok(Listed { revision, entries, next, remaining });
             }
             // The rest of the page is of the same version as its beginning.

@@ -182,8 +182,12 @@ impl Registry {
     /// Begins to follow a kind's objects in a namespace (in all, when it is empty).
     ///
     /// # Errors
-    /// 410 when the history since the wanted version is gone, 504 when that version is still to come.
-    pub fn watch(
+    /// 410 when the history since the wanted version is gone, 504 when what is there shall be sent as of a version that
+    /// does not come. A watch alone simply waits for such a version.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn watch(
         &self,
         namespace: &str,
         selection: &Selection,
@@ -192,13 +196,8 @@ impl Registry {
     ) -> Result<Watch> {
         let mut waiting = VecDeque::new();
         let mut after = options.after;
-        if let Some(version) = after {
-            let current = self.store.revision().0;
-            if version > current {
-                return Err(Box::new(status_of::too_large_version(version, current)));
-            }
-        }
         if options.sends_initial || after.is_none() {
+            self.settle(after.map_or(Wanted::Newest, Wanted::NotOlderThan)).await?;
             let wanted =
                 ListOptions { wanted: Wanted::Newest, limit: usize::from(!options.sends_initial), after: None };
             let listed = self.list(namespace, selection, kind, &wanted)?;

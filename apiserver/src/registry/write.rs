@@ -37,7 +37,7 @@ const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 #[derive(Clone, Debug)]
 pub struct Writer {
     /// Who writes.
-    pub user: User,
+    pub user: Arc<User>,
     /// Whether everything is done but the storing.
     pub dry_run: bool,
     /// The time of the request.
@@ -47,8 +47,8 @@ pub struct Writer {
 impl Writer {
     /// A user who writes now, in earnest.
     #[must_use]
-    pub fn new(user: User) -> Self {
-        Self { user, dry_run: false, now: Timestamp::now() }
+    pub fn new(user: impl Into<Arc<User>>) -> Self {
+        Self { user: user.into(), dry_run: false, now: Timestamp::now() }
     }
 
     pub(super) fn context(&self) -> Context<'_> {

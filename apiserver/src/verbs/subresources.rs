@@ -35,13 +35,13 @@ pub(super) async fn dispatch(call: &Call, request: Request<Body>) -> Result<Resp
         return Err(Box::new(Status::method_not_allowed()));
     }
     match (name, verb) {
-        ("status", "get") => call.get(),
+        ("status", "get") => call.get().await,
         ("status", "update") => call.update(Part::Status, request).await,
         ("status", "patch") => patch::patch(call, Part::Status, request).await,
         ("finalize", "update") => call.update(Part::Finalize, request).await,
         ("scale", "get") => {
             let (namespace, name) = call.at();
-            let entry = call.registry().get(&*call.kind, namespace, name, "")?;
+            let entry = call.registry().get(&*call.kind, namespace, name, "").await?;
             let object = call.registry().object_of(&*call.kind, &entry)?;
             Ok(answer::json_value(StatusCode::OK, &scale(&*call.kind, &object)?))
         }

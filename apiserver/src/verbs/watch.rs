@@ -126,12 +126,12 @@ fn error_line(status: &Status) -> Bytes {
 }
 
 /// Answers a watch.
-pub(super) fn begin(call: &Call) -> Result<Response<Body>> {
+pub(super) async fn begin(call: &Call) -> Result<Response<Body>> {
     let options = WatchOptions::of(&call.info)?;
     let selection = Selection::of(&call.kind, &call.info)?;
     let seconds = call.info.query.get("timeoutSeconds").parse::<u64>().ok().filter(|seconds| *seconds > 0);
     let seconds = seconds.unwrap_or_else(|| rand::random_range(LASTS..LASTS * 2)).min(LASTS * 48);
-    let watch = match call.registry().watch(&call.namespace, &selection, &*call.kind, options) {
+    let watch = match call.registry().watch(&call.namespace, &selection, &*call.kind, options).await {
         Ok(watch) => watch,
         // A version that is gone is told within the stream, where watchers look for it.
         Err(status) if status.code == 410 => return Ok(answer::json_bytes(StatusCode::OK, error_line(&status))),

@@ -1,6 +1,6 @@
 //! The versions of the keys: what is live now, and what was before within the kept history.
 //!
-//! Two ordered maps. `live` holds the present and nothing else, so that the reads everybody makes pay nothing for
+//! Two ordered collections. `live` holds the present and nothing else, so that the reads everybody makes pay nothing for
 //! history. `past` holds, for each key that changed within the history, its earlier versions and its tombstones, oldest
 //! first. A read at revision R takes from each key the youngest version not younger than R.
 
@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::{
     entry::Entry,
+    live::Live,
     range::{Range, RangeResult, What, bounds},
     revision::Revision,
 };
@@ -17,7 +18,7 @@ use crate::{
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    live: BTreeMap<Bytes, Arc<Entry>>,
+    live: Live,
     past: BTreeMap<Bytes, Vec<Arc<Entry>>>,
 }
 
@@ -35,7 +36,7 @@ impl Index {
     /// Makes `entry` the live version and keeps the one before; gives that back.
     pub(crate) fn put(&mut self, entry: Arc<Entry>) -> Option<Arc<Entry>> {
         let key = entry.key.clone();
-        let previous = self.live.insert(key.clone(), entry);
+        let previous = self.live.insert(entry);
         if let Some(previous) = &previous {
             self.past.entry(key).or_default().push(Arc::clone(previous));
         }
@@ -44,7 +45,7 @@ impl Index {
 
     /// Puts back a version read from disk: it has no past.
     pub(crate) fn load(&mut self, entry: Arc<Entry>) {
-        self.live.insert(entry.key.clone(), entry);
+        self.live.insert(entry);
     }
 
     /// Ends a live key with a tombstone; gives back the last version.
@@ -58,8 +59,7 @@ impl Index {
 
     /// The live keys of a range.
     pub(crate) fn keys(&self, start: &[u8], end: Option<&[u8]>) -> Vec<Bytes> {
-        let Some(bounds) = bounds(start, end) else { return Vec::new() };
-        self.live.range::<[u8], _>(bounds).map(|(key, _)| key.clone()).collect()
+        self.live.range(start, end).map(|entry| entry.key.clone()).collect()
     }
 
     /// Forgets the versions of `key` that nothing after `compacted` can see: those that were already succeeded then.
@@ -87,18 +87,13 @@ impl Index {
 
     /// Reads a range at the present.
     pub(crate) fn range(&self, range: &Range) -> RangeResult {
-        let mut result = RangeResult::default();
-        let limit = if range.limit == 0 { usize::MAX } else { range.limit };
-        let Some(bounds) = bounds(&range.start, range.end.as_deref()) else { return result };
-        let mut entries = self.live.range::<[u8], _>(bounds);
-        match range.what {
-            What::Entries => {
-                result.entries.extend(entries.by_ref().take(limit).map(|(_, entry)| Arc::clone(entry)));
-                let rest = entries.count();
-                result.more = rest > 0;
-                result.count = result.entries.len() + rest;
-            }
-            What::Count => result.count = entries.count(),
+        let (start, end) = (&range.start[..], range.end.as_deref());
+        let mut result = RangeResult { count: self.live.count(start, end), ..RangeResult::default() };
+        if range.what != What::Count {
+            let limit = if range.limit == 0 { result.count } else { range.limit.min(result.count) };
+            result.entries = Vec::with_capacity(limit);
+            result.entries.extend(self.live.range(start, end).take(limit).map(Arc::clone));
+            result.more = limit < result.count;
         }
         result
     }
@@ -108,16 +103,16 @@ impl Index {
         let mut result = RangeResult::default();
         let limit = if range.limit == 0 { usize::MAX } else { range.limit };
         let Some(bounds) = bounds(&range.start, range.end.as_deref()) else { return result };
-        let mut live = self.live.range::<[u8], _>(bounds).peekable();
+        let mut live = self.live.range(&range.start, range.end.as_deref()).peekable();
         let mut past = self.past.range::<[u8], _>(bounds).peekable();
         loop {
             let of_past = match (live.peek(), past.peek()) {
                 (None, None) => break,
                 (Some(_), None) => None,
                 (None, Some(_)) => past.next(),
-                (Some((live, _)), Some((key, _))) if live < key => None,
-                (Some((live_key, _)), Some((key, _))) if live_key > key => past.next(),
-                (Some((_, entry)), Some(_)) if entry.mod_revision <= revision => {
+                (Some(live), Some((key, _))) if live.key < **key => None,
+                (Some(live), Some((key, _))) if live.key > **key => past.next(),
+                (Some(entry), Some(_)) if entry.mod_revision <= revision => {
                     past.next();
                     None
                 }
@@ -131,14 +126,18 @@ impl Index {
                     let after = versions.partition_point(|entry| entry.mod_revision <= revision);
                     after.checked_sub(1).and_then(|at| versions.get(at)).filter(|entry| !entry.is_tombstone())
                 }
-                None => live.next().map(|(_, entry)| entry).filter(|entry| entry.mod_revision <= revision),
+                None => live.next().filter(|entry| entry.mod_revision <= revision),
             };
             let Some(entry) = found else { continue };
             result.count += 1;
             match range.what {
                 What::Count => {}
-                What::Entries if result.entries.len() < limit => result.entries.push(Arc::clone(entry)),
+                What::Entries | What::Page if result.entries.len() < limit => result.entries.push(Arc::clone(entry)),
                 What::Entries => result.more = true,
+                What::Page => {
+                    result.more = true;
+                    break;
+                }
             }
         }
         result

@@ -51,6 +51,7 @@ mod history;
 mod hub;
 mod index;
 mod lease;
+mod live;
 mod log;
 mod member;
 mod queue;

@@ -43,8 +43,12 @@ impl Answer {
 
 impl Cluster {
     pub(crate) async fn start() -> Self {
+        Self::start_with(|config| config).await
+    }
+
+    pub(crate) async fn start_with(change: impl FnOnce(Config) -> Config) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let config = Config::new(dir.path(), "127.0.0.1:0".parse().unwrap());
+        let config = change(Config::new(dir.path(), "127.0.0.1:0".parse().unwrap()));
         let (server, runner) = ApiServer::open(config).await.unwrap();
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();

@@ -1,0 +1,96 @@
+//! Acting as others, bounds on requests, and compressed answers.
+
+use axum::body::Body;
+use coracle_apiserver::{config::Config, pki::Profile, user::User};
+use http::{Request, Response, header};
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+use crate::harness::Cluster;
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+async fn ask(c: &Cluster, user: &User, path: &str, headers: &[(&str, &str)]) -> Response<Body> {
+    let mut request = Request::get(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    c.server.service(user.clone()).oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+}
+
+async fn refusal(response: Response<Body>) -> (u16, String) {
+    let code = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let status: Value = serde_json::from_slice(&body).unwrap_or_default();
+    (code, status["message"].as_str().unwrap_or_default().to_owned())
+}
+
+/// Invariant 6: acting as another takes the right to do so, and gives that one's rights and no more.
+#[tokio::test]
+async fn one_acts_as_another_only_if_he_may() {
+    let c = Cluster::start().await;
+    let (admin, bob) = (User::new("admin", &["system:masters"]), User::new("bob", &[]));
+    let as_alice = [("impersonate-user", "alice")];
+    assert_eq!(
+        refusal(ask(&c, &admin, PODS, &as_alice).await).await,
+        (403, "pods is forbidden: User \"alice\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\"".to_owned())
+    );
+    assert_eq!(
+        refusal(ask(&c, &bob, PODS, &as_alice).await).await,
+        (403, "users \"alice\" is forbidden: User \"bob\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope".to_owned())
+    );
+    let as_root = [("impersonate-user", "alice"), ("impersonate-group", "system:masters")];
+    assert_eq!(ask(&c, &admin, PODS, &as_root).await.status(), 200);
+    let as_group = [("impersonate-group", "system:masters")];
+    assert_eq!(ask(&c, &admin, PODS, &as_group).await.status(), 500, "a group without a user");
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn strangers_wait_while_the_server_is_full_and_the_superuser_does_not() {
+    let c = Cluster::start_with(|config| Config { max_requests: 0, ..config }).await;
+    let authority = c.server.pki().authority().pem().to_owned();
+    let url = format!("https://{}", c.server.address());
+    let get = async |profile: &Profile| {
+        let identity = c.server.pki().issue(profile, jiff::Timestamp::now()).unwrap();
+        let text = coracle_apiserver::pki::kubeconfig(&url, &authority, "user", &identity);
+        let parsed = kube::config::Kubeconfig::from_yaml(&text).unwrap();
+        let config = kube::Config::from_custom_kubeconfig(parsed, &Default::default()).await.unwrap();
+        let client = kube::Client::try_from(config).unwrap();
+        match client.request_text(Request::get("/version").body(Vec::new()).unwrap()).await {
+            Ok(_) => (200, String::new()),
+            Err(kube::Error::Api(status)) => (status.code, status.reason.clone()),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_eq!(get(&Profile::client("alice", None)).await, (429, "TooManyRequests".to_owned()));
+    assert_eq!(get(&Profile::client("root", Some("system:masters"))).await.0, 200);
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn large_answers_are_compressed_for_who_takes_it() {
+    let c = Cluster::start().await;
+    let admin = User::new("admin", &["system:masters"]);
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let body = json!({"metadata": {"name": "x"}, "data": {"a": "x".repeat(200_000)}});
+    assert_eq!(c.post(maps, &body).await.code, 201);
+    let gzip = [("accept-encoding", "gzip")];
+    for path in [maps, "/openapi/v3/api/v1", "/openapi/v2"] {
+        let plain = ask(&c, &admin, path, &[]).await;
+        assert!(!plain.headers().contains_key(header::CONTENT_ENCODING), "{path}");
+        let plain = plain.into_body().collect().await.unwrap().to_bytes();
+        let packed = ask(&c, &admin, path, &gzip).await;
+        assert_eq!(packed.headers()[header::CONTENT_ENCODING], "gzip", "{path}");
+        let packed = packed.into_body().collect().await.unwrap().to_bytes();
+        let mut unpacked = Vec::new();
+        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&packed[..]), &mut unpacked).unwrap();
+        assert!(unpacked == plain && packed.len() * 3 < plain.len(), "{path}");
+    }
+    let protobuf = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    assert_eq!(ask(&c, &admin, "/openapi/v2", &[("accept", protobuf)]).await.status(), 406);
+    let either = format!("{protobuf},application/json");
+    assert_eq!(ask(&c, &admin, "/openapi/v2", &[("accept", &either)]).await.status(), 200);
+    c.stop().await;
+}
