@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    commands::Signals,
+    commands::{Signals, WrongUse},
     instance::Instance,
     node::{self, NodeArgs},
 };
@@ -16,7 +17,7 @@ pub(crate) struct Args {
     /// The API server's URL.
     #[arg(long, env = "CORACLE_SERVER", value_name = "URL")]
     server: String,
-    /// The token to join with (`coracle token create`); not needed once joined.
+    /// The token to join with (`coracle token create`).
     #[arg(long, env = "CORACLE_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// Where everything is kept.
@@ -36,8 +37,23 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let work = async {
         let instance = Instance::new(&args.data_dir)?;
-        let config = args.node.config(&instance, &args.dns_domain)?;
-        anyhow::bail!("joining {} is being built", args.server)
+        let mut config = args.node.config(&instance, &args.dns_domain)?;
+        let Some(token) = args.token else {
+            return Err(WrongUse(
+                "--token: a node joins with a token; `coracle token create` on the server makes one".to_owned(),
+            )
+            .into());
+        };
+        let request = coracle_agent::JoinRequest {
+            server: args.server.clone(),
+            token: token.parse().map_err(|error| WrongUse(format!("--token: {error}")))?,
+            node: config.node_name.clone(),
+            addresses: vec![config.node_ip],
+        };
+        let joined = coracle_agent::join(&request).await.with_context(|| format!("joining {}", args.server))?;
+        config.serving = joined.serving();
+        let client = joined.client(&args.server)?;
+        Ok(coracle_agent::run(config, client, shutdown.clone()).await?)
     };
     signals.guard(&shutdown, work).await
 }
