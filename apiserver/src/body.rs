@@ -1,10 +1,10 @@
 //! Reading requests' bodies: how large, which format, which fields.
 
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use coracle_proto::{protobuf, status::Status};
 use http::{HeaderMap, Request, header};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 
 use crate::{
     ops::{BoxObject, KindOps, TypeMeta, duplicates},
@@ -17,22 +17,32 @@ pub const MAX_BODY: usize = 3 * 1024 * 1024;
 /// Formats that objects are taken in.
 const TAKEN: &[&str] = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 
+/// What is read and thrown away of a body that is too large, so that its sender gets to the answer instead of a connection
+/// that is reset while it still sends.
+const MAX_DRAINED: usize = 64 * 1024 * 1024;
+
 /// Reads the whole body.
 ///
 /// # Errors
 /// 413 beyond [`MAX_BODY`], 400 when the client stops in the middle.
 pub async fn read(request: Request<Body>) -> Result<Bytes> {
-    match Limited::new(request.into_body(), MAX_BODY).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() || has_limit_error(&*error) => {
-            Err(Box::new(Status::too_large(format!("Request entity too large: limit is {MAX_BODY}"))))
+    let mut body = request.into_body();
+    let (mut kept, mut length) = (BytesMut::new(), 0_usize);
+    while let Some(frame) = body.frame().await {
+        let frame =
+            frame.map_err(|error| Box::new(Status::bad_request(format!("the body could not be read: {error}"))))?;
+        let Ok(data) = frame.into_data() else { continue };
+        length = length.saturating_add(data.len());
+        if length <= MAX_BODY {
+            kept.extend_from_slice(&data);
+        } else if length > MAX_DRAINED {
+            break;
         }
-        Err(error) => Err(Box::new(Status::bad_request(format!("the body could not be read: {error}")))),
     }
-}
-
-fn has_limit_error(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(error.source(), |e| e.source()).any(|e| e.is::<LengthLimitError>())
+    if length > MAX_BODY {
+        return Err(Box::new(Status::too_large(format!("limit is {MAX_BODY}"))));
+    }
+    Ok(kept.freeze())
 }
 
 /// The media type of the body, without parameters, in lower case.

@@ -12,9 +12,10 @@ const LIVE: &[(&str, Check)] = &[("ping", |_| Ok(()))];
 
 const READY: &[(&str, Check)] = &[
     ("ping", |_| Ok(())),
-    ("store", |server| match server.progress.is_running() {
-        true => Ok(()),
-        false => Err("the store does not take writes".to_owned()),
+    ("store", |server| match (server.progress.is_running(), server.registry.store().status().refusing) {
+        (true, None) => Ok(()),
+        (true, Some(why)) => Err(format!("the store refuses writes: {why}")),
+        (false, _) => Err("the store does not take writes".to_owned()),
     }),
     ("bootstrap", |server| match server.progress.is_bootstrapped() {
         true => Ok(()),

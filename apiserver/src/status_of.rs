@@ -25,7 +25,10 @@ pub(crate) fn store(error: &StoreError) -> Box<Status> {
             Status::unavailable("the server's disk is full")
         }
         StoreError::Unavailable => Status::too_many_requests("the server cannot take writes now, try again", 1),
-        StoreError::OutcomeUnknown | StoreError::Closed => Status::unavailable("the server is stopping"),
+        StoreError::OutcomeUnknown => {
+            Status::unavailable("the write may or may not have been made: look before trying again")
+        }
+        StoreError::Closed => Status::unavailable("the server is stopping"),
         StoreError::KeyTooLong { .. }
         | StoreError::KeyEmpty
         | StoreError::DuplicateKey { .. }

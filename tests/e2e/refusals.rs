@@ -216,7 +216,8 @@ fn a_registry_that_hangs_delays_nobody_else() {
 fn a_full_disk_refuses_writes_and_heals() {
     let disk = Disk::of("96m");
     {
-        let cluster = Cluster::start_in(disk.path().join("data"), &["--no-agent"]);
+        let mut cluster = Cluster::start_in(disk.path().join("data"), &["--no-agent"]);
+        cluster.expected_error = Some("the disk is full");
         let filler = disk.path().join("filler");
         cluster.kubectl(&["create", "configmap", "before"]);
         fill(&filler);
