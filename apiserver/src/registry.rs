@@ -2,6 +2,7 @@
 
 mod beside;
 mod delete;
+mod event_life;
 mod read;
 mod select;
 mod watch;
@@ -40,6 +41,7 @@ pub struct Registry {
     kinds: Arc<[Arc<dyn KindOps>]>,
     facts: Arc<Facts>,
     authorizer: Arc<OnceLock<Authorizer>>,
+    event_life: Arc<event_life::EventLife>,
 }
 
 #[derive(Default)]
@@ -57,7 +59,13 @@ impl Registry {
     pub fn new(store: Store, facts: Facts) -> Self {
         let mut collect = Collect::default();
         kinds::each(&mut collect);
-        Self { store, kinds: collect.0.into(), facts: Arc::new(facts), authorizer: Arc::default() }
+        Self {
+            store,
+            kinds: collect.0.into(),
+            facts: Arc::new(facts),
+            authorizer: Arc::default(),
+            event_life: Arc::default(),
+        }
     }
 
     /// The store itself.

@@ -242,7 +242,8 @@ impl Registry {
                     value: home.create_revision,
                 });
             }
-            let mut then = vec![Op::put(key.clone(), value)];
+            let lease = self.event_life.lease_of(resource, &self.store).await?;
+            let mut then = vec![Op::Put { key: key.clone(), value: value.into(), lease }];
             then.extend(beside.then);
             let result = self.commit(Txn { compare, then, or_else: Vec::new() }).await?;
             if result.succeeded {
@@ -351,7 +352,12 @@ impl Registry {
             }
             let mut compare = vec![Compare::unchanged(key.clone(), entry.mod_revision)];
             compare.extend(beside.compare);
-            let first = if is_done { Op::delete(key.clone()) } else { Op::put(key.clone(), value.clone()) };
+            let first = if is_done {
+                Op::delete(key.clone())
+            } else {
+                let lease = self.event_life.lease_of(resource, &self.store).await?;
+                Op::Put { key: key.clone(), value: value.clone().into(), lease }
+            };
             let mut then = vec![first];
             then.extend(beside.then);
             let result = self.commit(Txn { compare, then, or_else: Vec::new() }).await?;

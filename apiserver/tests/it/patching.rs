@@ -119,3 +119,32 @@ async fn an_event_is_the_same_in_both_groups() {
     assert_eq!(selected["items"].as_array().unwrap().len(), 1);
     c.stop().await;
 }
+
+#[tokio::test]
+async fn events_hang_on_a_lease_that_ends_and_other_objects_do_not() {
+    let c = Cluster::start().await;
+    let event = |name: &str| {
+        json!({
+            "metadata": {"name": name, "namespace": "default"}, "reason": "Told", "message": "it runs",
+            "involvedObject": {"kind": "Pod", "namespace": "default", "name": "p"},
+        })
+    };
+    for name in ["one", "two"] {
+        let made = c.post("/api/v1/namespaces/default/events", &event(name)).await;
+        assert_eq!(made.code, 201, "{}", made.body);
+    }
+    let registry = c.server.registry();
+    let lease = |plural: &str, name: &str| {
+        let resource = coracle_proto::resource::find("", "v1", plural).unwrap();
+        registry.entry(resource, "default", name).unwrap().lease
+    };
+    let shared = lease("events", "one");
+    assert!(shared.is_some() && shared == lease("events", "two"));
+    assert_eq!(lease("configmaps", "kube-root-ca.crt"), None);
+    let left = registry.store().lease_left(shared.unwrap()).await.unwrap();
+    assert!(left.as_secs() > 3500, "{left:?}");
+
+    // Ended, it takes its events along.
+    registry.store().lease_revoke(shared.unwrap()).await.unwrap();
+    assert_eq!(c.get("/api/v1/namespaces/default/events/one").await.code, 404);
+}
