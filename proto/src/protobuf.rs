@@ -10,12 +10,13 @@
 //! Volume                          a message; its fields follow as `number name type;`
 //!   1 name s; 2 ^ VolumeSource;   `^`: in JSON the message's fields stand in place of itself
 //!
-//! s text   i integer   b boolean   f double   y bytes   `?`: a pointer in Go, whose zero counts as said
+//! s text   i integer   b boolean   f double   y bytes
+//! `?`: a pointer in Go, whose zero counts as said   `!`: without `omitempty`, so that Go's JSON has its zero too
 //! [T] list   {T} map from texts   Name: a message of this package   pkg.Name: of another
 //! ```
 //!
-//! Go's encoder writes zeros of fields that are no pointers although nobody said them; they are left out here, as Go's JSON
-//! leaves them out.
+//! Go's encoder writes zeros of fields that are no pointers although nobody said them; they are left out here where Go's
+//! JSON leaves them out, so that an object is the same one whichever way it came.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -56,13 +57,13 @@ pub enum Error {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Type {
     Text {
-        pointer: bool,
+        keeps_zero: bool,
     },
     Integer {
-        pointer: bool,
+        keeps_zero: bool,
     },
     Boolean {
-        pointer: bool,
+        keeps_zero: bool,
     },
     Double,
     Bytes,
@@ -143,11 +144,11 @@ fn read_type(word: &str, package: &str) -> Type {
     if let Some(value) = inside('{', '}') {
         return Type::Map(Box::new(read_type(value, package)));
     }
-    let pointer = word.ends_with('?');
-    match word.trim_end_matches('?') {
-        "s" => Type::Text { pointer },
-        "i" => Type::Integer { pointer },
-        "b" => Type::Boolean { pointer },
+    let keeps_zero = word.ends_with(['?', '!']);
+    match word.trim_end_matches(['?', '!']) {
+        "s" => Type::Text { keeps_zero },
+        "i" => Type::Integer { keeps_zero },
+        "b" => Type::Boolean { keeps_zero },
         "f" => Type::Double,
         "y" => Type::Bytes,
         "Time" => Type::Time,
@@ -375,9 +376,9 @@ fn zero(content: &Type) -> Value {
 /// Whether a value is the zero that Go writes for what nobody said.
 fn is_unsaid(content: &Type, value: &Value) -> bool {
     match content {
-        Type::Text { pointer: false } => value == "",
-        Type::Integer { pointer: false } => *value == 0,
-        Type::Boolean { pointer: false } => *value == false,
+        Type::Text { keeps_zero: false } => value == "",
+        Type::Integer { keeps_zero: false } => *value == 0,
+        Type::Boolean { keeps_zero: false } => *value == false,
         Type::Quantity => value == "",
         _ => false,
     }

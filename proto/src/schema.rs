@@ -148,9 +148,11 @@ static FACTS: &[&str] = &[
 
 static TYPES: LazyLock<HashMap<String, Type>> = LazyLock::new(|| FACTS.iter().flat_map(|text| read(text)).collect());
 
-fn full_name(package: &str, name: &str) -> String {
+/// The definition's name of `meta.v1.ObjectMeta`, `core.v1.PodSpec` or, in its package, `PodSpec`.
+pub(crate) fn full_name(package: &str, name: &str) -> String {
     match name.strip_prefix("meta.v1.") {
         Some(local) => format!("{META}.{local}"),
+        None if name.starts_with("io.k8s.") => name.to_owned(),
         None if name.contains('.') => format!("io.k8s.api.{name}"),
         None => format!("{package}.{name}"),
     }

@@ -1,5 +1,7 @@
 //! Protobuf bodies, by example, against the schema facts, and against bytes that are none.
 
+mod kubectl;
+
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -143,6 +145,52 @@ fn every_message_a_builtin_kind_reaches_has_a_table_whose_names_are_the_schemas(
         }
     }
     assert!(checked.len() > 150, "only {} messages were looked at", checked.len());
+}
+
+#[test]
+fn every_message_in_the_tables_is_as_the_schema_facts_have_it() {
+    let mut wrong = Vec::new();
+    let mut compared = 0;
+    for (message, fields) in TABLES.iter() {
+        for field in fields {
+            let content = match &field.content {
+                Type::List(element) | Type::Map(element) => element,
+                other => other,
+            };
+            if let Type::Message(inner) = content
+                && !TABLES.contains_key(inner)
+            {
+                wrong.push(format!("{message}.{}: there is no message {inner}", field.number));
+            }
+        }
+        let Some(facts) = schema::definition(&schema::full_name("", message)) else { continue };
+        compared += 1;
+        let mut named = Vec::new();
+        names_of(message, &mut named);
+        for (name, content) in &named {
+            let Some(fact) = facts.field(name) else {
+                wrong.push(format!("{message}.{name} is not in the schema"));
+                continue;
+            };
+            let is_alike = match content {
+                Type::List(_) => fact.shape == schema::Shape::List,
+                Type::Map(_) => fact.shape == schema::Shape::Map,
+                Type::Message(inner) => fact.child().is_some_and(|ty| ty.name == schema::full_name("", inner)),
+                Type::Raw => fact.shape == schema::Shape::Any,
+                _ => fact.shape == schema::Shape::Scalar,
+            };
+            if !is_alike {
+                wrong.push(format!("{message}.{name} is {content:?}, in the schema {:?}", fact.shape));
+            }
+        }
+        for fact in facts.fields() {
+            if !["apiVersion", "kind"].contains(&fact.name) && !named.iter().any(|(name, _)| name == fact.name) {
+                wrong.push(format!("{message} lacks {}", fact.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(compared > 300, "only {compared} messages are in the schema");
 }
 
 proptest! {
