@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   a request's bytes ──► json, yaml ──► schema (which fields there are) ──► patch (how two of them merge)
-//!                                            │
+//!                                            │                      └───────► apply (whose which field is)
 //!   resource (which kinds there are)         └──► schema::openapi (what clients are told)
 //!   name, meta (what is allowed in metadata) ──► field (what is wrong, and where) ──► status (the answer)
 //!   selector (which objects are meant)     quantity (how much)
@@ -41,5 +41,6 @@ pub mod json;
 pub mod protobuf;
 pub mod yaml;
 
+pub mod apply;
 pub mod patch;
 pub mod schema;

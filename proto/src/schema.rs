@@ -84,6 +84,8 @@ pub struct Field {
     pub list_type: Option<ListType>,
     /// Whether the map or object is owned as a whole here.
     pub atomic: bool,
+    /// Whether it is owned field by field here, whatever its type says.
+    pub granular: bool,
     child: Option<String>,
 }
 
@@ -200,6 +202,7 @@ fn read_field(package: &str, token: &'static str) -> Field {
         merge_key: None,
         list_type: None,
         atomic: false,
+        granular: false,
         child: (!child.is_empty()).then(|| full_name(package, child)),
     };
     for part in parts {
@@ -215,6 +218,7 @@ fn read_field(package: &str, token: &'static str) -> Field {
             "map" => field.list_type = Some(ListType::Map(value.split(',').collect())),
             "atomic" if shape == Shape::List => field.list_type = Some(ListType::Atomic),
             "atomic" => field.atomic = true,
+            "granular" => field.granular = true,
             _ => {}
         }
     }
