@@ -1,16 +1,30 @@
 //! Admission: what is refused or completed after the writer was allowed, by rules that look at more than the object.
+//!
+//! ```text
+//!   mutate:    plugins ─► webhooks ─► (once more, if a webhook changed something) ─► nobody grants more than he holds
+//!   then the kind's own defaults and validation
+//!   validate:  plugins ─► webhooks
+//! ```
 
 mod escalation;
+mod matching;
 mod namespace_lifecycle;
 mod node_restriction;
+mod node_taint;
+mod notes;
+mod pod_security;
 mod priority;
 mod service_account;
 mod tolerations;
+pub(crate) mod webhook;
 
 use coracle_proto::status::Status;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 
+pub use self::notes::Notes;
+use self::webhook::Reinvocation;
 use crate::{
-    ops::{AnyObject, KindOps},
+    ops::{AnyObject, BoxObject, KindOps},
     registry::Registry,
     status_of::Result,
     user::User,
@@ -25,6 +39,18 @@ pub enum Operation {
     Update,
     /// A deletion.
     Delete,
+}
+
+impl Operation {
+    /// As webhooks and their rules call it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+        }
+    }
 }
 
 /// A write as admission sees it.
@@ -45,6 +71,12 @@ pub struct Write<'a> {
     pub subresource: &'a str,
     /// The object as it is stored.
     pub old: Option<&'a dyn AnyObject>,
+    /// Whether nothing will be stored.
+    pub dry_run: bool,
+    /// What a deletion was asked with.
+    pub delete_options: Option<&'a DeleteOptions>,
+    /// What the client and the audit are told.
+    pub notes: &'a Notes,
 }
 
 impl Write<'_> {
@@ -65,26 +97,63 @@ impl Write<'_> {
     }
 }
 
-/// One plugin: it may complete the object (none at a deletion) or refuse.
-type Plugin = fn(&Write<'_>, Option<&mut dyn AnyObject>) -> Result<()>;
+/// A plugin that may complete the object (none at a deletion) or refuse. It may be asked twice about one write and must
+/// not do twice what it does.
+type Mutating = fn(&Write<'_>, Option<&mut dyn AnyObject>) -> Result<()>;
 
-/// All plugins, in their order.
-const PLUGINS: &[Plugin] = &[
+/// A plugin that may refuse.
+type Validating = fn(&Write<'_>, Option<&dyn AnyObject>) -> Result<()>;
+
+/// The plugins before validation, in their order.
+const MUTATING: &[Mutating] = &[
     // First, because nothing else matters in a namespace that is not there.
     namespace_lifecycle::admit,
     // Before whatever looks at volumes, since it adds one.
     service_account::admit,
-    tolerations::admit,
-    priority::admit,
-    // Last of those that refuse, since what is granted must be known whole.
     node_restriction::admit,
-    escalation::admit,
+    node_taint::admit,
+    priority::admit,
+    tolerations::admit,
 ];
 
-/// Runs all plugins.
+/// The plugins after validation, in their order.
+const VALIDATING: &[Validating] = &[pod_security::admit];
+
+fn part<'a>(object: &'a mut Option<&mut BoxObject>) -> Option<&'a mut dyn AnyObject> {
+    object.as_deref_mut().map(|object| &mut **object)
+}
+
+/// Runs all that may change the object; whether somebody outside the server did.
 ///
 /// # Errors
 /// The first refusal.
-pub fn admit(write: &Write<'_>, mut object: Option<&mut dyn AnyObject>) -> Result<()> {
-    PLUGINS.iter().try_for_each(|plugin| plugin(write, object.as_mut().map(|o| &mut **o as &mut dyn AnyObject)))
+pub async fn mutate(write: &Write<'_>, mut object: Option<&mut BoxObject>) -> Result<bool> {
+    let mut state = Reinvocation::default();
+    MUTATING.iter().try_for_each(|plugin| plugin(write, part(&mut object)))?;
+    let webhooks = write.registry.webhooks();
+    let changed = webhooks.mutate(write, object.as_deref_mut(), &mut state).await?;
+    if changed {
+        // What was added has not been seen by those whose turn was before.
+        let before = object.as_deref().map(|object| object.to_json().ok());
+        MUTATING.iter().try_for_each(|plugin| plugin(write, part(&mut object)))?;
+        if object.as_deref().map(|object| object.to_json().ok()) != before {
+            state.changed();
+        }
+        state.is_second = true;
+        if state.is_due() {
+            webhooks.mutate(write, object.as_deref_mut(), &mut state).await?;
+        }
+    }
+    // Last, since what is granted must be known whole.
+    escalation::admit(write, part(&mut object))?;
+    Ok(changed)
+}
+
+/// Runs all that only judge the object.
+///
+/// # Errors
+/// A refusal: the first plugin's, else that of the first webhook in their order.
+pub async fn validate(write: &Write<'_>, object: Option<&dyn AnyObject>) -> Result<()> {
+    VALIDATING.iter().try_for_each(|plugin| plugin(write, object))?;
+    write.registry.webhooks().validate(write, object).await
 }

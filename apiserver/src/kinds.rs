@@ -3,6 +3,7 @@
 //! What several kinds share (pod specs, label selectors, resource quantities, tolerations) has files of its own here.
 //! Validation reports every error it finds, with Kubernetes' field paths and sentences.
 
+mod admission_rules;
 mod affinity;
 mod blank;
 mod cells;
@@ -13,8 +14,9 @@ mod pod_template;
 mod resources;
 mod rules;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod tolerations;
+pub(crate) mod webhooks;
 
 pub mod cluster_role;
 pub mod cluster_role_binding;
@@ -22,6 +24,7 @@ pub mod config_map;
 pub mod deployment;
 pub mod event;
 pub mod lease;
+pub mod mutating_webhook_configuration;
 pub mod namespace;
 pub mod node;
 pub mod pod;
@@ -31,6 +34,7 @@ pub mod role_binding;
 pub mod secret;
 pub mod service;
 pub mod service_account;
+pub mod validating_webhook_configuration;
 
 use crate::kind::Strategy;
 
@@ -58,6 +62,8 @@ pub fn each(visitor: &mut impl Visitor) {
     visitor.visit(role_binding::RoleBindings);
     visitor.visit(cluster_role::ClusterRoles);
     visitor.visit(cluster_role_binding::ClusterRoleBindings);
+    visitor.visit(mutating_webhook_configuration::MutatingWebhookConfigurations);
+    visitor.visit(validating_webhook_configuration::ValidatingWebhookConfigurations);
 }
 
 /// The row of the table of resources with this group and plural; every built-in kind is served at `v1`.

@@ -3,6 +3,7 @@
 mod beside;
 mod delete;
 mod event_life;
+mod quotas;
 mod read;
 mod select;
 mod watch;
@@ -15,6 +16,7 @@ use coracle_proto::resource::Resource;
 use coracle_store::{Entry, Range, Store};
 
 use crate::{
+    admission::webhook::Webhooks,
     authz::Authorizer,
     kind::{Object, Strategy},
     kinds,
@@ -42,6 +44,7 @@ pub struct Registry {
     facts: Arc<Facts>,
     authorizer: Arc<OnceLock<Authorizer>>,
     event_life: Arc<event_life::EventLife>,
+    webhooks: Arc<Webhooks>,
 }
 
 #[derive(Default)]
@@ -60,6 +63,7 @@ impl Registry {
         let mut collect = Collect::default();
         kinds::each(&mut collect);
         Self {
+            webhooks: Arc::new(Webhooks::new(store.clone())),
             store,
             kinds: collect.0.into(),
             facts: Arc::new(facts),
@@ -78,6 +82,21 @@ impl Registry {
     #[must_use]
     pub fn authorizer(&self) -> Option<&Authorizer> {
         self.authorizer.get()
+    }
+
+    /// Who outside the server is asked about writes.
+    pub(crate) fn webhooks(&self) -> &Webhooks {
+        &self.webhooks
+    }
+
+    /// What a write of this resource changes in the server itself is taken over before the writer has his answer.
+    pub(super) fn take_over(&self, resource: &Resource) {
+        if Webhooks::follows(resource)
+            && let Err(error) = self.webhooks.load()
+        {
+            // The watch reads it again.
+            tracing::warn!(error = &error as &dyn std::error::Error, "webhook configurations cannot be read");
+        }
     }
 
     pub(crate) fn set_authorizer(&self, authorizer: Authorizer) {

@@ -24,6 +24,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 pub use self::node_proxy::Nodes;
+pub(crate) use self::reviews::user_info;
 use crate::{
     answer,
     authn::{Authenticators, Clock, Tokens},

@@ -286,6 +286,11 @@ impl Runner {
             connections::serve(server, listener, Arc::new(tls), closing, GOODBYE).await;
             Ok(())
         });
+        let (registry, closing) = (inner.registry.clone(), inner.shutdown.clone());
+        let dir = inner.config.data_dir.join("store");
+        parts.spawn(
+            async move { registry.webhooks().run(closing).await.map_err(|source| Error::Store { dir, source }) },
+        );
         let first = Arc::clone(&inner);
         parts.spawn(async move {
             bootstrap::run(&first.registry, &first.config, first.address).await.map_err(Error::Bootstrap)?;

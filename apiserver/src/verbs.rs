@@ -92,9 +92,16 @@ impl Call {
         }
     }
 
-    fn written(&self, code: StatusCode, written: &Written, mut warnings: Vec<String>) -> Result<Response<Body>> {
+    fn written(
+        &self,
+        code: StatusCode,
+        written: &Written,
+        writer: &Writer,
+        mut warnings: Vec<String>,
+    ) -> Result<Response<Body>> {
         let mut response = self.shape().one(code, &written.entry)?;
         warnings.extend(written.warnings.iter().cloned());
+        warnings.extend(writer.notes.warnings());
         answer::warn(&mut response, &warnings);
         Ok(response)
     }
@@ -118,10 +125,11 @@ impl Call {
         let query = self.write_query("CreateOptions")?;
         let (object, warnings) = self.read_object(request, query.validation).await?;
         let (call, writer) = (self.clone(), self.writer(query.dry_run));
+        let own = writer.clone();
         let written = self
-            .to_its_end(async move { call.registry().create(&call.kind, &call.namespace, object, &writer).await })
+            .to_its_end(async move { call.registry().create(&call.kind, &call.namespace, object, &own).await })
             .await?;
-        self.written(StatusCode::CREATED, &written, warnings)
+        self.written(StatusCode::CREATED, &written, &writer, warnings)
     }
 
     async fn read_object(
@@ -138,13 +146,14 @@ impl Call {
         let query = self.write_query("UpdateOptions")?;
         let (object, warnings) = self.read_object(request, query.validation).await?;
         let (call, writer) = (self.clone(), self.writer(query.dry_run));
+        let own = writer.clone();
         let written = self
             .to_its_end(async move {
                 let change = |_: &Current<'_>| Ok(object.copied());
-                call.registry().update(&call.kind, call.at(), Change::Of(part), &writer, change).await
+                call.registry().update(&call.kind, call.at(), Change::Of(part), &own, change).await
             })
             .await?;
-        self.written(StatusCode::OK, &written, warnings)
+        self.written(StatusCode::OK, &written, &writer, warnings)
     }
 }
 

@@ -34,7 +34,9 @@ pub mod join_token;
 pub mod meta;
 pub mod name;
 
+pub mod pod_resources;
 pub mod quantity;
+pub mod quota;
 pub mod selector;
 
 pub mod json;

@@ -92,6 +92,7 @@ struct Field {
 type Tables = HashMap<String, Vec<Field>>;
 
 const FILES: &[&str] = &[
+    include_str!("protobuf/wire/admissionregistration.txt"),
     include_str!("protobuf/wire/apps.txt"),
     include_str!("protobuf/wire/authentication.txt"),
     include_str!("protobuf/wire/authorization.txt"),

@@ -222,6 +222,28 @@ pub const RESOURCES: &[Resource] = &[
         "rolebinding",
         Scope::Namespaced,
     ),
+    Resource {
+        categories: &["api-extensions"],
+        ..row(
+            "admissionregistration.k8s.io",
+            "MutatingWebhookConfiguration",
+            "MutatingWebhookConfigurationList",
+            "mutatingwebhookconfigurations",
+            "mutatingwebhookconfiguration",
+            Scope::Cluster,
+        )
+    },
+    Resource {
+        categories: &["api-extensions"],
+        ..row(
+            "admissionregistration.k8s.io",
+            "ValidatingWebhookConfiguration",
+            "ValidatingWebhookConfigurationList",
+            "validatingwebhookconfigurations",
+            "validatingwebhookconfiguration",
+            Scope::Cluster,
+        )
+    },
     row("coordination.k8s.io", "Lease", "LeaseList", "leases", "lease", Scope::Namespaced),
 ];
 

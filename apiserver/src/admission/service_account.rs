@@ -12,6 +12,9 @@ use crate::{ops::AnyObject, registry::random_suffix, status_of::Result};
 /// Where client libraries look for token, certificate and namespace.
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
+/// What the token's volume is called, before its random letters.
+const PREFIX: &str = "kube-api-access-";
+
 /// The annotation of a pod that a node's agent made by itself and only shows.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
@@ -95,17 +98,15 @@ pub(super) fn admit(write: &Write<'_>, object: Option<&mut dyn AnyObject>) -> Re
     let mounts = spec.automount_service_account_token.or(account.automount_service_account_token).unwrap_or(true);
     if mounts {
         let volumes = spec.volumes.get_or_insert_default();
-        let name = loop {
-            let name = format!("kube-api-access-{}", random_suffix());
-            if volumes.iter().all(|volume| volume.name != name) {
-                break name;
-            }
-        };
+        // Asked again about a pod, the volume is the one of the first time.
+        let there = volumes.iter().find(|volume| volume.name.starts_with(PREFIX)).map(|volume| volume.name.clone());
+        let is_new = there.is_none();
+        let name = there.unwrap_or_else(|| format!("{PREFIX}{}", random_suffix()));
         let mut is_used = false;
         for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
             is_used |= mount(container, &name);
         }
-        if is_used {
+        if is_used && is_new {
             volumes.push(volume(&name));
         }
     }

@@ -15,7 +15,7 @@ pub(super) fn now() -> Timestamp {
 }
 
 /// `base` with a JSON merge patch (RFC 7396) applied.
-pub(super) fn merged(base: &Value, patch: &Value) -> Value {
+pub(crate) fn merged(base: &Value, patch: &Value) -> Value {
     let Value::Object(fields) = patch else { return patch.clone() };
     let mut result = base.as_object().cloned().unwrap_or_default();
     for (key, value) in fields {

@@ -35,6 +35,13 @@ pub(super) struct Beside {
 }
 
 impl Beside {
+    /// Both together.
+    pub(super) fn and(mut self, other: Self) -> Self {
+        self.compare.extend(other.compare);
+        self.then.extend(other.then);
+        self
+    }
+
     fn take(&mut self, key: String, owner: &str) {
         self.compare.push(Compare::absent(key.clone()));
         self.then.push(Op::put(key, owner.to_owned()));

@@ -150,8 +150,12 @@ impl Registry {
                 name,
                 subresource: "",
                 old: Some(&*old),
+                dry_run: writer.dry_run,
+                delete_options: Some(options),
+                notes: &writer.notes,
             };
-            admission::admit(&write, None)?;
+            admission::mutate(&write, None).await?;
+            admission::validate(&write, None).await?;
             let mut new = old.copied();
             new.meta_mut().resource_version = None;
             let is_gone = decide(&**kind, &mut new, options, writer);
@@ -171,6 +175,9 @@ impl Registry {
                 then.extend(beside.then);
             }
             let result = self.commit(Txn { compare, then, or_else: Vec::new() }).await?;
+            if result.succeeded {
+                self.take_over(resource);
+            }
             if result.succeeded && is_gone {
                 return Ok(Deleted::Gone(unstored(key, value, result.revision)));
             }

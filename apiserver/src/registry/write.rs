@@ -13,9 +13,9 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::value::RawValue;
 
-use super::Registry;
+use super::{Registry, beside::Beside};
 use crate::{
-    admission::{self, Operation},
+    admission::{self, Notes, Operation},
     kind::Context,
     ops::{AnyObject, BoxObject, KindOps, Part},
     status_of::{self, Result},
@@ -42,13 +42,15 @@ pub struct Writer {
     pub dry_run: bool,
     /// The time of the request.
     pub now: Timestamp,
+    /// What admission tells the client and the audit.
+    pub notes: Arc<Notes>,
 }
 
 impl Writer {
     /// A user who writes now, in earnest.
     #[must_use]
     pub fn new(user: impl Into<Arc<User>>) -> Self {
-        Self { user: user.into(), dry_run: false, now: Timestamp::now() }
+        Self { user: user.into(), dry_run: false, now: Timestamp::now(), notes: Arc::default() }
     }
 
     pub(super) fn context(&self) -> Context<'_> {
@@ -142,6 +144,21 @@ fn spec_differs(new: &[u8], old: &[u8]) -> bool {
     new.len() != old.len() || new.iter().zip(&old).any(|(a, b)| a.0 != b.0 || a.1.get() != b.1.get())
 }
 
+/// Clears and sets what creation implies.
+fn prepare_new(kind: &dyn KindOps, object: &mut dyn AnyObject, uid: &str, writer: &Writer) {
+    kind.default(object);
+    kind.prepare_create(object, &writer.context());
+    let meta = object.meta_mut();
+    meta.uid = Some(uid.to_owned());
+    meta.creation_timestamp = Some(Time(writer.now));
+    meta.deletion_timestamp = None;
+    meta.deletion_grace_period_seconds = None;
+    meta.managed_fields = None;
+    meta.self_link = None;
+    meta.resource_version = None;
+    meta.generation = kind.counts_generations().then_some(1);
+}
+
 impl Registry {
     /// Creates an object.
     ///
@@ -190,18 +207,10 @@ impl Registry {
 
     async fn create_named(&self, kind: &Arc<dyn KindOps>, mut object: BoxObject, writer: &Writer) -> Result<Written> {
         let resource = kind.resource();
-        kind.default(&mut *object);
-        kind.prepare_create(&mut *object, &writer.context());
-        let meta = object.meta_mut();
-        meta.uid = Some(uuid::Uuid::new_v4().to_string());
-        meta.creation_timestamp = Some(Time(writer.now));
-        meta.deletion_timestamp = None;
-        meta.deletion_grace_period_seconds = None;
-        meta.managed_fields = None;
-        meta.self_link = None;
-        meta.resource_version = None;
-        meta.generation = kind.counts_generations().then_some(1);
-        let (name, namespace) = (meta.name.clone().unwrap_or_default(), meta.namespace.clone().unwrap_or_default());
+        let uid = uuid::Uuid::new_v4().to_string();
+        prepare_new(&**kind, &mut *object, &uid, writer);
+        let meta = object.meta();
+        let (mut name, namespace) = (meta.name.clone().unwrap_or_default(), meta.namespace.clone().unwrap_or_default());
         let write = admission::Write {
             registry: self,
             user: &writer.user,
@@ -211,8 +220,18 @@ impl Registry {
             name: &name,
             subresource: "",
             old: None,
+            dry_run: writer.dry_run,
+            delete_options: None,
+            notes: &writer.notes,
         };
-        admission::admit(&write, Some(&mut *object))?;
+        if admission::mutate(&write, Some(&mut object)).await? {
+            if object.meta().namespace.as_deref().unwrap_or_default() != namespace {
+                let message = "the namespace of the provided object does not match the namespace sent on the request";
+                return Err(Box::new(Status::bad_request(message)));
+            }
+            prepare_new(&**kind, &mut *object, &uid, writer);
+            name = object.meta().name.clone().unwrap_or_default();
+        }
         kind.default(&mut *object);
         let path = Path::new("metadata");
         let mut errors = meta::validate_object_meta(object.meta(), resource.scope, kind.name_rule(), &path);
@@ -220,6 +239,20 @@ impl Registry {
         if !errors.is_empty() {
             return Err(Box::new(Status::invalid(resource.group, resource.kind, &name, &errors)));
         }
+        let write = admission::Write {
+            registry: self,
+            user: &writer.user,
+            operation: Operation::Create,
+            kind: &**kind,
+            namespace: &namespace,
+            name: &name,
+            subresource: "",
+            old: None,
+            dry_run: writer.dry_run,
+            delete_options: None,
+            notes: &writer.notes,
+        };
+        admission::validate(&write, Some(&*object)).await?;
         let key = stored::key(resource.storage, &namespace, &name);
         let taken = || Box::new(Status::already_exists(resource.group, resource.plural, &name));
         for _ in 0..ATTEMPTS {
@@ -227,6 +260,7 @@ impl Registry {
                 return Err(taken());
             }
             let beside = self.beside(&**kind, Some(&mut *object), None, writer)?;
+            let beside = beside.and(self.charge(&write, &*object, writer.now)?);
             let value = encode(&**kind, &*object)?;
             let warnings = kind.warnings(&*object);
             if writer.dry_run {
@@ -247,6 +281,7 @@ impl Registry {
             then.extend(beside.then);
             let result = self.commit(Txn { compare, then, or_else: Vec::new() }).await?;
             if result.succeeded {
+                self.take_over(resource);
                 return Ok(Written { entry: first_put(&result)?, warnings });
             }
             if self.store.get(&key).is_some() {
@@ -305,6 +340,7 @@ impl Registry {
             let old = self.object_of(&**kind, &entry)?;
             let mut new = change(&Current { object: &*old, entry: &entry })?;
             self.check_identity(&**kind, &*old, &mut *new, name, namespace)?;
+            let mut charged = Beside::default();
             if let Change::Of(part) = what {
                 // Validation looks at the version the update is based on.
                 new.meta_mut().resource_version.clone_from(&old.meta().resource_version);
@@ -323,17 +359,27 @@ impl Registry {
                         Part::Finalize => "finalize",
                     },
                     old: Some(&*old),
+                    dry_run: writer.dry_run,
+                    delete_options: None,
+                    notes: &writer.notes,
                 };
-                admission::admit(&write, Some(&mut *new))?;
+                if admission::mutate(&write, Some(&mut new)).await? {
+                    self.check_identity(&**kind, &*old, &mut *new, name, namespace)?;
+                    new.meta_mut().resource_version.clone_from(&old.meta().resource_version);
+                    kind.default(&mut *new);
+                    kind.prepare(part, &mut *new, &*old, &writer.context());
+                }
                 let errors = check_change(&**kind, part, &*new, &*old);
                 if !errors.is_empty() {
                     return Err(Box::new(Status::invalid(resource.group, resource.kind, name, &errors)));
                 }
+                admission::validate(&write, Some(&*new)).await?;
+                charged = self.charge(&write, &*new, writer.now)?;
             }
             new.meta_mut().resource_version = None;
             let warnings = kind.warnings(&*new);
             let is_done = is_done(&**kind, &*new);
-            let beside = self.beside(&**kind, (!is_done).then_some(&mut *new), Some(&*old), writer)?;
+            let beside = self.beside(&**kind, (!is_done).then_some(&mut *new), Some(&*old), writer)?.and(charged);
             let mut value = encode(&**kind, &*new)?;
             if value == entry.value && !is_done {
                 return Ok(Written { entry, warnings });
@@ -362,6 +408,7 @@ impl Registry {
             then.extend(beside.then);
             let result = self.commit(Txn { compare, then, or_else: Vec::new() }).await?;
             if result.succeeded {
+                self.take_over(resource);
                 let entry = if is_done { unstored(key, value, result.revision) } else { first_put(&result)? };
                 return Ok(Written { entry, warnings });
             }

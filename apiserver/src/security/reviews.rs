@@ -44,7 +44,7 @@ fn shown(review: &impl Serialize) -> Result<Value> {
     serde_json::to_value(review).map_err(|error| status_of::broken("a review cannot be encoded", &error))
 }
 
-fn user_info(user: User) -> UserInfo {
+pub(crate) fn user_info(user: User) -> UserInfo {
     UserInfo {
         username: Some(user.name),
         uid: Some(user.uid).filter(|uid| !uid.is_empty()),

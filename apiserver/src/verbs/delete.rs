@@ -1,5 +1,7 @@
 //! DELETE of one object and of many.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use coracle_proto::{
     field::{self, Path},
@@ -73,10 +75,11 @@ fn validate(options: &DeleteOptions) -> Result<()> {
 pub(super) async fn one(call: &Call, request: Request<Body>) -> Result<Response<Body>> {
     let (options, dry_run) = options(call, request).await?;
     let (own, writer) = (call.clone(), call.writer(dry_run));
+    let notes = Arc::clone(&writer.notes);
     let deleted =
         call.to_its_end(async move { own.registry().delete(&own.kind, own.at(), &options, &writer).await }).await?;
     let resource = call.kind.resource();
-    match deleted {
+    let mut response = match deleted {
         Deleted::Gone(entry) if !(resource.group.is_empty() && RETURNED.contains(&resource.plural)) => {
             let header = Header::of(&entry);
             let details = Details {
@@ -88,10 +91,12 @@ pub(super) async fn one(call: &Call, request: Request<Body>) -> Result<Response<
             };
             let mut status = Status::success(Some(details));
             status.code = 0;
-            Ok(answer::json_value(StatusCode::OK, &success(&status)))
+            answer::json_value(StatusCode::OK, &success(&status))
         }
-        Deleted::Gone(entry) | Deleted::Marked(entry) => call.shape().one(StatusCode::OK, &entry),
-    }
+        Deleted::Gone(entry) | Deleted::Marked(entry) => call.shape().one(StatusCode::OK, &entry)?,
+    };
+    answer::warn(&mut response, &notes.warnings());
+    Ok(response)
 }
 
 /// A success has no code in its body.

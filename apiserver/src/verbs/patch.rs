@@ -101,6 +101,7 @@ pub(super) async fn patch(call: &Call, part: Part, request: Request<Body>) -> Re
     let media = body::media_type(request.headers());
     let patch = Patch::read(&media, &body::read(request).await?)?;
     let (own, writer) = (call.clone(), call.writer(query.dry_run));
+    let noting = writer.clone();
     let (written, warnings) = call
         .to_its_end(async move {
             let mut warnings = Vec::new();
@@ -113,5 +114,5 @@ pub(super) async fn patch(call: &Call, part: Part, request: Request<Body>) -> Re
             Ok((written, warnings))
         })
         .await?;
-    call.written(StatusCode::OK, &written, warnings)
+    call.written(StatusCode::OK, &written, &noting, warnings)
 }

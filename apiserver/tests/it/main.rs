@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+mod admission;
 mod auth;
 mod compaction;
 mod contention;
@@ -12,4 +13,6 @@ mod patching;
 mod reading;
 mod refusals;
 mod watching;
+mod webhook_server;
+mod webhooks;
 mod writing;

@@ -45,8 +45,8 @@ kinds! {
         ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
     ] [Binding];
     "admissionregistration.k8s.io" "v1" api::admissionregistration::v1 [
-        MutatingWebhookConfiguration, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
-        ValidatingWebhookConfiguration,
+        MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, MutatingWebhookConfiguration, ValidatingAdmissionPolicy,
+        ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration,
     ] [];
     "apiextensions.k8s.io" "v1" apiextensions_apiserver::pkg::apis::apiextensions::v1 [CustomResourceDefinition] [];
     "apiregistration.k8s.io" "v1" kube_aggregator::pkg::apis::apiregistration::v1 [APIService] [];

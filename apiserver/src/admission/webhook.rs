@@ -1,0 +1,417 @@
+//! Webhooks: whoever registered for a write is asked over HTTPS, first those who may change it, one after the other, then
+//! those who only judge it, all at once.
+//!
+//! The configurations are held compiled and follow the store: at once after a write of this server, by watch otherwise.
+//! A write that no rule is about costs a look at one flag.
+
+mod client;
+mod review;
+mod service;
+
+use std::{
+    collections::BTreeSet,
+    error::Error as StdError,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use coracle_proto::{patch::json, status::Status};
+use coracle_store::{Error as StoreError, Range, Revision, Store, WatchRequest};
+use futures::future::join_all;
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhook, MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    client::{Client, Tasks},
+    review::Verdict,
+};
+use super::{Write, matching::Matcher};
+use crate::{
+    kinds::webhooks::{REVIEW_VERSIONS, widened},
+    ops::{AnyObject, BoxObject, KindOps},
+    status_of::Result,
+    stored,
+};
+
+const MUTATING: &str = "mutatingwebhookconfigurations";
+const VALIDATING: &str = "validatingwebhookconfigurations";
+
+/// One webhook, compiled.
+#[derive(Debug)]
+struct Hook {
+    /// Its configuration, its place there and its name.
+    id: String,
+    name: String,
+    matcher: Matcher,
+    client: Result<Arc<Client>, String>,
+    limit: Duration,
+    fails_open: bool,
+    takes_dry_runs: bool,
+    reinvoked: bool,
+    /// The version of AdmissionReview it is sent.
+    version: &'static str,
+}
+
+/// All webhooks as of a revision, in the order in which they are called.
+#[derive(Debug, Default)]
+struct Snapshot {
+    revision: Revision,
+    mutating: Vec<Arc<Hook>>,
+    validating: Vec<Arc<Hook>>,
+}
+
+/// The webhooks of the cluster.
+pub(crate) struct Webhooks {
+    store: Store,
+    tasks: Tasks,
+    any: AtomicBool,
+    current: RwLock<Arc<Snapshot>>,
+}
+
+/// What a mutating pass leaves for the next one.
+#[derive(Debug, Default)]
+pub(super) struct Reinvocation {
+    /// Whether this is the second pass.
+    pub(super) is_second: bool,
+    /// Called already, and willing to be called again.
+    called: BTreeSet<String>,
+    /// To be called again, because the object changed after their turn.
+    due: BTreeSet<String>,
+}
+
+impl Reinvocation {
+    /// The object changed: whoever was called before is due again.
+    pub(super) fn changed(&mut self) {
+        self.due.append(&mut self.called);
+    }
+
+    /// Whether somebody is due.
+    pub(super) fn is_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+}
+
+/// How a call ended that did not end well.
+enum Failure {
+    /// Nobody answered, or not an answer.
+    Call(String),
+    /// It said no, or the object is beyond repair.
+    Refused(Box<Status>),
+}
+
+impl From<Box<Status>> for Failure {
+    fn from(status: Box<Status>) -> Self {
+        Self::Refused(status)
+    }
+}
+
+impl Hook {
+    fn new(id: String, hook: &MutatingWebhook, client: Result<Arc<Client>, String>) -> Self {
+        let seconds = hook.timeout_seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(10);
+        let known = |version: &String| REVIEW_VERSIONS.iter().find(|known| *known == version).copied();
+        Self {
+            id,
+            name: hook.name.clone(),
+            matcher: Matcher::new(
+                hook.rules.as_deref().unwrap_or_default(),
+                hook.match_policy.as_deref(),
+                hook.namespace_selector.as_ref(),
+                hook.object_selector.as_ref(),
+            ),
+            client,
+            limit: Duration::from_secs(seconds),
+            fails_open: hook.failure_policy.as_deref() == Some("Ignore"),
+            takes_dry_runs: matches!(hook.side_effects.as_str(), "None" | "NoneOnDryRun"),
+            reinvoked: hook.reinvocation_policy.as_deref() == Some("IfNeeded"),
+            version: hook.admission_review_versions.iter().find_map(known).unwrap_or("v1"),
+        }
+    }
+
+    /// Asks the webhook about the write, seen as `kind`.
+    async fn call(
+        &self,
+        write: &Write<'_>,
+        kind: &dyn KindOps,
+        object: Option<&Bytes>,
+        mutating: bool,
+    ) -> Result<Verdict, Failure> {
+        if write.dry_run && !self.takes_dry_runs {
+            let why = format!("admission webhook {:?} does not support dry run", self.name);
+            return Err(Failure::Refused(Box::new(Status::bad_request(why))));
+        }
+        let client = self.client.as_ref().map_err(|why| Failure::Call(format!("could not get REST client: {why}")))?;
+        let uid = uuid::Uuid::new_v4().to_string();
+        let request = review::request(write, kind, self.version, &uid, object)?;
+        let answered = client.post(request, self.limit).await;
+        let answer = answered.map_err(|why| Failure::Call(format!("failed to call webhook: {why}")))?;
+        let verdict = review::verdict(&self.name, self.version, &uid, mutating, &answer).map_err(Failure::Call)?;
+        for (key, value) in &verdict.annotations {
+            write.notes.annotate(format!("{}/{key}", self.name), value.clone());
+        }
+        for warning in &verdict.warnings {
+            write.notes.warn(warning.clone());
+        }
+        Ok(verdict)
+    }
+
+    /// What a failure means for the write: an error, unless the webhook may be left out.
+    fn settle(&self, write: &Write<'_>, failure: Failure, audit: &str) -> Result<()> {
+        match failure {
+            Failure::Refused(status) => Err(status),
+            Failure::Call(why) if self.fails_open => {
+                tracing::warn!(webhook = self.name, why, "a webhook failed and is left out");
+                write.notes.annotate(audit, self.name.clone());
+                Ok(())
+            }
+            Failure::Call(why) => {
+                tracing::warn!(webhook = self.name, why, "a webhook failed");
+                Err(Box::new(Status::internal(format!("failed calling webhook {:?}: {why}", self.name))))
+            }
+        }
+    }
+}
+
+/// The object that a webhook's patch makes of one seen as `kind`; `None` when the patch does nothing.
+fn patched(
+    hook: &Hook,
+    write: &Write<'_>,
+    kind: &dyn KindOps,
+    before: Option<&Bytes>,
+    patch: &[u8],
+) -> Result<Option<BoxObject>, Failure> {
+    let undecodable = |why: String| Failure::Call(format!("received undecodable patch in webhook response: {why}"));
+    let patch = serde_json::from_slice(patch).map_err(|error| undecodable(error.to_string()))?;
+    if matches!(&patch, serde_json::Value::Array(steps) if steps.is_empty()) {
+        return Ok(None);
+    }
+    let patch = json::Patch::new(patch).map_err(|error| undecodable(error.to_string()))?;
+    let internal = |why: String| Failure::Refused(Box::new(Status::internal(why)));
+    let Some(before) = before else {
+        return Err(internal(format!(
+            "admission webhook {:?} attempted to modify the object, which is not supported for this operation",
+            hook.name
+        )));
+    };
+    let document = serde_json::from_slice(before).map_err(|error| internal(error.to_string()))?;
+    let result = patch.apply(&document).map_err(|error| internal(error.to_string()))?;
+    if result == document {
+        return Ok(None);
+    }
+    let result = serde_json::to_vec(&result).map_err(|error| internal(error.to_string()))?;
+    let mut object = kind.decode(&result).map_err(|error| internal(error.to_string()))?.object;
+    if kind.resource() != write.kind.resource() {
+        let stored = kind.to_stored(&*object).map_err(|error| internal(error.to_string()))?;
+        object = write.kind.from_stored(&stored).map_err(|error| internal(error.to_string()))?;
+    }
+    write.kind.default(&mut *object);
+    Ok(Some(object))
+}
+
+fn is_exempt(write: &Write<'_>) -> bool {
+    // Whoever locked himself out by a webhook must be able to take it away.
+    write.kind.resource().group == "admissionregistration.k8s.io"
+}
+
+fn read<T: DeserializeOwned>(store: &Store, storage: &str) -> Result<(Vec<(String, T)>, Revision), StoreError> {
+    let found = store.range(&Range::prefix(stored::prefix(storage, "")))?;
+    // By key, which is by name: the order in which they are called.
+    let objects = found.entries.iter().filter_map(|entry| {
+        let object = serde_json::from_slice(&entry.value);
+        let name = stored::Header::of(entry).name.clone();
+        object
+            .inspect_err(|error| {
+                tracing::error!(error = error as &dyn StdError, name, "a configuration cannot be read")
+            })
+            .ok()
+            .map(|object| (name, object))
+    });
+    Ok((objects.collect(), found.revision))
+}
+
+impl Webhooks {
+    pub(crate) fn new(store: Store) -> Self {
+        Self { store, tasks: Tasks::new(), any: AtomicBool::new(false), current: RwLock::default() }
+    }
+
+    fn current(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether objects of this resource are what webhooks are configured by.
+    pub(crate) fn follows(resource: &coracle_proto::resource::Resource) -> bool {
+        [MUTATING, VALIDATING].contains(&resource.storage)
+    }
+
+    /// Reads all configurations anew; returns the revision they were read at.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub(crate) fn load(&self) -> Result<Revision, StoreError> {
+        let (mutating, first) = read::<MutatingWebhookConfiguration>(&self.store, MUTATING)?;
+        let (validating, second) = read::<ValidatingWebhookConfiguration>(&self.store, VALIDATING)?;
+        // The older one, so that a change between the two is read again.
+        let revision = first.min(second);
+        let old = self.current();
+        let client = |hook: &MutatingWebhook| {
+            let mut held = old.mutating.iter().chain(&old.validating).filter_map(|hook| hook.client.as_ref().ok());
+            // Connections outlive changes that do not concern them.
+            match held.find(|client| client.is_of(&hook.client_config)) {
+                Some(client) => Ok(Arc::clone(client)),
+                None => Client::new(&hook.client_config, &self.store, &self.tasks).map(Arc::new),
+            }
+        };
+        let compile = |configuration: &str, hooks: &[MutatingWebhook]| -> Vec<Arc<Hook>> {
+            let one = |(i, hook): (usize, &MutatingWebhook)| {
+                Arc::new(Hook::new(format!("{configuration}/{i}/{}", hook.name), hook, client(hook)))
+            };
+            hooks.iter().enumerate().map(one).collect()
+        };
+        let snapshot = Snapshot {
+            revision,
+            mutating: mutating
+                .iter()
+                .flat_map(|(name, c)| compile(name, c.webhooks.as_deref().unwrap_or_default()))
+                .collect(),
+            validating: validating
+                .iter()
+                .flat_map(|(name, c)| {
+                    let hooks: Vec<_> = c.webhooks.iter().flatten().map(widened).collect();
+                    compile(name, &hooks)
+                })
+                .collect(),
+        };
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        if current.revision <= revision {
+            self.any.store(!snapshot.mutating.is_empty() || !snapshot.validating.is_empty(), Ordering::Release);
+            *current = Arc::new(snapshot);
+        }
+        Ok(revision)
+    }
+
+    /// Follows the store until `shutdown`; then all connections have ended.
+    ///
+    /// # Errors
+    /// The store is closed.
+    pub(crate) async fn run(&self, shutdown: CancellationToken) -> Result<(), StoreError> {
+        let result = loop {
+            let follow = async {
+                let from = Revision(self.load()?.0 + 1);
+                let watch = |storage: &str| self.store.watch(WatchRequest::prefix(stored::prefix(storage, ""), from));
+                let (mut mutating, mut validating) = (watch(MUTATING)?, watch(VALIDATING)?);
+                loop {
+                    let batch = tokio::select! {
+                        batch = mutating.next() => batch,
+                        batch = validating.next() => batch,
+                    };
+                    match batch {
+                        Some(Ok(_)) => self.load()?,
+                        Some(Err(error)) => return Err(error),
+                        None => return Ok(()),
+                    };
+                }
+            };
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break Ok(()),
+                // The watch ended because it was too slow or the history is gone: everything is read anew.
+                ended = follow => match ended {
+                    Ok(()) | Err(StoreError::Compacted { .. } | StoreError::SlowWatcher { .. }) => {}
+                    Err(error) => break Err(error),
+                },
+            }
+        };
+        self.tasks.stop().await;
+        result
+    }
+
+    fn snapshot_for(&self, write: &Write<'_>) -> Option<Arc<Snapshot>> {
+        (self.any.load(Ordering::Acquire) && !is_exempt(write)).then(|| self.current())
+    }
+
+    /// Lets the mutating webhooks change the object, in their order; whether one did.
+    ///
+    /// # Errors
+    /// One refused, or failed and must not be left out.
+    pub(super) async fn mutate(
+        &self,
+        write: &Write<'_>,
+        mut object: Option<&mut BoxObject>,
+        state: &mut Reinvocation,
+    ) -> Result<bool> {
+        let Some(snapshot) = self.snapshot_for(write) else { return Ok(false) };
+        let mut any = false;
+        for (index, hook) in snapshot.mutating.iter().enumerate() {
+            if state.is_second && !state.due.remove(&hook.id) {
+                continue;
+            }
+            let Some(kind) = hook.matcher.matching(write, object.as_deref().map(|object| &**object))? else { continue };
+            let before = object.as_deref().map(|object| review::shown(write, &*kind, &**object)).transpose()?;
+            let called = match hook.call(write, &*kind, before.as_ref(), true).await {
+                Ok(Verdict { denied: Some(status), .. }) => Err(Failure::Refused(status)),
+                Ok(verdict) if verdict.patch.is_empty() => Ok(None),
+                Ok(verdict) => patched(hook, write, &*kind, before.as_ref(), &verdict.patch),
+                Err(failure) => Err(failure),
+            };
+            let round = u8::from(state.is_second);
+            let audit = format!("failed-open.mutation.webhook.admission.k8s.io/round_{round}_index_{index}");
+            let new = match called {
+                Ok(new) => new,
+                Err(failure) => {
+                    hook.settle(write, failure, &audit)?;
+                    None
+                }
+            };
+            let changed = match (new, object.as_deref_mut()) {
+                (Some(new), Some(object)) => {
+                    *object = new;
+                    true
+                }
+                _ => false,
+            };
+            let note = serde_json::json!({"configuration": hook.id.split('/').next(), "webhook": hook.name, "mutated": changed});
+            write
+                .notes
+                .annotate(format!("mutation.webhook.admission.k8s.io/round_{round}_index_{index}"), note.to_string());
+            if changed {
+                any = true;
+                state.changed();
+            }
+            if hook.reinvoked {
+                state.called.insert(hook.id.clone());
+            }
+        }
+        Ok(any)
+    }
+
+    /// Asks all validating webhooks at once.
+    ///
+    /// # Errors
+    /// The first, in their order, that refused or that failed and must not be left out.
+    pub(super) async fn validate(&self, write: &Write<'_>, object: Option<&dyn AnyObject>) -> Result<()> {
+        let Some(snapshot) = self.snapshot_for(write) else { return Ok(()) };
+        let mut wanted: Vec<(usize, &Hook, Arc<dyn KindOps>)> = Vec::new();
+        for (index, hook) in snapshot.validating.iter().enumerate() {
+            if let Some(kind) = hook.matcher.matching(write, object)? {
+                wanted.push((index, hook, kind));
+            }
+        }
+        let calls = wanted.iter().map(|(index, hook, kind)| async move {
+            let shown = object.map(|object| review::shown(write, &**kind, object)).transpose()?;
+            let failure = match hook.call(write, &**kind, shown.as_ref(), false).await {
+                Ok(Verdict { denied: None, .. }) => return Ok(()),
+                Ok(Verdict { denied: Some(status), .. }) => Failure::Refused(status),
+                Err(failure) => failure,
+            };
+            let audit = format!("failed-open.validating.webhook.admission.k8s.io/round_0_index_{index}");
+            hook.settle(write, failure, &audit)
+        });
+        join_all(calls).await.into_iter().collect()
+    }
+}

@@ -1,0 +1,136 @@
+//! A webhook of its own for a test: a TLS server on loopback whose answers the test decides.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use base64::Engine as _;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_rustls::TlsAcceptor;
+
+/// What the webhook does with a review's request.
+pub(crate) enum Reply {
+    /// Answers with this `response`; its `uid` is put in.
+    Response(Value),
+    /// Answers with exactly this code and body.
+    Raw(u16, String),
+    /// Answers with a body that never ends.
+    Endless,
+    /// Never answers.
+    Silence,
+}
+
+type Decide = Arc<dyn Fn(&Value) -> Reply + Send + Sync>;
+
+/// A running webhook.
+pub(crate) struct Hook {
+    address: SocketAddr,
+    bundle: String,
+    seen: Arc<Mutex<Vec<Value>>>,
+    _tasks: JoinSet<()>,
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    decide: Decide,
+    seen: Arc<Mutex<Vec<Value>>>,
+) -> Result<Response<BoxBody<bytes::Bytes, Infallible>>, Infallible> {
+    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let review: Value = serde_json::from_slice(&body).unwrap();
+    let asked = review["request"].clone();
+    seen.lock().unwrap().push(asked.clone());
+    let full = |code: u16, text: String| Response::builder().status(code).body(Full::from(text).boxed()).unwrap();
+    Ok(match decide(&asked) {
+        Reply::Response(mut response) => {
+            if response.get("uid").is_none() {
+                response["uid"] = asked["uid"].clone();
+            }
+            let review = json!({"kind": "AdmissionReview", "apiVersion": review["apiVersion"], "response": response});
+            full(200, review.to_string())
+        }
+        Reply::Raw(code, body) => full(code, body),
+        Reply::Endless => {
+            let chunk = || Ok::<_, Infallible>(hyper::body::Frame::data(bytes::Bytes::from(vec![b' '; 1 << 16])));
+            let stream = futures::stream::repeat_with(chunk);
+            Response::new(BoxBody::new(http_body_util::StreamBody::new(stream)))
+        }
+        Reply::Silence => futures::future::pending().await,
+    })
+}
+
+impl Hook {
+    pub(crate) async fn start(decide: impl Fn(&Value) -> Reply + Send + Sync + 'static) -> Self {
+        let authority_key = rcgen::KeyPair::generate().unwrap();
+        let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let bundle = authority.self_signed(&authority_key).unwrap().pem();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let names = vec!["127.0.0.1".to_owned(), "hook.default.svc".to_owned()];
+        let certificate = rcgen::CertificateParams::new(names)
+            .unwrap()
+            .signed_by(&key, &rcgen::Issuer::new(authority, authority_key))
+            .unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key.serialize_der().try_into().unwrap())
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (seen, decide): (Arc<Mutex<Vec<Value>>>, Decide) = (Arc::default(), Arc::new(decide));
+        let told = Arc::clone(&seen);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((socket, _)) = listener.accept().await {
+                let (acceptor, decide, seen) = (acceptor.clone(), Arc::clone(&decide), Arc::clone(&told));
+                connections.spawn(async move {
+                    // A client that does not trust the certificate is part of some tests.
+                    let Ok(stream) = acceptor.accept(socket).await else { return };
+                    let service = service_fn(move |request| answer(request, Arc::clone(&decide), Arc::clone(&seen)));
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
+                });
+            }
+        });
+        Self { address, bundle, seen, _tasks: tasks }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("https://{}/hook", self.address)
+    }
+
+    /// The certificates to trust, as configurations carry them.
+    pub(crate) fn bundle(&self) -> String {
+        base64(&self.bundle)
+    }
+
+    pub(crate) fn seen(&self) -> Vec<Value> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+/// Text in base64.
+pub(crate) fn base64(text: &str) -> String {
+    base64::engine::general_purpose::STANDARD.encode(text)
+}
+
+/// A response that lets the request pass with a JSON Patch.
+pub(crate) fn patch(steps: &Value) -> Reply {
+    Reply::Response(json!({"allowed": true, "patchType": "JSONPatch", "patch": base64(&steps.to_string())}))
+}
