@@ -9,7 +9,7 @@ use coracle_proto::{
     meta,
     status::Status,
 };
-use coracle_store::{Entry, Range, Revision, WatchRequest, What, prefix_end};
+use coracle_store::{Buffer, Entry, Range, Revision, WatchRequest, What, prefix_end};
 use serde::{Deserialize, Serialize};
 
 use super::{Registry, Selection};
@@ -227,7 +227,10 @@ impl Registry {
         if version <= current.0 {
             return Ok(());
         }
-        let everything = WatchRequest { buffer: PASSING, ..WatchRequest::prefix(Bytes::new(), current.next()) };
+        let everything = WatchRequest {
+            buffer: Buffer { events: PASSING, ..Buffer::default() },
+            ..WatchRequest::prefix(Bytes::new(), current.next())
+        };
         let mut watcher = self.store.watch(everything).map_err(|error| status_of::store(&error))?;
         let passing = async {
             while let Some(Ok(batch)) = watcher.next().await {

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use coracle_proto::status::Status;
-use coracle_store::{Entry, Error, Event, EventKind, Revision, WatchRequest, Watcher};
+use coracle_store::{Buffer, Entry, Error, Event, EventKind, Revision, WatchRequest, Watcher};
 
 use super::{
     ListOptions, Registry, Selection, Wanted,
@@ -17,8 +17,8 @@ use crate::{
     stored,
 };
 
-/// Changes that may wait for a slow watcher before it is told to begin anew: a burst of a whole deployment's pods.
-const BUFFER: usize = 10_000;
+/// What may wait for a slow watcher before it is told to begin anew: a burst of a whole deployment's pods.
+const BUFFER: Buffer = Buffer { events: 10_000, bytes: 32 << 20 };
 
 /// A watch request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

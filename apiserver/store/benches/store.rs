@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use coracle_store::{Compare, Config, Op, Range, Revision, Store, Txn, WatchRequest};
+use coracle_store::{Buffer, Compare, Config, Op, Range, Revision, Store, Txn, WatchRequest};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -151,8 +151,10 @@ async fn fan_out(store: &Store) -> Result<()> {
     const CHANGES: usize = 5000;
     let mut tasks = JoinSet::new();
     for _ in 0..WATCHERS {
-        let mut watcher =
-            store.watch(WatchRequest { buffer: 2 * CHANGES, ..WatchRequest::prefix("/watched/", Revision::NONE) })?;
+        let mut watcher = store.watch(WatchRequest {
+            buffer: Buffer { events: 2 * CHANGES, bytes: usize::MAX },
+            ..WatchRequest::prefix("/watched/", Revision::NONE)
+        })?;
         tasks.spawn(async move {
             let mut seen = 0;
             while seen < CHANGES {

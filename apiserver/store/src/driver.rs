@@ -1,6 +1,7 @@
 //! The shell around the deterministic core: the store's threads, its clocks, and the hand-out of changes.
 
 use std::{
+    io,
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
     time::{Duration, SystemTime},
@@ -98,6 +99,9 @@ impl std::fmt::Debug for Driver {
 /// What a thread that wrote a checkpoint leaves behind.
 type Written = (Checkpoints<Sled>, Job, Result<()>);
 
+/// What a thread is started for.
+type Work = Box<dyn FnOnce() + Send>;
+
 struct Thread {
     shared: Arc<Shared>,
     worker: Worker<RealDisk>,
@@ -119,7 +123,7 @@ impl Thread {
             self.worker.expire(now(&self.shared));
             self.collect();
             if let Some(job) = self.worker.take_job() {
-                self.write(job);
+                self.write(job, |work| thread::Builder::new().name("coracle-ckpt".to_owned()).spawn(work));
             }
             self.shared.grown.notify_one();
         }
@@ -132,20 +136,29 @@ impl Thread {
 
     /// Writes a checkpoint on a thread of its own, so that group commits go on meanwhile. There are minutes or days
     /// between two of them, so the thread is not kept.
-    fn write(&mut self, job: Job) {
-        let Some(mut checkpoints) = self.checkpoints.take() else { return };
-        let (shared, written) = (Arc::clone(&self.shared), Arc::clone(&self.written));
-        let spawned = thread::Builder::new().name("coracle-ckpt".to_owned()).spawn(move || {
+    fn write(&mut self, job: Job, spawn: impl FnOnce(Work) -> io::Result<JoinHandle<()>>) {
+        let Some(checkpoints) = self.checkpoints.take() else { return };
+        // A thread that cannot be started takes what it was given with it, so it gets no more than a way to it.
+        let given = Arc::new(Mutex::new(Some((checkpoints, job))));
+        let (taken, shared, written) = (Arc::clone(&given), Arc::clone(&self.shared), Arc::clone(&self.written));
+        let spawned = spawn(Box::new(move || {
+            let taken = taken.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let Some((mut checkpoints, job)) = taken else { return };
             let saved = checkpoints.save(&job);
             *written.lock().unwrap_or_else(PoisonError::into_inner) = Some((checkpoints, job, saved));
             // Refused only when the store is closing; the thread is then joined.
             drop(shared.queue.push(Request::Wake));
-        });
+        }));
         match spawned {
             Ok(thread) => self.running = Some(thread),
             Err(error) => {
                 let error = &error as &(dyn std::error::Error + 'static);
-                tracing::error!(error, "no thread for checkpoints: the log is kept and grows");
+                tracing::error!(error, "no thread for a checkpoint: the log is kept until there is one");
+                let given = given.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if let Some((checkpoints, job)) = given {
+                    self.checkpoints = Some(checkpoints);
+                    self.worker.postpone(job);
+                }
             }
         }
     }
@@ -163,4 +176,52 @@ impl Thread {
 pub(crate) fn now(shared: &Shared) -> Now {
     let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     Now { steady: shared.now(), wall: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        command::Command,
+        store::{Config, Store},
+        txn::{Op, Txn},
+    };
+
+    /// Has 100 KB written, more than lies between two checkpoints.
+    async fn write(thread: &mut Thread, round: usize) {
+        for n in 0..100 {
+            let room = thread.shared.queue.room(0).await.unwrap();
+            let (answer, answered) = oneshot::channel();
+            let then = vec![Op::put(format!("{round}/{n}"), vec![b'x'; 1000])];
+            let command = Command::Txn(Txn { then, ..Txn::default() });
+            let now = now(&thread.shared);
+            thread.worker.serve([Request::Propose { command, answer, room }], now);
+            answered.await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_without_a_thread_is_written_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { checkpoint_bytes: 64 << 10, ..Config::new(dir.path()) };
+        let (store, driver) = Store::open(config.clone()).await.unwrap();
+        let Driver { shared, worker, checkpoints, dir: held, closing } = driver;
+        let mut thread =
+            Thread { shared, worker, checkpoints: Some(checkpoints), running: None, written: Arc::default() };
+        write(&mut thread, 0).await;
+        let job = thread.worker.take_job().expect("a checkpoint is due");
+        thread.write(job, |_| Err(io::ErrorKind::WouldBlock.into()));
+        assert!(thread.worker.take_job().is_none(), "not before the log has grown");
+        write(&mut thread, 1).await;
+        let job = thread.worker.take_job().expect("it is tried again");
+        assert!(job.entries.len() > 100, "what the first would have held is in the second");
+        thread.write(job, |work| thread::Builder::new().spawn(work));
+        thread.running.take().unwrap().join().unwrap();
+        thread.collect();
+        thread.worker.serve([], now(&thread.shared));
+        assert_eq!(store.status().work.checkpoints, 1);
+        drop((thread, closing, held, store));
+        let (store, _driver) = Store::open(config).await.unwrap();
+        assert_eq!(store.status().keys, 200);
+    }
 }

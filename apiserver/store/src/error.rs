@@ -27,10 +27,12 @@ pub enum Error {
         current: Revision,
     },
     /// A watcher did not read its events and was dropped so that it costs nobody else anything.
-    #[error("watcher was too slow: more than {buffer} events waited for it")]
+    #[error("watcher was too slow: more than {events} events or {bytes} bytes waited for it")]
     SlowWatcher {
-        /// The bound of its buffer.
-        buffer: usize,
+        /// The bounds of its buffer: events,
+        events: usize,
+        /// and bytes.
+        bytes: usize,
     },
     /// A key is longer than any may be.
     #[error("key of {size} bytes is longer than {limit}")]

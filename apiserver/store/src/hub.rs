@@ -13,11 +13,12 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::{
-    entry::Event,
+    entry::{Entry, Event},
     error::Error,
     history::Batch,
     range::{contains, prefix_end},
     revision::Revision,
+    watch::Buffer,
 };
 
 /// See the module.
@@ -47,15 +48,22 @@ pub(crate) struct Inbox {
     waiting: Mutex<Waiting>,
     /// Rung when something arrives in an empty inbox, and when it closes.
     pub(crate) arrived: Notify,
-    buffer: usize,
+    buffer: Buffer,
 }
 
 #[derive(Debug)]
 struct Waiting {
     batches: VecDeque<Batch>,
     events: usize,
+    bytes: usize,
     next: Revision,
     closed: Option<Error>,
+}
+
+/// What a batch keeps in memory: the versions it tells of, and those before.
+fn bytes(batch: &Batch) -> usize {
+    let size = |entry: &Arc<Entry>| entry.key.len() + entry.value.len();
+    batch.events.iter().map(|event| size(&event.entry) + event.previous.as_ref().map_or(0, size)).sum()
 }
 
 /// What a look into an inbox found.
@@ -67,10 +75,10 @@ pub(crate) enum Found {
 }
 
 impl Inbox {
-    /// For changes from `next` on, at most `buffer` events.
-    pub(crate) fn new(next: Revision, buffer: usize) -> Self {
-        let waiting = Waiting { batches: VecDeque::new(), events: 0, next, closed: None };
-        Self { waiting: Mutex::new(waiting), arrived: Notify::new(), buffer: buffer.max(1) }
+    /// For changes from `next` on, at most as many as there is room for.
+    pub(crate) fn new(next: Revision, buffer: Buffer) -> Self {
+        let waiting = Waiting { batches: VecDeque::new(), events: 0, bytes: 0, next, closed: None };
+        Self { waiting: Mutex::new(waiting), arrived: Notify::new(), buffer }
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -82,6 +90,7 @@ impl Inbox {
         let mut waiting = self.lock();
         if let Some(batch) = waiting.batches.pop_front() {
             waiting.events -= batch.events.len();
+            waiting.bytes -= bytes(&batch);
             waiting.next = batch.revision.next();
             return Found::Batch(batch);
         }
@@ -99,14 +108,18 @@ impl Inbox {
         }
         let was_empty = waiting.batches.is_empty();
         // One transaction larger than the whole buffer still goes to a watcher that has read everything else.
-        if !was_empty && waiting.events + batch.events.len() > self.buffer {
-            waiting.closed = Some(Error::SlowWatcher { buffer: self.buffer });
+        let (events, bytes) = (waiting.events + batch.events.len(), waiting.bytes + bytes(&batch));
+        if !was_empty && (events > self.buffer.events || bytes > self.buffer.bytes) {
+            // What it will not read is let go at once: that is what the bound is for.
+            waiting.batches.clear();
+            (waiting.events, waiting.bytes) = (0, 0);
+            waiting.closed = Some(Error::SlowWatcher { events: self.buffer.events, bytes: self.buffer.bytes });
             drop(waiting);
-            tracing::info!(buffer = self.buffer, "a watcher was too slow and has been dropped");
+            tracing::info!(events, bytes, "a watcher was too slow and has been dropped");
             self.arrived.notify_one();
             return false;
         }
-        waiting.events += batch.events.len();
+        (waiting.events, waiting.bytes) = (events, bytes);
         waiting.batches.push_back(batch);
         drop(waiting);
         if was_empty {

@@ -79,4 +79,4 @@ pub use revision::{LeaseId, Revision};
 pub use shared::{Status, Work};
 pub use store::{Config, Store};
 pub use txn::{Compare, Is, MAX_KEY, MAX_OPS, MAX_TXN, MAX_VALUE, Op, OpResult, Txn, TxnResult};
-pub use watch::{WatchRequest, Watcher};
+pub use watch::{Buffer, WatchRequest, Watcher};

@@ -26,16 +26,31 @@ pub struct WatchRequest {
     pub end: Option<Bytes>,
     /// The first revision wanted: one more than that of the read it follows. 0: from now on.
     pub from: Revision,
-    /// How many events may wait for the watcher to read them before it is dropped as too slow.
-    pub buffer: usize,
+    /// What may wait for the watcher to read it before it is dropped as too slow.
+    pub buffer: Buffer,
+}
+
+/// How much may wait for a watcher. One transaction alone always does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffer {
+    /// Events.
+    pub events: usize,
+    /// Bytes of their keys and values. They may well be in the history too, but that forgets them when it likes.
+    pub bytes: usize,
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self { events: 1000, bytes: 8 << 20 }
+    }
 }
 
 impl WatchRequest {
-    /// Every key that begins with `prefix`, with room for 1,000 waiting events.
+    /// Every key that begins with `prefix`, with the usual room for what waits.
     pub fn prefix(prefix: impl Into<Bytes>, from: Revision) -> Self {
         let start = prefix.into();
         let end = prefix_end(&start);
-        Self { start, end: Some(end), from, buffer: 1000 }
+        Self { start, end: Some(end), from, buffer: Buffer::default() }
     }
 }
 
@@ -47,7 +62,7 @@ pub struct Watcher {
     end: Option<Bytes>,
     backlog: VecDeque<Batch>,
     inbox: Arc<Inbox>,
-    buffer: usize,
+    buffer: Buffer,
     phase: Phase,
 }
 

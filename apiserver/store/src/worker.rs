@@ -205,10 +205,7 @@ impl<D: Disk> Worker<D> {
             }
             Err(_) => {
                 tracing::warn!("the disk is too full for a checkpoint: the log is kept until there is room for one");
-                let keys = job.entries.into_iter().map(|(key, _)| key);
-                let leases = job.leases.into_iter().map(|(id, _)| id);
-                self.shared.write().mark_dirty(keys, leases);
-                self.checkpoint_at = self.log_written() + self.checkpoint_bytes / 4;
+                self.postpone(job);
                 Ok(())
             }
         };
@@ -216,6 +213,16 @@ impl<D: Disk> Worker<D> {
         if let Err(error) = cut {
             self.fail(error);
         }
+    }
+
+    /// A checkpoint could not be written now: what it would have held goes into another one, when the log has grown some
+    /// more.
+    pub(crate) fn postpone(&mut self, job: Job) {
+        self.checkpointing = false;
+        let keys = job.entries.into_iter().map(|(key, _)| key);
+        let leases = job.leases.into_iter().map(|(id, _)| id);
+        self.shared.write().mark_dirty(keys, leases);
+        self.checkpoint_at = self.log_written() + self.checkpoint_bytes / 4;
     }
 
     fn log_written(&self) -> u64 {

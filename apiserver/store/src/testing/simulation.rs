@@ -154,7 +154,10 @@ impl Simulation {
     }
 
     fn watch(&self, run: &Running) -> Watcher {
-        let request = WatchRequest { buffer: 1 << 20, ..WatchRequest::prefix("", Revision(run.heard + 1)) };
+        let request = WatchRequest {
+            buffer: crate::watch::Buffer { events: 1 << 20, bytes: usize::MAX },
+            ..WatchRequest::prefix("", Revision(run.heard + 1))
+        };
         Watcher::new(Arc::clone(&run.shared), request).unwrap()
     }
 

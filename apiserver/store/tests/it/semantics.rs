@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use coracle_store::{
-    Compare, Config, Driver, Error, EventKind, Is, LeaseId, MAX_KEY, MAX_OPS, MAX_VALUE, Op, OpResult, Range, Revision,
-    Store, Txn, WatchRequest,
+    Buffer, Compare, Config, Driver, Error, EventKind, Is, LeaseId, MAX_KEY, MAX_OPS, MAX_VALUE, Op, OpResult, Range,
+    Revision, Store, Txn, WatchRequest,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -208,21 +208,32 @@ async fn a_watch_hears_every_change_of_its_range_from_its_revision_on() {
 
 #[tokio::test]
 async fn a_watcher_that_never_reads_is_dropped_and_others_go_on() {
-    let run = Running::start().await;
-    let request = WatchRequest { buffer: 3, ..WatchRequest::prefix("", Revision(0)) };
-    let mut slow = run.store.watch(request).unwrap();
-    let mut quick = run.store.watch(WatchRequest::prefix("", Revision(0))).unwrap();
-    for _ in 0..10 {
-        run.put("k", "v").await;
-        quick.next().await.unwrap().unwrap();
+    let roomy = Buffer::default();
+    let value: &'static str = "v".repeat(1000).leak();
+    // What waits is bounded in events and in bytes, whichever is reached first; one larger than all room still fits alone.
+    for (buffer, fit) in
+        [(Buffer { events: 3, ..roomy }, 3), (Buffer { bytes: 3500, ..roomy }, 2), (Buffer { bytes: 1, ..roomy }, 1)]
+    {
+        let run = Running::start().await;
+        let request = || WatchRequest { buffer, ..WatchRequest::prefix("", Revision(0)) };
+        let (mut slow, mut slower) = (run.store.watch(request()).unwrap(), run.store.watch(request()).unwrap());
+        let mut quick = run.store.watch(WatchRequest::prefix("", Revision(0))).unwrap();
+        for n in 0..10 {
+            run.put("k", value).await;
+            quick.next().await.unwrap().unwrap();
+            // The first of all is read in time, those that just fit are still there to be read, the next ends the watch.
+            if n == fit - 1 {
+                slow.next().await.unwrap().unwrap();
+            }
+        }
+        let bounds = |error| matches!(error, Some(Err(Error::SlowWatcher { events, bytes })) if (events, bytes) == (buffer.events, buffer.bytes));
+        for (watcher, taken) in [(&mut slow, 2), (&mut slower, 1)] {
+            assert!(bounds(watcher.next().await), "{buffer:?}");
+            assert!(watcher.next().await.is_none());
+            assert_eq!(watcher.progress(), Revision(taken), "{buffer:?}");
+        }
+        run.stop().await;
     }
-    for _ in 0..3 {
-        slow.next().await.unwrap().unwrap();
-    }
-    assert!(matches!(slow.next().await, Some(Err(Error::SlowWatcher { buffer: 3 }))));
-    assert!(slow.next().await.is_none());
-    assert_eq!(slow.progress(), Revision(4));
-    run.stop().await;
 }
 
 #[tokio::test]
