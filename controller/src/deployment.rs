@@ -440,8 +440,9 @@ impl Reconcile for Deployments {
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, ReconcileError> {
         let written = self.written.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied().unwrap_or_default();
-        self.replica_sets.caught_up(written.0).await;
-        self.deployments.caught_up(written.1).await;
+        if !self.replica_sets.caught_up(written.0).await || !self.deployments.caught_up(written.1).await {
+            return Ok(Next::OnChange);
+        }
         let Some(deployment) = self.deployments.get(key) else {
             self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
             return Ok(Next::OnChange);

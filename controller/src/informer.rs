@@ -9,7 +9,6 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     fmt::Debug,
     sync::{Arc, PoisonError, RwLock},
-    time::Duration,
 };
 
 use futures::{StreamExt, stream::BoxStream};
@@ -62,8 +61,19 @@ struct Contents<K> {
 struct Shared<K> {
     contents: RwLock<Contents<K>>,
     index_by: Option<IndexBy<K>>,
+    seen: watch::Sender<Seen>,
+}
+
+/// How far an informer has come.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
     /// The highest resourceVersion seen; 0 until the first list is complete.
-    seen: watch::Sender<u64>,
+    version: u64,
+    /// Lists begun, one whenever the watch has to start over, and the last one that was complete.
+    begun: u64,
+    complete: u64,
+    /// It looks no more.
+    has_ended: bool,
 }
 
 /// Reads what an informer knows. Cheap to clone.
@@ -96,18 +106,22 @@ impl<K> Reader<K> {
         })
     }
 
-    /// Waits for the first complete list.
+    /// Waits for the first complete list, or until the informer has ended without one.
     pub(crate) async fn synced(&self) {
         self.caught_up(1).await;
     }
 
-    /// Waits until the informer has seen this resourceVersion, but not for longer than a watch takes to mend itself:
-    /// what is missed by then is found by the next reconcile.
-    pub(crate) async fn caught_up(&self, resource_version: u64) {
-        const PATIENCE: Duration = Duration::from_secs(30);
+    /// Waits until the informer has seen this resourceVersion, which was written before the call; false if it never will,
+    /// since it has ended: then there is nothing to be decided any more.
+    ///
+    /// A watch that has to start over does not tell of versions that are gone again by then. But a list that was begun
+    /// after the write holds what became of it.
+    pub(crate) async fn caught_up(&self, resource_version: u64) -> bool {
         let mut seen = self.shared.seen.subscribe();
-        // An informer that has ended never catches up, nor does anyone need it to.
-        let _ = tokio::time::timeout(PATIENCE, seen.wait_for(|seen| *seen >= resource_version)).await;
+        let begun = seen.borrow().begun;
+        let is_past = |seen: &Seen| seen.version >= resource_version || seen.complete > begun;
+        // The sender lives in `self`, so the wait does not fail.
+        seen.wait_for(|seen| is_past(seen) || seen.has_ended).await.is_ok_and(|seen| is_past(&seen))
     }
 
     fn read<T>(&self, look: impl FnOnce(&Contents<K>) -> T) -> T {
@@ -131,7 +145,7 @@ where
     /// One that can also find objects by the values `index_by` gives for each.
     pub(crate) fn new(index_by: Option<IndexBy<K>>) -> Self {
         let contents = RwLock::new(Contents { objects: HashMap::new(), index: HashMap::new() });
-        let shared = Shared { contents, index_by, seen: watch::Sender::new(0) };
+        let shared = Shared { contents, index_by, seen: watch::Sender::new(Seen::default()) };
         Self { shared: Arc::new(shared), handlers: Vec::new(), fields: String::new() }
     }
 
@@ -157,6 +171,7 @@ where
         } else {
             watcher::Config::default().fields(&self.fields)
         };
+        let _ended = Ended(&self.shared.seen);
         let mut events: BoxStream<'_, _> = watcher::watcher(api, config).default_backoff().boxed();
         let mut listed = HashSet::new();
         let mut highest = 0;
@@ -172,7 +187,11 @@ where
                     let error: &(dyn std::error::Error + 'static) = &error;
                     warn!(error, kind = %K::kind(&()), "a watch broke off and starts over");
                 }
-                Some(Ok(Event::Init)) => listed.clear(),
+                // Told before the list is asked for.
+                Some(Ok(Event::Init)) => {
+                    listed.clear();
+                    self.begin_list();
+                }
                 Some(Ok(Event::InitApply(object))) => {
                     listed.insert(ObjectKey::of(&object));
                     highest = highest.max(version_of(&object));
@@ -181,7 +200,7 @@ where
                 Some(Ok(Event::InitDone)) => {
                     self.forget_all_but(&listed);
                     listed.clear();
-                    self.saw(highest.max(1));
+                    self.complete_list(highest.max(1));
                 }
                 Some(Ok(Event::Apply(object))) => {
                     let version = version_of(&object);
@@ -199,9 +218,20 @@ where
 
     fn saw(&self, version: u64) {
         self.shared.seen.send_if_modified(|seen| {
-            let newer = version > *seen;
-            *seen = (*seen).max(version);
+            let newer = version > seen.version;
+            seen.version = seen.version.max(version);
             newer
+        });
+    }
+
+    fn begin_list(&self) {
+        self.shared.seen.send_modify(|seen| seen.begun += 1);
+    }
+
+    fn complete_list(&self, highest: u64) {
+        self.shared.seen.send_modify(|seen| {
+            seen.version = seen.version.max(highest);
+            seen.complete = seen.begun;
         });
     }
 
@@ -252,6 +282,15 @@ where
     fn write<T>(&self, change: impl FnOnce(&mut Contents<K>, Option<IndexBy<K>>) -> T) -> T {
         let mut contents = self.shared.contents.write().unwrap_or_else(PoisonError::into_inner);
         change(&mut contents, self.shared.index_by)
+    }
+}
+
+/// Tells whoever waits for an informer that it has ended.
+struct Ended<'a>(&'a watch::Sender<Seen>);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|seen| seen.has_ended = true);
     }
 }
 
@@ -334,6 +373,32 @@ mod tests {
         let mut waiting = Box::pin(reader.caught_up(5));
         assert!(futures::poll!(&mut waiting).is_pending());
         informer.saw(5);
-        waiting.await;
+        assert!(waiting.await);
+    }
+
+    #[tokio::test]
+    async fn a_list_begun_after_a_write_shows_it_even_if_its_version_is_gone() {
+        let informer: Informer<ConfigMap> = Informer::new(None);
+        let reader = informer.reader();
+        informer.begin_list();
+        let mut waiting = Box::pin(reader.caught_up(5));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        informer.complete_list(3);
+        assert!(futures::poll!(&mut waiting).is_pending(), "that list may be older than the write");
+        informer.begin_list();
+        assert!(futures::poll!(&mut waiting).is_pending());
+        informer.complete_list(3);
+        assert!(waiting.await);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_an_informer_that_has_ended() {
+        let informer: Informer<ConfigMap> = Informer::new(None);
+        let reader = informer.reader();
+        let mut waiting = Box::pin(reader.caught_up(5));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        drop(Ended(&informer.shared.seen));
+        assert!(!waiting.await);
+        reader.synced().await;
     }
 }

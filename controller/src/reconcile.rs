@@ -1,7 +1,8 @@
 //! Running a controller: keys from its queue, a bounded number at once, failures tried again later.
 
-use std::{fmt, future::Future, hash::Hash, sync::Arc, time::Duration};
+use std::{any::Any, fmt, future::Future, hash::Hash, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures::FutureExt as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, debug_span, warn};
@@ -113,7 +114,7 @@ async fn run<R: Reconcile>(
         tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
-            Some(ended) = tasks.join_next(), if !tasks.is_empty() => report(R::NAME, ended),
+            Some(ended) = tasks.join_next(), if !tasks.is_empty() => report::<R>(ended),
             key = queue.next(), if tasks.len() < workers => {
                 let (controller, queue) = (Arc::clone(&controller), Arc::clone(&queue));
                 let span = debug_span!("reconcile", controller = R::NAME, key = %key);
@@ -122,19 +123,21 @@ async fn run<R: Reconcile>(
         }
     }
     while let Some(ended) = tasks.join_next().await {
-        report(R::NAME, ended);
+        report::<R>(ended);
     }
 }
 
 async fn one<R: Reconcile>(controller: Arc<R>, queue: Arc<WorkQueue<R::Key>>, key: R::Key) {
-    match controller.reconcile(&key).await {
-        Ok(next) => {
+    // A reconcile can be cut anywhere and run again (invariant 3), so one that panicked is another failure: its key goes
+    // back to the queue, or nobody would look at the object any more.
+    match AssertUnwindSafe(controller.reconcile(&key)).catch_unwind().await {
+        Ok(Ok(next)) => {
             queue.forget(&key);
             if let Next::After(delay) = next {
                 queue.add_after(key.clone(), delay);
             }
         }
-        Err(error) => {
+        Ok(Err(error)) => {
             let conflict = error.is_conflict();
             let error: &(dyn std::error::Error + 'static) = &error;
             if conflict {
@@ -144,13 +147,61 @@ async fn one<R: Reconcile>(controller: Arc<R>, queue: Arc<WorkQueue<R::Key>>, ke
             }
             queue.retry(key.clone());
         }
+        Err(panic) => {
+            tracing::error!(panic = said(&*panic), controller = R::NAME, key = %key, "a reconcile broke");
+            queue.retry(key.clone());
+        }
     }
     queue.done(&key);
 }
 
-fn report(controller: &'static str, ended: Result<(), tokio::task::JoinError>) {
+/// What a panic said.
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or_default()
+}
+
+fn report<R: Reconcile>(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
         let error: &(dyn std::error::Error + 'static) = &error;
-        tracing::error!(error, controller, "a reconcile broke");
+        tracing::error!(error, controller = R::NAME, "the task of a reconcile broke");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    /// Panics the first two times, then tells that it got through.
+    struct Shaky {
+        tries: AtomicU32,
+        through: CancellationToken,
+    }
+
+    impl Reconcile for Shaky {
+        type Key = &'static str;
+
+        const NAME: &'static str = "shaky";
+
+        async fn reconcile(&self, _: &&'static str) -> Result<Next, ReconcileError> {
+            let tries = self.tries.fetch_add(1, Ordering::Relaxed);
+            assert!(tries >= 2, "try {tries}");
+            self.through.cancel();
+            Ok(Next::OnChange)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_whose_reconcile_panicked_is_tried_again() {
+        let (through, shutdown) = (CancellationToken::new(), CancellationToken::new());
+        let queue = Arc::new(WorkQueue::new());
+        let control = Control::new(Shaky { tries: AtomicU32::new(0), through: through.clone() }, Arc::clone(&queue));
+        let running = tokio::spawn(control.run(shutdown.clone()));
+        queue.add("key");
+        tokio::time::timeout(Duration::from_mins(1), through.cancelled()).await.expect("the key is stuck");
+        shutdown.cancel();
+        running.await.unwrap();
     }
 }

@@ -208,7 +208,9 @@ impl Reconcile for ReplicaSets {
     const NAME: &'static str = "replicaset";
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, ReconcileError> {
-        self.pods.caught_up(self.written(key)).await;
+        if !self.pods.caught_up(self.written(key)).await {
+            return Ok(Next::OnChange);
+        }
         let Some(set) = self.replica_sets.get(key) else {
             self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
             return Ok(Next::OnChange);
