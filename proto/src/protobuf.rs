@@ -24,8 +24,13 @@ use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use serde_json::{Map, Value};
 
+use crate::resource::RESOURCES;
+
 /// What every body begins with.
 pub const MAGIC: &[u8; 4] = b"k8s\0";
+
+/// The media type of such bodies, and of what is in them.
+pub const MEDIA: &str = "application/vnd.kubernetes.protobuf";
 
 /// Messages may be nested this deep; Kubernetes' own go down to about twenty.
 const MAX_DEPTH: u32 = 64;
@@ -164,12 +169,40 @@ fn read_type(word: &str, package: &str) -> Type {
     }
 }
 
-/// The name of a kind's message; kinds that all groups share (`DeleteOptions`) are meta/v1's.
+/// Kubernetes' own groups that have protobuf, and the packages their messages are in; with those of the built-in resources
+/// that is all. Any other group, `apps.example.com` too, is somebody else's and has none.
+const GROUPS: &[(&str, &str)] = &[
+    ("", "core"),
+    ("apps", "apps"),
+    ("authentication.k8s.io", "authentication"),
+    ("authorization.k8s.io", "authorization"),
+    ("autoscaling", "autoscaling"),
+    ("batch", "batch"),
+    ("certificates.k8s.io", "certificates"),
+    ("coordination.k8s.io", "coordination"),
+    ("discovery.k8s.io", "discovery"),
+    ("events.k8s.io", "events"),
+    ("networking.k8s.io", "networking"),
+    ("node.k8s.io", "node"),
+    ("policy", "policy"),
+    ("rbac.authorization.k8s.io", "rbac"),
+    ("scheduling.k8s.io", "scheduling"),
+    ("storage.k8s.io", "storage"),
+];
+
+/// Kinds of meta/v1 that every group, whosever it is, takes as its own.
+const SHARED: &[&str] =
+    &["CreateOptions", "DeleteOptions", "GetOptions", "ListOptions", "PatchOptions", "UpdateOptions"];
+
+/// The name of a kind's message, if there is a table for it: `io.k8s.api.networking.v1.Ingress`.
 fn message_of(api_version: &str, kind: &str) -> Option<String> {
-    let (group, version) = api_version.split_once('/').unwrap_or(("core", api_version));
-    let own = format!("io.k8s.api.{}.{version}.{kind}", group.split('.').next().unwrap_or_default());
-    let shared = format!("meta.v1.{kind}");
-    [own, shared].into_iter().find(|name| TABLES.contains_key(name))
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let built_in =
+        || RESOURCES.iter().any(|resource| resource.group == group).then(|| group.split('.').next()).flatten();
+    let package = GROUPS.iter().find(|(own, _)| *own == group).map(|(_, package)| *package).or_else(built_in);
+    let own = package.map(|package| format!("io.k8s.api.{package}.{version}.{kind}"));
+    let shared = SHARED.contains(&kind).then(|| format!("meta.v1.{kind}"));
+    [own, shared].into_iter().flatten().find(|name| TABLES.contains_key(name))
 }
 
 /// A protobuf body as the JSON of its object, with `apiVersion` and `kind`.
@@ -195,6 +228,9 @@ pub fn to_json(body: &[u8]) -> Result<Value, Error> {
             }
             (2, Wire::Bytes(bytes)) => raw = bytes,
             (3, Wire::Bytes(encoding)) if !encoding.is_empty() => return Err(at.wrong("the content is encoded")),
+            (4, Wire::Bytes(media)) if !media.is_empty() && media != MEDIA.as_bytes() => {
+                return Err(at.wrong("the content is not protobuf"));
+            }
             _ => {}
         }
     }

@@ -93,6 +93,22 @@ fn what_is_no_object_is_refused_by_name() {
     assert_eq!(to_json(b"{}"), Err(Error::Magic));
     let unknown = Error::UnknownKind { api_version: "example.com/v1".to_owned(), kind: "Thing".to_owned() };
     assert_eq!(to_json(&body("example.com/v1", "Thing", b"")), Err(unknown));
+    for (api_version, kind, known) in [
+        ("apps/v1", "Deployment", true),
+        ("rbac.authorization.k8s.io/v1", "Role", true),
+        ("v1", "Pod", true),
+        ("core/v1", "Pod", false),
+        // Somebody else's groups are not Kubernetes' own, whatever they begin with, but take options as all do.
+        ("apps.example.com/v1", "Deployment", false),
+        ("networking.istio.io/v1", "Ingress", false),
+        ("apps.example.com/v1", "DeleteOptions", true),
+        ("apps.example.com/v1", "ObjectMeta", false),
+    ] {
+        let read = to_json(&body(api_version, kind, b""));
+        assert_eq!(!matches!(read, Err(Error::UnknownKind { .. })), known, "{api_version} {kind}");
+    }
+    let json = [body("v1", "ConfigMap", b""), bytes(4, b"application/json")].concat();
+    assert_eq!(to_json(&json).unwrap_err().to_string(), "Unknown: the content is not protobuf");
     let wrong = to_json(&body("v1", "ConfigMap", &number(1, 7))).unwrap_err();
     assert_eq!(wrong.to_string(), "ConfigMap.metadata: the field is of another type");
     let mut cut = body("v1", "ConfigMap", &bytes(1, &bytes(1, b"settings")));
