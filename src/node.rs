@@ -90,7 +90,7 @@ impl NodeArgs {
             cgroup_root: PathBuf::from(format!("coracle-{}", instance.mark())),
             mark: instance.mark(),
             max_pods: self.max_pods,
-            lease_renewal: Duration::from_secs(10),
+            lease_renewal: coracle_agent::LEASE_RENEWAL,
             mtu: 1500,
         })
     }

@@ -95,7 +95,7 @@ impl Args {
             cgroup_root: PathBuf::from(format!("coracle-{mark}")),
             mark,
             max_pods: 110,
-            lease_renewal: Duration::from_secs(10),
+            lease_renewal: crate::LEASE_RENEWAL,
             mtu: 1500,
         }
     }

@@ -43,6 +43,6 @@ mod volume;
 pub use agent::{Error, run};
 pub use args::Args;
 pub use clear::{ClearError, clear};
-pub use config::{Config, Serving};
+pub use config::{Config, LEASE_RENEWAL, Serving};
 pub use join::{JoinError, JoinRequest, Joined, join};
 pub use server::Error as ServerError;

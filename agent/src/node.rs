@@ -291,7 +291,7 @@ fn images(context: &Context) -> Vec<ContainerImage> {
 pub(crate) async fn keep_lease(context: Arc<Context>, shutdown: CancellationToken) {
     let config = &context.config;
     let api: Api<Lease> = Api::namespaced(context.client.clone(), "kube-node-lease");
-    let duration = i32::try_from(config.lease_renewal.as_secs().saturating_mul(4)).unwrap_or(40).max(1);
+    let duration = i32::try_from(config.lease_renewal.as_secs().saturating_mul(2)).unwrap_or(40).max(1);
     let mut made = false;
     loop {
         let now = MicroTime(Timestamp::now());

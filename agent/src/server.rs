@@ -21,7 +21,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use http::{StatusCode, header};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -63,6 +63,39 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+/// The tasks of the server's connections: they end with the server, and it waits for them.
+#[derive(Clone)]
+pub(crate) struct Sessions {
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl Sessions {
+    /// Runs what outlives its request, until the server ends.
+    pub(crate) fn spawn(&self, session: impl Future<Output = ()> + Send + 'static) {
+        let shutdown = self.shutdown.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = session => {}
+            }
+        });
+    }
+}
+
+/// Runs what a connection spawns: the streams of HTTP/2.
+impl<F> hyper::rt::Executor<F> for Sessions
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        self.spawn(async move {
+            stream.await;
+        });
+    }
 }
 
 /// The server, listening.
@@ -111,6 +144,7 @@ impl Server {
                 continue;
             };
             let (acceptor, router, shutdown) = (self.acceptor.clone(), router.clone(), shutdown.clone());
+            let sessions = Sessions { tasks: connections.clone(), shutdown: shutdown.clone() };
             connections.spawn(async move {
                 let _permit = permit;
                 let greeted = tokio::select! {
@@ -119,12 +153,14 @@ impl Server {
                 };
                 let Ok(Ok(stream)) = greeted else { return };
                 let identity = Identity::of(stream.get_ref().1.peer_certificates());
+                let executor = sessions.clone();
                 let service =
                     tower::ServiceExt::map_request(router, move |mut request: http::Request<hyper::body::Incoming>| {
                         request.extensions_mut().insert(identity.clone());
+                        request.extensions_mut().insert(sessions.clone());
                         request.map(Body::new)
                     });
-                let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                let builder = hyper_util::server::conn::auto::Builder::new(executor);
                 let connection =
                     builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
                 tokio::select! {

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Path, RawQuery, State};
@@ -16,9 +17,9 @@ use futures::{SinkExt, StreamExt};
 use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use super::failure;
+use super::{Sessions, failure};
 use crate::context::Context;
 use crate::pod::facts::Phase;
 use crate::pod::start::chain;
@@ -84,6 +85,7 @@ pub(super) async fn exec(
     State(context): State<Arc<Context>>,
     Path((namespace, pod, container)): Path<(String, String, String)>,
     RawQuery(query): RawQuery,
+    Extension(sessions): Extension<Sessions>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     let bad = |message: &str| failure(StatusCode::BAD_REQUEST, "BadRequest", message);
@@ -113,7 +115,14 @@ pub(super) async fn exec(
             "unable to negotiate: server supports v5.channel.k8s.io and v4.channel.k8s.io",
         );
     };
-    upgrade.on_upgrade(move |socket| run(socket, sandbox, id, asked, version5)).into_response()
+    // What axum starts for an upgrade is nobody's; it only hands the socket over to a task that is the server's.
+    let (give, taken) = oneshot::channel();
+    sessions.spawn(async move {
+        if let Ok(socket) = taken.await {
+            run(socket, sandbox, id, asked, version5).await;
+        }
+    });
+    upgrade.on_upgrade(|socket| async move { drop(give.send(socket)) }).into_response()
 }
 
 async fn run(socket: WebSocket, sandbox: Sandbox, id: ContainerId, asked: Asked, version5: bool) {

@@ -87,7 +87,7 @@ fn config(dir: &Path, mark: &str) -> Config {
         cgroup_root: format!("coracle-test-{mark}").into(),
         mark: mark.into(),
         max_pods: 10,
-        lease_renewal: Duration::from_secs(10),
+        lease_renewal: coracle_agent::LEASE_RENEWAL,
         mtu: 1500,
     }
 }
