@@ -14,8 +14,11 @@ use crate::{
 /// As large as a body may be: Kubernetes' own limit.
 pub const MAX_BODY: usize = 3 * 1024 * 1024;
 
-/// Formats that objects are taken in.
-const TAKEN: &[&str] = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+/// Formats that objects are taken in,
+const TAKEN: &[&str] = &["application/json", "application/yaml", protobuf::MEDIA];
+
+/// and those of kinds that have no protobuf.
+const TEXTUAL: &[&str] = &["application/json", "application/yaml"];
 
 /// What is read and thrown away of a body that is too large, so that its sender gets to the answer instead of a connection
 /// that is reset while it still sends.
@@ -60,9 +63,10 @@ pub fn to_json(media: &str, body: Bytes) -> Result<Bytes> {
     match media {
         "" | "application/json" => Ok(body),
         "application/yaml" | "application/x-yaml" | "text/yaml" => yaml(&body),
-        "application/vnd.kubernetes.protobuf" => match protobuf::to_json(&body) {
+        protobuf::MEDIA => match protobuf::to_json(&body) {
             Ok(object) => Ok(object.to_string().into()),
-            Err(protobuf::Error::UnknownKind { .. }) => Err(Box::new(Status::unsupported_media_type(media, TAKEN))),
+            // Kinds without tables, custom ones above all, are taken in the other formats.
+            Err(protobuf::Error::UnknownKind { .. }) => Err(Box::new(Status::unsupported_media_type(media, TEXTUAL))),
             Err(error) => Err(Box::new(Status::bad_request(error.to_string()))),
         },
         _ => Err(Box::new(Status::unsupported_media_type(media, TAKEN))),

@@ -13,7 +13,7 @@ use crate::{
     answer::{json_bytes, json_value},
     compression,
     discovery::{self, Half},
-    health, openapi,
+    health, metrics, openapi,
     request::RequestInfo,
     server::Inner,
     status_of::Result,
@@ -136,7 +136,8 @@ fn paths() -> Value {
         paths.push(format!("/apis/{group}"));
         paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
     }
-    for path in ["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/readyz", "/version"] {
+    for path in ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/readyz", "/version"]
+    {
         paths.push(path.to_owned());
     }
     json!({"paths": paths})
@@ -170,6 +171,7 @@ pub(crate) fn answer(
     match parts.as_slice() {
         [] => ok(&paths()),
         ["version"] => ok(&version()),
+        ["metrics"] => Ok(metrics::answer(server)),
         ["api"] if wants_aggregated(headers) => Ok(CORE.answer(headers, AGGREGATED)),
         ["apis"] if wants_aggregated(headers) => Ok(NAMED.answer(headers, AGGREGATED)),
         ["api"] => ok(&discovery::core_versions(&server.address.to_string())),

@@ -18,7 +18,9 @@ use crate::{
     authn::{Credentials, is_open},
     authz::MASTERS,
     compression, impersonation,
+    metrics::{Counted, InFlight, Running},
     request::RequestInfo,
+    seldom::Seldom,
     server::Inner,
     status_of::Result,
     user::User,
@@ -27,6 +29,15 @@ use crate::{
 
 /// As long as a request's path and query may be.
 const MAX_URI: usize = 64 * 1024;
+
+/// Panics can be brought about by whoever knows how, as often as he likes.
+static PANICS: Seldom = Seldom::new();
+
+/// Whether a patch is a server-side apply, which is counted as such.
+fn is_apply(headers: &HeaderMap) -> bool {
+    let media = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    media.starts_with(b"application/apply-patch")
+}
 
 /// Who is at the other end.
 #[derive(Clone, Debug)]
@@ -39,7 +50,7 @@ pub(crate) enum Peer {
 
 /// Takes a request through all filters, in this order:
 ///
-/// 1. the log span, so that all that follows is told by its request id;
+/// 1. the log span and the figures of `/metrics`, so that all that follows is told by its request id and counted;
 /// 2. panics, which answer this request alone;
 /// 3. the bound on the URI (bodies are bounded where they are read);
 /// 4. authentication: whose request is it?
@@ -64,11 +75,23 @@ pub(crate) async fn handle(server: Arc<Inner>, peer: Peer, request: Request<Body
         path = %info.path,
     );
     let begun = Instant::now();
+    let metrics = Arc::clone(&server.metrics);
+    let sort = metrics.sort(&info, is_apply(request.headers()));
+    let running = info.is_long_running().then(|| Running::new(Arc::clone(&metrics), sort));
+    let in_flight = running.is_none().then(|| InFlight::new(&metrics, sort));
     let guarded = AssertUnwindSafe(answer_to(server, peer, Arc::clone(&info), request)).catch_unwind();
     let mut response = guarded.instrument(span.clone()).await.unwrap_or_else(|_| {
-        tracing::error!(parent: &span, "a request ended in a panic");
+        if let Some(before) = PANICS.next(Instant::now()) {
+            tracing::error!(parent: &span, before, "a request ended in a panic");
+        }
         answer::status(&Status::internal("the server could not handle this request"))
     });
+    let took = in_flight.is_some().then(|| begun.elapsed());
+    metrics.answered(sort, response.status(), took);
+    drop(in_flight);
+    if let Some(running) = running {
+        response = response.map(|body| Counted::body(body, running));
+    }
     let headers = response.headers_mut();
     let mut text = uuid::Uuid::encode_buffer();
     if let Ok(value) = HeaderValue::from_str(id.hyphenated().encode_lower(&mut text)) {

@@ -34,6 +34,7 @@ pub mod user;
 
 mod documents;
 mod health;
+pub(crate) mod metrics;
 mod verbs;
 
 pub mod answer;
@@ -47,6 +48,7 @@ pub mod security;
 pub mod kind;
 pub mod kinds;
 pub mod ops;
+mod seldom;
 pub mod status_of;
 pub mod stored;
 

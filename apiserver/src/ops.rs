@@ -145,11 +145,14 @@ impl<S: Strategy> KindOps for Typed<S> {
 
     fn decode(&self, json: &[u8]) -> Result<Decoded, DecodeError> {
         let mut unknown = Vec::new();
+        let mut note = |path: serde_ignored::Path<'_>| unknown.push(dotted(&path));
+        // Behind a pointer the closure is the same type for all kinds, and so is the code that reads what kinds share:
+        // otherwise each kind with a pod template would bring its own copy of it.
+        let note: &mut dyn FnMut(serde_ignored::Path<'_>) = &mut note;
         let mut reader = serde_json::Deserializer::from_slice(json);
-        let read: Result<S::Object, _> = serde_ignored::deserialize(&mut reader, |path| unknown.push(dotted(&path)));
-        match read {
+        match serde_ignored::deserialize::<_, _, S::Object>(&mut reader, note) {
             Ok(object) => Ok(Decoded { object: Box::new(object), unknown }),
-            Err(_) => Err(self.explain(json)),
+            Err(error) => Err(explain(self.0.resource().kind, json, &error)),
         }
     }
 
@@ -256,28 +259,88 @@ impl<S: Strategy> KindOps for Typed<S> {
 }
 
 impl<S: Strategy> Typed<S> {
-    /// Reads once more, keeping track of the path, which costs too much to do always.
-    fn explain(&self, json: &[u8]) -> DecodeError {
-        let kind = self.0.resource().kind;
-        let mut reader = serde_json::Deserializer::from_slice(json);
-        let read: Result<S::Object, _> = serde_path_to_error::deserialize(&mut reader);
-        match read {
-            Err(error) => {
-                let path = error.path().to_string();
-                let path = if path == "." { kind.to_owned() } else { format!("{kind}.{path}") };
-                DecodeError { path, why: error.inner().to_string() }
-            }
-            Ok(_) => DecodeError { path: kind.to_owned(), why: "it cannot be read".to_owned() },
-        }
-    }
-}
-
-impl<S: Strategy> Typed<S> {
     /// The kind as the shared code holds it.
     #[must_use]
     pub fn shared(strategy: S) -> std::sync::Arc<dyn KindOps> {
         std::sync::Arc::new(Self(strategy))
     }
+}
+
+/// Says where the JSON of a kind cannot be read.
+fn explain(kind: &str, json: &[u8], error: &serde_json::Error) -> DecodeError {
+    let path = path_at(json, offset(json, error));
+    DecodeError {
+        path: if path.is_empty() { kind.to_owned() } else { format!("{kind}.{path}") },
+        why: error.to_string(),
+    }
+}
+
+/// The byte that serde_json names by line and column, both counted from 1, as the last one it read.
+fn offset(json: &[u8], error: &serde_json::Error) -> usize {
+    let before = json.split_inclusive(|byte| *byte == b'\n').take(error.line().saturating_sub(1));
+    before.map(<[u8]>::len).sum::<usize>() + error.column().saturating_sub(1)
+}
+
+/// The list or the object that a value is in, and which of its values it is.
+enum Within {
+    Object { key: String, is_key_next: bool },
+    List { index: usize },
+}
+
+/// The path of the value that a byte of some JSON belongs to: `spec.containers[0].name`. What cannot be read ends the
+/// path.
+fn path_at(json: &[u8], at: usize) -> String {
+    let mut within: Vec<Within> = Vec::new();
+    let mut from = 0;
+    while let Some(byte) = json.get(from).filter(|_| from <= at) {
+        match byte {
+            b'{' | b'[' if from == at => break,
+            b'{' => within.push(Within::Object { key: String::new(), is_key_next: true }),
+            b'[' => within.push(Within::List { index: 0 }),
+            b'}' | b']' => drop(within.pop()),
+            b',' => match within.last_mut() {
+                Some(Within::Object { is_key_next, .. }) => *is_key_next = true,
+                Some(Within::List { index }) => *index += 1,
+                None => {}
+            },
+            b'"' => {
+                let length = string_length(json.get(from..).unwrap_or_default());
+                if let Some(Within::Object { key, is_key_next: is_key @ true }) = within.last_mut() {
+                    let text = json.get(from..from + length).unwrap_or_default();
+                    *key = serde_json::from_slice(text).unwrap_or_default();
+                    *is_key = false;
+                } else if from + length > at {
+                    break;
+                }
+                from += length - 1;
+            }
+            _ => {}
+        }
+        from += 1;
+    }
+    let mut path = String::new();
+    for place in within {
+        match place {
+            Within::Object { key, .. } if path.is_empty() => path.push_str(&key),
+            Within::Object { key, .. } => path.extend([".", &key]),
+            Within::List { index } => path.push_str(&format!("[{index}]")),
+        }
+    }
+    path
+}
+
+/// How many bytes the string has that `json` begins with, its quotes included.
+fn string_length(json: &[u8]) -> usize {
+    let mut is_escaped = false;
+    for (at, byte) in json.iter().enumerate().skip(1) {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = true,
+            b'"' => return at + 1,
+            _ => {}
+        }
+    }
+    json.len()
 }
 
 fn dotted(path: &serde_ignored::Path<'_>) -> String {
@@ -406,6 +469,31 @@ mod tests {
         let error = Typed(ConfigMaps).decode(br#"{"data":{"a":{"b":1}}}"#).err().unwrap();
         assert_eq!(error.path, "ConfigMap.data.a");
         assert!(error.why.contains("invalid type: map, expected a string"), "{}", error.why);
+        for (json, path) in [
+            ("[]", "Pod"),
+            ("{\"spec\": 5}", "Pod.spec"),
+            ("{\n \"spec\": {\n  \"containers\": [{\"name\": \"a\"}, {\"name\": 17}]}}", "Pod.spec.containers[1].name"),
+            (r#"{"metadata":{"labels":{"a,\"}b":"[{","c":true}}}"#, "Pod.metadata.labels.c"),
+            (r#"{"metadata":{"creationTimestamp":"yesterday"}}"#, "Pod.metadata.creationTimestamp"),
+            (
+                r#"{"spec":{"containers":[{"ports":[{"containerPort":"x"}]}]}}"#,
+                "Pod.spec.containers[0].ports[0].containerPort",
+            ),
+            (r#"{"spec":{"containers":[{"command":["a",[1]]}]}}"#, "Pod.spec.containers[0].command[1]"),
+        ] {
+            let error = Typed(Pods).decode(json.as_bytes()).err().unwrap();
+            assert_eq!(error.path, path, "{json}: {}", error.why);
+        }
+    }
+
+    #[test]
+    fn a_path_is_found_in_anything() {
+        for json in ["", "{", "}]", "\"", "{\"a\\", "[,,{\"a\":", "{\"a\":1}}}"] {
+            for at in 0..10 {
+                path_at(json.as_bytes(), at);
+            }
+        }
+        assert_eq!(path_at(br#"{"a":{"b":[1,{"c":2}]}}"#, 18), "a.b[1].c");
     }
 
     #[test]

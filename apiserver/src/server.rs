@@ -19,6 +19,7 @@ use crate::{
     bootstrap,
     config::Config,
     connections,
+    metrics::Metrics,
     pki::{self, Pki},
     registry::{Facts, Registry},
     request::RequestInfo,
@@ -142,6 +143,7 @@ pub(crate) struct Inner {
     pub(crate) places: Arc<Semaphore>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) progress: Progress,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// A handle on the server; cheap to clone.
@@ -218,6 +220,7 @@ impl ApiServer {
             places: Arc::new(Semaphore::new(config.max_requests)),
             shutdown,
             progress: Progress(watch::Sender::new(Phase::Opened)),
+            metrics: Metrics::new(),
             pki,
             config,
         });

@@ -1,9 +1,16 @@
 //! The one place where errors become [`Status`]es.
 
-use std::error::Error as StdError;
+use std::{error::Error as StdError, time::Instant};
 
 use coracle_proto::{patch::PatchError, resource::Resource, status::Status};
 use coracle_store::Error as StoreError;
+
+use crate::seldom::Seldom;
+
+/// Clients come again and again while a disk is full or broken; who reads the log needs to hear of it now and then.
+static FULL: Seldom = Seldom::new();
+static FAILED: Seldom = Seldom::new();
+static BROKEN: Seldom = Seldom::new();
 
 /// What a request ends with when it does not get what it asked for. Boxed because a status is large and most go well.
 pub type Result<T, E = Box<Status>> = std::result::Result<T, E>;
@@ -21,7 +28,9 @@ pub(crate) fn store(error: &StoreError) -> Box<Status> {
             Status::too_large("the request is too large for one transaction")
         }
         StoreError::DiskFull => {
-            tracing::error!(error = error as &dyn StdError, "the disk is full");
+            if let Some(before) = FULL.next(Instant::now()) {
+                tracing::error!(error = error as &dyn StdError, before, "writes are refused: the disk is full");
+            }
             Status::unavailable("the server's disk is full")
         }
         StoreError::Unavailable => Status::too_many_requests("the server cannot take writes now, try again", 1),
@@ -41,7 +50,9 @@ pub(crate) fn store(error: &StoreError) -> Box<Status> {
         | StoreError::Corrupt { .. }
         | StoreError::Io { .. }
         | StoreError::Engine { .. } => {
-            tracing::error!(error = error as &dyn StdError, "the store failed");
+            if let Some(before) = FAILED.next(Instant::now()) {
+                tracing::error!(error = error as &dyn StdError, before, "the store failed");
+            }
             Status::internal("the store failed")
         }
     })
@@ -84,7 +95,9 @@ pub(crate) fn too_large_version(asked: u64, current: u64) -> Status {
 
 /// 500 for something that cannot go wrong unless the code or the stored data is at fault.
 pub(crate) fn broken(what: &str, error: &(dyn StdError + 'static)) -> Box<Status> {
-    tracing::error!(error, "{what}");
+    if let Some(before) = BROKEN.next(Instant::now()) {
+        tracing::error!(error, before, "{what}");
+    }
     Box::new(Status::internal(what))
 }
 
@@ -98,7 +111,7 @@ mod tests {
         for (error, code, reason) in [
             (StoreError::Compacted { compacted: Revision(1) }, 410, "Expired"),
             (StoreError::FutureRevision { asked: Revision(9), current: Revision(1) }, 504, "Timeout"),
-            (StoreError::SlowWatcher { buffer: 1 }, 410, "Expired"),
+            (StoreError::SlowWatcher { events: 1, bytes: 1 }, 410, "Expired"),
             (StoreError::ValueTooLarge { size: 9, limit: 1 }, 413, "RequestEntityTooLarge"),
             (StoreError::DiskFull, 503, "ServiceUnavailable"),
             (StoreError::Unavailable, 429, "TooManyRequests"),

@@ -1,7 +1,8 @@
 //! Service account tokens: JSON Web Tokens (RFC 7519) that name an account and what they are bound to.
 //!
 //! A token is valid as long as its time has not come, and its account and the object it is bound to exist with the uids
-//! they had; a deleted pod's token ends with the pod. Signatures are checked once and remembered, existence is looked up
+//! they had, and are not to be gone by now: what is being deleted has until its `deletionTimestamp` (with a pod, the end
+//! of its grace period) and a minute. Signatures are checked once and remembered, existence is looked up
 //! every time.
 
 use std::{
@@ -18,6 +19,9 @@ use crate::{pki::Pki, stored, user::User};
 
 /// Tokens whose signature is remembered as right. When it is full all are forgotten.
 const REMEMBERED: usize = 4096;
+
+/// How long after its `deletionTimestamp` an object's tokens still hold: clocks differ (`jwt.DefaultLeeway`).
+const LEEWAY: jiff::SignedDuration = jiff::SignedDuration::from_mins(1);
 
 /// No token is longer; the longest that names everything is some two kilobytes.
 const LONGEST: usize = 16 * 1024;
@@ -144,7 +148,7 @@ impl Tokens {
         now: Timestamp,
     ) -> Result<(User, Vec<String>), String> {
         let claims = self.checked(token)?;
-        let now = now.as_second();
+        let (time, now) = (now, now.as_second());
         if claims.iss != self.issuer() {
             return Err("the token was issued by somebody else".to_owned());
         }
@@ -159,7 +163,7 @@ impl Tokens {
         if audiences.is_empty() {
             return Err(format!("token audiences {:?} is invalid for the target audiences {wanted:?}", claims.aud));
         }
-        self.user_of(&claims).map(|user| (user, audiences))
+        self.user_of(&claims, time).map(|user| (user, audiences))
     }
 
     /// The content of a token whose signature is right.
@@ -191,21 +195,18 @@ impl Tokens {
     }
 
     /// Whether the object is still there, is still the same, and is not on its way out.
-    fn is_there(&self, storage: &str, namespace: &str, wanted: &Reference) -> Result<(), String> {
+    fn is_there(&self, storage: &str, namespace: &str, wanted: &Reference, now: Timestamp) -> Result<(), String> {
         let gone = || "service account token has been invalidated".to_owned();
         let entry = self.store.get(&stored::key(storage, namespace, &wanted.name)).ok_or_else(gone)?;
         let object: Object = serde_json::from_slice(&entry.value).map_err(|_| gone())?;
         if object.metadata.uid != wanted.uid {
             return Err(format!("{storage} UID ({}) does not match claim ({})", object.metadata.uid, wanted.uid));
         }
-        // A pod that is being stopped still talks to the server; when its time to do so is over it ends.
-        match object.metadata.deletion_timestamp.and_then(|t| t.parse::<Timestamp>().ok()) {
-            Some(end) if storage != "pods" && end < Timestamp::now() => Err(gone()),
-            _ => Ok(()),
-        }
+        let deleted = object.metadata.deletion_timestamp.and_then(|time| time.parse::<Timestamp>().ok());
+        if deleted.is_some_and(|deleted| now.duration_since(deleted) > LEEWAY) { Err(gone()) } else { Ok(()) }
     }
 
-    fn user_of(&self, claims: &Claims) -> Result<User, String> {
+    fn user_of(&self, claims: &Claims, now: Timestamp) -> Result<User, String> {
         let bound = &claims.bound;
         let account = bound.serviceaccount.as_ref().ok_or("the token names no account")?;
         let namespace = bound.namespace.as_str();
@@ -213,7 +214,7 @@ impl Tokens {
         if claims.sub != name {
             return Err("the token's subject is not its account".to_owned());
         }
-        self.is_there("serviceaccounts", namespace, account)?;
+        self.is_there("serviceaccounts", namespace, account, now)?;
         let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let mut tell = |key: &str, value: &str| {
             if !value.is_empty() {
@@ -221,16 +222,16 @@ impl Tokens {
             }
         };
         if let Some(secret) = &bound.secret {
-            self.is_there("secrets", namespace, secret)?;
+            self.is_there("secrets", namespace, secret, now)?;
         }
         if let Some(pod) = &bound.pod {
-            self.is_there("pods", namespace, pod)?;
+            self.is_there("pods", namespace, pod, now)?;
             tell("pod-name", &pod.name);
             tell("pod-uid", &pod.uid);
         }
         if let Some(node) = &bound.node {
             if bound.pod.is_none() {
-                self.is_there("nodes", "", node)?;
+                self.is_there("nodes", "", node, now)?;
             }
             tell("node-name", &node.name);
             tell("node-uid", &node.uid);

@@ -143,6 +143,27 @@ async fn a_service_account_token_lives_as_long_as_all_it_is_bound_to() {
 }
 
 #[tokio::test]
+async fn what_is_being_deleted_ends_its_tokens_a_minute_after_its_time() {
+    let world = world().await;
+    let named = |uid: &str| json!({"metadata": {"uid": uid}});
+    let going = |uid: &str| json!({"metadata": {"uid": uid, "deletionTimestamp": start().to_string()}});
+    let token = world.tokens.sign(&world.claims()).unwrap();
+    let (account, pod) = ("/registry/serviceaccounts/a/robot", "/registry/pods/a/p");
+    for (of_account, of_pod, which) in [
+        (named("u1"), going("u2"), "the pod"),
+        (going("u1"), named("u2"), "the account"),
+        (going("u1"), going("u2"), "both"),
+    ] {
+        world.put(account, Some(&of_account)).await;
+        world.put(pod, Some(&of_pod)).await;
+        for (seconds, expected) in [(0, 200), (60, 200), (61, 401)] {
+            let then = world.at(start() + SignedDuration::from_secs(seconds));
+            assert_eq!(code(&then, &shows(&token)).await, expected, "{which} is going, {seconds} s later");
+        }
+    }
+}
+
+#[tokio::test]
 async fn forged_tokens_are_401() {
     let world = world().await;
     let named = |uid: &str| json!({"metadata": {"uid": uid}});

@@ -9,6 +9,7 @@ mod contention;
 mod harness;
 mod kube_client;
 mod limits;
+mod metrics;
 mod patching;
 mod reading;
 mod refusals;

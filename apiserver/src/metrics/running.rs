@@ -1,0 +1,95 @@
+//! Requests under way: counted as long as these guards live.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll},
+};
+
+use axum::body::{Body, Bytes};
+use http_body::{Frame, SizeHint};
+
+use super::{Metrics, Sort};
+
+/// A short request that is being handled.
+pub(crate) struct InFlight<'a> {
+    metrics: &'a Metrics,
+    sort: Sort,
+}
+
+impl<'a> InFlight<'a> {
+    pub(crate) fn new(metrics: &'a Metrics, sort: Sort) -> Self {
+        let in_flight = Self { metrics, sort };
+        in_flight.add(1);
+        in_flight
+    }
+
+    fn add(&self, count: i64) {
+        let gauge = if self.sort.is_mutating { &self.metrics.mutating } else { &self.metrics.read_only };
+        gauge.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.add(-1);
+    }
+}
+
+/// A long-running request.
+pub(crate) struct Running {
+    metrics: Arc<Metrics>,
+    sort: Sort,
+}
+
+impl Running {
+    pub(crate) fn new(metrics: Arc<Metrics>, sort: Sort) -> Self {
+        let running = Self { metrics, sort };
+        running.add(1);
+        running
+    }
+
+    fn add(&self, count: i64) {
+        if let Some(cell) = self.metrics.cell(self.sort) {
+            cell.running.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.add(-1);
+    }
+}
+
+/// The body of a long-running request's answer: the request runs as long as the body is there.
+pub(crate) struct Counted {
+    body: Body,
+    _running: Running,
+}
+
+impl Counted {
+    pub(crate) fn body(body: Body, running: Running) -> Body {
+        Body::new(Self { body, _running: running })
+    }
+}
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
