@@ -1,7 +1,7 @@
 //! `coracle`: one binary that is a whole cluster, or any part of one.
 //!
 //! It puts the rooms together and holds no logic of theirs: `commands/` has one file a verb, `cli` says what the verbs
-//! take, `cluster` wires control plane and node into one process.
+//! take, `components` starts what a verb runs and stops it in order.
 
 mod bench;
 mod cli;

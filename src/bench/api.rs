@@ -64,21 +64,23 @@ async fn measure(target: &Target, plan: &Plan, report: &mut Report) -> anyhow::R
     .await
     .context("creating pods")?;
     report.promised("durable pod creates", created.rate, "/s", 8000.0);
-    report.add("  p50", created.p50, "ms");
-    report.promised("  p99", created.p99, "ms", 15.0);
+    report.add("  p50 of a create", created.p50, "ms");
+    report.promised("  p99 of a create", created.p99, "ms", 15.0);
 
     let path = format!("{pods}/pod-0");
     let got = load::run(target, plan.clients, plan.length, move |_| (Method::GET, path.clone(), Bytes::new()))
         .await
         .context("reading a pod")?;
     report.promised("GET of one pod", got.rate, "/s", 40_000.0);
-    report.add("  p99", got.p99, "ms");
+    report.add("  p50 of a GET", got.p50, "ms");
+    report.add("  p99 of a GET", got.p99, "ms");
 
     let path = format!("{pods}?limit=500");
     let listed = load::run(target, plan.clients, plan.length, move |_| (Method::GET, path.clone(), Bytes::new()))
         .await
         .context("listing pods")?;
     report.promised("LIST limit=500 of pods", listed.rate, "/s", 1000.0);
-    report.add("  p99", listed.p99, "ms");
+    report.add("  p50 of a LIST", listed.p50, "ms");
+    report.add("  p99 of a LIST", listed.p99, "ms");
     Ok(())
 }

@@ -57,14 +57,14 @@ pub(crate) async fn run(client: Client, image: &str, count: usize, report: &mut 
             sorted.get((sorted.len() * part / 100).min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
         };
         let bound = spans(|t| t.running, |t| t.bound);
-        let name = format!("{count} pods {how}, bound to running, p50");
+        let name = format!("bound to running, {count} pods {how}, p50");
         match must {
             Some(must) => report.promised(name, at(&bound, 50), "ms", must),
             None => report.add(name, at(&bound, 50), "ms"),
         }
         report.add("  p99", at(&bound, 99), "ms");
         let created = spans(|t| t.running, |_| Some(Duration::ZERO));
-        report.add("  created to running, p50", at(&created, 50), "ms");
+        report.add(format!("created to running, {count} pods {how}, p50"), at(&created, 50), "ms");
         report.add("  p99", at(&created, 99), "ms");
     }
     Ok(())

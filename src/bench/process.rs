@@ -96,6 +96,30 @@ impl Drop for Subject {
     }
 }
 
+/// Makes an image of this machine's static busybox in the images of the instance with this data directory. Returns its
+/// name.
+pub(crate) fn import_busybox(data_dir: &Path) -> anyhow::Result<&'static str> {
+    const NAME: &str = "coracle-bench:1";
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
+    let busybox = busybox.context("there is no busybox to make an image of: apt-get install busybox-static")?;
+    let root = data_dir.join("bench-rootfs");
+    fs::create_dir_all(root.join("bin")).with_context(|| root.display().to_string())?;
+    fs::copy(busybox, root.join("bin/busybox")).context("copying busybox")?;
+    std::os::unix::fs::symlink("busybox", root.join("bin/sleep")).context("linking sleep")?;
+    let mut tar = Command::new("tar").arg("-C").arg(&root).args(["-c", "."]).stdout(Stdio::piped()).spawn()?;
+    let archive = tar.stdout.take().map_or_else(Stdio::null, Stdio::from);
+    let imported = Command::new(std::env::current_exe()?)
+        .args(["image", "import", "-", "--rootfs", "--name", NAME, "--cmd", "sleep", "--data-dir"])
+        .arg(data_dir)
+        .stdin(archive)
+        .stdout(Stdio::null())
+        .status()
+        .context("importing the image")?;
+    let packed = tar.wait()?;
+    anyhow::ensure!(imported.success() && packed.success(), "making an image of {busybox} failed");
+    Ok(NAME)
+}
+
 /// What the kernel says a process has used (proc(5)).
 pub(crate) fn usage(pid: u32) -> anyhow::Result<Usage> {
     let folder = Path::new("/proc").join(pid.to_string());

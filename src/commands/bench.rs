@@ -11,28 +11,36 @@ use crate::bench::{self, load::Target, process::Subject, report::Report};
 /// Flags of `bench`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
+    /// What to measure; everything when nothing is said.
     #[command(subcommand)]
-    what: What,
+    what: Option<What>,
     /// Print JSON instead of a table.
     #[arg(long, global = true)]
     json: bool,
 }
+
+const ROUNDS: usize = 5;
+const SETTLE: u64 = 15;
+const WATCHED: u64 = 60;
+const CLIENTS: usize = 32;
+const LOADED: u64 = 10;
+const PODS: usize = 20;
 
 #[derive(Subcommand)]
 enum What {
     /// Start times, each with an empty data directory.
     Boot {
         /// How many starts to take the median of.
-        #[arg(long, default_value_t = 5)]
+        #[arg(long, default_value_t = ROUNDS)]
         rounds: usize,
     },
     /// Memory, processor and disk of a cluster that has nothing to do.
     Idle {
         /// Seconds to let it come to rest before looking.
-        #[arg(long, default_value_t = 15, value_name = "SECONDS")]
+        #[arg(long, default_value_t = SETTLE, value_name = "SECONDS")]
         settle: u64,
         /// Seconds to look at it.
-        #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+        #[arg(long, default_value_t = WATCHED, value_name = "SECONDS")]
         seconds: u64,
     },
     /// Durable creates, reads and lists under load. Works against any Kubernetes API.
@@ -41,59 +49,103 @@ enum What {
         #[arg(long, value_name = "FILE")]
         kubeconfig: Option<PathBuf>,
         /// Connections at once.
-        #[arg(long, default_value_t = 32)]
+        #[arg(long, default_value_t = CLIENTS)]
         clients: usize,
         /// Seconds each kind of request is sent.
-        #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+        #[arg(long, default_value_t = LOADED, value_name = "SECONDS")]
         seconds: u64,
     },
     /// From being bound to running, image present. Works against any Kubernetes API.
     Pods {
-        /// The cluster to measure.
-        #[arg(long, value_name = "FILE")]
-        kubeconfig: PathBuf,
-        /// An image with `sleep` in it that is on the node already.
-        #[arg(long)]
-        image: String,
+        /// The cluster to measure; without it one is started, with an image made of this machine's static busybox.
+        #[arg(long, value_name = "FILE", requires = "image")]
+        kubeconfig: Option<PathBuf>,
+        /// An image with `sleep` in it that is on that cluster's node already.
+        #[arg(long, requires = "kubeconfig")]
+        image: Option<String>,
         /// How many pods.
-        #[arg(long, default_value_t = 20)]
+        #[arg(long, default_value_t = PODS)]
         count: usize,
     },
     /// Size of this binary.
     Size,
 }
 
+impl What {
+    /// Everything there is to measure, as usual.
+    fn all() -> Vec<Self> {
+        vec![
+            Self::Boot { rounds: ROUNDS },
+            Self::Idle { settle: SETTLE, seconds: WATCHED },
+            Self::Api { kubeconfig: None, clients: CLIENTS, seconds: LOADED },
+            Self::Pods { kubeconfig: None, image: None, count: PODS },
+            Self::Size,
+        ]
+    }
+
+    async fn measure(self, report: &mut Report) -> anyhow::Result<()> {
+        match self {
+            Self::Boot { rounds } => bench::boot::run(rounds, report).await,
+            Self::Idle { settle, seconds } => {
+                bench::idle::run(Duration::from_secs(settle), Duration::from_secs(seconds), report).await
+            }
+            Self::Api { kubeconfig, clients, seconds } => {
+                let plan = bench::api::Plan { clients, length: Duration::from_secs(seconds) };
+                if let Some(file) = kubeconfig {
+                    return bench::api::run(&Target::new(&config(&file).await?)?, &plan, report).await;
+                }
+                let subject = start(&["--no-agent"]).await?;
+                let target = Target::new(&config(&subject.kubeconfig()).await?)?;
+                let measured = bench::api::run(&target, &plan, report).await;
+                end(subject).await?;
+                measured
+            }
+            Self::Pods { kubeconfig: Some(file), image: Some(image), count } => {
+                bench::pods::run(kube::Client::try_from(config(&file).await?)?, &image, count, report).await
+            }
+            Self::Pods { count, .. } => {
+                let subject = start(&[]).await?;
+                let measured = async {
+                    let folder = subject.data_dir();
+                    let image = tokio::task::spawn_blocking(move || bench::process::import_busybox(&folder)).await??;
+                    let client = kube::Client::try_from(config(&subject.kubeconfig()).await?)?;
+                    bench::pods::run(client, image, count, report).await
+                };
+                let measured = measured.await;
+                end(subject).await?;
+                measured
+            }
+            Self::Size => {
+                let exe = std::env::current_exe()?;
+                #[expect(clippy::cast_precision_loss, reason = "a file's size is far below 2^52")]
+                let size = std::fs::metadata(&exe).with_context(|| exe.display().to_string())?.len() as f64 / 1e6;
+                if cfg!(debug_assertions) {
+                    report.add("size of this binary, which is no release", size, "MB");
+                } else {
+                    report.promised("size of this binary", size, "MB", 40.0);
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Starts a cluster to be measured.
+async fn start(flags: &'static [&'static str]) -> anyhow::Result<Subject> {
+    let port = bench::process::free_port()?;
+    tokio::task::spawn_blocking(move || Subject::start(port, flags)).await?
+}
+
+/// Stops and purges it.
+async fn end(subject: Subject) -> anyhow::Result<()> {
+    Ok(tokio::task::spawn_blocking(move || drop(subject)).await?)
+}
+
 /// Measures.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let mut report = Report::default();
-    match args.what {
-        What::Boot { rounds } => bench::boot::run(rounds, &mut report).await?,
-        What::Idle { settle, seconds } => {
-            bench::idle::run(Duration::from_secs(settle), Duration::from_secs(seconds), &mut report).await?;
-        }
-        What::Api { kubeconfig, clients, seconds } => {
-            let plan = bench::api::Plan { clients, length: Duration::from_secs(seconds) };
-            if let Some(file) = kubeconfig {
-                bench::api::run(&Target::new(&config(&file).await?)?, &plan, &mut report).await?;
-            } else {
-                let port = bench::process::free_port()?;
-                let subject = tokio::task::spawn_blocking(move || Subject::start(port, &["--no-agent"])).await??;
-                let target = Target::new(&config(&subject.kubeconfig()).await?)?;
-                let measured = bench::api::run(&target, &plan, &mut report).await;
-                tokio::task::spawn_blocking(move || drop(subject)).await?;
-                measured?;
-            }
-        }
-        What::Pods { kubeconfig, image, count } => {
-            let client = kube::Client::try_from(config(&kubeconfig).await?)?;
-            bench::pods::run(client, &image, count, &mut report).await?;
-        }
-        What::Size => {
-            let exe = std::env::current_exe()?;
-            #[expect(clippy::cast_precision_loss, reason = "a file's size is far below 2^52")]
-            let size = std::fs::metadata(&exe).with_context(|| exe.display().to_string())?.len() as f64 / 1e6;
-            report.promised("this binary", size, "MB", 40.0);
-        }
+    for what in args.what.map_or_else(What::all, |what| vec![what]) {
+        what.measure(&mut report).await?;
     }
     report.print(args.json)
 }
