@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use coracle_network::Ipv4Net;
 use coracle_proto::join_token::JoinToken;

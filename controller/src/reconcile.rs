@@ -198,10 +198,11 @@ mod tests {
         let (through, shutdown) = (CancellationToken::new(), CancellationToken::new());
         let queue = Arc::new(WorkQueue::new());
         let control = Control::new(Shaky { tries: AtomicU32::new(0), through: through.clone() }, Arc::clone(&queue));
-        let running = tokio::spawn(control.run(shutdown.clone()));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(control.run(shutdown.clone()));
         queue.add("key");
         tokio::time::timeout(Duration::from_mins(1), through.cancelled()).await.expect("the key is stuck");
         shutdown.cancel();
-        running.await.unwrap();
+        tasks.join_next().await.unwrap().unwrap();
     }
 }
