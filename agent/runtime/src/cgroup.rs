@@ -7,21 +7,23 @@
 //! Paths here are relative to the root of each hierarchy. On v2 the supervisor needs a leaf of its own, because a group
 //! with controllers for its children holds no processes itself (cgroups(7), "no internal processes").
 
+mod device_program;
 mod devices;
+mod ending;
 mod v1;
 mod v2;
 
 pub(crate) use devices::DeviceRule;
+pub(crate) use ending::{KILL_PATIENCE, lift_cpu_bound, remove, remove_if_empty};
 
 use std::{
     fmt::Debug,
     fs, io,
     path::{Path, PathBuf},
-    thread,
-    time::Duration,
+    time::Instant,
 };
 
-use nix::{sys::signal, unistd::Pid};
+use nix::unistd::Pid;
 
 use crate::{
     spec::{QosClass, Resources},
@@ -42,8 +44,12 @@ pub(crate) trait Tree: Debug + Send + Sync {
     fn join(&self, group: &Path, pid: Pid) -> io::Result<()>;
     /// The processes of a group alone, not of those below it.
     fn processes(&self, group: &Path) -> io::Result<Vec<Pid>>;
-    /// Kills every process of a group.
+    /// The processes of a group and of those below it.
+    fn processes_below(&self, group: &Path) -> io::Result<Vec<Pid>>;
+    /// Kills every process of a group and of those below it, those they fork meanwhile included.
     fn kill(&self, group: &Path) -> io::Result<()>;
+    /// Waits until a group and those below it have no process; false when they still have at the deadline.
+    fn wait_empty(&self, group: &Path, deadline: Instant) -> io::Result<bool>;
     /// How many processes of a group the out-of-memory killer has killed.
     fn oom_kills(&self, group: &Path) -> u64;
     /// What a group uses, with those below it.
@@ -63,7 +69,7 @@ pub(crate) fn open() -> io::Result<Box<dyn Tree>> {
         return Ok(Box::new(v1));
     }
     match v2::Mount::find(&mounts) {
-        Some(mount) => Ok(Box::new(mount)),
+        Some(mount) => Ok(Box::new(mount.with_device_programs())),
         None => Err(io::Error::new(io::ErrorKind::NotFound, "no cgroup file system is mounted")),
     }
 }
@@ -81,63 +87,6 @@ pub(crate) fn pod_group(root: &Path, qos: QosClass, uid: &str) -> PathBuf {
 /// The groups that hold nothing but pods' groups, the innermost first, the runtime's own last.
 pub(crate) fn groups_above_pods(root: &Path) -> [PathBuf; 4] {
     [root.join("kubepods/besteffort"), root.join("kubepods/burstable"), root.join("kubepods"), root.to_owned()]
-}
-
-/// Removes a group and those below it, killing what is left in them. A group that is not there is removed.
-///
-/// The kernel says EBUSY until the last process is quite gone, which v1 has no event for: a few short waits, bounded.
-pub(crate) fn remove(tree: &dyn Tree, group: &Path) -> io::Result<()> {
-    const TRIES: u32 = 200;
-    let mut result = Ok(());
-    for directory in tree.directories(group) {
-        let mut tries = 0;
-        loop {
-            match remove_below(tree, &directory, group) {
-                Ok(()) => break,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-                Err(error) if error.kind() == io::ErrorKind::ResourceBusy && tries < TRIES => {
-                    tries += 1;
-                    thread::sleep(Duration::from_millis(u64::from(tries.min(20))));
-                }
-                Err(error) => {
-                    result = Err(error);
-                    break;
-                }
-            }
-        }
-    }
-    result
-}
-
-/// Removes a group unless something is in it. A group that is not there is removed.
-pub(crate) fn remove_if_empty(tree: &dyn Tree, group: &Path) -> io::Result<()> {
-    use io::ErrorKind::{DirectoryNotEmpty, NotFound, ResourceBusy};
-    for directory in tree.directories(group) {
-        match fs::remove_dir(&directory) {
-            Err(error) if !matches!(error.kind(), NotFound | ResourceBusy | DirectoryNotEmpty) => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-fn remove_below(tree: &dyn Tree, directory: &Path, group: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            match remove_below(tree, &entry.path(), &group.join(entry.file_name())) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-    }
-    match fs::remove_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-            tree.kill(group)?;
-            Err(error)
-        }
-        result => result,
-    }
 }
 
 /// Writes one value into one file of a group; the error names the file.
@@ -177,13 +126,4 @@ fn keyed(text: &str, key: &str) -> Option<u64> {
 fn read_processes(directory: &Path) -> io::Result<Vec<Pid>> {
     let text = fs::read_to_string(directory.join("cgroup.procs"))?;
     Ok(text.lines().filter_map(|line| line.parse().ok()).map(Pid::from_raw).collect())
-}
-
-fn kill_all(pids: &[Pid]) {
-    for pid in pids {
-        // A process of 0 is one of a pid namespace that is not ours to see; it cannot be named, so not be killed.
-        if pid.as_raw() > 0 {
-            let _ = signal::kill(*pid, signal::Signal::SIGKILL);
-        }
-    }
 }

@@ -41,6 +41,15 @@ pub enum Error {
         /// The container asked for.
         id: ContainerId,
     },
+    /// The container was killed and has not ended: one of its processes sleeps and cannot be woken, as on a device or a
+    /// file server that does not answer. It ends when that does.
+    #[error("container {id} was killed and is still running {after:?} later")]
+    StillRunning {
+        /// The container.
+        id: ContainerId,
+        /// How long was waited.
+        after: std::time::Duration,
+    },
     /// The container's first process could not be started; the container exists and has exited (`StartError`).
     #[error(transparent)]
     Start(#[from] StartError),
@@ -101,6 +110,7 @@ impl Error {
             Error::InvalidSpec { .. }
             | Error::ContainerNotRunning { .. }
             | Error::ContainerRunning { .. }
+            | Error::StillRunning { .. }
             | Error::Start(_)
             | Error::Exec(_)
             | Error::ExecTimeout { .. }

@@ -8,7 +8,7 @@
 //!  agent (tokio, many threads)                     kernel
 //!  ┌───────────────┐  requests, events   ┌─────────────────────────────┐
 //!  │ Runtime       │ ───── socket ─────▶ │ supervisor (one per pod,    │ holds net, ipc, uts (pid) namespaces
-//!  │  Sandbox      │ ◀─── fds of exec ── │  one thread, epoll)         │ pumps logs, reaps, records exits
+//!  │  Sandbox      │ ◀─── fds of exec ── │  one thread, poll)          │ pumps logs, reaps, records exits
 //!  │  Events       │                     └──────┬──────────────┬───────┘
 //!  └──────┬────────┘                       fork │              │ fork
 //!         │ reads                          ┌────▼─────┐   ┌────▼─────┐

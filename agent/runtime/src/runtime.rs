@@ -20,14 +20,14 @@ use std::{
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use tokio::sync::watch;
 
 use self::{client::Client, supervisor_process::Executable};
 use crate::{
-    cgroup::{self, Tree},
+    cgroup::{self, KILL_PATIENCE, Tree},
     error::Error,
     id::SandboxId,
     protocol::{Reply, Request, VERSION},
@@ -225,25 +225,38 @@ impl Runtime {
     /// there is stopped.
     ///
     /// # Errors
-    /// When processes cannot be killed.
+    /// When processes do not die of it; the error names them, and it may be called again.
     pub async fn stop_sandbox(&self, id: &SandboxId) -> Result<(), Error> {
         self.inner.sandboxes.send_modify(|sandboxes| {
             let _ = sandboxes.remove(id);
         });
         let directory = self.directory(id);
-        if let Ok(mut client) = Client::connect(&directory).await {
-            match client.ask(&Request::Shutdown).await {
-                // Its end is the answer too, when it was killed meanwhile.
-                Ok(_) | Err(_) => drop(client),
-            }
+        let record = SandboxRecord::read(&directory).ok();
+        if let Some(record) = record.clone() {
+            let (inner, directory) = (Arc::clone(&self.inner), directory.clone());
+            blocking(move || inner.lift_cpu_bounds(&record, &directory)).await;
         }
-        let Ok(record) = SandboxRecord::read(&directory) else { return Ok(()) };
+        let shut_down = async {
+            if let Ok(mut client) = Client::connect(&directory).await {
+                match client.ask(&Request::Shutdown).await {
+                    // Its end is the answer too, when it was killed meanwhile.
+                    Ok(_) | Err(_) => drop(client),
+                }
+            }
+        };
+        // One that waits for a process which does not die is killed with the rest, and the error names that process.
+        let _ = tokio::time::timeout(KILL_PATIENCE, shut_down).await;
+        let Some(record) = record else { return Ok(()) };
         let inner = Arc::clone(&self.inner);
         blocking(move || {
             let tree = inner.tree.as_ref();
+            let deadline = Instant::now() + KILL_PATIENCE;
+            let mut result = Ok(());
             for group in record.groups(&directory).map_err(io_error("read", &directory))? {
-                cgroup::remove(tree, &group).map_err(io_error("remove cgroup", &group))?;
+                let removed = cgroup::remove(tree, &group, deadline).map_err(io_error("remove cgroup", &group));
+                result = result.and(removed);
             }
+            result?;
             // The pod's own group stays as long as another sandbox of the pod is in it.
             cgroup::remove_if_empty(tree, &record.cgroup).map_err(io_error("remove cgroup", &record.cgroup))
         })
@@ -291,7 +304,8 @@ impl Runtime {
         let inner = Arc::clone(&self.inner);
         let rest = blocking(move || {
             let group = &inner.config.cgroup_root;
-            let groups = cgroup::remove(inner.tree.as_ref(), group).map_err(io_error("remove cgroup", group));
+            let deadline = Instant::now() + KILL_PATIENCE;
+            let groups = cgroup::remove(inner.tree.as_ref(), group, deadline).map_err(io_error("remove cgroup", group));
             let files =
                 leftovers::remove_files(&inner.config.run.join("sandboxes"), &inner.config.root.join("sandboxes"));
             groups.and(files)
@@ -302,6 +316,14 @@ impl Runtime {
 }
 
 impl Inner {
+    /// What is to die does so with all the CPU time there is, its supervisor included, which is asked first.
+    fn lift_cpu_bounds(&self, record: &SandboxRecord, directory: &Path) {
+        let groups = record.groups(directory).unwrap_or_default();
+        for group in groups.iter().chain([&record.cgroup]) {
+            cgroup::lift_cpu_bound(self.tree.as_ref(), group);
+        }
+    }
+
     /// Everything of a new sandbox; the record first, so that what follows is found whenever this is cut.
     fn start(&self, record: &SandboxRecord, directory: &Path) -> Result<u32, Error> {
         let failed = |step: &str, error: &io::Error| Error::Sandbox {

@@ -1,6 +1,6 @@
 //! The supervisor: the process that is a pod's parent.
 //!
-//! One thread, one `poll`. It does what it is asked, tells what happened, and decides nothing: restarting is the agent's
+//! One thread, one `poll(2)`: what it watches is a few descriptors a container, so nothing is gained by more. It does what it is asked, tells what happened, and decides nothing: restarting is the agent's
 //! business. It has no allocator tricks and no tokio; what it keeps is small and bounded by the number of containers.
 
 mod connection;

@@ -405,6 +405,57 @@ pub(crate) fn reap_one() -> nix::Result<Option<(nix::unistd::Pid, End)>> {
     Ok((pid != 0).then(|| (nix::unistd::Pid::from_raw(pid), end)))
 }
 
+/// `union bpf_attr` of the two commands below, as far as they read it (bpf(2)).
+#[repr(C)]
+#[derive(Default)]
+struct BpfLoad {
+    kind: u32,
+    count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+}
+
+#[repr(C)]
+struct BpfAttach {
+    target: u32,
+    program: u32,
+    kind: u32,
+    flags: u32,
+}
+
+/// Loads a BPF program that decides on the use of devices.
+pub(crate) fn load_device_program(instructions: &[u64]) -> io::Result<OwnedFd> {
+    const PROG_LOAD: c_int = 5;
+    const CGROUP_DEVICE: u32 = 15;
+    let count = u32::try_from(instructions.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
+    let attributes = BpfLoad {
+        kind: CGROUP_DEVICE,
+        count,
+        instructions: instructions.as_ptr().expose_provenance() as u64,
+        license: c"Apache-2.0".as_ptr().expose_provenance() as u64,
+        ..BpfLoad::default()
+    };
+    // SAFETY: the attributes are of the size given; what they point to outlives the call and is as long as they say.
+    owned(unsafe { libc::syscall(libc::SYS_bpf, PROG_LOAD, &raw const attributes, size_of::<BpfLoad>()) })
+}
+
+/// Attaches one to a cgroup, beside those it may have.
+pub(crate) fn attach_device_program(program: BorrowedFd<'_>, group: BorrowedFd<'_>) -> io::Result<()> {
+    const PROG_ATTACH: c_int = 8;
+    const CGROUP_DEVICE: u32 = 6;
+    const ALLOW_MULTI: u32 = 2;
+    let number = |fd: BorrowedFd<'_>| fd.as_raw_fd().cast_unsigned();
+    let attributes =
+        BpfAttach { target: number(group), program: number(program), kind: CGROUP_DEVICE, flags: ALLOW_MULTI };
+    // SAFETY: the attributes are of the size given and hold no pointers.
+    check(unsafe { libc::syscall(libc::SYS_bpf, PROG_ATTACH, &raw const attributes, size_of::<BpfAttach>()) }).map(drop)
+}
+
 /// Watches a descriptor for tokio.
 pub(crate) fn watch(fd: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` gives the same open descriptor as long as it lives, and it is given away here.

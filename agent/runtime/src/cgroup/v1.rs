@@ -1,14 +1,18 @@
 //! cgroup v1: a hierarchy for each controller, as hosts with `systemd.unified_cgroup_hierarchy=0` and hybrids have.
+//!
+//! A hybrid has the unified hierarchy beside, without controllers. It limits nothing, but it kills a group at once and tells
+//! when one is empty, so every group is made in it too.
 
 use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use nix::unistd::Pid;
 
-use super::{DeviceRule, Tree, annotate, keyed, kill_all, read_keyed, read_number, read_processes, write};
+use super::{DeviceRule, Tree, annotate, ending, keyed, read_keyed, read_number, read_processes, write};
 use crate::{spec::Resources, state::Stats};
 
 /// The controllers that are used when they are there.
@@ -18,27 +22,35 @@ const CONTROLLERS: &[&str] = &["cpu", "cpuacct", "cpuset", "memory", "pids", "de
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Mounts {
     controllers: BTreeMap<&'static str, PathBuf>,
+    /// The unified hierarchy of a hybrid, if it can be written to.
+    unified: Option<PathBuf>,
 }
 
 impl Mounts {
     /// Reads the mount table (proc(5), `/proc/pid/mountinfo`).
     pub(super) fn find(mountinfo: &str) -> Mounts {
         let mut controllers = BTreeMap::new();
+        let mut unified = None;
         for line in mountinfo.lines() {
             let Some((mount, file_system)) = line.split_once(" - ") else { continue };
-            let mut words = file_system.split(' ');
-            if words.next() != Some("cgroup") {
-                continue;
+            let (mut mount, mut words) = (mount.split(' ').skip(4), file_system.split(' '));
+            let (Some(path), Some(flags)) = (mount.next(), mount.next()) else { continue };
+            match words.next() {
+                Some("cgroup") => {}
+                Some("cgroup2") if unified.is_none() && !flags.split(',').any(|flag| flag == "ro") => {
+                    unified = Some(PathBuf::from(path));
+                    continue;
+                }
+                _ => continue,
             }
             let options = words.nth(1).unwrap_or_default();
-            let Some(path) = mount.split(' ').nth(4) else { continue };
             for option in options.split(',') {
                 if let Some(name) = CONTROLLERS.iter().find(|name| **name == option) {
                     controllers.entry(*name).or_insert_with(|| PathBuf::from(path));
                 }
             }
         }
-        Mounts { controllers }
+        Mounts { controllers, unified }
     }
 
     /// Whether memory and processes can be limited here; a host with v2 has neither in v1.
@@ -92,6 +104,16 @@ impl Mounts {
         Ok(())
     }
 
+    fn unified(&self, group: &Path) -> Option<PathBuf> {
+        self.unified.as_ref().map(|root| root.join(group))
+    }
+
+    /// Every hierarchy a group is in, once.
+    fn roots(&self) -> impl Iterator<Item = (Option<&'static str>, &PathBuf)> {
+        let controllers = self.controllers.iter().map(|(controller, root)| (Some(*controller), root));
+        controllers.chain(self.unified.iter().map(|root| (None, root)))
+    }
+
     fn set_frozen(&self, group: &Path, frozen: bool) {
         // Freezing only stops forks from outrunning the kills; without it they are outrun by repetition.
         let _ = self.set("freezer", group, "freezer.state", if frozen { "FROZEN" } else { "THAWED" });
@@ -100,7 +122,7 @@ impl Mounts {
 
 impl Tree for Mounts {
     fn create(&self, group: &Path) -> io::Result<()> {
-        for (controller, root) in &self.controllers {
+        for (controller, root) in self.roots() {
             let mut directory = root.clone();
             for part in group.components() {
                 directory.push(part);
@@ -109,7 +131,7 @@ impl Tree for Mounts {
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                     Err(error) => return Err(annotate(&error, &format!("create {}", directory.display()))),
                 }
-                if *controller == "cpuset" {
+                if controller == Some("cpuset") {
                     Mounts::inherit_cpuset(&directory)?;
                 }
             }
@@ -156,7 +178,7 @@ impl Tree for Mounts {
     }
 
     fn join(&self, group: &Path, pid: Pid) -> io::Result<()> {
-        self.controllers.keys().try_for_each(|controller| self.set(controller, group, "cgroup.procs", pid))
+        self.roots().try_for_each(|(_, root)| write(&root.join(group), "cgroup.procs", pid))
     }
 
     fn processes(&self, group: &Path) -> io::Result<Vec<Pid>> {
@@ -166,11 +188,35 @@ impl Tree for Mounts {
         }
     }
 
+    fn processes_below(&self, group: &Path) -> io::Result<Vec<Pid>> {
+        match self.directory("pids", group) {
+            Some(directory) => ending::processes_below(&directory),
+            None => Ok(Vec::new()),
+        }
+    }
+
     fn kill(&self, group: &Path) -> io::Result<()> {
-        self.set_frozen(group, true);
-        let result = self.processes(group).map(|pids| kill_all(&pids));
-        self.set_frozen(group, false);
-        result
+        ending::lift_cpu_bound(self, group);
+        let at_once = self.unified(group).is_some_and(|directory| write(&directory, "cgroup.kill", 1).is_ok());
+        // Thawed it is in any case: a signal does not wake what somebody has frozen.
+        let freeze = |frozen: bool| {
+            if !(frozen && at_once) {
+                self.set_frozen(group, frozen);
+            }
+        };
+        self.directory("pids", group).map_or(Ok(()), |directory| ending::kill_listed(&directory, freeze))
+    }
+
+    fn wait_empty(&self, group: &Path, deadline: Instant) -> io::Result<bool> {
+        if let Some(directory) = self.unified(group)
+            && !ending::wait_for_event(&directory, deadline)?
+        {
+            return Ok(false);
+        }
+        match self.directory("pids", group) {
+            Some(directory) => ending::wait_for_each(&directory, deadline),
+            None => Ok(true),
+        }
     }
 
     fn oom_kills(&self, group: &Path) -> u64 {
@@ -199,7 +245,7 @@ impl Tree for Mounts {
     }
 
     fn directories(&self, group: &Path) -> Vec<PathBuf> {
-        let mut directories: Vec<_> = self.controllers.values().map(|root| root.join(group)).collect();
+        let mut directories: Vec<_> = self.roots().map(|(_, root)| root.join(group)).collect();
         directories.sort();
         directories.dedup();
         directories
@@ -219,12 +265,94 @@ mod tests {
              34 28 0:30 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n",
         );
         assert!(mounts.has_limits());
-        assert_eq!(mounts.directories(Path::new("a")).len(), 3);
+        assert_eq!(mounts.directories(Path::new("a")).len(), 4);
+        assert_eq!(mounts.unified(Path::new("a")), Some("/sys/fs/cgroup/unified/a".into()));
         assert_eq!(mounts.directory("cpuacct", Path::new("a")), Some("/sys/fs/cgroup/cpu,cpuacct/a".into()));
     }
 
     #[test]
     fn a_host_with_v2_alone_has_no_v1_limits() {
         assert!(!Mounts::find("30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n").has_limits());
+    }
+
+    #[test]
+    fn a_unified_hierarchy_that_cannot_be_written_to_is_left_alone() {
+        let mounts = Mounts::find("34 28 0:30 / /sys/fs/cgroup/unified ro,nosuid - cgroup2 cgroup2 rw\n");
+        assert_eq!(mounts.unified, None);
+    }
+
+    /// The groups of a test, on a host that has v1: as it is, and as if it had no unified hierarchy.
+    fn hosts() -> Vec<Mounts> {
+        let found = Mounts::find(&fs::read_to_string("/proc/self/mountinfo").unwrap());
+        if !found.has_limits() || !nix::unistd::geteuid().is_root() {
+            println!("Skipped: making cgroups takes root and a host with cgroup v1");
+            return Vec::new();
+        }
+        vec![Mounts { unified: None, ..found.clone() }, found]
+    }
+
+    /// A group with processes that fork without end and are given next to no time to die in.
+    fn bomb(mounts: &Mounts, group: &Path) -> std::process::Child {
+        mounts.create(group).unwrap();
+        let resources = Resources {
+            cpu_quota: Some(1000),
+            cpu_period: Some(100_000),
+            pids_limit: Some(300),
+            ..Resources::default()
+        };
+        let mut bomb = std::process::Command::new("sh");
+        bomb.args(["-c", "read go; b() { while :; do b & done; }; b"]).stdin(std::process::Stdio::piped());
+        let mut child = bomb.stderr(std::process::Stdio::null()).spawn().unwrap();
+        mounts.join(group, Pid::from_raw(child.id().cast_signed())).unwrap();
+        io::Write::write_all(&mut child.stdin.take().unwrap(), b"go\n").unwrap();
+        while mounts.processes(group).unwrap().len() < 30 {
+            std::thread::yield_now();
+        }
+        mounts.apply(group, &resources).unwrap();
+        child
+    }
+
+    #[test]
+    fn what_forks_without_end_and_has_no_cpu_time_is_killed_at_once() {
+        for (place, mounts) in hosts().into_iter().enumerate() {
+            let top = PathBuf::from(format!("coracle-test-v1-{}-{place}", std::process::id()));
+            let mut child = bomb(&mounts, &top.join("pod/container"));
+            let deadline = Instant::now() + super::super::KILL_PATIENCE;
+            super::super::remove(&mounts, &top, deadline).unwrap();
+            child.wait().unwrap();
+            assert!(mounts.directories(&top).iter().all(|directory| !directory.exists()));
+        }
+    }
+
+    #[test]
+    fn what_does_not_die_is_named_in_time() {
+        for (place, mounts) in hosts().into_iter().enumerate() {
+            let name = |what: &str| PathBuf::from(format!("coracle-test-{what}-{}-{place}", std::process::id()));
+            let (top, ice) = (name("stuck"), name("ice"));
+            mounts.create(&top).unwrap();
+            mounts.create(&ice).unwrap();
+            let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+            let pid = Pid::from_raw(child.id().cast_signed());
+            mounts.join(&top, pid).unwrap();
+            // A frozen process is as deaf to SIGKILL as one that waits for a device; frozen elsewhere, killing does not thaw it.
+            mounts.set("freezer", &ice, "cgroup.procs", pid).unwrap();
+            mounts.set_frozen(&ice, true);
+            while fs::read_to_string(mounts.directory("freezer", &ice).unwrap().join("freezer.state")).unwrap()
+                != "FROZEN\n"
+            {
+                std::thread::yield_now();
+            }
+            let error = super::super::remove(&mounts, &top, Instant::now()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            assert!(
+                error.to_string().contains(&format!("process {pid} (sleep), which sleeps uninterruptibly")),
+                "{error}"
+            );
+            mounts.set_frozen(&ice, false);
+            let soon = || Instant::now() + super::super::KILL_PATIENCE;
+            super::super::remove(&mounts, &top, soon()).unwrap();
+            super::super::remove(&mounts, &ice, soon()).unwrap();
+            child.wait().unwrap();
+        }
     }
 }

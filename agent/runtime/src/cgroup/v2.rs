@@ -1,17 +1,20 @@
 //! cgroup v2: the unified hierarchy.
 //!
-//! Which devices a group may use is a BPF program on v2, which this runtime does not load. So that a container makes no node
-//! of a host device there, it has no `CAP_MKNOD`, whatever it asks for, unless it is privileged; the nodes in its `/dev` are
-//! all it can open, and its mounts of host directories are `nodev`.
+//! Which devices a group may use is a BPF program on v2. Where the kernel or whoever runs us does not allow one, a container
+//! has no `CAP_MKNOD`, whatever it asks for, unless it is privileged: the nodes in its `/dev` are all it can open, and its
+//! mounts of host directories are `nodev`.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use nix::unistd::Pid;
 
-use super::{DeviceRule, Tree, annotate, keyed, kill_all, read_keyed, read_number, read_processes, write};
+use super::{
+    DeviceRule, Tree, annotate, device_program, ending, keyed, read_keyed, read_number, read_processes, write,
+};
 use crate::{spec::Resources, state::Stats};
 
 /// The controllers children are given when the host has them.
@@ -21,6 +24,8 @@ const CONTROLLERS: &[&str] = &["cpu", "cpuset", "memory", "pids", "io", "hugetlb
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mount {
     root: PathBuf,
+    /// Whether groups can be given programs that say which devices they may use.
+    device_programs: bool,
 }
 
 impl Mount {
@@ -29,8 +34,13 @@ impl Mount {
         mountinfo.lines().find_map(|line| {
             let (mount, file_system) = line.split_once(" - ")?;
             let root = PathBuf::from(mount.split(' ').nth(4)?);
-            file_system.starts_with("cgroup2 ").then_some(Mount { root })
+            file_system.starts_with("cgroup2 ").then_some(Mount { root, device_programs: false })
         })
+    }
+
+    /// Uses programs for devices if the kernel takes one.
+    pub(super) fn with_device_programs(self) -> Mount {
+        Mount { device_programs: device_program::load(&[]).is_ok(), ..self }
     }
 
     /// Gives the children of a group every controller it has itself.
@@ -130,12 +140,15 @@ impl Tree for Mount {
         Ok(())
     }
 
-    fn allow_devices(&self, _group: &Path, _rules: &[DeviceRule]) -> io::Result<()> {
-        Ok(())
+    fn allow_devices(&self, group: &Path, rules: &[DeviceRule]) -> io::Result<()> {
+        if !self.device_programs {
+            return Ok(());
+        }
+        device_program::attach(&device_program::load(rules)?, &self.root.join(group))
     }
 
     fn restricts_devices(&self) -> bool {
-        false
+        self.device_programs
     }
 
     fn join(&self, group: &Path, pid: Pid) -> io::Result<()> {
@@ -146,12 +159,22 @@ impl Tree for Mount {
         read_processes(&self.root.join(group))
     }
 
+    fn processes_below(&self, group: &Path) -> io::Result<Vec<Pid>> {
+        ending::processes_below(&self.root.join(group))
+    }
+
     fn kill(&self, group: &Path) -> io::Result<()> {
-        match write(&self.root.join(group), "cgroup.kill", 1) {
+        ending::lift_cpu_bound(self, group);
+        let directory = self.root.join(group);
+        match write(&directory, "cgroup.kill", 1) {
             // Before Linux 5.14 there is no such file.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.processes(group).map(|pids| kill_all(&pids)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => ending::kill_listed(&directory, |_| {}),
             result => result,
         }
+    }
+
+    fn wait_empty(&self, group: &Path, deadline: Instant) -> io::Result<bool> {
+        ending::wait_for_event(&self.root.join(group), deadline)
     }
 
     fn oom_kills(&self, group: &Path) -> u64 {
@@ -192,7 +215,7 @@ mod tests {
     #[test]
     fn the_unified_mount_is_found() {
         let found = Mount::find("30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n");
-        assert_eq!(found, Some(Mount { root: "/sys/fs/cgroup".into() }));
+        assert_eq!(found, Some(Mount { root: "/sys/fs/cgroup".into(), device_programs: false }));
     }
 
     #[test]
@@ -214,10 +237,46 @@ mod tests {
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
         mount.join(&group, pid).unwrap();
         assert_eq!(mount.processes(&group).unwrap(), [pid]);
-        mount.kill(&group).unwrap();
+        let soon = || Instant::now() + super::super::KILL_PATIENCE;
+        assert!(!mount.wait_empty(&top, Instant::now()).unwrap());
+        mount.kill(&top).unwrap();
+        assert!(mount.wait_empty(&top, soon()).unwrap());
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(9));
-        super::super::remove(&mount, &top).unwrap();
-        super::super::remove(&mount, &top).unwrap();
+        super::super::remove(&mount, &top, soon()).unwrap();
+        super::super::remove(&mount, &top, soon()).unwrap();
         assert!(!mount.directories(&top)[0].exists());
+    }
+
+    #[test]
+    fn a_group_uses_the_devices_it_is_allowed_and_no_others() {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let Some(mount) = Mount::find(&mounts).map(Mount::with_device_programs).filter(Tree::restricts_devices) else {
+            println!("Skipped: no cgroup v2 with programs for devices here");
+            return;
+        };
+        let group = PathBuf::from(format!("coracle-test-devices-{}", std::process::id()));
+        mount.create(&group).unwrap();
+        let rule = |minor, permissions: &str| DeviceRule {
+            kind: 'c',
+            major: Some(1),
+            minor: Some(minor),
+            permissions: permissions.to_owned(),
+        };
+        // Null may be written to, zero be read, and full neither.
+        mount.allow_devices(&group, &[rule(3, "w"), rule(5, "rm")]).unwrap();
+        let tries =
+            ["echo x > /dev/null", "cat /dev/null", "head -c 1 /dev/zero", "echo x > /dev/zero", "head -c 1 /dev/full"];
+        let line: String = tries.iter().map(|line| format!("({line}) > /proc/self/fd/2; echo $?;")).collect();
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &format!("read go; {line}")]).stdin(std::process::Stdio::piped());
+        shell.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let mut child = shell.spawn().unwrap();
+        mount.join(&group, Pid::from_raw(child.id().cast_signed())).unwrap();
+        io::Write::write_all(&mut child.stdin.take().unwrap(), b"go\n").unwrap();
+        let output = child.wait_with_output().unwrap();
+        let codes =
+            String::from_utf8_lossy(&output.stdout).split_whitespace().map(|code| code == "0").collect::<Vec<_>>();
+        super::super::remove(&mount, &group, Instant::now() + super::super::KILL_PATIENCE).unwrap();
+        assert_eq!(codes, [true, false, true, false, false], "{}", String::from_utf8_lossy(&output.stderr));
     }
 }

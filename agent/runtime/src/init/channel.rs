@@ -57,6 +57,15 @@ pub(crate) fn send(channel: BorrowedFd<'_>, report: &Report, fd: Option<Borrowed
 /// # Errors
 /// `WouldBlock` when there is nothing yet.
 pub(crate) fn receive(channel: BorrowedFd<'_>) -> io::Result<Option<(Report, Vec<OwnedFd>)>> {
+    match receive_once(channel) {
+        // A process that failed before it was told to go leaves that unread, which the kernel says first, and once; what it
+        // has told comes after (unix(7), `ECONNRESET`).
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => receive_once(channel),
+        received => received,
+    }
+}
+
+fn receive_once(channel: BorrowedFd<'_>) -> io::Result<Option<(Report, Vec<OwnedFd>)>> {
     let mut text = vec![0; MAX_REPORT];
     let mut space = nix::cmsg_space!([RawFd; 1]);
     let (length, fds) = {
@@ -105,4 +114,21 @@ pub(crate) fn take_terminal(channel: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let inner = sys::open_terminal_peer(&master)?;
     send(channel, &Report::Terminal, Some(master.as_fd()))?;
     Ok(inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_told_before_the_end_is_heard_though_go_was_never_read() {
+        let (ours, theirs) = pair().unwrap();
+        let failed = StartError { step: "mount".into(), message: "no".into(), errno: None };
+        nix::unistd::write(&ours, &[1]).unwrap();
+        send(theirs.as_fd(), &Report::Failed(failed.clone()), None).unwrap();
+        drop(theirs);
+        let Some((Report::Failed(heard), _)) = receive(ours.as_fd()).unwrap() else { panic!("something else") };
+        assert_eq!(heard, failed);
+        assert!(receive(ours.as_fd()).unwrap().is_none());
+    }
 }

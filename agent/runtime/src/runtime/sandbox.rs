@@ -8,11 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::TryFutureExt;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::{AttachSession, ExecOutput, ExecSession, ExecSpec, Runtime, blocking, client::Client, io_error, leftovers};
 use crate::{
-    cgroup,
+    cgroup::{self, KILL_PATIENCE},
     error::Error,
     id::{ContainerId, SandboxId},
     protocol::{Failure, Reply, Request},
@@ -145,6 +146,14 @@ impl Sandbox {
     /// # Errors
     /// [`Error::ContainerNotFound`], [`Error::SandboxNotFound`].
     pub async fn kill(&self, id: &ContainerId) -> Result<(), Error> {
+        // Before the supervisor is asked, which shares the pod's CPU time with what is to die. It binds the pod again.
+        let (runtime, groups) = (self.runtime.clone(), [self.group(), self.group().join(id.as_str())]);
+        blocking(move || {
+            for group in groups {
+                cgroup::lift_cpu_bound(runtime.inner.tree.as_ref(), &group);
+            }
+        })
+        .await;
         self.ask("kill a container", id, &Request::Kill { container: id.clone() }).await.map(drop)
     }
 
@@ -152,7 +161,7 @@ impl Sandbox {
     /// has exited is stopped. A grace of zero kills at once.
     ///
     /// # Errors
-    /// [`Error::ContainerNotFound`], [`Error::SandboxNotFound`].
+    /// [`Error::StillRunning`] when it does not die of that, [`Error::ContainerNotFound`], [`Error::SandboxNotFound`].
     pub async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<Exit, Error> {
         if !grace.is_zero() {
             match self.ask("stop a container", id, &Request::Stop { container: id.clone() }).await {
@@ -163,8 +172,10 @@ impl Sandbox {
                 return exit;
             }
         }
-        self.kill(id).await?;
-        self.wait(id).await
+        match tokio::time::timeout(KILL_PATIENCE, self.kill(id).and_then(|()| self.wait(id))).await {
+            Ok(exit) => exit,
+            Err(_) => Err(Error::StillRunning { id: id.clone(), after: KILL_PATIENCE }),
+        }
     }
 
     /// Waits until a container has exited.
@@ -195,7 +206,8 @@ impl Sandbox {
         let runtime = self.runtime.clone();
         let (group, layers) = (self.group().join(id.as_str()), self.runtime.layers(&self.id).join(id.as_str()));
         blocking(move || {
-            cgroup::remove(runtime.inner.tree.as_ref(), &group).map_err(io_error("remove cgroup", &group))?;
+            let deadline = Instant::now() + KILL_PATIENCE;
+            cgroup::remove(runtime.inner.tree.as_ref(), &group, deadline).map_err(io_error("remove cgroup", &group))?;
             leftovers::remove_tree(&layers)
         })
         .await?;

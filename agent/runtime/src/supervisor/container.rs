@@ -43,6 +43,8 @@ pub(super) struct Container {
     record: PathBuf,
     /// Its first process, until it is reaped.
     pub(super) init: Option<Pid>,
+    /// It was killed, and its end has not been seen yet.
+    killed: bool,
     /// Where its first process reports, until it has become its program.
     pub(super) channel: Option<OwnedFd>,
     identity: (u32, u32, Vec<u32>),
@@ -105,6 +107,7 @@ impl Container {
             group,
             record,
             init: None,
+            killed: false,
             channel: None,
             identity: (0, 0, Vec::new()),
             failure: None,
@@ -350,6 +353,18 @@ impl Container {
         {
             log.write(&records);
         }
+    }
+
+    /// Whether it was killed and has not ended yet.
+    pub(super) fn is_dying(&self) -> bool {
+        self.killed && self.init.is_some()
+    }
+
+    /// Kills everything in it, with all the CPU time there is to die in.
+    pub(super) fn kill(&mut self, tree: &dyn Tree) -> io::Result<()> {
+        self.killed = true;
+        let _ = self.signal(libc::SIGKILL);
+        tree.kill(&self.group)
     }
 
     /// Sends its first process a signal.

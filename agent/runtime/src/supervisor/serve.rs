@@ -23,13 +23,13 @@ use super::{
     exec::{Exec, News},
 };
 use crate::{
-    cgroup::Tree,
+    cgroup::{Tree, lift_cpu_bound},
     error::StartError,
     id::ContainerId,
     protocol::{Failure, Fds, Reply, Request, VERSION},
     record::SandboxRecord,
     runtime::ExecSpec,
-    spec::{ContainerSpec, PidNamespace},
+    spec::{ContainerSpec, PidNamespace, Resources},
     state::ContainerState,
     step::{describe, refuse},
     sys::{self, End},
@@ -369,6 +369,7 @@ impl Supervisor {
             if let Some(container) = self.containers.get_mut(place) {
                 container.reaped(code, signal, self.tree.as_ref());
             }
+            self.bind_cpu();
             self.tell_state(place);
         } else if let Some(place) = self.execs.iter().position(|exec| exec.pid == pid) {
             self.hear_exec(place);
@@ -398,12 +399,22 @@ impl Supervisor {
     }
 
     fn kill(&mut self, id: &ContainerId) -> Result<Option<Reply>, Failure> {
-        let container = self.find(id)?;
-        if let Some(pid) = container.init {
-            let _ = sys::send_signal(pid, libc::SIGKILL);
-            self.tree.kill(&container.group).map_err(|error| kernel("kill", &error))?;
+        let place = self.place_of(id).ok_or(Failure::NotFound)?;
+        let container = self.containers.get_mut(place).ok_or(Failure::NotFound)?;
+        if container.init.is_some() {
+            lift_cpu_bound(self.tree.as_ref(), &self.record.cgroup);
+            container.kill(self.tree.as_ref()).map_err(|error| kernel("kill", &error))?;
         }
         Ok(Some(Reply::Done))
+    }
+
+    /// The pod is bound again when nothing of it is dying any more.
+    fn bind_cpu(&self) {
+        if self.ending.is_empty() && !self.containers.iter().any(Container::is_dying) {
+            let Resources { cpu_quota, cpu_period, .. } = self.record.spec.resources;
+            // The kernel took these when the pod was made.
+            let _ = self.tree.apply(&self.record.cgroup, &Resources { cpu_quota, cpu_period, ..Resources::default() });
+        }
     }
 
     fn wait_for(&mut self, from: ConnectionId, id: &ContainerId) -> Result<Option<Reply>, Failure> {
@@ -498,11 +509,9 @@ impl Supervisor {
 
     fn shutdown(&mut self, from: ConnectionId) {
         self.ending.push(from);
-        for container in &self.containers {
-            if let Some(pid) = container.init {
-                let _ = sys::send_signal(pid, libc::SIGKILL);
-                let _ = self.tree.kill(&container.group);
-            }
+        lift_cpu_bound(self.tree.as_ref(), &self.record.cgroup);
+        for container in self.containers.iter_mut().filter(|container| container.init.is_some()) {
+            let _ = container.kill(self.tree.as_ref());
         }
     }
 

@@ -43,6 +43,34 @@ async fn a_fork_bomb_stays_within_its_limit_and_can_be_killed() {
 }
 
 #[tokio::test]
+async fn a_fork_bomb_with_next_to_no_time_to_die_in_is_stopped_and_its_pod_bound_again() {
+    let world = World::new().await;
+    let mut spec = world.sandbox_spec("starved");
+    let bound = Resources {
+        cpu_quota: Some(10_000),
+        cpu_period: Some(100_000),
+        memory_limit: Some(48 << 20),
+        pids_limit: Some(1000),
+        ..Resources::default()
+    };
+    spec.resources = bound.clone();
+    let sandbox = world.runtime.create_sandbox(&spec).await.unwrap();
+    let mut bomb = world.shell("c", "bomb() { bomb | bomb & }; bomb; exec sleep 1000");
+    bomb.resources = bound;
+    let status = sandbox.start_container(&bomb).await.unwrap();
+    while sandbox.container_stats(&status.id).await.unwrap().pids < 50 {
+        tokio::task::yield_now().await;
+    }
+    // It answers within the time a kill may take, or with an error.
+    assert_eq!(sandbox.stop(&status.id, Duration::ZERO).await.unwrap().signal, Some(9));
+    assert_eq!(sandbox.container_stats(&status.id).await.unwrap().pids, 0);
+    let pod = format!("{}/kubepods/burstable/poduid-starved", world.mark());
+    let v1 = std::fs::read_to_string(format!("/sys/fs/cgroup/cpu/{pod}/cpu.cfs_quota_us"));
+    let shown = v1.or_else(|_| std::fs::read_to_string(format!("/sys/fs/cgroup/{pod}/cpu.max"))).unwrap();
+    assert!(["10000\n", "10000 100000\n"].contains(&shown.as_str()), "{shown}");
+}
+
+#[tokio::test]
 async fn limits_are_those_asked_for_and_change_while_it_runs() {
     let world = World::new().await;
     let sandbox = world.sandbox("limits").await;

@@ -17,6 +17,7 @@ mod files;
 mod lifecycle;
 mod limits;
 mod logs;
+mod machine;
 mod restart;
 mod security;
 mod world;
