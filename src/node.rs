@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use coracle_agent::PidsLimit;
 use coracle_network::Ipv4Net;
 use k8s_openapi::api::core::v1::Taint;
 
@@ -48,6 +49,9 @@ pub(crate) struct NodeArgs {
     /// How many pods may run here at once.
     #[arg(long, env = "CORACLE_MAX_PODS", default_value_t = 110)]
     pub(crate) max_pods: usize,
+    /// How many processes and threads one pod may have; `none` for no limit.
+    #[arg(long, env = "CORACLE_POD_PIDS_LIMIT", default_value_t = PidsLimit::default())]
+    pub(crate) pod_pids_limit: PidsLimit,
 }
 
 impl NodeArgs {
@@ -89,8 +93,9 @@ impl NodeArgs {
             cgroup_root: PathBuf::from(format!("coracle-{}", instance.mark())),
             mark: instance.mark(),
             max_pods: self.max_pods,
+            pod_pids_limit: self.pod_pids_limit.0,
             lease_renewal: coracle_agent::LEASE_RENEWAL,
-            mtu: 1500,
+            mtu: None,
         })
     }
 }

@@ -50,9 +50,51 @@ pub struct Args {
     /// A taint of the node, as in key=value:NoSchedule; may be given again.
     #[arg(long = "taint", value_parser = taint)]
     pub taints: Vec<Taint>,
+    /// How many processes and threads one pod may have; `none` for no limit.
+    #[arg(long, env = "CORACLE_POD_PIDS_LIMIT", default_value_t = PidsLimit::default())]
+    pub pod_pids_limit: PidsLimit,
     /// Leave pods running when the agent ends.
     #[arg(long, env = "CORACLE_KEEP_PODS")]
     pub keep_pods: bool,
+}
+
+/// How many processes and threads one pod may have.
+///
+/// Kubelet limits a pod to what the whole node may have unless it is told otherwise; a pod that forks without end then leaves
+/// nothing to fork a shell with. 4096 is more than a server with a thread a connection has, and an eighth of the fewest a
+/// kernel counts to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PidsLimit(pub Option<u32>);
+
+impl Default for PidsLimit {
+    fn default() -> Self {
+        Self(Some(4096))
+    }
+}
+
+impl std::fmt::Display for PidsLimit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(limit) => limit.fmt(f),
+            None => f.write_str("none"),
+        }
+    }
+}
+
+impl std::str::FromStr for PidsLimit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        /// A pod has a supervisor, a first process and at least one to look at it with.
+        const FEWEST: u32 = 8;
+        match text {
+            "none" => Ok(Self(None)),
+            number => match number.parse() {
+                Ok(limit) if limit >= FEWEST => Ok(Self(Some(limit))),
+                _ => Err(format!("{text:?} must be `none` or a number from {FEWEST} on")),
+            },
+        }
+    }
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -94,8 +136,9 @@ impl Args {
             cgroup_root: PathBuf::from(format!("coracle-{mark}")),
             mark,
             max_pods: 110,
+            pod_pids_limit: self.pod_pids_limit.0,
             lease_renewal: crate::LEASE_RENEWAL,
-            mtu: 1500,
+            mtu: None,
         }
     }
 }
@@ -112,5 +155,15 @@ mod tests {
         assert_eq!((got.key.as_str(), got.value.as_deref(), got.effect.as_str()), ("a/b", Some("c"), "NoSchedule"));
         assert_eq!(taint("a:NoExecute").unwrap().value, None);
         assert!(taint("a=b:Never").is_err() && taint("a").is_err());
+    }
+
+    #[test]
+    fn a_limit_of_processes_is_a_number_or_none() {
+        for limit in [PidsLimit::default(), PidsLimit(None), PidsLimit(Some(8))] {
+            assert_eq!(limit.to_string().parse(), Ok(limit));
+        }
+        for wrong in ["", "-1", "0", "7", "many", "4294967296"] {
+            assert!(wrong.parse::<PidsLimit>().is_err(), "{wrong}");
+        }
     }
 }

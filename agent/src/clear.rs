@@ -57,7 +57,6 @@ struct Note {
     cgroup_root: PathBuf,
     pod_cidr: String,
     cluster_cidr: String,
-    mtu: u32,
 }
 
 fn path_of(data_dir: &Path) -> PathBuf {
@@ -73,7 +72,6 @@ pub(crate) fn note(config: &Config) -> Result<(), ClearError> {
         cgroup_root: config.cgroup_root.clone(),
         pod_cidr: config.pod_cidr.to_string(),
         cluster_cidr: config.cluster_cidr.to_string(),
-        mtu: config.mtu,
     };
     let temporary = path.with_extension("new");
     serde_json::to_vec_pretty(&note)
@@ -135,11 +133,11 @@ async fn clear_network(note: &Note, data_dir: &Path) -> Result<(), ClearError> {
         source: io::Error::new(io::ErrorKind::InvalidData, format!("{text:?} is no range of addresses")),
     };
     let range = |text: &str| text.parse::<Ipv4Net>().map_err(|_| wrong(text));
-    let network = Network::open(coracle_network::Config {
+    let network = Network::find(coracle_network::Config {
         mark: note.mark.clone(),
         pod_cidr: range(&note.pod_cidr)?,
         cluster_cidr: range(&note.cluster_cidr)?,
-        mtu: note.mtu,
+        mtu: None,
         state_dir: data_dir.join("network"),
         masquerade: true,
     })

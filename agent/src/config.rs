@@ -51,10 +51,12 @@ pub struct Config {
     pub mark: String,
     /// How many pods may be here at once.
     pub max_pods: usize,
+    /// How many processes and threads one pod may have, so that no pod takes all there are; no limit when `None`.
+    pub pod_pids_limit: Option<u32>,
     /// How often the node's lease is renewed; it lasts twice as long. See [`LEASE_RENEWAL`].
     pub lease_renewal: Duration,
-    /// Largest packet on pods' interfaces, in bytes.
-    pub mtu: u32,
+    /// Largest packet on pods' interfaces, in bytes; that of the default route's interface when `None`.
+    pub mtu: Option<u32>,
 }
 
 /// How often a node's lease is renewed unless a caller knows better. The lease lasts 40 s, as with Kubernetes. The kubelet

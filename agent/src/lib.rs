@@ -41,7 +41,7 @@ mod server;
 mod volume;
 
 pub use agent::{Error, run};
-pub use args::Args;
+pub use args::{Args, PidsLimit};
 pub use clear::{ClearError, clear};
 pub use config::{Config, LEASE_RENEWAL, Serving};
 pub use join::{JoinError, JoinRequest, Joined, join};

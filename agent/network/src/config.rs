@@ -1,6 +1,6 @@
 //! What a node's pod network is told, and the address ranges it is told in.
 
-use std::{fmt, net::Ipv4Addr, path::PathBuf, str::FromStr};
+use std::{fmt, net::Ipv4Addr, ops::RangeInclusive, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +8,10 @@ use crate::Error;
 
 /// The longest mark: interface names hold 15 bytes, of which the pod's hash and punctuation take ten.
 const MARK_MAX: usize = 5;
+/// From what every IPv4 host takes (RFC 791) to the longest packet there is.
+const MTU_RANGE: RangeInclusive<u32> = 576..=65_535;
+/// Ethernet's.
+const MTU_DEFAULT: u32 = 1500;
 
 /// What [`crate::Network::open`] needs to know.
 #[derive(Debug, Clone)]
@@ -19,8 +23,9 @@ pub struct Config {
     pub pod_cidr: Ipv4Net,
     /// The range all pods of the cluster live in; traffic to it keeps the pod's address. Usually contains `pod_cidr`.
     pub cluster_cidr: Ipv4Net,
-    /// The largest packet in bytes on pods' interfaces.
-    pub mtu: u32,
+    /// The largest packet in bytes on pods' interfaces; that of the interface the default route leaves by when `None`, and
+    /// Ethernet's where there is no such route. A change of it reaches pods that are attached after the next open.
+    pub mtu: Option<u32>,
     /// Directory of the records: which pod has which address, which host settings were changed.
     pub state_dir: PathBuf,
     /// Whether traffic of pods that leaves the cluster takes the node's address.
@@ -43,10 +48,17 @@ impl Config {
                 reason: format!("pod CIDR {} must have a prefix between /8 and /29", self.pod_cidr),
             });
         }
-        if !(576..=65_535).contains(&self.mtu) {
-            return Err(Error::Config { reason: format!("MTU {} must be between 576 and 65535", self.mtu) });
+        if let Some(mtu) = self.mtu
+            && !MTU_RANGE.contains(&mtu)
+        {
+            return Err(Error::Config { reason: format!("MTU {mtu} must be between 576 and 65535") });
         }
         Ok(())
+    }
+
+    /// The largest packet on pods' interfaces, where the default route's interface takes ones of `outside` bytes.
+    pub(crate) fn pod_mtu(&self, outside: Option<u32>) -> u32 {
+        self.mtu.or(outside).map_or(MTU_DEFAULT, |mtu| mtu.clamp(*MTU_RANGE.start(), *MTU_RANGE.end()))
     }
 
     /// The first address of the range: the node's own address towards its pods.
@@ -192,12 +204,34 @@ mod tests {
     }
 
     #[test]
+    fn packets_of_pods_are_as_long_as_those_of_the_way_out() {
+        let config = |mtu| Config {
+            mark: "t".into(),
+            pod_cidr: net("10.42.0.0/24"),
+            cluster_cidr: net("10.42.0.0/16"),
+            mtu,
+            state_dir: PathBuf::new(),
+            masquerade: true,
+        };
+        for (told, outside, want) in [
+            (None, Some(9001), 9001),
+            (None, Some(1420), 1420),
+            (None, None, 1500),
+            (None, Some(65_536), 65_535),
+            (Some(1300), Some(9001), 1300),
+        ] {
+            assert_eq!(config(told).pod_mtu(outside), want, "{told:?} {outside:?}");
+        }
+        assert!(config(Some(500)).validate().is_err());
+    }
+
+    #[test]
     fn interface_names_fit_the_kernel_for_every_mark() {
         let mut config = Config {
             mark: "abcde".into(),
             pod_cidr: net("10.42.0.0/24"),
             cluster_cidr: net("10.42.0.0/16"),
-            mtu: 1500,
+            mtu: None,
             state_dir: PathBuf::new(),
             masquerade: true,
         };

@@ -10,7 +10,7 @@ use rtnetlink::{
         address::AddressAttribute,
         link::{InfoData, InfoVeth, LinkAttribute, LinkMessage},
         neighbour::NeighbourState,
-        route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
+        route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
     },
 };
 
@@ -34,6 +34,7 @@ pub(crate) struct Link {
     pub(crate) index: u32,
     pub(crate) name: String,
     pub(crate) mac: Vec<u8>,
+    pub(crate) mtu: u32,
 }
 
 impl Links {
@@ -202,6 +203,17 @@ impl Session {
 
     /// Every IPv4 route of every table that is not a default route.
     pub(crate) async fn routes(&self) -> Result<Vec<Route>, Error> {
+        Ok(self.route_messages().await?.iter().filter_map(Route::of).collect())
+    }
+
+    /// The largest packet of the interface the default route leaves by: the one of the lowest metric in the main table.
+    pub(crate) async fn way_out_mtu(&self) -> Result<Option<u32>, Error> {
+        let messages = self.route_messages().await?;
+        let Some((_, device)) = messages.iter().filter_map(default_route).min() else { return Ok(None) };
+        Ok(self.links().await?.into_iter().find(|link| link.index == device).map(|link| link.mtu))
+    }
+
+    async fn route_messages(&self) -> Result<Vec<RouteMessage>, Error> {
         let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
         let mut all = all;
         // A filter on these fields would hide routes of other tables and kinds.
@@ -209,9 +221,7 @@ impl Session {
         all.header.protocol = RouteProtocol::Unspec;
         all.header.scope = RouteScope::Universe;
         all.header.kind = RouteType::Unspec;
-        let messages: Vec<RouteMessage> =
-            self.handle.route().get(all).execute().try_collect().await.map_err(|e| failed("list", "routes", e))?;
-        Ok(messages.iter().filter_map(Route::of).collect())
+        self.handle.route().get(all).execute().try_collect().await.map_err(|e| failed("list", "routes", e))
     }
 }
 
@@ -250,13 +260,34 @@ impl Route {
     }
 }
 
+/// Metric and device of a default route.
+fn default_route(message: &RouteMessage) -> Option<(u32, u32)> {
+    let header = &message.header;
+    if header.destination_prefix_length != 0
+        || header.table != RouteHeader::RT_TABLE_MAIN
+        || header.kind != RouteType::Unicast
+    {
+        return None;
+    }
+    let (mut metric, mut device) = (0, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Priority(priority) => metric = *priority,
+            RouteAttribute::Oif(index) => device = Some(*index),
+            _ => {}
+        }
+    }
+    Some((metric, device?))
+}
+
 impl From<&LinkMessage> for Link {
     fn from(message: &LinkMessage) -> Self {
-        let mut link = Self { index: message.header.index, name: String::new(), mac: Vec::new() };
+        let mut link = Self { index: message.header.index, name: String::new(), mac: Vec::new(), mtu: 0 };
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
                 LinkAttribute::Address(mac) => link.mac.clone_from(mac),
+                LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
                 _ => {}
             }
         }

@@ -91,13 +91,26 @@ impl Network {
     /// [`Error::Config`] for values that cannot work, [`Error::Overlap`] when the host already uses the range, and the
     /// kernel's refusals. Nothing that was made is left behind by [`Error::Config`] and [`Error::Overlap`].
     pub async fn open(config: Config) -> Result<Self, Error> {
+        Self::start(config, Worker::open).await
+    }
+
+    /// Takes what an earlier process left of the network, for [`Network::purge`]: nothing is made first only to be removed,
+    /// and a range that has come to be used by something else is in nobody's way.
+    ///
+    /// # Errors
+    /// [`Error::Config`], and records that cannot be read.
+    pub async fn find(config: Config) -> Result<Self, Error> {
+        Self::start(config, Worker::find).await
+    }
+
+    async fn start(config: Config, make: fn(Config) -> Result<Worker, Error>) -> Result<Self, Error> {
         config.validate()?;
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
         let (ready, opened) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("network".into())
             .spawn(move || {
-                let mut worker = match Worker::open(config) {
+                let mut worker = match make(config) {
                     Ok(worker) => {
                         if ready.send(Ok(())).is_err() {
                             return;

@@ -206,7 +206,13 @@ fn absolute(path: &str) -> String {
 }
 
 /// The runtime's specification of the pod's sandbox.
-pub(crate) fn sandbox_spec(pod: &Pod, attempt: u32, hostname: String, log_directory: PathBuf) -> SandboxSpec {
+pub(crate) fn sandbox_spec(
+    pod: &Pod,
+    attempt: u32,
+    hostname: String,
+    log_directory: PathBuf,
+    pids_limit: Option<u32>,
+) -> SandboxSpec {
     let spec = spec(pod).0;
     let host = |flag: Option<bool>| flag.unwrap_or(false);
     let host_network = host(spec.and_then(|s| s.host_network));
@@ -235,7 +241,7 @@ pub(crate) fn sandbox_spec(pod: &Pod, attempt: u32, hostname: String, log_direct
         uts: if host_network { UtsNamespace::Host } else { UtsNamespace::Pod },
         sysctls,
         qos: resources::qos_class(pod).0,
-        resources: resources::of_pod(pod),
+        resources: resources::of_pod(pod, pids_limit),
         log_directory,
         log_limits: coracle_runtime::LogLimits::default(),
         shm_size: 0,

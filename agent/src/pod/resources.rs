@@ -170,9 +170,9 @@ pub(crate) fn of_container(container: &Container) -> Resources {
     cgroup(&requests(container), &limits(container))
 }
 
-/// The cgroup figures of the pod.
-pub(crate) fn of_pod(pod: &Pod) -> Resources {
-    cgroup(&pod_requests(pod), &pod_limits(pod))
+/// The cgroup figures of the pod, on a node that lets each have so many processes and threads.
+pub(crate) fn of_pod(pod: &Pod, pids_limit: Option<u32>) -> Resources {
+    Resources { pids_limit: pids_limit.map(i64::from), ..cgroup(&pod_requests(pod), &pod_limits(pod)) }
 }
 
 /// What the out-of-memory killer adds for a container, by the pod's class and its share of the node's memory.
@@ -221,15 +221,16 @@ mod tests {
 
     #[test]
     fn cgroup_figures_are_kubelets() {
-        let got = of_pod(&one(
-            json!({"requests": {"cpu": "250m", "memory": "64Mi"}, "limits": {"cpu": "500m", "memory": "128Mi"}}),
-        ));
+        let asked =
+            json!({"requests": {"cpu": "250m", "memory": "64Mi"}, "limits": {"cpu": "500m", "memory": "128Mi"}});
+        let got = of_pod(&one(asked), Some(100));
         assert_eq!(
             (got.cpu_shares, got.cpu_quota, got.cpu_period, got.memory_limit),
             (Some(256), Some(50_000), Some(100_000), Some(128 << 20))
         );
-        let got = of_pod(&one(json!({})));
-        assert_eq!((got.cpu_shares, got.cpu_quota, got.memory_limit), (Some(2), None, None));
+        assert_eq!(got.pids_limit, Some(100));
+        let got = of_pod(&one(json!({})), None);
+        assert_eq!((got.cpu_shares, got.cpu_quota, got.memory_limit, got.pids_limit), (Some(2), None, None, None));
     }
 
     #[test]
@@ -238,7 +239,7 @@ mod tests {
             {"name": "a", "resources": {"limits": {"cpu": "1", "memory": "1Mi"}}},
             {"name": "b", "resources": {"limits": {"cpu": "1"}}},
         ]}));
-        let got = of_pod(&pod);
+        let got = of_pod(&pod, None);
         assert_eq!((got.cpu_quota, got.memory_limit), (Some(200_000), None));
     }
 

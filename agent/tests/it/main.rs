@@ -87,8 +87,9 @@ fn config(dir: &Path, mark: &str) -> Config {
         cgroup_root: format!("coracle-test-{mark}").into(),
         mark: mark.into(),
         max_pods: 10,
+        pod_pids_limit: Some(4096),
         lease_renewal: coracle_agent::LEASE_RENEWAL,
-        mtu: 1500,
+        mtu: None,
     }
 }
 

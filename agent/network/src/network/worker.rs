@@ -30,6 +30,7 @@ pub(super) struct Worker {
     config: Config,
     records: Records,
     links: Links,
+    mtu: u32,
 }
 
 impl Worker {
@@ -42,7 +43,8 @@ impl Worker {
             check_overlap(&config, &session.routes().await?, &names)
         })?;
         let records = Records::open(&config.state_dir)?;
-        let mut worker = Self { config, records, links };
+        let mtu = config.pod_mtu(links.session(async |session| session.way_out_mtu().await)?);
+        let mut worker = Self { config, records, links, mtu };
         worker.forward()?;
         worker.forget_other_range()?;
         let gateway = worker.config.gateway();
@@ -62,6 +64,12 @@ impl Worker {
         Ok(worker)
     }
 
+    /// Takes what an earlier process left as it is, and makes nothing.
+    pub(super) fn find(config: Config) -> Result<Self, Error> {
+        let mtu = config.pod_mtu(None);
+        Ok(Self { records: Records::open(&config.state_dir)?, links: Links::new()?, config, mtu })
+    }
+
     pub(super) fn attach(&mut self, uid: &str, netns: &Netns) -> Result<Attachment, Error> {
         check_uid(uid)?;
         let opened;
@@ -77,7 +85,7 @@ impl Worker {
         let pod_mac = pod_mac(attachment.ip);
         let host_mac = host_mac(attachment.gateway);
         let host_if = attachment.host_if.as_str();
-        let mtu = self.config.mtu;
+        let mtu = self.mtu;
 
         let standing = in_namespace(&name, netns, async |session| session.link(POD_INTERFACE).await)?;
         let standing = standing.is_some_and(|link| link.mac == pod_mac);
@@ -366,7 +374,7 @@ mod tests {
             mark: "t".into(),
             pod_cidr: "10.42.0.0/24".parse().unwrap(),
             cluster_cidr: "10.42.0.0/16".parse().unwrap(),
-            mtu: 1500,
+            mtu: None,
             state_dir: PathBuf::new(),
             masquerade: true,
         };

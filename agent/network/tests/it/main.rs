@@ -46,7 +46,7 @@ fn config(state: &Path) -> Config {
         mark: "t1".into(),
         pod_cidr: "10.42.0.0/24".parse().unwrap(),
         cluster_cidr: "10.42.0.0/16".parse().unwrap(),
-        mtu: 1500,
+        mtu: None,
         state_dir: state.join("network"),
         masquerade: true,
     }
@@ -290,6 +290,44 @@ fn a_purge_leaves_the_host_as_it_was() {
         assert!(!state.join("network").exists());
         let again = network.purge().await.unwrap();
         assert!(again.removed.is_empty(), "{again:?}");
+    });
+}
+
+#[test]
+fn what_another_process_left_is_found_and_purged_and_nothing_is_made_for_it() {
+    on_a_host(async |state| {
+        let before = traces();
+        let network = Network::open(config(state)).await.unwrap();
+        let (_a_ns, _) = pod(&network, "a").await;
+        drop(network);
+        let purged = Network::find(config(state)).await.unwrap().purge().await.unwrap();
+        assert_eq!((traces(), purged.removed.len()), (before.clone(), 5), "{purged:?}");
+        let found = Network::find(config(state)).await.unwrap();
+        assert_eq!(traces(), before);
+        let purged = found.purge().await.unwrap();
+        assert!(purged.removed.is_empty(), "{purged:?}");
+    });
+}
+
+#[test]
+fn pods_packets_are_as_long_as_those_of_the_way_out() {
+    on_a_host(async |state| {
+        let mtu_of_a_pod = async |uid: &str| {
+            let network = Network::open(config(state)).await.unwrap();
+            let (ns, _) = pod(&network, uid).await;
+            let shown = inside(&ns, || run("ip", &["-o", "link", "show", "eth0"]));
+            shown.split_once(" mtu ").unwrap().1.split(' ').next().unwrap().to_owned()
+        };
+        assert_eq!(mtu_of_a_pod("before").await, "1500");
+        for (name, address, metric, mtu) in
+            [("far", "192.0.2.1/24", "20", "1300"), ("near", "198.51.100.1/24", "10", "1420")]
+        {
+            run("ip", &["link", "add", name, "mtu", mtu, "type", "veth", "peer", "name", &format!("{name}-peer")]);
+            run("ip", &["address", "add", address, "dev", name]);
+            run("ip", &["link", "set", name, "up"]);
+            run("ip", &["route", "add", "default", "dev", name, "metric", metric]);
+        }
+        assert_eq!(mtu_of_a_pod("after").await, "1420");
     });
 }
 

@@ -142,7 +142,8 @@ async fn set_up_steps(
     }
     let hostname = host_files::kernel_host_name(pod, &context.names);
     let log_dir = context.config.logs_dir().join(log_name(pod));
-    let spec = container_spec::sandbox_spec(pod, attempt, hostname.clone(), log_dir);
+    let pids_limit = context.config.pod_pids_limit;
+    let spec = container_spec::sandbox_spec(pod, attempt, hostname.clone(), log_dir, pids_limit);
     let own_network = spec.network == NetworkNamespace::Own;
     let sandbox = context.runtime.create_sandbox(&spec).await.map_err(|e| failed(&e))?;
     let ips: Vec<IpAddr> = if own_network {
