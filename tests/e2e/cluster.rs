@@ -1,6 +1,7 @@
 //! A real cluster: `coracle up` on a host of its own, driven with the real kubectl.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
@@ -26,7 +27,8 @@ pub(crate) struct Cluster {
     data_dir: PathBuf,
     process: Option<Child>,
     log: Arc<Mutex<String>>,
-    flags: Vec<String>,
+    /// Further flags of the next start.
+    pub(crate) flags: Vec<String>,
     /// What the one kind of error in the log is about that a test provokes.
     pub(crate) expected_error: Option<&'static str>,
     /// The ready line.
@@ -237,6 +239,44 @@ impl Cluster {
             .arg(self.kubeconfig())
             .output()
             .expect("coracle runs")
+    }
+
+    /// What the node has noted about its host: its cgroup, its run directory.
+    fn note(&self, field: &str) -> PathBuf {
+        let note = fs::read_to_string(self.data_dir().join("agent/host.json")).expect("the node has noted its host");
+        let note: serde_json::Value = serde_json::from_str(&note).expect("the note is JSON");
+        PathBuf::from(note[field].as_str().expect("a path"))
+    }
+
+    /// The cluster's cgroup in every hierarchy, whether it is there or not.
+    pub(crate) fn places_of_groups(&self) -> Vec<PathBuf> {
+        let root = self.note("cgroup_root");
+        let hierarchies = fs::read_dir("/sys/fs/cgroup").expect("cgroups are mounted");
+        let hierarchies = hierarchies.map(|entry| entry.expect("a hierarchy").path());
+        hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]).map(|place| place.join(&root)).collect()
+    }
+
+    /// The cgroups that carry the cluster's mark.
+    pub(crate) fn groups(&self) -> Vec<PathBuf> {
+        self.places_of_groups().into_iter().filter(|place| place.exists()).collect()
+    }
+
+    /// The node's directory of sockets and records.
+    pub(crate) fn run_dir(&self) -> PathBuf {
+        self.note("run_dir")
+    }
+
+    /// The processes with this command line in the cluster's containers.
+    pub(crate) fn processes(&self, command: &str) -> BTreeSet<i32> {
+        let folder = self.scratch().to_string_lossy().into_owned();
+        let numbers = fs::read_dir("/proc").expect("/proc is mounted");
+        let numbers = numbers.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let matching = |pid: &i32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).replace('\0', " ").trim() == command
+                && fs::read_to_string(format!("/proc/{pid}/mountinfo")).is_ok_and(|mounts| mounts.contains(&folder))
+        };
+        numbers.filter(matching).collect()
     }
 
     /// The mounts of this machine below the cluster's folder.

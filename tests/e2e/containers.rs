@@ -97,12 +97,38 @@ fn a_container_over_its_memory_limit_is_killed_and_says_so() {
 #[test]
 fn a_container_that_forks_without_end_is_held_by_its_limits() {
     let cluster = cluster();
-    let limits = "    resources: {limits: {memory: 16Mi}}\n";
-    cluster.apply(&pod("bomb", "bomb() { bomb | bomb & }; bomb; exec sleep 1000000", limits, ""));
+    cluster.apply(&bomb("bomb"));
     // The node stays usable beside it, and the pod can be deleted.
     cluster.apply(&pod("bystander", SLEEP, "", ""));
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/bystander", "--timeout=90s"]);
-    cluster.kubectl(&["delete", "pod/bomb", "--timeout=240s"]);
+    cluster.kubectl(&["delete", "pod/bomb", "--timeout=60s"]);
+}
+
+fn bomb(name: &str) -> String {
+    let limits = "    resources: {limits: {memory: 48Mi, cpu: 200m}}\n";
+    pod(name, "bomb() { bomb | bomb & }; bomb; exec sleep 1000000", limits, "")
+}
+
+#[test]
+fn a_container_that_forks_without_end_does_not_keep_the_cluster_from_ending() {
+    let mut cluster = cluster();
+    cluster.apply(&bomb("bomb"));
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/bomb", "--timeout=90s"]);
+    let pods = pids_max(&cluster);
+    assert_eq!(pods, ["4096"], "a pod's limit of processes");
+    cluster.end(nix::sys::signal::Signal::SIGTERM);
+    let log = cluster.log();
+    assert!(!log.contains("pods did not stop in time"), "{log}");
+}
+
+/// The limits of processes of the cluster's pods.
+fn pids_max(cluster: &Cluster) -> Vec<String> {
+    let tops = cluster.groups().into_iter();
+    let classes = tops.flat_map(|top| ["", "burstable", "besteffort"].map(|class| top.join("kubepods").join(class)));
+    let groups = classes.filter_map(|class| std::fs::read_dir(class).ok()).flatten().flatten();
+    let pods = groups.filter(|group| group.file_name().to_string_lossy().starts_with("pod"));
+    let limits = pods.filter_map(|pod| std::fs::read_to_string(pod.path().join("pids.max")).ok());
+    limits.map(|limit| limit.trim().to_owned()).collect()
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod registry;
 mod wait;
 
 mod containers;
+mod kills;
 mod pulling;
 mod reading;
 mod refusals;

@@ -1,6 +1,6 @@
 //! Power cuts, restarts and goodbyes: nothing acknowledged is lost, nothing is left behind.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
@@ -9,27 +9,7 @@ use crate::{cluster::Cluster, host::Host, wait::wait_for};
 const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: steady}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n  \
     - {name: c, image: 'busybox:1', command: [sh, -c, 'echo started; exec sleep 424242']}\n";
 
-fn pid_of_sleep(cluster: &Cluster) -> BTreeSet<i32> {
-    let folder = cluster.scratch().to_string_lossy().into_owned();
-    let numbers = std::fs::read_dir("/proc").unwrap().filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok());
-    numbers
-        .filter(|pid: &i32| {
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            String::from_utf8_lossy(&line).replace('\0', " ").trim() == "sleep 424242"
-                && std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).is_ok_and(|m| m.contains(&folder))
-        })
-        .collect()
-}
-
-/// The cgroups that carry the cluster's mark.
-fn groups(cluster: &Cluster) -> Vec<std::path::PathBuf> {
-    let note = std::fs::read_to_string(cluster.data_dir().join("agent/host.json")).unwrap();
-    let note: serde_json::Value = serde_json::from_str(&note).unwrap();
-    let root = note["cgroup_root"].as_str().unwrap().trim_start_matches('/');
-    let hierarchies = std::fs::read_dir("/sys/fs/cgroup").unwrap().map(|entry| entry.unwrap().path());
-    let places = hierarchies.chain([std::path::PathBuf::from("/sys/fs/cgroup")]).map(|place| place.join(root));
-    places.filter(|place| place.exists()).collect()
-}
+const SLEEP: &str = "sleep 424242";
 
 /// Invariant 1: an acknowledged write survives kill -9 at any instant.
 #[test]
@@ -68,21 +48,21 @@ fn containers_outlive(flags: &[&str], signals: &[Signal]) {
     cluster.import("busybox", "busybox:1");
     cluster.apply(POD);
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/steady", "--timeout=60s"]);
-    let before = pid_of_sleep(&cluster);
+    let before = cluster.processes(SLEEP);
     assert_eq!(before.len(), 1);
     for &signal in signals {
         cluster.end(signal);
-        assert_eq!(pid_of_sleep(&cluster), before, "stopped by {signal}");
+        assert_eq!(cluster.processes(SLEEP), before, "stopped by {signal}");
         cluster.up();
         cluster.kubectl(&["wait", "--for=condition=Ready", "pod/steady", "--timeout=60s"]);
-        assert_eq!(pid_of_sleep(&cluster), before);
+        assert_eq!(cluster.processes(SLEEP), before);
         let count =
             cluster.kubectl(&["get", "pod/steady", "-o", "jsonpath={.status.containerStatuses[0].restartCount}"]);
         assert_eq!(count, "0");
         assert_eq!(cluster.kubectl(&["logs", "steady"]), "started\n");
     }
     cluster.kubectl(&["delete", "pod/steady", "--timeout=30s"]);
-    assert!(pid_of_sleep(&cluster).is_empty());
+    assert!(cluster.processes(SLEEP).is_empty());
 }
 
 #[test]
@@ -92,15 +72,15 @@ fn a_clean_stop_leaves_nothing_running_or_mounted() {
     cluster.apply(POD);
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/steady", "--timeout=60s"]);
     assert!(cluster.host.stdout("ip", &["-o", "link"]).contains("@if"));
-    assert!(!groups(&cluster).is_empty());
+    assert!(!cluster.groups().is_empty());
     let status = cluster.end(Signal::SIGINT);
     assert!(status.success(), "{status}");
-    assert!(pid_of_sleep(&cluster).is_empty());
+    assert!(cluster.processes(SLEEP).is_empty());
     assert_eq!(cluster.mounts(), Vec::<String>::new());
     // The pods' gateway stays for the next start, the pods' interfaces do not.
     let links = cluster.host.stdout("ip", &["-o", "link"]);
     assert!(!links.contains("@if"), "{links}");
-    assert_eq!(groups(&cluster), Vec::<std::path::PathBuf>::new());
+    assert_eq!(cluster.groups(), Vec::<std::path::PathBuf>::new());
     let warnings: Vec<String> = cluster.log().lines().filter(|l| l.contains(" WARN ")).map(str::to_owned).collect();
     assert_eq!(warnings, Vec::<String>::new());
 
@@ -121,7 +101,7 @@ fn a_purge_leaves_the_host_as_it_was() {
     let output = cluster.purge();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     wait_for("the container to be gone", Duration::from_secs(10), || {
-        let left = pid_of_sleep(&cluster);
+        let left = cluster.processes(SLEEP);
         if left.is_empty() { Ok(()) } else { Err(left) }
     });
     assert!(!cluster.data_dir().exists(), "the data directory is there");
