@@ -62,7 +62,7 @@ pub fn media_type(headers: &HeaderMap) -> String {
 pub fn to_json(media: &str, body: Bytes) -> Result<Bytes> {
     match media {
         "" | "application/json" => Ok(body),
-        "application/yaml" | "application/x-yaml" | "text/yaml" => yaml(&body),
+        media if is_yaml(media) => yaml(&body),
         protobuf::MEDIA => match protobuf::to_json(&body) {
             Ok(object) => Ok(object.to_string().into()),
             // Kinds without tables, custom ones above all, are taken in the other formats.
@@ -94,25 +94,53 @@ pub enum FieldValidation {
 }
 
 impl FieldValidation {
-    /// Reads the query's word.
-    ///
-    /// # Errors
-    /// 422 for any other.
-    pub fn of(text: &str) -> Result<Self> {
+    /// Reads the query's word; `None` for any other.
+    #[must_use]
+    pub fn of(text: &str) -> Option<Self> {
         match text {
-            "Ignore" => Ok(Self::Ignore),
-            "" | "Warn" => Ok(Self::Warn),
-            "Strict" => Ok(Self::Strict),
-            _ => {
-                let path = coracle_proto::field::Path::new("fieldValidation");
-                let error = coracle_proto::field::Error::not_supported(&path, text, &["", "Ignore", "Strict", "Warn"]);
-                Err(Box::new(Status::invalid("meta.k8s.io", "CreateOptions", "", &[error])))
-            }
+            "Ignore" => Some(Self::Ignore),
+            "" | "Warn" => Some(Self::Warn),
+            "Strict" => Some(Self::Strict),
+            _ => None,
         }
     }
 }
 
-/// Reads an object of `kind`, with sentences about fields that were dropped.
+/// Reads a body as an object of `kind`, with sentences about fields that were dropped.
+///
+/// # Errors
+/// 400 for what is no object of the kind, or is not as strictly one as asked; 415 for another format.
+pub fn object(
+    kind: &dyn KindOps,
+    media: &str,
+    body: Bytes,
+    validation: FieldValidation,
+) -> Result<(BoxObject, Vec<String>)> {
+    let twice = match std::str::from_utf8(&body) {
+        Ok(text) if is_yaml(media) && validation != FieldValidation::Ignore => coracle_proto::yaml::duplicates(text),
+        _ => Vec::new(),
+    };
+    let (object, found) = decode(kind, &to_json(media, body)?, validation)?;
+    if validation == FieldValidation::Strict && !(found.is_empty() && twice.is_empty()) {
+        let yaml = (!twice.is_empty()).then(|| format!("yaml: unmarshal errors:\n  {}", twice.join("\n  ")));
+        let all: Vec<String> = yaml.into_iter().chain(found).collect();
+        let resource = kind.resource();
+        return Err(Box::new(Status::bad_request(format!(
+            "{} in version \"{}\" cannot be handled as a {}: strict decoding error: {}",
+            resource.kind,
+            resource.version,
+            resource.kind,
+            all.join(", ")
+        ))));
+    }
+    Ok((object, twice.iter().map(|line| format!("yaml: {line}")).chain(found).collect()))
+}
+
+fn is_yaml(media: &str) -> bool {
+    matches!(media, "application/yaml" | "application/x-yaml" | "text/yaml")
+}
+
+/// Reads an object of `kind`, with sentences about fields that were dropped, unless those are to be ignored.
 ///
 /// # Errors
 /// 400 for what is no object of the kind.
@@ -152,14 +180,5 @@ pub fn decode(kind: &dyn KindOps, json: &[u8], validation: FieldValidation) -> R
     let twice = duplicates(json).map_err(|error| unreadable(&error))?;
     let mut found: Vec<String> = twice.iter().map(|path| format!("duplicate field \"{path}\"")).collect();
     found.extend(decoded.unknown.iter().map(|path| format!("unknown field \"{path}\"")));
-    if validation == FieldValidation::Strict && !found.is_empty() {
-        return Err(bad(format!(
-            "{} in version \"{}\" cannot be handled as a {}: strict decoding error: {}",
-            resource.kind,
-            resource.version,
-            resource.kind,
-            found.join(", ")
-        )));
-    }
     Ok((decoded.object, found))
 }

@@ -14,6 +14,7 @@
 //! Strategies are pure: they see the objects and a [`Context`], and neither store nor clock.
 
 use coracle_proto::{
+    apply::Set,
     field,
     name::{NameRule, subdomain_rule},
     resource::Resource,
@@ -22,7 +23,7 @@ use jiff::Timestamp;
 use k8s_openapi::{Metadata, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::user::User;
+use crate::{ops::Part, ownership, user::User};
 
 /// What every built-in object's Rust type can do.
 pub trait Object: Metadata<Ty = ObjectMeta> + Serialize + DeserializeOwned + Clone + Send + Sync + 'static {}
@@ -161,6 +162,13 @@ pub trait Strategy: Send + Sync + 'static {
     #[expect(clippy::wrong_self_convention, reason = "it is from the store, and the strategy knows how")]
     fn from_stored(&self, stored: &[u8]) -> serde_json::Result<Self::Object> {
         serde_json::from_slice(stored)
+    }
+
+    /// Fields that a write of the part does not change whatever it says, and so does not come to own: what
+    /// `prepare_update`, `prepare_status` and `prepare_finalize` restore. The default is the status, and through the
+    /// status the specification.
+    fn reset_fields(&self, part: Part) -> &'static Set {
+        ownership::reset_by(self.resource(), part)
     }
 
     /// Sentences for `Warning` headers about an object that is accepted all the same.

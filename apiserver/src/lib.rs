@@ -48,6 +48,7 @@ pub mod security;
 pub mod kind;
 pub mod kinds;
 pub mod ops;
+pub mod ownership;
 mod seldom;
 pub mod status_of;
 pub mod stored;

@@ -5,13 +5,16 @@
 
 use std::any::Any;
 
-use coracle_proto::{field, resource::Resource};
+use coracle_proto::{apply::BuiltIn, field, resource::Resource};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::kind::{Column, Context, Deletion, Object, Scale, Strategy};
+use crate::{
+    kind::{Column, Context, Deletion, Object, Scale, Strategy},
+    ownership::{BySchema, Owners},
+};
 
 /// An object of a kind that the holder need not know.
 pub trait AnyObject: Any + Send + Sync {
@@ -109,6 +112,8 @@ pub trait KindOps: Send + Sync {
     fn counts_generations(&self) -> bool;
     fn generation_counts_annotations(&self) -> bool;
     fn is_finalized(&self, object: &dyn AnyObject) -> bool;
+    /// Who owns which fields, as writes of the part have it.
+    fn owners(&self, part: Part) -> Box<dyn Owners + '_>;
     fn warnings(&self, object: &dyn AnyObject) -> Vec<String>;
     fn begin_deletion(&self, object: &mut dyn AnyObject, grace: Option<i64>) -> Deletion;
     fn fields(&self, object: &dyn AnyObject) -> Vec<(&'static str, String)>;
@@ -221,6 +226,12 @@ impl<S: Strategy> KindOps for Typed<S> {
 
     fn is_finalized(&self, object: &dyn AnyObject) -> bool {
         self.0.is_finalized(of(object))
+    }
+
+    fn owners(&self, part: Part) -> Box<dyn Owners + '_> {
+        let resource = self.0.resource();
+        let place = BuiltIn::of_kind(resource.group, resource.version, resource.kind).unwrap_or(BuiltIn::Any);
+        Box::new(BySchema { place, version: resource.api_version(), reset: self.0.reset_fields(part) })
     }
 
     fn warnings(&self, object: &dyn AnyObject) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! The objects of all kinds over the store: who wants an object by its kind asks here.
 
+mod apply;
 mod beside;
 mod delete;
 mod event_life;

@@ -2,7 +2,7 @@
 
 use std::{error::Error as StdError, time::Instant};
 
-use coracle_proto::{patch::PatchError, resource::Resource, status::Status};
+use coracle_proto::{apply::ApplyError, patch::PatchError, resource::Resource, status::Status};
 use coracle_store::Error as StoreError;
 
 use crate::seldom::Seldom;
@@ -77,6 +77,24 @@ pub(crate) fn patch(error: &PatchError, resource: &Resource, name: &str) -> Box<
         }
         PatchError::TooLarge(why) => Status::too_large(why.clone()),
     })
+}
+
+/// The answer to an apply that was not carried out; `config` says what was applied.
+pub(crate) fn apply(error: &ApplyError, config: &str) -> Box<Status> {
+    let conflicts = match error {
+        ApplyError::Unmergeable(_) => {
+            return Box::new(Status::bad_request(format!("failed to apply ({config}): {error}")));
+        }
+        ApplyError::Conflicts(conflicts) => conflicts,
+    };
+    let causes = conflicts.0.iter().map(|conflict| coracle_proto::status::Cause {
+        reason: "FieldManagerConflict".to_owned(),
+        message: format!("conflict with {}", conflict.manager),
+        field: conflict.path.to_string(),
+    });
+    let mut status = Status::failure(409, "Conflict", conflicts.to_string());
+    status.details = Some(coracle_proto::status::Details { causes: causes.collect(), ..Default::default() });
+    Box::new(status)
 }
 
 /// 504 for a read that asks for a revision to come.

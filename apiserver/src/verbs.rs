@@ -1,6 +1,7 @@
 //! From a request to the registry and back.
 
 mod delete;
+mod options;
 mod patch;
 mod subresources;
 mod watch;
@@ -8,18 +9,16 @@ mod watch;
 use std::{future::Future, sync::Arc};
 
 use axum::body::Body;
-use coracle_proto::{
-    field::{self, Path},
-    resource::Scope,
-    status::Status,
-};
-use http::{Request, Response, StatusCode};
+use coracle_proto::{resource::Scope, status::Status};
+use http::{Request, Response, StatusCode, header};
 
+use self::options::WriteOptions;
 use crate::{
     answer::{self, Form, Include, Shape},
     body::{self, FieldValidation},
     documents,
     ops::{BoxObject, KindOps, Part},
+    ownership,
     registry::{Change, Current, ListOptions, Registry, Selection, Writer, Written},
     request::RequestInfo,
     server::Inner,
@@ -37,24 +36,8 @@ struct Call {
     /// The namespace the objects are in, empty at cluster scope.
     namespace: String,
     form: Form,
-}
-
-/// What the query says about a write.
-struct WriteQuery {
-    dry_run: bool,
-    validation: FieldValidation,
-}
-
-fn dry_run_of<'a>(values: impl Iterator<Item = &'a str>, options: &str) -> Result<bool> {
-    let mut dry_run = false;
-    for value in values {
-        if value != "All" {
-            let error = field::Error::not_supported(&Path::new("dryRun"), value, &["All"]);
-            return Err(Box::new(Status::invalid("meta.k8s.io", options, "", &[error])));
-        }
-        dry_run = true;
-    }
-    Ok(dry_run)
+    /// What the client calls its program.
+    agent: Arc<str>,
 }
 
 impl Call {
@@ -71,14 +54,24 @@ impl Call {
         (&self.namespace, &self.info.name)
     }
 
-    fn write_query(&self, options: &str) -> Result<WriteQuery> {
-        let query = &self.info.query;
-        let dry_run = dry_run_of(query.all("dryRun").filter(|value| !value.is_empty()), options)?;
-        Ok(WriteQuery { dry_run, validation: FieldValidation::of(query.get("fieldValidation"))? })
+    /// The circumstances of a write as the request's query and its program's name have them.
+    fn writer(&self, options: &WriteOptions) -> Writer {
+        let manager = ownership::manager(&options.manager, &self.agent, &self.user).into();
+        Writer { dry_run: options.dry_run, manager, ..Writer::new(Arc::clone(&self.user)) }
     }
 
-    fn writer(&self, dry_run: bool) -> Writer {
+    /// The circumstances of a deletion, which makes nobody an owner.
+    fn deleter(&self, dry_run: bool) -> Writer {
         Writer { dry_run, ..Writer::new(Arc::clone(&self.user)) }
+    }
+
+    /// Whether the user may also create the object, as an apply to one that is not there does.
+    fn may_create(&self) -> Result<()> {
+        let Some(authorizer) = self.registry().authorizer() else {
+            return Err(Box::new(Status::unavailable("access rules are not read yet")));
+        };
+        let info = RequestInfo { verb: "create".to_owned(), ..(*self.info).clone() };
+        authorizer.check(&self.user, &info)
     }
 
     /// Runs a write to its end even if the client goes away.
@@ -122,9 +115,9 @@ impl Call {
     }
 
     async fn create(&self, request: Request<Body>) -> Result<Response<Body>> {
-        let query = self.write_query("CreateOptions")?;
+        let query = WriteOptions::of(&self.info.query, "CreateOptions")?;
         let (object, warnings) = self.read_object(request, query.validation).await?;
-        let (call, writer) = (self.clone(), self.writer(query.dry_run));
+        let (call, writer) = (self.clone(), self.writer(&query));
         let own = writer.clone();
         let written = self
             .to_its_end(async move { call.registry().create(&call.kind, &call.namespace, object, &own).await })
@@ -138,14 +131,13 @@ impl Call {
         validation: FieldValidation,
     ) -> Result<(BoxObject, Vec<String>)> {
         let media = body::media_type(request.headers());
-        let json = body::to_json(&media, body::read(request).await?)?;
-        body::decode(&*self.kind, &json, validation)
+        body::object(&*self.kind, &media, body::read(request).await?, validation)
     }
 
     async fn update(&self, part: Part, request: Request<Body>) -> Result<Response<Body>> {
-        let query = self.write_query("UpdateOptions")?;
+        let query = WriteOptions::of(&self.info.query, "UpdateOptions")?;
         let (object, warnings) = self.read_object(request, query.validation).await?;
-        let (call, writer) = (self.clone(), self.writer(query.dry_run));
+        let (call, writer) = (self.clone(), self.writer(&query));
         let own = writer.clone();
         let written = self
             .to_its_end(async move {
@@ -194,7 +186,9 @@ pub(crate) async fn dispatch(
         Scope::Namespaced => info.namespace.clone(),
     };
     let form = Form::of(request.headers())?;
-    let call = Call { server, user, info, kind, namespace, form };
+    let agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let agent = agent.into();
+    let call = Call { server, user, info, kind, namespace, form, agent };
     if !call.info.subresource.is_empty() {
         return subresources::dispatch(&call, request).await;
     }

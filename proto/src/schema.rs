@@ -112,7 +112,7 @@ impl Type {
     /// The field `name`; names are case-sensitive.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&Field> {
-        self.fields.iter().find(|f| f.name == name)
+        self.fields.binary_search_by(|field| field.name.cmp(name)).ok().and_then(|at| self.fields.get(at))
     }
 
     /// All fields.
@@ -148,7 +148,13 @@ static FACTS: &[&str] = &[
     include_str!("schema/facts/storage.txt"),
 ];
 
-static TYPES: LazyLock<HashMap<String, Type>> = LazyLock::new(|| FACTS.iter().flat_map(|text| read(text)).collect());
+static TYPES: LazyLock<HashMap<String, Type>> = LazyLock::new(|| {
+    let sorted = |(name, mut ty): (String, Type)| {
+        ty.fields.sort_by_key(|field| field.name);
+        (name, ty)
+    };
+    FACTS.iter().flat_map(|text| read(text)).map(sorted).collect()
+});
 
 /// The definition's name of `meta.v1.ObjectMeta`, `core.v1.PodSpec` or, in its package, `PodSpec`.
 pub(crate) fn full_name(package: &str, name: &str) -> String {

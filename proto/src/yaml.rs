@@ -1,9 +1,15 @@
 //! Users' manifests: YAML 1.1 as kubectl reads it (`0644` is 420, `yes` is true, `<<` merges, the last of two equal keys
 //! wins), into the JSON it stands for.
 
-use serde::Deserialize as _;
+use serde::{
+    Deserialize as _,
+    de::{MapAccess, SeqAccess, Visitor},
+};
 use serde_json::Value;
-use serde_saphyr::options::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
+use serde_saphyr::{
+    Spanned,
+    options::{DuplicateKeyPolicy, NonFiniteFloatPolicy},
+};
 
 /// As large as one input may be: etcd's and Kubernetes' limit of one request is 3 MiB, a file may hold several objects.
 pub const MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -101,12 +107,125 @@ pub fn parse_json_or_yaml(text: &str) -> Result<Value, Error> {
     }
 }
 
+/// A sentence for every key that stands in the same map a second time, in the words of Go's YAML reader, in the order of
+/// the text: `line 3: key "replicas" already set in map`. What is no YAML has none.
+#[must_use]
+pub fn duplicates(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    if text.len() <= MAX_BYTES
+        && let Ok(trees) = serde_saphyr::from_multiple_with_options::<Spanned<Tree>>(text, options())
+    {
+        trees.iter().for_each(|tree| find_duplicates(&tree.value, &mut found));
+    }
+    found
+}
+
+fn find_duplicates(tree: &Tree, found: &mut Vec<String>) {
+    match tree {
+        Tree::Leaf(_) => {}
+        Tree::List(items) => items.iter().for_each(|item| find_duplicates(item, found)),
+        Tree::Map(entries) => {
+            let mut seen = std::collections::HashSet::new();
+            for (key, value) in entries {
+                if !seen.insert(key) && found.len() < crate::json::MAX_FINDINGS {
+                    found.push(format!("line {}: key {key:?} already set in map", value.referenced.line()));
+                }
+                find_duplicates(&value.value, found);
+            }
+        }
+    }
+}
+
+/// A document with all its keys, and the lines its values stand on.
+enum Tree {
+    /// A scalar; its text, in case it is a key.
+    Leaf(String),
+    List(Vec<Tree>),
+    Map(Vec<(String, Spanned<Tree>)>),
+}
+
+impl<'de> serde::Deserialize<'de> for Tree {
+    fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        input.deserialize_any(TreeVisitor)
+    }
+}
+
+struct TreeVisitor;
+
+impl<'de> Visitor<'de> for TreeVisitor {
+    type Value = Tree;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("any YAML")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Tree, E> {
+        Ok(Tree::Leaf(value.to_string()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Tree, E> {
+        Ok(Tree::Leaf(value.to_string()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Tree, E> {
+        Ok(Tree::Leaf(value.to_string()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Tree, E> {
+        Ok(Tree::Leaf(value.to_string()))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Tree, E> {
+        Ok(Tree::Leaf(value.to_owned()))
+    }
+
+    fn visit_unit<E>(self) -> Result<Tree, E> {
+        Ok(Tree::Leaf("null".to_owned()))
+    }
+
+    fn visit_none<E>(self) -> Result<Tree, E> {
+        Ok(Tree::Leaf("null".to_owned()))
+    }
+
+    fn visit_some<D: serde::Deserializer<'de>>(self, input: D) -> Result<Tree, D::Error> {
+        input.deserialize_any(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Tree, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Tree::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tree, A::Error> {
+        let mut entries = Vec::new();
+        while let Some((key, value)) = map.next_entry::<Tree, Spanned<Tree>>()? {
+            // Keys that are no scalars cannot be in an object.
+            if let Tree::Leaf(key) = key {
+                entries.push((key, value));
+            }
+        }
+        Ok(Tree::Map(entries))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn keys_that_stand_twice_are_told_with_their_lines() {
+        let text = "a: 1\nb:\n- c: 1\n  d: 2\n  c: 3\na: 4\n";
+        assert_eq!(duplicates(text), ["line 5: key \"c\" already set in map", "line 6: key \"a\" already set in map"]);
+        assert_eq!(duplicates(r#"{"a": {"b": 1, "b": 2}}"#), ["line 1: key \"b\" already set in map"]);
+        assert!(duplicates("a: 1\nb: {c: 1}\nd: {c: 1}\n").is_empty());
+        assert!(duplicates("{").is_empty());
+    }
 
     #[test]
     fn scalars_are_read_as_kubectl_reads_them() {

@@ -13,6 +13,7 @@ mod wait;
 
 mod containers;
 mod kills;
+mod ownership;
 mod pulling;
 mod reading;
 mod refusals;

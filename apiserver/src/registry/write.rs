@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use coracle_proto::{
+    apply::Who,
     field::{self, Path},
     meta,
     status::Status,
 };
 use coracle_store::{Compare, Entry, Op, OpResult, Revision, Txn, TxnResult};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::value::RawValue;
 
 use super::{Registry, beside::Beside};
@@ -18,6 +19,7 @@ use crate::{
     admission::{self, Notes, Operation},
     kind::Context,
     ops::{AnyObject, BoxObject, KindOps, Part},
+    ownership,
     status_of::{self, Result},
     stored,
     user::User,
@@ -25,7 +27,7 @@ use crate::{
 
 /// How often a write is tried anew after another one came first. Each round loses only to one that won, so that many
 /// writers of one object all get their turn; the bound is for the one who is always slower.
-const ATTEMPTS: usize = 64;
+pub(super) const ATTEMPTS: usize = 64;
 
 /// How often another name is generated when one is taken; five random letters rarely are.
 const NAME_ATTEMPTS: usize = 8;
@@ -38,6 +40,8 @@ const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 pub struct Writer {
     /// Who writes.
     pub user: Arc<User>,
+    /// The name what is written is owned under.
+    pub manager: Arc<str>,
     /// Whether everything is done but the storing.
     pub dry_run: bool,
     /// The time of the request.
@@ -50,7 +54,13 @@ impl Writer {
     /// A user who writes now, in earnest.
     #[must_use]
     pub fn new(user: impl Into<Arc<User>>) -> Self {
-        Self { user: user.into(), dry_run: false, now: Timestamp::now(), notes: Arc::default() }
+        let user = user.into();
+        let manager = ownership::manager("", "", &user).into();
+        Self { user, manager, dry_run: false, now: Timestamp::now(), notes: Arc::default() }
+    }
+
+    pub(super) fn who<'a>(&'a self, subresource: &'a str) -> Who<'a> {
+        Who { name: &self.manager, subresource, now: self.now }
     }
 
     pub(super) fn context(&self) -> Context<'_> {
@@ -80,8 +90,32 @@ pub struct Current<'a> {
 pub enum Change {
     /// A part that a client may write, with that part's rules.
     Of(Part),
+    /// The object itself through its `scale`.
+    Scale,
+    /// A part to which a configuration was applied, which has settled who owns what.
+    Applied(Part),
     /// A change that the server itself works out (a binding, a deletion mark) and that needs no rules.
     Own,
+}
+
+impl Change {
+    /// Whose rules hold, if any.
+    const fn part(self) -> Option<Part> {
+        match self {
+            Self::Of(part) | Self::Applied(part) => Some(part),
+            Self::Scale => Some(Part::Main),
+            Self::Own => None,
+        }
+    }
+}
+
+/// Whether it is settled who owns what of an object that is created.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owners {
+    /// The writer is to own all of it.
+    Open,
+    /// They stand in the object.
+    Settled,
 }
 
 /// Five random letters.
@@ -153,7 +187,6 @@ fn prepare_new(kind: &dyn KindOps, object: &mut dyn AnyObject, uid: &str, writer
     meta.creation_timestamp = Some(Time(writer.now));
     meta.deletion_timestamp = None;
     meta.deletion_grace_period_seconds = None;
-    meta.managed_fields = None;
     meta.self_link = None;
     meta.resource_version = None;
     meta.generation = kind.counts_generations().then_some(1);
@@ -181,23 +214,18 @@ impl Registry {
             let message = "resourceVersion should not be set on objects to be created";
             return Err(Box::new(Status::failure(500, "InternalError", message)));
         }
-        if is_empty(meta.namespace.as_ref()) {
-            meta.namespace = (!namespace.is_empty()).then(|| namespace.to_owned());
-        } else if meta.namespace.as_deref() != Some(namespace) {
-            let message = "the namespace of the provided object does not match the namespace sent on the request";
-            return Err(Box::new(Status::bad_request(message)));
-        }
+        put_in_namespace(meta, namespace)?;
         let prefix = meta.generate_name.clone().unwrap_or_default();
         let generates = is_empty(meta.name.as_ref()) && !prefix.is_empty();
         if !generates {
-            return self.create_named(kind, object, writer).await;
+            return self.create_named(kind, object, Owners::Open, writer).await;
         }
         let short: String = prefix.chars().take(58).collect();
         let mut last = None;
         for _ in 0..NAME_ATTEMPTS {
             let mut attempt = object.copied();
             attempt.meta_mut().name = Some(format!("{short}{}", random_suffix()));
-            match self.create_named(kind, attempt, writer).await {
+            match self.create_named(kind, attempt, Owners::Open, writer).await {
                 Err(status) if status.reason == "AlreadyExists" => last = Some(status),
                 other => return other,
             }
@@ -205,8 +233,18 @@ impl Registry {
         Err(last.unwrap_or_else(|| Box::new(Status::already_exists(resource.group, resource.plural, &prefix))))
     }
 
-    async fn create_named(&self, kind: &Arc<dyn KindOps>, mut object: BoxObject, writer: &Writer) -> Result<Written> {
+    pub(super) async fn create_named(
+        &self,
+        kind: &Arc<dyn KindOps>,
+        mut object: BoxObject,
+        owners: Owners,
+        writer: &Writer,
+    ) -> Result<Written> {
         let resource = kind.resource();
+        kind.default(&mut *object);
+        if owners == Owners::Open {
+            ownership::created(&**kind, &mut *object, &writer.who(""))?;
+        }
         let uid = uuid::Uuid::new_v4().to_string();
         prepare_new(&**kind, &mut *object, &uid, writer);
         let meta = object.meta();
@@ -224,7 +262,9 @@ impl Registry {
             delete_options: None,
             notes: &writer.notes,
         };
+        let owned = object.meta().managed_fields.clone();
         if admission::mutate(&write, Some(&mut object)).await? {
+            ownership::readable_or(&mut *object, owned, &writer.notes);
             if object.meta().namespace.as_deref().unwrap_or_default() != namespace {
                 let message = "the namespace of the provided object does not match the namespace sent on the request";
                 return Err(Box::new(Status::bad_request(message)));
@@ -341,10 +381,14 @@ impl Registry {
             let mut new = change(&Current { object: &*old, entry: &entry })?;
             self.check_identity(&**kind, &*old, &mut *new, name, namespace)?;
             let mut charged = Beside::default();
-            if let Change::Of(part) = what {
+            if let Some(part) = what.part() {
                 // Validation looks at the version the update is based on.
                 new.meta_mut().resource_version.clone_from(&old.meta().resource_version);
                 kind.default(&mut *new);
+                let subresource = if what == Change::Scale { "scale" } else { ownership::subresource(part) };
+                if !matches!(what, Change::Applied(_)) {
+                    ownership::updated(&**kind, part, &mut *new, &*old, &writer.who(subresource))?;
+                }
                 kind.prepare(part, &mut *new, &*old, &writer.context());
                 let write = admission::Write {
                     registry: self,
@@ -353,17 +397,15 @@ impl Registry {
                     kind: &**kind,
                     namespace,
                     name,
-                    subresource: match part {
-                        Part::Main => "",
-                        Part::Status => "status",
-                        Part::Finalize => "finalize",
-                    },
+                    subresource,
                     old: Some(&*old),
                     dry_run: writer.dry_run,
                     delete_options: None,
                     notes: &writer.notes,
                 };
+                let owned = new.meta().managed_fields.clone();
                 if admission::mutate(&write, Some(&mut new)).await? {
+                    ownership::readable_or(&mut *new, owned, &writer.notes);
                     self.check_identity(&**kind, &*old, &mut *new, name, namespace)?;
                     new.meta_mut().resource_version.clone_from(&old.meta().resource_version);
                     kind.default(&mut *new);
@@ -381,10 +423,13 @@ impl Registry {
             let is_done = is_done(&**kind, &*new);
             let beside = self.beside(&**kind, (!is_done).then_some(&mut *new), Some(&*old), writer)?.and(charged);
             let mut value = encode(&**kind, &*new)?;
+            if value != entry.value && ownership::keep_times(&mut *new, &*old) {
+                value = encode(&**kind, &*new)?;
+            }
             if value == entry.value && !is_done {
                 return Ok(Written { entry, warnings });
             }
-            if kind.counts_generations() && what == Change::Of(Part::Main) {
+            if kind.counts_generations() && what.part() == Some(Part::Main) {
                 let annotations = |o: &dyn AnyObject| o.meta().annotations.clone();
                 let counts = spec_differs(&value, &entry.value)
                     || (kind.generation_counts_annotations() && annotations(&*new) != annotations(&*old));
@@ -429,12 +474,7 @@ impl Registry {
         let (old, new) = (old.meta(), new.meta_mut());
         let given = new.name.as_deref().unwrap_or_default();
         if given != name {
-            let message = if given.is_empty() {
-                format!("the name of the object ({name} based on URL) was undeterminable: name must be provided")
-            } else {
-                format!("the name of the object ({given}) does not match the name on the URL ({name})")
-            };
-            return Err(Box::new(Status::bad_request(message)));
+            return Err(wrong_name(given, name));
         }
         match new.namespace.as_deref().unwrap_or_default() {
             "" => new.namespace.clone_from(&old.namespace),
@@ -472,10 +512,28 @@ impl Registry {
         new.generation = old.generation;
         new.generate_name = new.generate_name.take().or_else(|| old.generate_name.clone());
         new.resource_version = None;
-        new.managed_fields = None;
         new.self_link = None;
         Ok(())
     }
+}
+
+pub(super) fn wrong_name(given: &str, name: &str) -> Box<Status> {
+    Box::new(Status::bad_request(if given.is_empty() {
+        format!("the name of the object ({name} based on URL) was undeterminable: name must be provided")
+    } else {
+        format!("the name of the object ({given}) does not match the name on the URL ({name})")
+    }))
+}
+
+/// Puts an object to be created into the request's namespace.
+pub(super) fn put_in_namespace(meta: &mut ObjectMeta, namespace: &str) -> Result<()> {
+    if is_empty(meta.namespace.as_ref()) {
+        meta.namespace = (!namespace.is_empty()).then(|| namespace.to_owned());
+    } else if meta.namespace.as_deref() != Some(namespace) {
+        let message = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(Box::new(Status::bad_request(message)));
+    }
+    Ok(())
 }
 
 fn check_change(kind: &dyn KindOps, part: Part, new: &dyn AnyObject, old: &dyn AnyObject) -> field::Errors {

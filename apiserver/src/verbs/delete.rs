@@ -10,7 +10,7 @@ use coracle_proto::{
 use http::{Request, Response, StatusCode};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 
-use super::{Call, dry_run_of};
+use super::{Call, options::dry_run_of};
 use crate::{
     answer, body,
     registry::{Deleted, ListOptions, Selection},
@@ -74,7 +74,7 @@ fn validate(options: &DeleteOptions) -> Result<()> {
 
 pub(super) async fn one(call: &Call, request: Request<Body>) -> Result<Response<Body>> {
     let (options, dry_run) = options(call, request).await?;
-    let (own, writer) = (call.clone(), call.writer(dry_run));
+    let (own, writer) = (call.clone(), call.deleter(dry_run));
     let notes = Arc::clone(&writer.notes);
     let deleted =
         call.to_its_end(async move { own.registry().delete(&own.kind, own.at(), &options, &writer).await }).await?;
@@ -114,7 +114,7 @@ pub(super) async fn collection(call: &Call, request: Request<Body>) -> Result<Re
     let (options, dry_run) = options(call, request).await?;
     call.registry().settle(wanted.settled()).await?;
     let listed = call.registry().list(&call.namespace, &selection, &*call.kind, &wanted)?;
-    let (own, writer, entries) = (call.clone(), call.writer(dry_run), listed.entries.clone());
+    let (own, writer, entries) = (call.clone(), call.deleter(dry_run), listed.entries.clone());
     call.to_its_end(async move { own.registry().delete_all(&own.kind, &entries, &options, &writer).await }).await?;
     call.shape().list(&listed)
 }

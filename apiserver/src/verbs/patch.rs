@@ -1,4 +1,4 @@
-//! PATCH: JSON Patch, merge patch and strategic merge patch.
+//! PATCH: JSON Patch, merge patch, strategic merge patch and server-side apply.
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -8,14 +8,19 @@ use coracle_proto::{
     resource::Resource,
     schema,
     status::Status,
+    yaml,
 };
 use http::{Request, Response, StatusCode};
 use serde_json::Value;
 
-use super::Call;
+use super::{
+    Call,
+    options::{PatchKind, WriteOptions},
+};
 use crate::{
     body::{self, FieldValidation},
     ops::{BoxObject, KindOps, Part},
+    ownership::Config,
     registry::{Change, Current},
     status_of::{self, Result},
 };
@@ -23,7 +28,7 @@ use crate::{
 const JSON: &str = "application/json-patch+json";
 const MERGE: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
-const APPLY: &str = "application/apply-patch+yaml";
+pub(super) const APPLY: &str = "application/apply-patch+yaml";
 
 /// A patch that is well formed.
 pub(super) enum Patch {
@@ -33,26 +38,23 @@ pub(super) enum Patch {
 }
 
 impl Patch {
-    /// Reads a patch of the media type.
-    pub(super) fn read(media: &str, bytes: &Bytes) -> Result<Self> {
-        let parse = || {
-            serde_json::from_slice::<Value>(bytes)
-                .map_err(|error| Box::new(Status::bad_request(format!("error decoding patch: {error}"))))
-        };
-        match media {
-            JSON => {
-                let patch = json::Patch::new(parse()?);
-                patch.map(Self::Json).map_err(|error| Box::new(Status::bad_request(error.to_string())))
-            }
-            MERGE => Ok(Self::Merge(parse()?)),
-            STRATEGIC => Ok(Self::Strategic(parse()?)),
-            APPLY | "application/apply-patch+cbor" => {
-                let message = "server-side apply is not served by this version of Coracle; send a JSON, merge or \
-                               strategic merge patch";
-                Err(Box::new(Status::failure(415, "UnsupportedMediaType", message)))
-            }
-            _ => Err(Box::new(Status::unsupported_media_type(media, &[JSON, MERGE, STRATEGIC]))),
+    /// Reads a patch of the media type, with sentences about fields that stand in it twice or mean nothing there.
+    pub(super) fn read(media: &str, bytes: &Bytes) -> Result<(Self, Vec<String>)> {
+        let bad = |why: String| Box::new(Status::bad_request(why));
+        if !matches!(media, JSON | MERGE | STRATEGIC) {
+            return Err(Box::new(Status::unsupported_media_type(media, &[JSON, MERGE, STRATEGIC, APPLY])));
         }
+        let (patch, mut found) =
+            coracle_proto::json::parse(bytes).map_err(|error| bad(format!("error decoding patch: {error}")))?;
+        match media {
+            MERGE => return Ok((Self::Merge(patch), found)),
+            STRATEGIC => return Ok((Self::Strategic(patch), found)),
+            _ => {}
+        }
+        found.extend(unknown_in_steps(&patch));
+        let found = found.into_iter().map(|sentence| format!("json patch {sentence}")).collect();
+        let patch = json::Patch::new(patch).map_err(|error| bad(error.to_string()))?;
+        Ok((Self::Json(patch), found))
     }
 
     /// What the patch makes of a document.
@@ -73,9 +75,20 @@ impl Patch {
     }
 }
 
-/// The patched object, read as strictly as asked.
+/// A sentence for every field of a JSON Patch's steps that no step has.
+fn unknown_in_steps(patch: &Value) -> Vec<String> {
+    let steps = patch.as_array().map(Vec::as_slice).unwrap_or_default();
+    let fields = steps.iter().enumerate().flat_map(|(index, step)| {
+        step.as_object().into_iter().flat_map(serde_json::Map::keys).map(move |name| (index, name))
+    });
+    let unknown = fields.filter(|(_, name)| !matches!(name.as_str(), "op" | "path" | "from" | "value"));
+    unknown.map(|(index, name)| format!("unknown field \"[{index}].{name}\"")).collect()
+}
+
+/// The patched object, read as strictly as asked; `found` is what the patch itself has too much.
 fn patched(
     patch: &Patch,
+    found: &[String],
     kind: &dyn KindOps,
     current: &Current<'_>,
     validation: FieldValidation,
@@ -87,26 +100,36 @@ fn patched(
     let result = patch.apply(document, resource, &name)?;
     let json =
         serde_json::to_vec(&result).map_err(|error| status_of::broken("a patched object cannot be encoded", &error))?;
-    body::decode(kind, &json, validation).map_err(|status| {
-        if status.message.contains("strict decoding error") {
-            return status;
-        }
-        let error = field::Error::invalid(&Path::new("patch"), result.to_string(), &status.message);
-        Box::new(Status::invalid(resource.group, resource.kind, &name, &[error]))
-    })
+    // Kubernetes names neither kind nor object here.
+    let invalid = |why: &str| {
+        let error = field::Error::invalid(&Path::new("patch"), result.to_string(), why);
+        Box::new(Status::invalid("", "", "", &[error]))
+    };
+    let (object, unknown) = body::decode(kind, &json, validation).map_err(|status| invalid(&status.message))?;
+    let told: Vec<String> = match validation {
+        FieldValidation::Ignore => Vec::new(),
+        FieldValidation::Warn | FieldValidation::Strict => found.iter().cloned().chain(unknown).collect(),
+    };
+    if validation == FieldValidation::Strict && !told.is_empty() {
+        return Err(invalid(&format!("strict decoding error: {}", told.join(", "))));
+    }
+    Ok((object, told))
 }
 
 pub(super) async fn patch(call: &Call, part: Part, request: Request<Body>) -> Result<Response<Body>> {
-    let query = call.write_query("PatchOptions")?;
     let media = body::media_type(request.headers());
-    let patch = Patch::read(&media, &body::read(request).await?)?;
-    let (own, writer) = (call.clone(), call.writer(query.dry_run));
+    if media == APPLY {
+        return apply(call, part, request).await;
+    }
+    let options = WriteOptions::of_patch(&call.info.query, PatchKind::Other)?;
+    let (patch, found) = Patch::read(&media, &body::read(request).await?)?;
+    let (own, writer) = (call.clone(), call.writer(&options));
     let noting = writer.clone();
     let (written, warnings) = call
         .to_its_end(async move {
             let mut warnings = Vec::new();
             let change = |current: &Current<'_>| {
-                let (object, told) = patched(&patch, &*own.kind, current, query.validation)?;
+                let (object, told) = patched(&patch, &found, &*own.kind, current, options.validation)?;
                 warnings = told;
                 Ok(object)
             };
@@ -115,4 +138,42 @@ pub(super) async fn patch(call: &Call, part: Part, request: Request<Body>) -> Re
         })
         .await?;
     call.written(StatusCode::OK, &written, &noting, warnings)
+}
+
+/// Reads a configuration to apply, with sentences about keys that stand in it twice.
+pub(super) fn config(bytes: &[u8], options: &WriteOptions) -> Result<(Config, Vec<String>)> {
+    let bad = |why: String| Box::new(Status::bad_request(why));
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| bad("error decoding YAML: error converting YAML to JSON: yaml: invalid UTF-8".to_owned()))?;
+    let value = yaml::parse_json_or_yaml(text)
+        .map_err(|error| bad(format!("error decoding YAML: error converting YAML to JSON: yaml: {error}")))?;
+    if !value.is_object() {
+        return Err(bad("error decoding YAML: the configuration is no object".to_owned()));
+    }
+    let twice = match options.validation {
+        FieldValidation::Ignore => Vec::new(),
+        FieldValidation::Warn | FieldValidation::Strict => yaml::duplicates(text),
+    };
+    Ok((Config { value, force: options.force }, twice))
+}
+
+async fn apply(call: &Call, part: Part, request: Request<Body>) -> Result<Response<Body>> {
+    let options = WriteOptions::of_patch(&call.info.query, PatchKind::Apply)?;
+    let (config, twice) = config(&body::read(request).await?, &options)?;
+    if options.validation == FieldValidation::Strict && !twice.is_empty() {
+        let why = twice.join("\n  ");
+        return Err(Box::new(Status::bad_request(format!(
+            "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  {why}"
+        ))));
+    }
+    let (own, writer) = (call.clone(), call.writer(&options));
+    let noting = writer.clone();
+    let (written, is_new) = call
+        .to_its_end(async move {
+            let may_create = || own.may_create();
+            own.registry().apply(&own.kind, own.at(), part, &config, &writer, may_create).await
+        })
+        .await?;
+    let warnings = twice.iter().map(|why| format!("yaml: {why}")).collect();
+    call.written(if is_new { StatusCode::CREATED } else { StatusCode::OK }, &written, &noting, warnings)
 }

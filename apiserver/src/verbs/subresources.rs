@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use coracle_proto::{
+    apply::{BuiltIn, Duplicates, validate},
     field::{self, Path},
     status::Status,
 };
@@ -16,10 +17,15 @@ use k8s_openapi::{
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Call, patch};
+use super::{
+    Call,
+    options::{PatchKind, WriteOptions},
+    patch,
+};
 use crate::{
     answer, body,
     ops::{BoxObject, KindOps, Part},
+    ownership::Config,
     registry::{Change, Current, Written},
     status_of::Result,
 };
@@ -84,6 +90,30 @@ enum Wanted {
     Patch(patch::Patch),
 }
 
+/// The configuration of a kind that a configuration of its Scale stands for.
+fn unscaled(kind: &dyn KindOps, config: &Config) -> Result<Config> {
+    let bad = |why: String| Box::new(Status::bad_request(why));
+    let value = &config.value;
+    let is = |name: &str, expected: &str| value.get(name).and_then(Value::as_str) == Some(expected);
+    if !is("apiVersion", "autoscaling/v1") || !is("kind", "Scale") {
+        return Err(bad("invalid object type: only autoscaling/v1, Kind=Scale can be applied to scale".to_owned()));
+    }
+    if let Some(place) = BuiltIn::of_kind("autoscaling", "v1", "Scale") {
+        validate(place, value, Duplicates::Refused)
+            .map_err(|why| bad(format!("failed to create typed patch object (autoscaling/v1, Kind=Scale): {why}")))?;
+    }
+    let resource = kind.resource();
+    let mut metadata = value.get("metadata").cloned().unwrap_or_else(|| json!({}));
+    if let Some(fields) = metadata.as_object_mut() {
+        fields.retain(|name, _| matches!(name.as_str(), "name" | "namespace" | "uid" | "resourceVersion"));
+    }
+    let mut parent = json!({"apiVersion": resource.api_version(), "kind": resource.kind, "metadata": metadata});
+    if let (Some(replicas), Some(parent)) = (value.pointer("/spec/replicas"), parent.as_object_mut()) {
+        parent.insert("spec".to_owned(), json!({"replicas": replicas}));
+    }
+    Ok(Config { value: parent, force: config.force })
+}
+
 /// The autoscaling group's row for messages and patches about a Scale itself.
 const SCALE: coracle_proto::resource::Resource = coracle_proto::resource::Resource {
     group: "autoscaling",
@@ -134,24 +164,44 @@ fn scaled(kind: &dyn KindOps, current: &Current<'_>, wanted: &Wanted) -> Result<
 }
 
 async fn set_scale(call: &Call, request: Request<Body>) -> Result<Response<Body>> {
-    let query = call.write_query("UpdateOptions")?;
     let media = body::media_type(request.headers());
-    let bytes = body::read(request).await?;
-    let wanted = if call.info.verb == "patch" {
-        Wanted::Patch(patch::Patch::read(&media, &bytes)?)
+    if call.info.verb == "patch" && media == patch::APPLY {
+        return apply_scale(call, request).await;
+    }
+    let (options, wanted) = if call.info.verb == "patch" {
+        let options = WriteOptions::of_patch(&call.info.query, PatchKind::Other)?;
+        (options, Wanted::Patch(patch::Patch::read(&media, &body::read(request).await?)?.0))
     } else {
-        let json = body::to_json(&media, bytes)?;
+        let options = WriteOptions::of(&call.info.query, "UpdateOptions")?;
+        let json = body::to_json(&media, body::read(request).await?)?;
         let value = serde_json::from_slice(&json)
             .map_err(|error| Box::new(Status::bad_request(format!("Scale in version \"v1\": json: {error}"))))?;
-        Wanted::Whole(value)
+        (options, Wanted::Whole(value))
     };
-    let (own, writer) = (call.clone(), call.writer(query.dry_run));
+    let (own, writer) = (call.clone(), call.writer(&options));
     let written: Written = call
         .to_its_end(async move {
             let change = |current: &Current<'_>| scaled(&*own.kind, current, &wanted);
-            own.registry().update(&own.kind, own.at(), Change::Of(Part::Main), &writer, change).await
+            own.registry().update(&own.kind, own.at(), Change::Scale, &writer, change).await
         })
         .await?;
+    shown(call, &written)
+}
+
+async fn apply_scale(call: &Call, request: Request<Body>) -> Result<Response<Body>> {
+    let options = WriteOptions::of_patch(&call.info.query, PatchKind::Apply)?;
+    let (config, _) = patch::config(&body::read(request).await?, &options)?;
+    let (own, writer) = (call.clone(), call.writer(&options));
+    let written = call
+        .to_its_end(async move {
+            let config = unscaled(&*own.kind, &config)?;
+            own.registry().apply_scale(&own.kind, own.at(), &config, &writer).await
+        })
+        .await?;
+    shown(call, &written)
+}
+
+fn shown(call: &Call, written: &Written) -> Result<Response<Body>> {
     let object = call.registry().object_of(&*call.kind, &written.entry)?;
     Ok(answer::json_value(StatusCode::OK, &scale(&*call.kind, &object)?))
 }
@@ -207,7 +257,7 @@ fn bound(current: &Current<'_>, binding: &Binding, now: jiff::Timestamp) -> Resu
 }
 
 async fn bind(call: &Call, request: Request<Body>) -> Result<Response<Body>> {
-    let query = call.write_query("CreateOptions")?;
+    let options = WriteOptions::of(&call.info.query, "CreateOptions")?;
     let binding: Binding = read(request, "Binding").await?;
     let target = Path::new("target");
     let mut errors = Vec::new();
@@ -220,7 +270,7 @@ async fn bind(call: &Call, request: Request<Body>) -> Result<Response<Body>> {
     if !errors.is_empty() {
         return Err(Box::new(Status::invalid("", "Binding", &call.info.name, &errors)));
     }
-    let (own, writer) = (call.clone(), call.writer(query.dry_run));
+    let (own, writer) = (call.clone(), call.writer(&options));
     call.to_its_end(async move {
         let change = |current: &Current<'_>| bound(current, &binding, writer.now);
         own.registry().update(&own.kind, own.at(), Change::Own, &writer, change).await
@@ -230,15 +280,16 @@ async fn bind(call: &Call, request: Request<Body>) -> Result<Response<Body>> {
 }
 
 async fn evict(call: &Call, request: Request<Body>) -> Result<Response<Body>> {
-    let query = call.write_query("CreateOptions")?;
+    let options = WriteOptions::of(&call.info.query, "CreateOptions")?;
     let eviction: Eviction = read(request, "Eviction").await?;
     let name = eviction.metadata.name.as_deref().unwrap_or_default();
     if !name.is_empty() && name != call.info.name {
         return Err(Box::new(Status::bad_request("name in URL does not match name in Eviction object")));
     }
-    let options = eviction.delete_options.unwrap_or_default();
-    let dry_run = query.dry_run || options.dry_run.as_ref().is_some_and(|values| values.iter().any(|v| v == "All"));
-    let (own, writer) = (call.clone(), call.writer(dry_run));
-    call.to_its_end(async move { own.registry().delete(&own.kind, own.at(), &options, &writer).await }).await?;
+    let deletion = eviction.delete_options.unwrap_or_default();
+    let dry_run = deletion.dry_run.as_ref().is_some_and(|values| values.iter().any(|v| v == "All"));
+    let options = WriteOptions { dry_run: options.dry_run || dry_run, ..options };
+    let (own, writer) = (call.clone(), call.writer(&options));
+    call.to_its_end(async move { own.registry().delete(&own.kind, own.at(), &deletion, &writer).await }).await?;
     Ok(created())
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod admission;
+mod applying;
 mod auth;
 mod compaction;
 mod contention;

@@ -80,9 +80,6 @@ async fn what_is_not_there_and_what_is_not_served_differ() {
         assert_eq!(answer.code, code, "{method} {path}: {}", answer.body);
         assert!(answer.refusal().2.contains(words), "{method} {path}: {}", answer.body);
     }
-    let apply = c.send("PATCH", &format!("{MAPS}/x"), "application/apply-patch+yaml", "a: b").await;
-    assert_eq!(apply.code, 415);
-    assert!(apply.refusal().2.contains("server-side apply is not served"));
     c.stop().await;
 }
 
@@ -94,5 +91,53 @@ async fn a_user_without_rules_is_refused_in_kubernetes_words() {
     let request = http::Request::get("/api/v1/namespaces/default/pods").body(axum::body::Body::empty()).unwrap();
     let response = service.oneshot(request).await.unwrap();
     assert_eq!(response.status().as_u16(), 403);
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_patch_has_too_much_is_told_or_refused() {
+    let c = Cluster::start().await;
+    let map = json!({"metadata": {"name": "x"}, "data": {"a": "1"}});
+    assert_eq!(c.post(MAPS, &map).await.code, 201);
+    let path = format!("{MAPS}/x?fieldValidation=");
+    for (media, patch, words) in [
+        ("merge", r#"{"foo": 1, "data": {"a": "2", "a": "3"}}"#, r#"duplicate field "data.a", unknown field "foo""#),
+        ("strategic-merge", r#"{"foo": 1, "foo": 2}"#, r#"duplicate field "foo", unknown field "foo""#),
+        (
+            "json",
+            r#"[{"op": "add", "path": "/foo", "value": 1, "why": 1, "why": 2}]"#,
+            r#"json patch duplicate field "[0].why", json patch unknown field "[0].why", unknown field "foo""#,
+        ),
+    ] {
+        let media = if media == "json" {
+            "application/json-patch+json".to_owned()
+        } else {
+            format!("application/{media}-patch+json")
+        };
+        let strict = c.send("PATCH", &format!("{path}Strict"), &media, patch).await;
+        let (code, reason, message) = strict.refusal();
+        assert_eq!((code, reason), (422, "Invalid"), "{message}");
+        assert!(message.starts_with(" \"\" is invalid: patch: Invalid value: "), "{message}");
+        assert!(message.ends_with(&format!(": strict decoding error: {words}")), "{message}");
+        let warned = c.send("PATCH", &format!("{path}Warn"), &media, patch).await;
+        assert_eq!(warned.code, 200, "{}", warned.body);
+        assert_eq!(warned.warnings.len(), words.split(", ").count(), "{:?}", warned.warnings);
+        let ignored = c.send("PATCH", &format!("{path}Ignore"), &media, patch).await;
+        assert_eq!((ignored.code, ignored.warnings.len()), (200, 0));
+    }
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn keys_that_stand_twice_in_yaml_are_told_with_their_lines() {
+    let c = Cluster::start().await;
+    let yaml = "metadata:\n  name: x\nfoo: 1\ndata:\n  a: x\n  a: z\n";
+    let strict = c.send("POST", &format!("{MAPS}?fieldValidation=Strict"), "application/yaml", yaml).await;
+    let words = "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: yaml: unmarshal \
+                 errors:\n  line 6: key \"a\" already set in map, unknown field \"foo\"";
+    assert_eq!(strict.refusal(), (400, "BadRequest", words));
+    let warned = c.send("POST", MAPS, "application/yaml", yaml).await;
+    assert_eq!((warned.code, &warned.body["data"]), (201, &json!({"a": "z"})));
+    assert_eq!(warned.warnings.len(), 2, "{:?}", warned.warnings);
     c.stop().await;
 }

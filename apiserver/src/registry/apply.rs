@@ -1,0 +1,89 @@
+//! Server-side apply: an object made or changed so that it has what a configuration says.
+
+use std::sync::Arc;
+
+use coracle_proto::status::Status;
+
+use super::{
+    Registry, Writer,
+    write::{ATTEMPTS, Change, Current, Owners, Written, put_in_namespace, wrong_name},
+};
+use crate::{
+    ops::{KindOps, Part},
+    ownership::{self, Config},
+    status_of::Result,
+    stored,
+};
+
+impl Registry {
+    /// Applies a configuration: creates the object when it is not there and `may_create` agrees. Says whether it did.
+    ///
+    /// # Errors
+    /// As [`Registry::create`] and [`Registry::update`]; 409 that names all conflicts, unless forced; 409 for a uid
+    /// when there is no object.
+    ///
+    /// # Cancel safety
+    /// Not cancel-safe: run it to its end.
+    pub async fn apply(
+        &self,
+        kind: &Arc<dyn KindOps>,
+        (namespace, name): (&str, &str),
+        part: Part,
+        config: &Config,
+        writer: &Writer,
+        may_create: impl Fn() -> Result<()>,
+    ) -> Result<(Written, bool)> {
+        let resource = kind.resource();
+        ownership::check(&**kind, part, config)?;
+        let who = writer.who(ownership::subresource(part));
+        let key = stored::key(resource.storage, namespace, name);
+        for _ in 0..ATTEMPTS {
+            if part == Part::Main && self.store.get(&key).is_none() {
+                let mut object = ownership::applied(&**kind, part, None, config, &who)?;
+                let meta = object.meta_mut();
+                if let Some(uid) = meta.uid.as_ref().filter(|uid| !uid.is_empty()) {
+                    let why = format!(
+                        "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                    );
+                    return Err(Box::new(Status::conflict(resource.group, resource.plural, name, &why)));
+                }
+                put_in_namespace(meta, namespace)?;
+                if meta.name.as_deref() != Some(name) {
+                    return Err(wrong_name(meta.name.as_deref().unwrap_or_default(), name));
+                }
+                may_create()?;
+                match self.create_named(kind, object, Owners::Settled, writer).await {
+                    Err(status) if status.reason == "AlreadyExists" => continue,
+                    created => return created.map(|written| (written, true)),
+                }
+            }
+            let change = |current: &Current<'_>| ownership::applied(&**kind, part, Some(current.object), config, &who);
+            match self.update(kind, (namespace, name), Change::Applied(part), writer, change).await {
+                Err(status) if status.code == 404 && part == Part::Main => {}
+                updated => return updated.map(|written| (written, false)),
+            }
+        }
+        Err(Box::new(Status::stale(resource.group, resource.plural, name)))
+    }
+
+    /// Applies a configuration of nothing but the replicas, through `scale`.
+    ///
+    /// # Errors
+    /// As [`Registry::apply`]; 404 when the object is not there.
+    ///
+    /// # Cancel safety
+    /// Not cancel-safe: run it to its end.
+    pub async fn apply_scale(
+        &self,
+        kind: &Arc<dyn KindOps>,
+        at: (&str, &str),
+        config: &Config,
+        writer: &Writer,
+    ) -> Result<Written> {
+        ownership::check(&**kind, Part::Main, config)?;
+        let who = writer.who("scale");
+        let change =
+            |current: &Current<'_>| ownership::applied(&**kind, Part::Main, Some(current.object), config, &who);
+        self.update(kind, at, Change::Applied(Part::Main), writer, change).await
+    }
+}
