@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use coracle_process::{WrongUse, logging};
 
-use crate::{commands, logging};
+use crate::commands;
 
 /// A whole Kubernetes-API-compatible cluster in one small binary.
 #[derive(Parser)]
@@ -51,7 +52,8 @@ impl Cli {
         let arguments: Vec<_> = std::env::args_os().collect();
         let mut command = Self::command();
         if let Some(file) = config_file(&arguments) {
-            command = with_file(command, &file).map_err(Usage::Config)?;
+            command =
+                with_file(command, &file).map_err(|error| Usage::Config(WrongUse(format!("{error:#}")).into()))?;
         }
         let matches = command.try_get_matches_from(&arguments).map_err(Usage::Shown)?;
         Self::from_arg_matches(&matches).map_err(Usage::Shown)
@@ -98,10 +100,6 @@ fn with_values(mut command: Command, text: &str) -> anyhow::Result<Command> {
         let texts = texts(name, &value)?;
         let mut known = false;
         command = set_default(command, name, &texts, &mut known);
-        let verbs: Vec<String> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
-        for verb in verbs {
-            command = command.mut_subcommand(verb, |sub| set_default(sub, name, &texts, &mut known));
-        }
         anyhow::ensure!(known, "no command has a flag --{name}");
     }
     Ok(command)
@@ -120,7 +118,12 @@ fn texts(name: &str, value: &serde_yaml::Value) -> anyhow::Result<Vec<String>> {
     })
 }
 
-fn set_default(command: Command, name: &str, texts: &[String], known: &mut bool) -> Command {
+/// Sets the default of a flag wherever it is: in the command and in all below it.
+fn set_default(mut command: Command, name: &str, texts: &[String], known: &mut bool) -> Command {
+    let below: Vec<String> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
+    for verb in below {
+        command = command.mut_subcommand(verb, |sub| set_default(sub, name, texts, known));
+    }
     let long = name.replace('_', "-");
     let Some(id) = command.get_arguments().find(|a| a.get_long() == Some(&long)).map(|a| a.get_id().to_string()) else {
         return command;
@@ -139,6 +142,38 @@ mod tests {
         Ok(Cli::from_arg_matches(&command.try_get_matches_from(arguments)?)?)
     }
 
+    /// Every command with its full name.
+    fn all(command: &Command, name: &str, found: &mut Vec<(String, Command)>) {
+        found.push((name.to_owned(), command.clone()));
+        for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
+            all(below, &format!("{name} {}", below.get_name()), found);
+        }
+    }
+
+    #[test]
+    fn the_reference_names_every_command_every_flag_and_its_variable() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/command-line.md");
+        let text = std::fs::read_to_string(file).unwrap();
+        let is_there = |word: &str| {
+            let ends = |rest: &str| !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+            text.match_indices(word).any(|(at, _)| ends(&text[at + word.len()..]))
+        };
+        let mut found = Vec::new();
+        all(&Cli::command(), "coracle", &mut found);
+        assert!(found.len() > 10);
+        let mut missing = Vec::new();
+        for (name, command) in found {
+            let flags = command.get_arguments().filter(|a| !["help", "version"].contains(&a.get_id().as_str()));
+            let words = flags.flat_map(|flag| {
+                let variable = flag.get_env().map(|name| name.to_string_lossy().into_owned());
+                flag.get_long().map(|long| format!("--{long}")).into_iter().chain(variable)
+            });
+            let words = words.chain([name.clone()]);
+            missing.extend(words.filter(|word| !is_there(word)).map(|word| format!("{name}: {word}")));
+        }
+        assert_eq!(missing, Vec::<String>::new());
+    }
+
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
@@ -151,6 +186,17 @@ mod tests {
         assert_eq!(up.server.data_dir, Path::new("/srv/a"));
         assert_eq!(up.node.node_name.as_deref(), Some("n2"));
         assert!(up.node.keep_pods);
+    }
+
+    #[test]
+    fn the_file_reaches_commands_below_commands() {
+        let text = "ttl: 7\nrounds: 3\ndata-dir: /srv/a\n";
+        let Verb::Token(token) = parse(text, &["coracle", "token", "create"]).unwrap().command else { panic!() };
+        assert_eq!(token.data_dir, Path::new("/srv/a"));
+        assert!(matches!(token.what, commands::token::What::Create { ttl: 7, .. }));
+        assert!(parse(text, &["coracle", "bench", "boot"]).is_ok());
+        let error = parse("rounds: many\n", &["coracle", "bench", "boot"]).err().unwrap();
+        assert!(error.to_string().contains("--rounds"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Kubeconfig files: writing our own, and merging a context into the user's without touching the rest of it.
 
 use std::{
+    ffi::OsStr,
     fs,
     io::Write,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
@@ -16,9 +17,49 @@ const NAME: &str = "coracle";
 /// The lists of a kubeconfig whose items carry a name.
 const LISTS: [&str; 3] = ["clusters", "users", "contexts"];
 
-/// `~/.kube/config` of whoever runs us.
+/// The file kubectl of whoever runs us writes to: the first one of `KUBECONFIG`, else `~/.kube/config`.
 pub(crate) fn default_path() -> Option<PathBuf> {
-    std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".kube/config"))
+    path_of(std::env::var_os("KUBECONFIG").as_deref(), std::env::var_os("HOME").as_deref())
+}
+
+fn path_of(kubeconfig: Option<&OsStr>, home: Option<&OsStr>) -> Option<PathBuf> {
+    let named = kubeconfig.and_then(|list| std::env::split_paths(list).find(|path| !path.as_os_str().is_empty()));
+    named.or_else(|| home.map(|home| Path::new(home).join(".kube/config")))
+}
+
+/// What to call a file towards its owner: as they write it.
+pub(crate) fn shown(path: &Path) -> String {
+    match std::env::var_os("HOME").and_then(|home| path.strip_prefix(home).ok().map(Path::to_path_buf)) {
+        Some(below) => format!("~/{}", below.display()),
+        None => path.display().to_string(),
+    }
+}
+
+/// Puts a renewed credential of ours into the file at `path`, if the context `coracle` there is still this server's. What
+/// else is in the file stays, and so does whichever context is the current one.
+pub(crate) fn refresh(path: &Path, ours: &str) -> anyhow::Result<()> {
+    let ours = named(ours)?;
+    let item = |list: &str| ours.get(list).and_then(|items| items.get(0)).cloned();
+    let Some(mut theirs) = read(path)? else { return Ok(()) };
+    let server = item("clusters").and_then(|cluster| Some(cluster.get("cluster")?.get("server")?.as_str()?.to_owned()));
+    if !server.is_some_and(|server| points_at(&theirs, &server)) {
+        return Ok(());
+    }
+    if let (Some(Value::Sequence(users)), Some(user)) = (theirs.get_mut("users"), item("users")) {
+        users.retain(|user| user.get("name") != Some(&NAME.into()));
+        users.push(user);
+    }
+    write(path, &serde_yaml::to_string(&theirs)?)
+}
+
+/// Whether our cluster in the kubeconfig is the one at `server`.
+fn points_at(theirs: &Mapping, server: &str) -> bool {
+    theirs.get("clusters").and_then(Value::as_sequence).is_some_and(|clusters| {
+        clusters.iter().any(|c| {
+            c.get("name") == Some(&NAME.into())
+                && c.get("cluster").and_then(|c| c.get("server")) == Some(&server.into())
+        })
+    })
 }
 
 /// Merges the cluster, user and context of `ours` into the file at `path` under the name `coracle` and makes it the
@@ -45,13 +86,7 @@ pub(crate) fn merge_into(path: &Path, ours: &str) -> anyhow::Result<()> {
 /// Takes our context out of the file at `path` again, if it is there and still points at `server`.
 pub(crate) fn remove_from(path: &Path, server: &str) -> anyhow::Result<()> {
     let Some(mut theirs) = read(path)? else { return Ok(()) };
-    let points_elsewhere = theirs.get("clusters").and_then(Value::as_sequence).is_none_or(|clusters| {
-        !clusters.iter().any(|c| {
-            c.get("name") == Some(&NAME.into())
-                && c.get("cluster").and_then(|c| c.get("server")) == Some(&server.into())
-        })
-    });
-    if points_elsewhere {
+    if !points_at(&theirs, server) {
         return Ok(());
     }
     for list in LISTS {
@@ -150,6 +185,34 @@ mod tests {
         assert_eq!(names(&path, "contexts"), ["work", "coracle"], "another cluster's context stays");
         remove_from(&path, "https://127.0.0.1:2").unwrap();
         assert_eq!(names(&path, "contexts"), ["work"]);
+    }
+
+    #[test]
+    fn the_file_is_the_one_kubectl_writes_to() {
+        let path =
+            |kubeconfig: Option<&str>, home: Option<&str>| path_of(kubeconfig.map(OsStr::new), home.map(OsStr::new));
+        assert_eq!(path(Some("/a:/b"), Some("/root")), Some("/a".into()));
+        assert_eq!(path(Some(":/b"), Some("/root")), Some("/b".into()));
+        assert_eq!(path(Some(""), Some("/root")), Some("/root/.kube/config".into()));
+        assert_eq!((path(None, Some("/root")), path(None, None)), (Some("/root/.kube/config".into()), None));
+    }
+
+    #[test]
+    fn a_renewed_credential_takes_the_place_of_the_old_one_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config");
+        let renewed = OURS.replace("user: {}", "user: {token: new}");
+        refresh(&path, &renewed).unwrap();
+        assert!(!path.exists(), "a file somebody removed stays away");
+        merge_into(&path, OURS).unwrap();
+        let chosen = fs::read_to_string(&path).unwrap().replace("current-context: coracle", "current-context: work");
+        fs::write(&path, chosen).unwrap();
+        refresh(&path, &renewed).unwrap();
+        let after = fs::read_to_string(&path).unwrap();
+        assert!(after.contains("token: new") && after.contains("current-context: work"), "{after}");
+        assert_eq!(names(&path, "users"), ["coracle"]);
+        refresh(&path, &OURS.replace(":1'", ":2'")).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), after, "another cluster's context stays");
     }
 
     #[test]

@@ -9,10 +9,10 @@ mod commands;
 mod components;
 mod instance;
 mod kubeconfig;
-mod logging;
-mod node;
 
 use std::process::ExitCode;
+
+use coracle_process::fail;
 
 fn main() -> ExitCode {
     // The supervisor of a pod is this same binary; it must become one before any thread exists.
@@ -27,18 +27,10 @@ fn main() -> ExitCode {
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
-        Err(cli::Usage::Config(error)) => return fail(&error, 2),
+        Err(cli::Usage::Config(error)) => return fail("coracle", &error),
     };
     match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error, if error.is::<commands::WrongUse>() { 2 } else { 1 }),
+        Err(error) => fail("coracle", &error),
     }
-}
-
-/// Says what went wrong in one sentence, with its causes, on stderr.
-fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
-    use std::io::Write;
-    // If stderr is closed nobody is left to tell.
-    let _ = writeln!(std::io::stderr(), "coracle: {error:#}");
-    ExitCode::from(code)
 }

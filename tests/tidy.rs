@@ -37,10 +37,11 @@ fn arrows_between_rooms_point_one_way() {
         ("coracle-store", &[][..]),
         ("coracle-runtime", &[][..]),
         ("coracle-network", &[][..]),
-        ("coracle-apiserver", &["coracle-proto", "coracle-store"][..]),
-        ("coracle-scheduler", &["coracle-proto"][..]),
-        ("coracle-controller", &["coracle-proto"][..]),
-        ("coracle-agent", &["coracle-proto", "coracle-runtime", "coracle-network"][..]),
+        ("coracle-process", &[][..]),
+        ("coracle-apiserver", &["coracle-process", "coracle-proto", "coracle-store"][..]),
+        ("coracle-scheduler", &["coracle-process", "coracle-proto"][..]),
+        ("coracle-controller", &["coracle-process", "coracle-proto"][..]),
+        ("coracle-agent", &["coracle-process", "coracle-proto", "coracle-runtime", "coracle-network"][..]),
     ]);
     let arguments = ["metadata", "--format-version", "1", "--no-deps", "--offline"];
     let output = Command::new(env!("CARGO")).args(arguments).current_dir(root()).output().expect("cargo runs");
@@ -95,7 +96,7 @@ fn unsafe_code_stays_in_sys_modules() {
 
 #[test]
 fn only_the_agreed_rooms_stand_at_the_top() {
-    let rooms = ["src", "apiserver", "scheduler", "controller", "agent", "proto", "tests", "docs"];
+    let rooms = ["src", "apiserver", "scheduler", "controller", "agent", "process", "proto", "tests", "docs"];
     let beside = [
         "Cargo.toml",
         "Cargo.lock",
@@ -121,7 +122,8 @@ fn only_the_agreed_rooms_stand_at_the_top() {
 
 /// Words in backquotes that look like paths of this repository: `agent/src/probe.rs`, `proto/`.
 fn paths_in(text: &str) -> Vec<String> {
-    let rooms = ["src/", "apiserver/", "scheduler/", "controller/", "agent/", "proto/", "tests/", "docs/", ".ci/"];
+    let rooms =
+        ["src/", "apiserver/", "scheduler/", "controller/", "agent/", "process/", "proto/", "tests/", "docs/", ".ci/"];
     let quoted = text.split('`').skip(1).step_by(2);
     quoted
         .filter(|word| rooms.iter().any(|room| word.starts_with(room)))

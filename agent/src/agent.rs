@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use coracle_network::Network;
+use coracle_network::{Ipv4Net, Network};
 use coracle_runtime::Runtime;
 use coracle_runtime::image::{ImageStore, Limits, StoreConfig, Timeouts};
 use futures::StreamExt;
@@ -23,13 +23,16 @@ use tokio_util::task::TaskTracker;
 use crate::clear;
 use crate::config::Config;
 use crate::context::{Context, PodTable, Services};
-use crate::node::{self, machine};
+use crate::hold::{Hold, HoldError};
+use crate::node::{self, Readiness, machine};
 use crate::objects::ObjectCache;
 use crate::pod::host_files::Names;
 use crate::pod::resources;
 use crate::pod::status::Host;
 use crate::server::{self, Server};
 use crate::{event, pods};
+
+mod range;
 
 /// Images pulled at once.
 const PULLS: usize = 3;
@@ -39,6 +42,26 @@ const REGISTER_MOST: Duration = Duration::from_secs(5);
 /// Why an agent cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// A node makes containers.
+    #[error("a node makes containers, which needs root: run it with sudo")]
+    NotRoot,
+    /// Another agent works in the data directory.
+    #[error(transparent)]
+    Hold(#[from] HoldError),
+    /// The range of addresses the cluster gave is none.
+    #[error("the cluster gave this node the pod range {text:?}, which is no IPv4 range")]
+    Range {
+        /// What it gave.
+        text: String,
+    },
+    /// The node was told to use another range than it has, which cannot be changed while it is there.
+    #[error("this node's pod range is {given} in the cluster and cannot become {range}: delete the Node object first")]
+    OtherRange {
+        /// What was asked for.
+        range: Ipv4Net,
+        /// What the cluster has.
+        given: Ipv4Net,
+    },
     /// A directory cannot be made.
     #[error("make directory {path}")]
     Directory {
@@ -78,27 +101,57 @@ pub enum Error {
     },
 }
 
+/// Says at once what only root can do.
+///
+/// # Errors
+/// [`Error::NotRoot`].
+pub fn check_rights() -> Result<(), Error> {
+    if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(Error::NotRoot) }
+}
+
 /// Runs the node until `shutdown`, and returns when all its tasks have ended: with its pods stopped, or left as they are
-/// with `keep_pods`.
+/// with `keep_pods`. A node that is told to end while it still waits for its range of addresses leaves pods of an earlier
+/// run as they are.
 ///
 /// # Errors
 /// [`Error`], when it cannot begin or one of its tasks fails.
-pub async fn run(config: Config, client: kube::Client, shutdown: CancellationToken) -> Result<(), Error> {
-    let opened = open(config, client.clone(), shutdown.child_token()).await?;
-    let Opened { context, server, writer, found, tracker, objects_end } = opened;
+pub async fn run(mut config: Config, client: kube::Client, shutdown: CancellationToken) -> Result<(), Error> {
+    for dir in [config.data_dir.clone(), config.run_dir.clone(), config.pods_dir(), config.logs_dir()] {
+        tokio::fs::create_dir_all(&dir)
+            .await
+            .map_err(|source| Error::Directory { path: dir.display().to_string(), source })?;
+    }
+    let _hold = Hold::take(&config.data_dir)?;
+    let server = Server::bind(config.listen, config.serving.clone()).await?;
     let port = server.port();
+    let machine = read_machine(&config).await?;
+
+    // The range the node asks for is its own wish, or what the cluster gives it.
+    let range = match config.pod_cidr {
+        Some(range) => range,
+        None => match range::wait(&config, &client, &machine, port, &shutdown).await? {
+            Some(range) => range,
+            None => return Ok(()),
+        },
+    };
+    config.pod_cidr = Some(range);
+    let Opened { context, writer, found, tracker, objects_end } = open(config, range, &machine, client).await?;
 
     // Registering needs the API server, which may come up after the agent.
-    let machine = read_machine(&context.config).await?;
-    let wanted = node::node(&context.config, &machine, port);
+    let wanted = node::node(&context.config, &machine, port, Some(range), Readiness::Ready);
     let found = pods::found::by_pod(found);
-    let Some(registered) = register(&context, &wanted, &shutdown).await else {
+    let Some(registered) = register(&context.config, &context.client, &wanted, &shutdown).await else {
         if !context.config.keep_pods {
             pods::found::stop(&context, found).await;
             leave(&context).await;
         }
         return Ok(());
     };
+    if let Some(given) = range::of(&registered)?
+        && given != range
+    {
+        return Err(Error::OtherRange { range, given });
+    }
     *context.node.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(registered);
     node::announce(&context);
 
@@ -106,8 +159,8 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     // The order of the end: pods first, while status, events and the server still work; then the rest.
     let rest = CancellationToken::new();
     spawn(&mut tasks, "server", server.run(Arc::clone(&context), rest.clone()));
-    spawn(&mut tasks, "lease", node::keep_lease(Arc::clone(&context), rest.clone()));
-    spawn(&mut tasks, "status", node::keep_status(Arc::clone(&context), port, rest.clone()));
+    spawn(&mut tasks, "lease", keep_lease(Arc::clone(&context), rest.clone()));
+    spawn(&mut tasks, "status", node::keep_status(Arc::clone(&context), port, range, rest.clone()));
     spawn(&mut tasks, "services", watch_services(Arc::clone(&context), rest.clone()));
     spawn(&mut tasks, "events", writer.run(rest.clone()));
     let mut pods = JoinSet::new();
@@ -129,6 +182,11 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
         Some(reason) => Err(Error::Task { reason }),
         None => Ok(()),
     }
+}
+
+async fn keep_lease(context: Arc<Context>, shutdown: CancellationToken) {
+    let owner = || context.node().metadata.uid.clone();
+    node::keep_lease(&context.config, context.client.clone(), owner, shutdown).await;
 }
 
 /// Leaves nothing on the host that holds nothing.
@@ -156,22 +214,19 @@ fn ended(done: Option<Result<&'static str, tokio::task::JoinError>>) -> String {
 /// What the agent stands on.
 struct Opened {
     context: Arc<Context>,
-    server: Server,
     writer: event::Writer,
     found: Vec<coracle_runtime::SandboxStatus>,
     tracker: TaskTracker,
     objects_end: CancellationToken,
 }
 
-async fn open(config: Config, client: kube::Client, _shutdown: CancellationToken) -> Result<Opened, Error> {
-    for dir in [config.data_dir.clone(), config.run_dir.clone(), config.pods_dir(), config.logs_dir()] {
-        tokio::fs::create_dir_all(&dir)
-            .await
-            .map_err(|source| Error::Directory { path: dir.display().to_string(), source })?;
-    }
+async fn open(
+    config: Config,
+    range: Ipv4Net,
+    machine: &machine::Machine,
+    client: kube::Client,
+) -> Result<Opened, Error> {
     clear::note(&config).map_err(Error::Note)?;
-    let server = Server::bind(config.listen, &config.serving).await?;
-    let machine = read_machine(&config).await?;
     let runtime = Runtime::open(coracle_runtime::Config {
         exe: config.supervisor.clone(),
         args: config.supervisor_args.clone(),
@@ -190,7 +245,7 @@ async fn open(config: Config, client: kube::Client, _shutdown: CancellationToken
     .map_err(Error::Images)?;
     let network = Network::open(coracle_network::Config {
         mark: config.mark.clone(),
-        pod_cidr: config.pod_cidr,
+        pod_cidr: range,
         cluster_cidr: config.cluster_cidr,
         mtu: config.mtu,
         state_dir: config.data_dir.join("network"),
@@ -212,7 +267,7 @@ async fn open(config: Config, client: kube::Client, _shutdown: CancellationToken
         host_hosts: read("/etc/hosts"),
         host_name: read("/proc/sys/kernel/hostname").trim().to_owned(),
     };
-    let allocatable = node::allocatable(&machine, config.max_pods)
+    let allocatable = node::allocatable(machine, config.max_pods)
         .iter()
         .map(|(name, quantity)| (name.clone(), resources::milli(quantity)))
         .collect();
@@ -233,7 +288,7 @@ async fn open(config: Config, client: kube::Client, _shutdown: CancellationToken
         names,
         config,
     });
-    Ok(Opened { context, server, writer, found, tracker, objects_end })
+    Ok(Opened { context, writer, found, tracker, objects_end })
 }
 
 /// The image store of the node with this data directory.
@@ -250,12 +305,12 @@ async fn read_machine(config: &Config) -> Result<machine::Machine, Error> {
 }
 
 /// Registers the node, trying again until it is done; `None` when the agent is told to end before.
-async fn register(context: &Context, wanted: &Node, shutdown: &CancellationToken) -> Option<Node> {
+async fn register(config: &Config, client: &kube::Client, wanted: &Node, shutdown: &CancellationToken) -> Option<Node> {
     let mut wait = Duration::from_millis(50);
     loop {
         let result = tokio::select! {
             () = shutdown.cancelled() => return None,
-            result = node::register(&context.config, &context.client, wanted) => result,
+            result = node::register(config, client, wanted) => result,
         };
         match result {
             Ok(node) => return Some(node),

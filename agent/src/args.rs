@@ -1,61 +1,55 @@
-//! The command line of a node that joins a cluster, and the [`Config`] it fills.
+//! The command line of a node, alone or beside a control plane, and the [`Config`] it fills.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
 
 use coracle_network::Ipv4Net;
-use coracle_proto::join_token::JoinToken;
+use coracle_process::WrongUse;
 use coracle_runtime::image::Registries;
 use k8s_openapi::api::core::v1::Taint;
+use tokio::sync::watch;
 
 use crate::config::{Config, Serving};
+use crate::place::Place;
 
-/// Runs one node of a cluster.
+/// Flags of a node, the same in every program that runs one.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
-    /// The API server, as in https://192.0.2.1:6443.
-    #[arg(long, env = "CORACLE_SERVER")]
-    pub server: String,
-    /// A join token, as `coracle token create` prints it.
-    #[arg(long, env = "CORACLE_TOKEN", hide_env_values = true)]
-    pub token: JoinToken,
-    /// The node's name.
+#[group(skip)]
+pub struct NodeArgs {
+    /// The node's name; the host's by default.
     #[arg(long, env = "CORACLE_NODE_NAME")]
-    pub node_name: String,
-    /// The address other nodes and the API server reach this node at.
-    #[arg(long, env = "CORACLE_NODE_IP")]
-    pub node_ip: IpAddr,
-    /// Where images, volumes and logs are kept.
-    #[arg(long, env = "CORACLE_DATA_DIR", default_value = "/var/lib/coracle")]
-    pub data_dir: PathBuf,
-    /// Where sockets and records are kept.
-    #[arg(long, env = "CORACLE_RUN_DIR", default_value = "/run/coracle")]
-    pub run_dir: PathBuf,
-    /// Where the node's server listens.
+    pub node_name: Option<String>,
+    /// Where the node serves logs and exec to the API server; port 0 takes a free one.
     #[arg(long, env = "CORACLE_NODE_LISTEN", default_value = "0.0.0.0:10250")]
     pub node_listen: SocketAddr,
-    /// The range this node's pods get addresses from.
+    /// The address others reach this node at; that of the default route by default.
+    #[arg(long, env = "CORACLE_NODE_IP")]
+    pub node_ip: Option<IpAddr>,
+    /// Range of this node's pods; the one the cluster gives it by default.
     #[arg(long, env = "CORACLE_NODE_POD_CIDR")]
-    pub node_pod_cidr: Ipv4Net,
-    /// The range all pods of the cluster live in.
-    #[arg(long, env = "CORACLE_POD_CIDR", default_value = "10.42.0.0/16")]
-    pub pod_cidr: Ipv4Net,
-    /// The cluster's domain.
-    #[arg(long, env = "CORACLE_DNS_DOMAIN", default_value = "cluster.local")]
-    pub dns_domain: String,
-    /// A label of the node, as in key=value; may be given again.
-    #[arg(long = "label", value_parser = label)]
-    pub labels: Vec<(String, String)>,
-    /// A taint of the node, as in key=value:NoSchedule; may be given again.
-    #[arg(long = "taint", value_parser = taint)]
-    pub taints: Vec<Taint>,
+    pub node_pod_cidr: Option<Ipv4Net>,
+    /// Addresses of the cluster's DNS; without one, pods use the host's resolver.
+    #[arg(long, env = "CORACLE_CLUSTER_DNS", value_delimiter = ',')]
+    pub cluster_dns: Vec<IpAddr>,
+    /// A label of the node, KEY=VALUE; may be repeated.
+    #[arg(long, env = "CORACLE_LABEL", value_delimiter = ',', value_parser = label)]
+    pub label: Vec<(String, String)>,
+    /// A taint of the node, KEY[=VALUE]:EFFECT; may be repeated.
+    #[arg(long, env = "CORACLE_TAINT", value_delimiter = ',', value_parser = taint)]
+    pub taint: Vec<Taint>,
+    /// Mirrors, plain-http hosts and credentials of registries.
+    #[arg(long, env = "CORACLE_REGISTRIES", value_name = "FILE")]
+    pub registries: Option<PathBuf>,
+    /// Leave pods running when this process ends; the next one takes them over.
+    #[arg(long, env = "CORACLE_KEEP_PODS")]
+    pub keep_pods: bool,
+    /// How many pods may run here at once.
+    #[arg(long, env = "CORACLE_MAX_PODS", default_value_t = 110)]
+    pub max_pods: usize,
     /// How many processes and threads one pod may have; `none` for no limit.
     #[arg(long, env = "CORACLE_POD_PIDS_LIMIT", default_value_t = PidsLimit::default())]
     pub pod_pids_limit: PidsLimit,
-    /// Leave pods running when the agent ends.
-    #[arg(long, env = "CORACLE_KEEP_PODS")]
-    pub keep_pods: bool,
 }
 
 /// How many processes and threads one pod may have.
@@ -97,64 +91,181 @@ impl std::str::FromStr for PidsLimit {
     }
 }
 
-fn label(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("a label is written key=value")?;
-    Ok((key.to_owned(), value.to_owned()))
+/// What a node must know of its cluster and is not told by it.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// The range all pods of the cluster live in.
+    pub pod_cidr: Ipv4Net,
+    /// The cluster's DNS domain.
+    pub dns_domain: String,
 }
 
-fn taint(text: &str) -> Result<Taint, String> {
-    let (what, effect) = text.rsplit_once(':').ok_or("a taint is written key=value:Effect")?;
-    if !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect) {
-        return Err(format!("effect {effect:?} must be NoSchedule, PreferNoSchedule or NoExecute"));
+impl NodeArgs {
+    /// The node's name: as told, or else `kept`, or else the host's.
+    ///
+    /// # Errors
+    /// [`WrongUse`] when it is no name for a node.
+    pub fn name(&self, kept: Option<&str>) -> Result<String, WrongUse> {
+        let name = match (&self.node_name, kept) {
+            (Some(name), _) => name.clone(),
+            (None, Some(kept)) => kept.to_owned(),
+            (None, None) => hostname()?,
+        };
+        match coracle_proto::name::dns1123_subdomain(&name).first() {
+            Some(fault) => Err(WrongUse(format!("--node-name {name:?}: {fault}"))),
+            None => Ok(name),
+        }
     }
-    let (key, value) = what.split_once('=').map_or((what, None), |(k, v)| (k, Some(v.to_owned())));
-    Ok(Taint { key: key.to_owned(), value, effect: effect.to_owned(), time_added: None })
-}
 
-impl Args {
-    /// The configuration of a node that has joined; its supervisors are this very program.
+    /// The address others reach the node at.
     #[must_use]
-    pub fn config(&self, serving: Serving, registries: Registries) -> Config {
-        let mark = "node".to_owned();
-        Config {
-            node_name: self.node_name.clone(),
-            data_dir: self.data_dir.clone(),
-            run_dir: self.run_dir.clone(),
+    pub fn address(&self) -> IpAddr {
+        self.node_ip.unwrap_or_else(default_address)
+    }
+
+    /// The configuration of the node `name` on this host. Its supervisors are the running program.
+    ///
+    /// # Errors
+    /// [`WrongUse`] when the file of registries cannot be used.
+    pub fn config(
+        &self,
+        place: &Place,
+        name: String,
+        around: &Surroundings,
+        serving: watch::Receiver<Serving>,
+    ) -> Result<Config, WrongUse> {
+        let mark = place.mark();
+        Ok(Config {
+            node_name: name,
+            data_dir: place.agent_dir(),
+            run_dir: place.run_dir(),
             listen: self.node_listen,
-            node_ip: self.node_ip,
-            labels: self.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
-            taints: self.taints.clone(),
+            node_ip: self.address(),
+            labels: self.label.iter().cloned().collect::<BTreeMap<_, _>>(),
+            taints: self.taint.clone(),
             pod_cidr: self.node_pod_cidr,
-            cluster_cidr: self.pod_cidr,
-            cluster_dns: Vec::new(),
-            cluster_domain: self.dns_domain.clone(),
+            cluster_cidr: around.pod_cidr,
+            cluster_dns: self.cluster_dns.clone(),
+            cluster_domain: around.dns_domain.clone(),
             serving,
-            registries,
+            registries: registries(self.registries.as_deref())?,
             keep_pods: self.keep_pods,
             supervisor: PathBuf::from("/proc/self/exe"),
             supervisor_args: vec![coracle_runtime::SUPERVISE.into()],
             cgroup_root: PathBuf::from(format!("coracle-{mark}")),
             mark,
-            max_pods: 110,
+            max_pods: self.max_pods,
             pod_pids_limit: self.pod_pids_limit.0,
             lease_renewal: crate::LEASE_RENEWAL,
             mtu: None,
-        }
+        })
+    }
+}
+
+/// Flags of a node whose API server runs elsewhere.
+#[derive(Clone, clap::Args)]
+#[group(skip)]
+pub struct MemberArgs {
+    /// The API server, as in https://192.0.2.1:6443; needed only to join.
+    #[arg(long, env = "CORACLE_SERVER", value_name = "URL")]
+    pub server: Option<String>,
+    /// The token to join with (`coracle token create`); needed only to join, and ignored when it was joined with already.
+    #[arg(long, env = "CORACLE_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Where everything is kept.
+    #[arg(long, env = "CORACLE_DATA_DIR", default_value = "/var/lib/coracle")]
+    pub data_dir: PathBuf,
+    /// Range of all pods' addresses, as the control plane has it.
+    #[arg(long, env = "CORACLE_POD_CIDR", default_value = "10.42.0.0/16")]
+    pub pod_cidr: Ipv4Net,
+    /// The cluster's DNS domain.
+    #[arg(long, env = "CORACLE_DNS_DOMAIN", default_value = "cluster.local")]
+    pub dns_domain: String,
+    #[command(flatten)]
+    /// Those of every node.
+    pub node: NodeArgs,
+}
+
+/// What a file says of registries; nothing is said without one.
+///
+/// # Errors
+/// [`WrongUse`] when it cannot be read or says nonsense.
+pub fn registries(file: Option<&Path>) -> Result<Registries, WrongUse> {
+    let Some(file) = file else { return Ok(Registries::default()) };
+    let wrong = |error: &dyn std::fmt::Display| WrongUse(format!("--registries {}: {error}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(&error))?;
+    serde_yaml::from_str(&text).map_err(|error| wrong(&error))
+}
+
+/// This host's name, as the kernel has it, in lower case as node names are.
+fn hostname() -> Result<String, WrongUse> {
+    match nix::unistd::gethostname() {
+        Ok(name) => Ok(name.to_string_lossy().to_lowercase()),
+        Err(error) => Err(WrongUse(format!("--node-name is needed: this host does not tell its name: {error}"))),
+    }
+}
+
+/// The address of the interface that the default route leaves by; loopback if there is none. Nothing is sent: connecting
+/// a UDP socket only asks the kernel for the route.
+fn default_address() -> IpAddr {
+    let routed = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+        socket.connect("192.0.2.1:9")?;
+        socket.local_addr()
+    });
+    routed.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip())
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a label looks like KEY=VALUE")?;
+    let faults = coracle_proto::name::qualified_name(key).into_iter().chain(coracle_proto::name::label_value(value));
+    match faults.into_iter().next() {
+        Some(fault) => Err(fault),
+        None => Ok((key.to_owned(), value.to_owned())),
+    }
+}
+
+fn taint(text: &str) -> Result<Taint, String> {
+    const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+    let (key, effect) = text.rsplit_once(':').ok_or("a taint looks like KEY=VALUE:EFFECT or KEY:EFFECT")?;
+    if !EFFECTS.contains(&effect) {
+        return Err(format!("the effect of a taint is one of {}", EFFECTS.join(", ")));
+    }
+    let (key, value) = key.split_once('=').map_or((key, None), |(key, value)| (key, Some(value.to_owned())));
+    match coracle_proto::name::qualified_name(key).into_iter().next() {
+        Some(fault) => Err(fault),
+        None => Ok(Taint { key: key.to_owned(), value, effect: effect.to_owned(), time_added: None }),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::{Args, FromArgMatches};
+
     use super::*;
 
     #[test]
-    fn labels_and_taints_are_read_as_people_write_them() {
-        assert_eq!(label("disk=ssd"), Ok(("disk".into(), "ssd".into())));
-        assert!(label("disk").is_err());
-        let got = taint("a/b=c:NoSchedule").unwrap();
-        assert_eq!((got.key.as_str(), got.value.as_deref(), got.effect.as_str()), ("a/b", Some("c"), "NoSchedule"));
-        assert_eq!(taint("a:NoExecute").unwrap().value, None);
-        assert!(taint("a=b:Never").is_err() && taint("a").is_err());
+    fn labels_and_taints_are_read_and_refused() {
+        assert_eq!(label("disk=ssd"), Ok(("disk".to_owned(), "ssd".to_owned())));
+        assert!(label("disk").is_err() && label("-=x").is_err());
+        let read = taint("dedicated=db:NoSchedule").unwrap();
+        assert_eq!(
+            (read.key.as_str(), read.value.as_deref(), read.effect.as_str()),
+            ("dedicated", Some("db"), "NoSchedule")
+        );
+        assert_eq!(taint("dedicated:NoExecute").unwrap().value, None);
+        assert!(taint("dedicated:Never").is_err() && taint("dedicated").is_err());
+    }
+
+    fn node(flags: &[&str]) -> NodeArgs {
+        let command = NodeArgs::augment_args(clap::Command::new("node"));
+        NodeArgs::from_arg_matches(&command.get_matches_from([&["node"], flags].concat())).unwrap()
+    }
+
+    #[test]
+    fn a_node_is_called_what_it_is_told_or_what_it_was() {
+        assert_eq!(node(&["--node-name", "a"]).name(Some("b")), Ok("a".to_owned()));
+        assert_eq!(node(&[]).name(Some("b")), Ok("b".to_owned()));
+        assert!(node(&["--node-name", "Not A Name"]).name(None).unwrap_err().0.starts_with("--node-name"));
     }
 
     #[test]
@@ -165,5 +276,18 @@ mod tests {
         for wrong in ["", "-1", "0", "7", "many", "4294967296"] {
             assert!(wrong.parse::<PidsLimit>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_file_of_registries_is_read_and_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("registries.yaml");
+        let read = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            registries(Some(&file))
+        };
+        assert!(read("mirrors: {docker.io: {endpoint: ['http://127.0.0.1:5000']}}\n").is_ok());
+        assert!(read("mirrors: 7\n").unwrap_err().0.contains("registries.yaml: "));
+        assert!(registries(Some(Path::new("/no/such"))).unwrap_err().0.starts_with("--registries /no/such: "));
     }
 }

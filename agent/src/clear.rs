@@ -15,7 +15,10 @@ use coracle_runtime::image::{ImageStore, Limits, Registries, StoreConfig, Timeou
 use nix::mount::{MntFlags, umount2};
 use serde::{Deserialize, Serialize};
 
-use crate::{Config, claims};
+use crate::{
+    Config, claims,
+    hold::{Hold, HoldError},
+};
 
 /// Why something may be left on the host.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +32,9 @@ pub enum ClearError {
         #[source]
         source: io::Error,
     },
+    /// An agent works in the directory.
+    #[error(transparent)]
+    InUse(#[from] HoldError),
     /// Sandboxes could not all be removed.
     #[error("removing pods")]
     Runtime(#[source] coracle_runtime::Error),
@@ -55,7 +61,8 @@ struct Note {
     mark: String,
     run_dir: PathBuf,
     cgroup_root: PathBuf,
-    pod_cidr: String,
+    /// Not there before the node has a range; it has no network then.
+    pod_cidr: Option<String>,
     cluster_cidr: String,
 }
 
@@ -70,7 +77,7 @@ pub(crate) fn note(config: &Config) -> Result<(), ClearError> {
         mark: config.mark.clone(),
         run_dir: config.run_dir.clone(),
         cgroup_root: config.cgroup_root.clone(),
-        pod_cidr: config.pod_cidr.to_string(),
+        pod_cidr: config.pod_cidr.map(|range| range.to_string()),
         cluster_cidr: config.cluster_cidr.to_string(),
     };
     let temporary = path.with_extension("new");
@@ -81,11 +88,11 @@ pub(crate) fn note(config: &Config) -> Result<(), ClearError> {
         .map_err(|source| ClearError::Note { path, source })
 }
 
-/// Removes everything that agents with this data directory left on the host but their data. No agent may be running with
-/// it. A directory no agent ever used is cleared already.
+/// Removes everything that agents with this data directory left on the host but their data. A directory no agent ever used
+/// is cleared already.
 ///
 /// # Errors
-/// The first thing that could not be removed; the rest was tried, and it may be called again.
+/// An agent works in it. The first thing that could not be removed; the rest was tried, and it may be called again.
 pub async fn clear(data_dir: &Path) -> Result<(), ClearError> {
     let path = path_of(data_dir);
     let note: Note = match fs::read(&path) {
@@ -95,6 +102,7 @@ pub async fn clear(data_dir: &Path) -> Result<(), ClearError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(source) => return Err(ClearError::Note { path, source }),
     };
+    let _hold = Hold::take(data_dir)?;
     let runtime = clear_runtime(&note, data_dir).await;
     let images = if runtime.is_ok() { clear_claims(&note, data_dir).await } else { Ok(()) };
     let network = clear_network(&note, data_dir).await;
@@ -128,6 +136,7 @@ async fn clear_claims(note: &Note, data_dir: &Path) -> Result<(), ClearError> {
 }
 
 async fn clear_network(note: &Note, data_dir: &Path) -> Result<(), ClearError> {
+    let Some(pod_cidr) = &note.pod_cidr else { return Ok(()) };
     let wrong = |text: &str| ClearError::Note {
         path: path_of(data_dir),
         source: io::Error::new(io::ErrorKind::InvalidData, format!("{text:?} is no range of addresses")),
@@ -135,7 +144,7 @@ async fn clear_network(note: &Note, data_dir: &Path) -> Result<(), ClearError> {
     let range = |text: &str| text.parse::<Ipv4Net>().map_err(|_| wrong(text));
     let network = Network::find(coracle_network::Config {
         mark: note.mark.clone(),
-        pod_cidr: range(&note.pod_cidr)?,
+        pod_cidr: range(pod_cidr)?,
         cluster_cidr: range(&note.cluster_cidr)?,
         mtu: None,
         state_dir: data_dir.join("network"),

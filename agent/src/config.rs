@@ -9,6 +9,7 @@ use std::time::Duration;
 use coracle_network::Ipv4Net;
 use coracle_runtime::image::Registries;
 use k8s_openapi::api::core::v1::Taint;
+use tokio::sync::watch;
 
 /// Everything the node agent needs to know; nothing is read from the environment.
 #[derive(Clone, Debug)]
@@ -27,16 +28,16 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// Taints the node registers with.
     pub taints: Vec<Taint>,
-    /// The range this node's pods get addresses from.
-    pub pod_cidr: Ipv4Net,
+    /// The range this node's pods get addresses from; without it the one the cluster gives the node (`spec.podCIDR`).
+    pub pod_cidr: Option<Ipv4Net>,
     /// The range all pods of the cluster live in.
     pub cluster_cidr: Ipv4Net,
     /// Addresses of the cluster's DNS; without one, pods use the host's resolver.
     pub cluster_dns: Vec<IpAddr>,
     /// `cluster.local`.
     pub cluster_domain: String,
-    /// Certificates of the node's HTTPS server.
-    pub serving: Serving,
+    /// Certificates of the node's HTTPS server; new ones are taken over when they come.
+    pub serving: watch::Receiver<Serving>,
     /// Mirrors, plain-HTTP hosts and credentials of image registries.
     pub registries: Registries,
     /// Leave pods running when the agent ends.
@@ -73,6 +74,14 @@ pub struct Serving {
     pub key: String,
     /// The authority that signs the API server's client certificate.
     pub client_ca: String,
+}
+
+impl Serving {
+    /// No certificates yet; nothing can be served with them.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self { certificate: String::new(), key: String::new(), client_ca: String::new() }
+    }
 }
 
 impl std::fmt::Debug for Serving {

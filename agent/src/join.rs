@@ -1,4 +1,5 @@
-//! Joining a cluster: from a token to the node's certificates, by `POST /coracle/v1/join`.
+//! Joining a cluster: from a token to the node's certificates, by `POST /coracle/v1/join`; and new certificates for those
+//! it has, by the same request.
 //!
 //! First contact trusts nothing but the token: the last certificate the server shows must have the hash the token
 //! carries, and the server's own certificate must hang on it. Only then is the secret sent. Both private keys are made
@@ -14,11 +15,14 @@ use http::{Request, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
+use rcgen::{CertificateParams, KeyPair};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -32,16 +36,13 @@ const ANSWER: usize = 256 << 10;
 
 /// Why a node could not join.
 #[derive(Debug, thiserror::Error)]
-pub enum JoinError {
+pub(crate) enum JoinError {
     /// The server's address is not of the form `https://host:port`.
     #[error("server {url:?} must be an address such as https://192.0.2.1:6443")]
     Address {
         /// What was given.
         url: String,
     },
-    /// The token cannot be read.
-    #[error("join token")]
-    Token(#[from] coracle_proto::join_token::Error),
     /// A key or signing request cannot be made.
     #[error("make a certificate request")]
     Request(#[from] rcgen::Error),
@@ -64,6 +65,9 @@ pub enum JoinError {
         /// The server's words.
         message: String,
     },
+    /// New certificates were not to be had.
+    #[error("ask for new certificates")]
+    Renew(#[source] kube::Error),
     /// The server did not answer in time.
     #[error("the server did not answer within {LIMIT:?}")]
     Timeout,
@@ -74,35 +78,50 @@ pub enum JoinError {
 
 /// Who wants to join, and where.
 #[derive(Clone, Debug)]
-pub struct JoinRequest {
+pub(crate) struct JoinRequest {
     /// `https://host:port`.
-    pub server: String,
+    pub(crate) server: String,
     /// The join token.
-    pub token: JoinToken,
+    pub(crate) token: JoinToken,
     /// The node's name.
-    pub node: String,
+    pub(crate) node: String,
     /// The addresses the node's server is reached at.
-    pub addresses: Vec<IpAddr>,
+    pub(crate) addresses: Vec<IpAddr>,
+    /// The key (PEM) the cluster knows the node by, if it was a member before: with it the name is not refused.
+    pub(crate) key: Option<String>,
 }
 
 /// A node's certificates and keys, all in PEM.
-#[derive(Clone)]
-pub struct Joined {
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Credentials {
     /// The cluster's authority.
-    pub authority: String,
+    pub(crate) authority: String,
     /// The certificate the node shows the API server (`system:node:<name>`).
-    pub client_certificate: String,
+    pub(crate) client_certificate: String,
     /// Its key.
-    pub client_key: String,
+    pub(crate) client_key: String,
     /// The certificate of the node's own server.
-    pub server_certificate: String,
+    pub(crate) server_certificate: String,
     /// Its key.
-    pub server_key: String,
-    /// When to join again, with new keys.
-    pub renew_after: Timestamp,
+    pub(crate) server_key: String,
+    /// When to ask for new ones.
+    pub(crate) renew_after: Timestamp,
 }
 
-#[derive(serde::Deserialize)]
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("renew_after", &self.renew_after).finish_non_exhaustive()
+    }
+}
+
+/// Two keys that are to be certified.
+struct Keys {
+    client: KeyPair,
+    server: KeyPair,
+}
+
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Answer {
     authority: String,
@@ -111,10 +130,40 @@ struct Answer {
     renew_after: Timestamp,
 }
 
-impl Joined {
+impl Keys {
+    /// New ones, but for the client's if one is given.
+    fn new(client: Option<&str>) -> Result<Self, rcgen::Error> {
+        let client = client.map_or_else(KeyPair::generate, KeyPair::from_pem)?;
+        Ok(Self { client, server: KeyPair::generate()? })
+    }
+
+    /// The body of the request.
+    fn request(&self, node: &str, addresses: &[IpAddr]) -> Result<String, rcgen::Error> {
+        let names = std::iter::once(node.to_owned()).chain(addresses.iter().map(ToString::to_string));
+        let body = serde_json::json!({
+            "node": node,
+            "clientRequest": CertificateParams::new(Vec::new())?.serialize_request(&self.client)?.pem()?,
+            "serverRequest":
+                CertificateParams::new(names.collect::<Vec<_>>())?.serialize_request(&self.server)?.pem()?,
+        });
+        Ok(body.to_string())
+    }
+
+    fn certified(&self, answer: Answer) -> Credentials {
+        Credentials {
+            authority: answer.authority,
+            client_certificate: answer.client_certificate,
+            client_key: self.client.serialize_pem(),
+            server_certificate: answer.server_certificate,
+            server_key: self.server.serialize_pem(),
+            renew_after: answer.renew_after,
+        }
+    }
+}
+
+impl Credentials {
     /// What the node's own server needs.
-    #[must_use]
-    pub fn serving(&self) -> Serving {
+    pub(crate) fn serving(&self) -> Serving {
         Serving {
             certificate: self.server_certificate.clone(),
             key: self.server_key.clone(),
@@ -122,21 +171,29 @@ impl Joined {
         }
     }
 
+    /// When they end; `None` when what is there is no certificate.
+    pub(crate) fn end(&self) -> Option<Timestamp> {
+        let end = |pem: &str| coracle_process::not_after(pem.as_bytes());
+        Some(end(&self.client_certificate)?.min(end(&self.server_certificate)?))
+    }
+
+    /// Whether their authority is the one a token names.
+    pub(crate) fn is_of(&self, token: &JoinToken) -> bool {
+        CertificateDer::from_pem_slice(self.authority.as_bytes())
+            .is_ok_and(|der| Sha256::digest(&der).as_slice() == token.authority())
+    }
+
     /// A client of the API server with the node's identity.
     ///
     /// # Errors
     /// [`JoinError::Address`] and [`JoinError::Client`].
-    pub fn client(&self, server: &str) -> Result<kube::Client, JoinError> {
+    pub(crate) fn client(&self, server: &str) -> Result<kube::Client, JoinError> {
         let wrong = |e: Box<dyn std::error::Error + Send + Sync>| JoinError::Client(e);
         let address = |_| JoinError::Address { url: server.to_owned() };
         let mut config = kube::Config::new(server.parse::<Uri>().map_err(address)?);
-        let der = |pem: &str| -> Result<Vec<Vec<u8>>, JoinError> {
-            use rustls::pki_types::pem::PemObject;
-            CertificateDer::pem_slice_iter(pem.as_bytes())
-                .map(|c| c.map(|c| c.to_vec()).map_err(|e| wrong(e.to_string().into())))
-                .collect()
-        };
-        config.root_cert = Some(der(&self.authority)?);
+        let roots: Result<Vec<Vec<u8>>, _> =
+            CertificateDer::pem_slice_iter(self.authority.as_bytes()).map(|c| c.map(|c| c.to_vec())).collect();
+        config.root_cert = Some(roots.map_err(|e| wrong(e.to_string().into()))?);
         let base64 = |pem: &str| {
             use base64::Engine;
             base64::engine::general_purpose::STANDARD.encode(pem)
@@ -151,26 +208,24 @@ impl Joined {
 ///
 /// # Errors
 /// [`JoinError`]; nothing was changed here, and it may be tried again with the same token.
-pub async fn join(request: &JoinRequest) -> Result<Joined, JoinError> {
-    let client_key = rcgen::KeyPair::generate()?;
-    let server_key = rcgen::KeyPair::generate()?;
-    let mut names = vec![request.node.clone()];
-    names.extend(request.addresses.iter().map(ToString::to_string));
-    let body = serde_json::json!({
-        "node": request.node,
-        "clientRequest": rcgen::CertificateParams::new(Vec::new())?.serialize_request(&client_key)?.pem()?,
-        "serverRequest": rcgen::CertificateParams::new(names)?.serialize_request(&server_key)?.pem()?,
-    });
-    let answer =
-        tokio::time::timeout(LIMIT, post(request, body.to_string())).await.map_err(|_| JoinError::Timeout)??;
-    Ok(Joined {
-        authority: answer.authority,
-        client_certificate: answer.client_certificate,
-        client_key: client_key.serialize_pem(),
-        server_certificate: answer.server_certificate,
-        server_key: server_key.serialize_pem(),
-        renew_after: answer.renew_after,
-    })
+pub(crate) async fn join(request: &JoinRequest) -> Result<Credentials, JoinError> {
+    let keys = Keys::new(request.key.as_deref())?;
+    let body = keys.request(&request.node, &request.addresses)?;
+    let answer = tokio::time::timeout(LIMIT, post(request, body)).await.map_err(|_| JoinError::Timeout)??;
+    Ok(keys.certified(answer))
+}
+
+/// New keys and certificates for a node that has some, asked for with those it has.
+///
+/// # Errors
+/// [`JoinError`]; what the node has is still good.
+pub(crate) async fn renew(client: &kube::Client, node: &str, addresses: &[IpAddr]) -> Result<Credentials, JoinError> {
+    let keys = Keys::new(None)?;
+    let body = keys.request(node, addresses)?.into_bytes();
+    let request = Request::post("/coracle/v1/join").header(header::CONTENT_TYPE, "application/json").body(body);
+    let request = request.map_err(|error| JoinError::Renew(kube::Error::HttpError(error)))?;
+    let answer = tokio::time::timeout(LIMIT, client.request::<Answer>(request));
+    Ok(keys.certified(answer.await.map_err(|_| JoinError::Timeout)?.map_err(JoinError::Renew)?))
 }
 
 async fn post(join: &JoinRequest, body: String) -> Result<Answer, JoinError> {

@@ -14,7 +14,7 @@
 //!        volumes · images · sandbox and containers · network · probes
 //! ```
 //!
-//! Entry points: [`run`] with a [`Config`].
+//! Entry points: [`run`] with a [`Config`]; [`run_member`] for a node whose API server is elsewhere.
 //!
 //! **Invariant:** a container is started for one attempt number once; the number is its restart count.
 //!
@@ -31,18 +31,24 @@ mod clear;
 mod config;
 mod context;
 mod event;
+mod hold;
 mod join;
 mod log;
+mod member;
+mod membership;
 mod node;
 mod objects;
+mod place;
 mod pod;
 mod pods;
 mod server;
 mod volume;
 
-pub use agent::{Error, run};
-pub use args::{Args, PidsLimit};
+pub use agent::{Error, check_rights, run};
+pub use args::{MemberArgs, NodeArgs, PidsLimit, Surroundings, registries};
 pub use clear::{ClearError, clear};
 pub use config::{Config, LEASE_RENEWAL, Serving};
-pub use join::{JoinError, JoinRequest, Joined, join};
+pub use hold::HoldError;
+pub use member::run_member;
+pub use place::Place;
 pub use server::Error as ServerError;

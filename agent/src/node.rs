@@ -7,6 +7,7 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coracle_network::Ipv4Net;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
@@ -25,8 +26,7 @@ use crate::event::Kind;
 use machine::Machine;
 
 /// The version of Kubernetes whose behaviour this is.
-pub(crate) const VERSION: &str =
-    concat!("v1.36.0+coracle", env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"));
+pub(crate) const VERSION: &str = concat!("v1.36.0+coracle", env!("CARGO_PKG_VERSION"));
 /// How often the status is looked at; it is written only when it changed, or once in [`REPORT`].
 const LOOK: Duration = Duration::from_secs(60);
 /// How often the status is written although nothing changed, so that its heartbeat does not look dead.
@@ -39,8 +39,32 @@ const MEMORY_LOW: u64 = 100 << 20;
 /// machines that people use for other things as well is tens of gigabytes; k3s has a twentieth too.
 const DISK_LOW: u64 = 20;
 
-/// The node's object as it is to be registered.
-pub(crate) fn node(config: &Config, machine: &Machine, port: u16) -> Node {
+/// Whether the node can take pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    /// It has no range of addresses for them yet. Left when the cluster gives it one.
+    NoRange,
+    /// It can.
+    Ready,
+}
+
+/// The range of pod addresses a node was given, if it was.
+///
+/// # Errors
+/// The text, if it is no IPv4 range.
+pub(crate) fn range_of(node: &Node) -> Result<Option<Ipv4Net>, String> {
+    let given = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()).filter(|text| !text.is_empty());
+    given.map(|text| text.parse().map_err(|_| text.to_owned())).transpose()
+}
+
+/// The node's object as it is to be registered, asking for a range of pod addresses or for none.
+pub(crate) fn node(
+    config: &Config,
+    machine: &Machine,
+    port: u16,
+    range: Option<Ipv4Net>,
+    readiness: Readiness,
+) -> Node {
     let mut labels = config.labels.clone();
     let arch = go_arch();
     for (key, value) in [
@@ -63,12 +87,12 @@ pub(crate) fn node(config: &Config, machine: &Machine, port: u16) -> Node {
             ..ObjectMeta::default()
         },
         spec: Some(NodeSpec {
-            pod_cidr: Some(config.pod_cidr.to_string()),
-            pod_cidrs: Some(vec![config.pod_cidr.to_string()]),
+            pod_cidr: range.map(|range| range.to_string()),
+            pod_cidrs: range.map(|range| vec![range.to_string()]),
             taints: (!config.taints.is_empty()).then(|| config.taints.clone()),
             ..NodeSpec::default()
         }),
-        status: Some(status(config, machine, port, &[], None, Timestamp::now())),
+        status: Some(status(config, machine, port, &[], None, readiness, Timestamp::now())),
     }
 }
 
@@ -111,10 +135,11 @@ fn status(
     port: u16,
     images: &[ContainerImage],
     old: Option<&NodeStatus>,
+    readiness: Readiness,
     now: Timestamp,
 ) -> NodeStatus {
-    let pressed = |low: bool, reason: (&str, &str), message: (&str, &str)| {
-        if low {
+    let pressed = |holds: bool, reason: (&str, &str), message: (&str, &str)| {
+        if holds {
             ("True", reason.0.to_owned(), message.0.to_owned())
         } else {
             ("False", reason.1.to_owned(), message.1.to_owned())
@@ -145,7 +170,17 @@ fn status(
                 ("kubelet has insufficient PID available", "kubelet has sufficient PID available"),
             ),
         ),
-        ("Ready", ("True", "KubeletReady".to_owned(), "kubelet is posting ready status".to_owned())),
+        (
+            "Ready",
+            pressed(
+                readiness == Readiness::Ready,
+                ("KubeletReady", "KubeletNotReady"),
+                (
+                    "kubelet is posting ready status",
+                    "container runtime network not ready: the node waits for its range of pod addresses (spec.podCIDR)",
+                ),
+            ),
+        ),
     ];
     let conditions = wanted
         .into_iter()
@@ -202,7 +237,14 @@ pub(crate) async fn register(config: &Config, client: &kube::Client, wanted: &No
         Err(kube::Error::Api(status)) if status.is_already_exists() => {
             // The labels this agent stands for; others' labels, taints and the given range are left as they are.
             let patch = json!({"metadata": {"labels": wanted.metadata.labels}});
-            api.patch(&config.node_name, &PatchParams::default(), &Patch::Merge(patch)).await?
+            let node = api.patch(&config.node_name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+            match wanted.spec.as_ref().and_then(|spec| spec.pod_cidr.as_ref()) {
+                Some(range) if range_of(&node) == Ok(None) => {
+                    let patch = json!({"spec": {"podCIDR": range, "podCIDRs": [range]}});
+                    api.patch(&config.node_name, &PatchParams::default(), &Patch::Strategic(patch)).await?
+                }
+                _ => node,
+            }
         }
         Err(error) => return Err(error),
     };
@@ -215,8 +257,8 @@ pub(crate) async fn register(config: &Config, client: &kube::Client, wanted: &No
     .await
 }
 
-/// Keeps the node's status true until `shutdown`.
-pub(crate) async fn keep_status(context: Arc<Context>, port: u16, shutdown: CancellationToken) {
+/// Keeps the node's status true until `shutdown`, or until the cluster gives the node's range of addresses to another one.
+pub(crate) async fn keep_status(context: Arc<Context>, port: u16, range: Ipv4Net, shutdown: CancellationToken) {
     let api: Api<Node> = Api::all(context.client.clone());
     let mut written: Option<(NodeStatus, tokio::time::Instant)> = None;
     loop {
@@ -227,7 +269,7 @@ pub(crate) async fn keep_status(context: Arc<Context>, port: u16, shutdown: Canc
         if let Ok(Ok(machine)) = machine {
             let images = images(&context);
             let old = written.as_ref().map(|(s, _)| s.clone()).or_else(|| context.node().status.clone());
-            let new = status(&config, &machine, port, &images, old.as_ref(), now);
+            let new = status(&config, &machine, port, &images, old.as_ref(), Readiness::Ready, now);
             let due = written.as_ref().is_none_or(|(_, at)| at.elapsed() >= REPORT);
             if due || old.as_ref().is_none_or(|o| differs(o, &new)) {
                 match api
@@ -235,11 +277,19 @@ pub(crate) async fn keep_status(context: Arc<Context>, port: u16, shutdown: Canc
                     .await
                 {
                     Ok(node) => {
+                        if let Ok(Some(other)) = range_of(&node)
+                            && other != range
+                        {
+                            tracing::error!(pod_cidr = %other, "the cluster gave this node another range");
+                            return;
+                        }
                         *context.node.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(node);
                         written = Some((new, tokio::time::Instant::now()));
                     }
                     Err(kube::Error::Api(status)) if status.is_not_found() => {
-                        let wanted = self::node(&config, &machine, port);
+                        // Its range may be another node's by now, so none is asked for; it gets the next one that is
+                        // free, which most likely is its own.
+                        let wanted = self::node(&config, &machine, port, None, Readiness::Ready);
                         if let Err(error) = register(&config, &context.client, &wanted).await {
                             tracing::warn!(error = &error as &(dyn StdError + 'static), "node not registered again");
                         }
@@ -287,10 +337,14 @@ fn images(context: &Context) -> Vec<ContainerImage> {
     images
 }
 
-/// Renews the node's lease until `shutdown`.
-pub(crate) async fn keep_lease(context: Arc<Context>, shutdown: CancellationToken) {
-    let config = &context.config;
-    let api: Api<Lease> = Api::namespaced(context.client.clone(), "kube-node-lease");
+/// Renews the node's lease until `shutdown`. `owner` tells the uid of the node's object.
+pub(crate) async fn keep_lease(
+    config: &Config,
+    client: kube::Client,
+    owner: impl Fn() -> Option<String> + Send,
+    shutdown: CancellationToken,
+) {
+    let api: Api<Lease> = Api::namespaced(client, "kube-node-lease");
     let duration = i32::try_from(config.lease_renewal.as_secs().saturating_mul(2)).unwrap_or(40).max(1);
     let mut made = false;
     loop {
@@ -299,7 +353,7 @@ pub(crate) async fn keep_lease(context: Arc<Context>, shutdown: CancellationToke
             let patch = json!({"spec": {"renewTime": now}});
             api.patch(&config.node_name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
         } else {
-            make_lease(&context, &api, duration, now).await
+            make_lease(&config.node_name, owner(), &api, duration, now).await
         };
         let wait = match result {
             Ok(()) => {
@@ -319,24 +373,28 @@ pub(crate) async fn keep_lease(context: Arc<Context>, shutdown: CancellationToke
     }
 }
 
-async fn make_lease(context: &Context, api: &Api<Lease>, duration: i32, now: MicroTime) -> Result<(), kube::Error> {
-    let node = context.node();
-    let name = &context.config.node_name;
+async fn make_lease(
+    name: &str,
+    owner: Option<String>,
+    api: &Api<Lease>,
+    duration: i32,
+    now: MicroTime,
+) -> Result<(), kube::Error> {
     let spec = LeaseSpec {
-        holder_identity: Some(name.clone()),
+        holder_identity: Some(name.to_owned()),
         lease_duration_seconds: Some(duration),
         renew_time: Some(now),
         ..LeaseSpec::default()
     };
     let lease = Lease {
         metadata: ObjectMeta {
-            name: Some(name.clone()),
+            name: Some(name.to_owned()),
             namespace: Some("kube-node-lease".into()),
-            owner_references: node.metadata.uid.clone().map(|uid| {
+            owner_references: owner.map(|uid| {
                 vec![OwnerReference {
                     api_version: "v1".into(),
                     kind: "Node".into(),
-                    name: name.clone(),
+                    name: name.to_owned(),
                     uid,
                     ..OwnerReference::default()
                 }]

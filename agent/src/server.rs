@@ -29,7 +29,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -102,17 +102,18 @@ where
 pub(crate) struct Server {
     listener: TcpListener,
     acceptor: TlsAcceptor,
+    serving: watch::Receiver<Serving>,
     address: SocketAddr,
 }
 
 impl Server {
     /// Listens, so that the port is known before the node is registered.
-    pub(crate) async fn bind(address: SocketAddr, serving: &Serving) -> Result<Self, Error> {
-        let tls = tls(serving)?;
+    pub(crate) async fn bind(address: SocketAddr, mut serving: watch::Receiver<Serving>) -> Result<Self, Error> {
+        let tls = tls(&serving.borrow_and_update())?;
         let listen = |source| Error::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        Ok(Self { listener, acceptor: TlsAcceptor::from(Arc::new(tls)), address })
+        Ok(Self { listener, acceptor: TlsAcceptor::from(Arc::new(tls)), serving, address })
     }
 
     /// Where it listens.
@@ -121,7 +122,7 @@ impl Server {
     }
 
     /// Serves until `shutdown`, then ends its connections and waits for them.
-    pub(crate) async fn run(self, context: Arc<Context>, shutdown: CancellationToken) {
+    pub(crate) async fn run(mut self, context: Arc<Context>, shutdown: CancellationToken) {
         let router = router(context);
         let connections = TaskTracker::new();
         let room = Arc::new(Semaphore::new(CONNECTIONS));
@@ -129,6 +130,10 @@ impl Server {
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => break,
                 accepted = self.listener.accept() => accepted,
+                () = renewed(&mut self.serving) => {
+                    self.renew();
+                    continue;
+                }
             };
             let stream = match accepted {
                 Ok((stream, _)) => stream,
@@ -174,6 +179,23 @@ impl Server {
         }
         connections.close();
         connections.wait().await;
+    }
+
+    /// New connections get the new certificates; those there are were greeted with the old ones.
+    fn renew(&mut self) {
+        match tls(&self.serving.borrow_and_update()) {
+            Ok(tls) => self.acceptor = TlsAcceptor::from(Arc::new(tls)),
+            Err(error) => {
+                tracing::error!(error = &error as &(dyn StdError + 'static), "new certificates are of no use");
+            }
+        }
+    }
+}
+
+/// Waits for new certificates; for ever, if nobody gives any.
+async fn renewed(serving: &mut watch::Receiver<Serving>) {
+    if serving.changed().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use crate::pki::LEAF_LIFETIME;
+
 /// A range of addresses: `10.43.0.0/16`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cidr {
@@ -74,6 +76,8 @@ pub struct Config {
     pub dns_domain: String,
     /// Further names and addresses for the serving certificate.
     pub extra_names: Vec<String>,
+    /// How long certificates are valid; they are renewed when a third of it is left.
+    pub certificate_lifetime: Duration,
     /// How many connections may be open at once.
     pub max_connections: usize,
     /// How many requests of strangers may be worked on at once, those that go on for long left out.
@@ -94,6 +98,7 @@ impl Config {
             service_cidr: Cidr { address: Ipv4Addr::new(10, 43, 0, 0), prefix: 16 },
             dns_domain: "cluster.local".to_owned(),
             extra_names: Vec::new(),
+            certificate_lifetime: LEAF_LIFETIME,
             max_connections: 4096,
             // Kubernetes' own bounds for reads and for writes together.
             max_requests: 600,
@@ -124,6 +129,29 @@ pub struct Args {
     /// Further names and addresses for the serving certificate.
     #[arg(long = "tls-san", env = "CORACLE_TLS_SAN", value_delimiter = ',')]
     pub extra_names: Vec<String>,
+    /// How long certificates are valid, from 10s to 87600h; the running process renews them when a third of it is left.
+    #[arg(
+        long,
+        env = "CORACLE_CLUSTER_SIGNING_DURATION",
+        default_value = "8760h",
+        value_parser = signing_duration,
+        value_name = "DURATION"
+    )]
+    pub cluster_signing_duration: Duration,
+}
+
+/// A number of hours, minutes or seconds.
+fn signing_duration(text: &str) -> Result<Duration, String> {
+    let units = [('h', 3600), ('m', 60), ('s', 1)];
+    let read = units.iter().find_map(|(unit, seconds)| {
+        let number: u64 = text.strip_suffix(*unit)?.parse().ok()?;
+        number.checked_mul(*seconds)
+    });
+    match read {
+        Some(seconds @ 10..=315_360_000) => Ok(Duration::from_secs(seconds)),
+        Some(_) => Err("must be from 10s to 87600h".to_owned()),
+        None => Err("must be a number of hours, minutes or seconds such as 8760h, 90m or 30s".to_owned()),
+    }
 }
 
 impl Args {
@@ -135,6 +163,7 @@ impl Args {
             service_cidr: self.service_cidr,
             dns_domain: self.dns_domain,
             extra_names: self.extra_names,
+            certificate_lifetime: self.cluster_signing_duration,
             ..Config::new(self.data_dir, self.listen)
         }
     }
@@ -143,6 +172,15 @@ impl Args {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lifetime_is_hours_minutes_or_seconds() {
+        assert_eq!(signing_duration("8760h"), Ok(LEAF_LIFETIME));
+        assert_eq!(signing_duration("90m"), Ok(Duration::from_secs(5400)));
+        for wrong in ["", "h", "9s", "1d", "-1h", "87601h", "99999999999999999999h"] {
+            assert!(signing_duration(wrong).is_err(), "{wrong:?}");
+        }
+    }
 
     #[test]
     fn a_range_knows_its_addresses() {

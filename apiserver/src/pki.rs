@@ -10,8 +10,8 @@
 //!   sa.key ─────────signs──► service account tokens
 //! ```
 //!
-//! Everything the authority signs lives a year and is replaced at two thirds of its life, in the files and in the
-//! running TLS configurations alike. The authority itself is not replaced by the process: all trust in the cluster
+//! Everything the authority signs lives a year, unless told otherwise, and is replaced at two thirds of its life, in the
+//! files and in the running TLS configurations alike. The authority itself is not replaced by the process: all trust in the cluster
 //! hangs on it, so that is an operator's decision.
 //!
 //! The admin credential is in `system:masters` rather than in a group bound to `cluster-admin`: the one who can read it
@@ -36,6 +36,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::tls::Swap;
@@ -51,7 +52,7 @@ pub(crate) use self::{
     identity::{subject, validity},
 };
 
-/// How long what the authority signs is valid.
+/// How long what the authority signs is valid, unless somebody wants it otherwise.
 pub const LEAF_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The process looks at its certificates at least this often: a monotonic sleep does not see a suspended machine or a
@@ -80,6 +81,8 @@ pub struct Config {
     pub extra_names: Vec<String>,
     /// The server's URL as the kubeconfig files have it: `https://127.0.0.1:6443`.
     pub server: String,
+    /// How long what the authority signs is valid.
+    pub lifetime: Duration,
 }
 
 /// What can go wrong with keys and certificates.
@@ -198,6 +201,8 @@ pub struct Pki {
     node_client: Arc<Swap>,
     /// Of every kept identity, when it is to be replaced.
     due: Mutex<Vec<(Kept, Timestamp)>>,
+    /// Tells of every new credential of the administrator.
+    admin: watch::Sender<()>,
 }
 
 impl std::fmt::Debug for Pki {
@@ -213,7 +218,7 @@ impl Pki {
     /// # Errors
     /// A file cannot be read or written, or the authority or the signing key is damaged.
     pub fn open(config: Config, now: Timestamp) -> Result<Self, Error> {
-        let roots = Roots::load_or_make(&config.dir, now)?;
+        let roots = Roots::load_or_make(&config.dir, now, config.lifetime)?;
         files::make_dir(&config.kubeconfigs)?;
         let authority = roots.authority;
         let mut due = Vec::new();
@@ -234,6 +239,7 @@ impl Pki {
             serving: Arc::new(Swap::new(&serving)?),
             node_client: Arc::new(Swap::new(&node_client)?),
             due: Mutex::new(due),
+            admin: watch::Sender::new(()),
             signing: roots.signing,
             authority,
             config,
@@ -274,6 +280,12 @@ impl Pki {
     #[must_use]
     pub fn admin_kubeconfig(&self) -> PathBuf {
         Kept::Admin.path(&self.config)
+    }
+
+    /// Changes whenever the admin's kubeconfig file got a new credential.
+    #[must_use]
+    pub fn admin_renewals(&self) -> watch::Receiver<()> {
+        self.admin.subscribe()
     }
 
     /// A new key with a certificate of the given profile, for a component of the same process (the node agent).
@@ -317,7 +329,8 @@ impl Pki {
             match kept {
                 Kept::Serving => self.serving.set(&identity)?,
                 Kept::NodeClient => self.node_client.set(&identity)?,
-                Kept::Admin | Kept::Scheduler | Kept::ControllerManager => {}
+                Kept::Admin => self.admin.send_replace(()),
+                Kept::Scheduler | Kept::ControllerManager => {}
             }
             *at = identity.renew_at();
         }
@@ -330,7 +343,7 @@ impl Pki {
             let now = clock();
             let pki = self.clone();
             let wait = match tokio::task::spawn_blocking(move || pki.renew(now)).await {
-                Ok(Ok(next)) => Duration::try_from(next.duration_since(now)).unwrap_or(RETRY).min(LONGEST_SLEEP),
+                Ok(Ok(next)) => until(next, now),
                 Ok(Err(error)) => {
                     tracing::error!(error = &error as &(dyn std::error::Error + 'static), "certificates not renewed");
                     RETRY
@@ -349,6 +362,47 @@ impl Pki {
     }
 }
 
+/// Issues the identity of a component of the same process anew whenever it is due, until `shutdown`, and gives each to
+/// `take`. The first one, which ends the first wait, is the caller's. `clock` is the wall clock.
+pub async fn keep_issued(
+    pki: Arc<Pki>,
+    profile: Profile,
+    first: Timestamp,
+    clock: impl Fn() -> Timestamp + Send,
+    mut take: impl FnMut(&Identity) + Send,
+    shutdown: CancellationToken,
+) {
+    let mut due = first;
+    loop {
+        let now = clock();
+        let wait = if due > now {
+            until(due, now)
+        } else {
+            match pki.issue(&profile, now) {
+                Ok(identity) => {
+                    take(&identity);
+                    due = identity.renew_at();
+                    until(due, now)
+                }
+                Err(error) => {
+                    tracing::error!(error = &error as &(dyn std::error::Error + 'static), "certificate not renewed");
+                    RETRY
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// How long to sleep at a stretch until `due`.
+fn until(due: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(due.duration_since(now)).unwrap_or(RETRY).min(LONGEST_SLEEP)
+}
+
 /// What cannot be made anew without losing the cluster's trust.
 struct Roots {
     authority: Authority,
@@ -358,9 +412,9 @@ struct Roots {
 impl Roots {
     /// Authority and signing key appear together: a directory without them is filled beside and renamed, so that a
     /// first start which is cut off anywhere leaves either nothing or all.
-    fn load_or_make(dir: &Path, now: Timestamp) -> Result<Self, Error> {
+    fn load_or_make(dir: &Path, now: Timestamp, lifetime: Duration) -> Result<Self, Error> {
         if !files::exists(&dir.join("ca.crt"))? && !files::exists(&dir.join("ca.key"))? {
-            let authority = Authority::make("kubernetes", now)?;
+            let authority = Authority::make("kubernetes", now, lifetime)?;
             let signing = SigningKey::make()?;
             let contents =
                 [("ca.crt", authority.pem().to_owned()), ("ca.key", authority.key_pem()), ("sa.key", signing.pem())];
@@ -372,7 +426,7 @@ impl Roots {
             move |error: Error| Error::Damaged { path, why: error_chain(&error) }
         };
         let (certificate, key) = (files::read(&dir.join("ca.crt"))?, files::read(&dir.join("ca.key"))?);
-        let authority = Authority::parse(&certificate, &key).map_err(damaged("ca.crt"))?;
+        let authority = Authority::parse(&certificate, &key, lifetime).map_err(damaged("ca.crt"))?;
         let signing = SigningKey::parse(&files::read(&dir.join("sa.key"))?).map_err(damaged("sa.key"))?;
         Ok(Self { authority, signing })
     }

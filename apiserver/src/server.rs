@@ -177,6 +177,7 @@ fn pki_config(config: &Config, address: SocketAddr) -> pki::Config {
         advertise,
         extra_names: config.extra_names.clone(),
         server: format!("https://{host}:{}", address.port()),
+        lifetime: config.certificate_lifetime,
     }
 }
 

@@ -15,10 +15,9 @@ pub struct Args {
     /// Without it they are read from the cluster.
     #[arg(long, env = "CORACLE_ROOT_CA_FILE", value_name = "FILE")]
     pub root_ca_file: Option<PathBuf>,
-    /// Addresses of all pods (IPv4, such as 10.42.0.0/16): every node is given a /24 of them. Without it nodes are given
-    /// none.
-    #[arg(long, env = "CORACLE_CLUSTER_CIDR", value_name = "CIDR")]
-    pub cluster_cidr: Option<ClusterCidr>,
+    /// Range of all pods' addresses, 8 to 24 bits: every node is given a /24 of it.
+    #[arg(long, env = "CORACLE_POD_CIDR", default_value = "10.42.0.0/16", value_name = "CIDR")]
+    pub pod_cidr: ClusterCidr,
 }
 
 impl Args {
@@ -32,7 +31,8 @@ impl Args {
         };
         Ok(Config {
             node_grace: Duration::from_secs(self.node_monitor_grace_period.into()),
-            cluster_cidr: self.cluster_cidr,
+            cluster_cidr: Some(self.pod_cidr),
+            given_range: None,
             root_ca: self.root_ca_file.map(read).transpose()?,
         })
     }

@@ -63,7 +63,7 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
     controllers.add(TaintEviction::over(&mut informers));
     if let Some(cidr) = config.cluster_cidr {
         // Gives each node a range of pod addresses. Watches nodes.
-        controllers.add(NodeIpam::over(&mut informers, cidr));
+        controllers.add(NodeIpam::over(&mut informers, cidr, config.given_range));
     }
     // Deletes pods that nobody else will. Watches pods and nodes.
     controllers.add(PodGc::over(&mut informers));

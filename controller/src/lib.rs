@@ -62,6 +62,9 @@ pub struct Config {
     pub root_ca: Option<String>,
     /// The range of all pods, of which every node is given a part; without it nodes get none from here.
     pub cluster_cidr: Option<ClusterCidr>,
+    /// A node that registers itself with a range which was chosen for it by [`ClusterCidr::free`] already, and that range,
+    /// so that no other node is given it in between.
+    pub given_range: Option<(String, String)>,
 }
 
 /// How the controllers can end before they are told to.

@@ -74,6 +74,22 @@ impl ClusterCidr {
         format!("{}/{NODE_PREFIX}", Ipv4Addr::from(self.base + (number << (32 - NODE_PREFIX))))
     }
 
+    /// The number of the node with this range.
+    fn number(self, range: &str) -> Option<u32> {
+        self.taken(range).first().copied()
+    }
+
+    /// The first range of a node that none of these takes anything of.
+    #[must_use]
+    pub fn free<'a>(self, ranges: impl IntoIterator<Item = &'a str>) -> Option<String> {
+        let taken: BTreeSet<u32> = ranges.into_iter().flat_map(|range| self.taken(range)).collect();
+        self.first_but(&taken).map(|number| self.range(number))
+    }
+
+    fn first_but(self, taken: &BTreeSet<u32>) -> Option<u32> {
+        (0..self.nodes()).find(|number| !taken.contains(number))
+    }
+
     /// The numbers of the nodes whose ranges a range, which need not be one of ours, takes up.
     fn taken(self, range: &str) -> BTreeSet<u32> {
         let Some((address, prefix)) = range.split_once('/') else { return BTreeSet::new() };
@@ -102,7 +118,8 @@ pub(crate) struct NodeIpam {
 }
 
 impl NodeIpam {
-    pub(crate) fn over(informers: &mut Informers, cidr: ClusterCidr) -> Control<Self> {
+    /// `given` is a node that will come with its range, and that.
+    pub(crate) fn over(informers: &mut Informers, cidr: ClusterCidr, given: Option<(String, String)>) -> Control<Self> {
         let queue: Arc<WorkQueue<ObjectKey>> = Arc::default();
         let (changed, all) = (Arc::clone(&queue), informers.nodes.reader());
         informers.nodes.on_change(move |change: &Change<'_, NodeView>| {
@@ -121,7 +138,9 @@ impl NodeIpam {
             nodes: informers.nodes.reader(),
             events: Events::new(informers.client.clone(), "cidrAllocator"),
             cidr,
-            given: Mutex::default(),
+            given: Mutex::new(
+                given.into_iter().filter_map(|(node, range)| Some((node, cidr.number(&range)?))).collect(),
+            ),
         };
         Control::new(controller, queue)
     }
@@ -135,7 +154,7 @@ impl NodeIpam {
         let with_range = self.nodes.list(|node| !node.spec.pod_cidr.is_empty());
         let mut taken: BTreeSet<u32> = given.values().copied().collect();
         taken.extend(with_range.iter().flat_map(|node| self.cidr.taken(&node.spec.pod_cidr)));
-        let number = (0..self.cidr.nodes()).find(|number| !taken.contains(number))?;
+        let number = self.cidr.first_but(&taken)?;
         given.insert(node.to_owned(), number);
         Some(number)
     }
@@ -202,6 +221,14 @@ mod tests {
         for (range, expected) in cases {
             assert_eq!(cidr.taken(range).into_iter().collect::<Vec<_>>(), expected, "{range}");
         }
+    }
+
+    #[test]
+    fn the_first_range_nobody_has_is_free() {
+        let cidr: ClusterCidr = "10.42.0.0/23".parse().unwrap();
+        assert_eq!(cidr.free([]), Some("10.42.0.0/24".into()));
+        assert_eq!(cidr.free(["10.42.0.128/25", ""]), Some("10.42.1.0/24".into()));
+        assert_eq!(cidr.free(["10.42.0.0/24", "10.42.1.0/24"]), None);
     }
 
     #[test]

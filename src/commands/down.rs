@@ -30,8 +30,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         let who = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
         bail!("{} is in use by {who}; stop that first", instance.data_dir().display());
     }
-    coracle_agent::clear(&instance.agent_dir()).await.context("clearing the node")?;
-    remove(&instance.run_dir())?;
+    coracle_agent::clear(&instance.place().agent_dir()).await.context("clearing the node")?;
+    remove(&instance.place().run_dir())?;
     let mut out = std::io::stdout().lock();
     if !args.purge {
         writeln!(out, "nothing of {} runs any more; its data is kept", instance.data_dir().display())?;

@@ -6,11 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Subcommand;
 use coracle_runtime::image::{
-    Execution, ImageConfig, ImageStore, ImportSource, Limits, Platform, PullRequest, Reference, Registries,
-    StoreConfig, Timeouts,
+    Execution, ImageConfig, ImageStore, ImportSource, Limits, Platform, PullRequest, Reference, StoreConfig, Timeouts,
 };
 
 use crate::instance::Instance;
@@ -70,7 +69,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let instance = Instance::new(&args.data_dir)?;
     let config = StoreConfig {
         root: instance.images_dir(),
-        registries: registries(args.registries.as_deref())?,
+        registries: coracle_agent::registries(args.registries.as_deref())?,
         timeouts: Timeouts::default(),
         limits: Limits::default(),
     };
@@ -125,15 +124,5 @@ fn image_config(cmd: Vec<String>, env: Vec<String>) -> ImageConfig {
         os: host.os,
         config: Execution { cmd, env, ..Execution::default() },
         ..ImageConfig::default()
-    }
-}
-
-/// Reads `registries.yaml`; without one there are no mirrors and no credentials.
-pub(crate) fn registries(file: Option<&Path>) -> anyhow::Result<Registries> {
-    let Some(file) = file else { return Ok(Registries::default()) };
-    let text = std::fs::read_to_string(file).with_context(|| format!("--registries {}", file.display()))?;
-    match serde_yaml::from_str(&text) {
-        Ok(registries) => Ok(registries),
-        Err(error) => bail!("--registries {}: {error}", file.display()),
     }
 }

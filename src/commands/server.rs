@@ -2,13 +2,10 @@
 
 use std::{io::Write, path::PathBuf, time::Instant};
 
+use coracle_process::{Signals, WrongUse};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    commands::{Signals, WrongUse, up},
-    components::Components,
-    instance::Instance,
-};
+use crate::{commands::up, components::Components, instance::Instance};
 
 /// Flags of `server`.
 #[derive(clap::Args)]
@@ -19,8 +16,8 @@ pub(crate) struct Args {
     scheduler: coracle_scheduler::Args,
     #[command(flatten)]
     controller: coracle_controller::Args,
-    /// Write the admin kubeconfig to this file, which then holds nothing else, instead of merging it into
-    /// ~/.kube/config.
+    /// Write the admin kubeconfig to this file, which then holds nothing else, instead of merging it into the first file
+    /// of KUBECONFIG or ~/.kube/config.
     #[arg(long, env = "CORACLE_KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// A server of the cluster to join.
@@ -45,6 +42,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 
 async fn serve(args: Args, start: Instant, shutdown: CancellationToken) -> anyhow::Result<()> {
     let instance = Instance::new(&args.server.data_dir)?;
+    let controller = args.controller.config()?;
     let (server, runner) = up::open(args.server, &instance).await?;
     let mut components = Components::default();
     components.start("API server", |shutdown| async move { Ok(runner.run(shutdown).await?) });
@@ -53,8 +51,8 @@ async fn serve(args: Args, start: Instant, shutdown: CancellationToken) -> anyho
         error = components.broken() => return Err(error),
         () = shutdown.cancelled() => return components.stop().await,
     }
-    let shown = up::give_kubeconfig(&server, args.kubeconfig.as_ref())?;
-    up::start_control(&mut components, &server, args.scheduler, args.controller)?;
+    let shown = up::give_kubeconfig(&mut components, &server, args.kubeconfig)?;
+    up::start_control(&mut components, &server, args.scheduler, controller);
     let (seconds, port) = (start.elapsed().as_secs_f64(), server.address().port());
     writeln!(
         std::io::stdout(),

@@ -20,17 +20,18 @@ use crate::instance::Instance;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
-    what: What,
+    pub(crate) what: What,
     /// How to reach the cluster; without it, the admin kubeconfig in the data directory.
     #[arg(long, env = "CORACLE_KUBECONFIG", value_name = "FILE", global = true)]
     kubeconfig: Option<PathBuf>,
     /// The instance's data directory.
     #[arg(long, env = "CORACLE_DATA_DIR", default_value = "/var/lib/coracle", global = true)]
-    data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
 }
 
+/// What to do with tokens.
 #[derive(Subcommand)]
-enum What {
+pub(crate) enum What {
     /// Make a token and print it.
     Create {
         /// Hours it is valid; 0 is for ever.

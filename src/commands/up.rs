@@ -3,28 +3,27 @@
 use std::{
     io::Write,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
+use coracle_agent::{NodeArgs, Serving, Surroundings};
 use coracle_apiserver::{
-    pki::Profile,
+    pki::{self, Identity, Profile},
     server::{ApiServer, Runner},
     user::User,
 };
+use coracle_controller::ClusterCidr;
+use coracle_process::Signals;
 use k8s_openapi::{api::core::v1::Node, jiff::Timestamp};
 use kube::{Api, Client, runtime::wait::await_condition};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::{
-    commands::Signals,
-    components::Components,
-    instance::Instance,
-    kubeconfig,
-    node::{self, NodeArgs},
-};
+use crate::{components::Components, instance::Instance, kubeconfig};
 
 /// How long the node may take to be Ready before the start counts as failed; it takes well under a second.
 const NODE_PATIENCE: Duration = Duration::from_secs(60);
@@ -40,8 +39,8 @@ pub(crate) struct Args {
     controller: coracle_controller::Args,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
-    /// Write the admin kubeconfig to this file, which then holds nothing else, instead of merging it into
-    /// ~/.kube/config.
+    /// Write the admin kubeconfig to this file, which then holds nothing else, instead of merging it into the first file
+    /// of KUBECONFIG or ~/.kube/config.
     #[arg(long, env = "CORACLE_KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// Run the control plane only.
@@ -59,19 +58,17 @@ pub(crate) fn start_control(
     components: &mut Components,
     server: &ApiServer,
     scheduler: coracle_scheduler::Args,
-    controller: coracle_controller::Args,
-) -> anyhow::Result<()> {
+    mut controller: coracle_controller::Config,
+) {
     let as_scheduler = client(server, User::new("system:kube-scheduler", &[]));
     components.start("scheduler", |shutdown| async move {
         Ok(coracle_scheduler::run(scheduler.config(), as_scheduler, shutdown).await?)
     });
     let as_controller = client(server, User::new("system:kube-controller-manager", &[]));
-    let mut controller = controller.config()?;
     controller.root_ca.get_or_insert_with(|| server.pki().authority().pem().to_owned());
     components.start("controllers", |shutdown| async move {
         Ok(coracle_controller::run(controller, as_controller, shutdown).await?)
     });
-    Ok(())
 }
 
 /// Opens the API server: takes the port and the data directory, or says in one sentence why not.
@@ -81,23 +78,64 @@ pub(crate) async fn open(
 ) -> anyhow::Result<(ApiServer, Runner)> {
     let mut config = server.config();
     config.data_dir = instance.data_dir().to_path_buf();
-    config.hostname = node::hostname()?;
+    config.hostname = nix::unistd::gethostname().context("the host's name")?.to_string_lossy().to_lowercase();
     Ok(ApiServer::open(config).await?)
 }
 
-/// The kubeconfig the user gets: the admin's, in a file of its own or merged into theirs. Returns what to call that file.
-pub(crate) fn give_kubeconfig(server: &ApiServer, file: Option<&PathBuf>) -> anyhow::Result<String> {
-    let ours = std::fs::read_to_string(server.pki().admin_kubeconfig()).context("reading the admin kubeconfig")?;
-    if let Some(file) = file {
-        kubeconfig::write(file, &ours)?;
-        return Ok(file.display().to_string());
-    }
-    match kubeconfig::default_path() {
-        Some(file) => {
-            kubeconfig::merge_into(&file, &ours)?;
-            Ok("~/.kube/config".to_owned())
+/// The kubeconfig the user gets: the admin's, in a file of its own or merged into theirs, and kept fresh there. Returns
+/// what to call that file.
+pub(crate) fn give_kubeconfig(
+    components: &mut Components,
+    server: &ApiServer,
+    file: Option<PathBuf>,
+) -> anyhow::Result<String> {
+    let admin = server.pki().admin_kubeconfig();
+    let renewals = server.pki().admin_renewals();
+    let ours = std::fs::read_to_string(&admin).context("reading the admin kubeconfig")?;
+    let (target, write): (PathBuf, Give) = match (file, kubeconfig::default_path()) {
+        (Some(file), _) => {
+            kubeconfig::write(&file, &ours)?;
+            (file, kubeconfig::write)
         }
-        None => Ok(server.pki().admin_kubeconfig().display().to_string()),
+        (None, Some(file)) => {
+            kubeconfig::merge_into(&file, &ours)?;
+            (file, kubeconfig::refresh)
+        }
+        (None, None) => return Ok(admin.display().to_string()),
+    };
+    let shown = kubeconfig::shown(&target);
+    components.start("kubeconfig", |shutdown| async move {
+        keep_kubeconfig(admin, renewals, target, write, shutdown).await;
+        Ok(())
+    });
+    Ok(shown)
+}
+
+/// Writes a kubeconfig's text to a file, or into one.
+type Give = fn(&Path, &str) -> anyhow::Result<()>;
+
+/// Gives the admin's credential to the user again whenever it was renewed. A user's file that cannot be written is no
+/// reason to end.
+async fn keep_kubeconfig(
+    admin: PathBuf,
+    mut renewals: watch::Receiver<()>,
+    target: PathBuf,
+    write: Give,
+    shutdown: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            renewed = renewals.changed() => if renewed.is_err() {
+                return shutdown.cancelled().await;
+            },
+        }
+        let (from, to) = (admin.clone(), target.clone());
+        let written = tokio::task::spawn_blocking(move || write(&to, &std::fs::read_to_string(from)?)).await;
+        if let Err(error) = written.map_err(anyhow::Error::from).flatten() {
+            let error: &(dyn std::error::Error + 'static) = error.as_ref();
+            tracing::warn!(error, path = %target.display(), "renewed kubeconfig not written");
+        }
     }
 }
 
@@ -112,9 +150,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 async fn up(args: Args, start: Instant, shutdown: CancellationToken) -> anyhow::Result<()> {
     let instance = Instance::new(&args.server.data_dir)?;
     if !args.no_agent {
-        node::check_rights()?;
+        coracle_agent::check_rights()
+            .map_err(|error| anyhow::anyhow!("{error}, or with --no-agent for the control plane only"))?;
     }
-    let node_config = (!args.no_agent).then(|| args.node.config(&instance, &args.server.dns_domain)).transpose()?;
+    let mut controller = args.controller.clone().config()?;
+    let mut node_config = (!args.no_agent).then(|| node_config(&args, &instance)).transpose()?;
     let (server, runner) = open(args.server, &instance).await?;
     let mut components = Components::default();
     components.start("API server", |shutdown| async move { Ok(runner.run(shutdown).await?) });
@@ -123,8 +163,11 @@ async fn up(args: Args, start: Instant, shutdown: CancellationToken) -> anyhow::
             () = server.ready() => {}
             error = components.broken() => return Err(error),
         }
-        let shown = give_kubeconfig(&server, args.kubeconfig.as_ref())?;
-        start_control(&mut components, &server, args.scheduler, args.controller)?;
+        let shown = give_kubeconfig(&mut components, &server, args.kubeconfig)?;
+        if let Some(config) = &mut node_config {
+            controller.given_range = choose_range(&server, &args.controller.pod_cidr, config).await?;
+        }
+        start_control(&mut components, &server, args.scheduler, controller);
         let nodes = match node_config {
             Some(config) => start_node(&mut components, &server, config).await?,
             None => 0,
@@ -152,6 +195,51 @@ async fn up(args: Args, start: Instant, shutdown: CancellationToken) -> anyhow::
     }
 }
 
+/// The node's configuration; certificates and range come when the API server is there.
+fn node_config(args: &Args, instance: &Instance) -> anyhow::Result<coracle_agent::Config> {
+    let range = args.controller.pod_cidr.to_string();
+    let pod_cidr = range.parse().map_err(|error| anyhow::anyhow!("--pod-cidr {range}: {error}"))?;
+    let around = Surroundings { pod_cidr, dns_domain: args.server.dns_domain.clone() };
+    let none = watch::channel(Serving::none()).1;
+    Ok(args.node.config(instance.place(), args.node.name(None)?, &around, none)?)
+}
+
+/// Chooses the node's range of pod addresses while no controller runs yet that could give it to another node, so that the
+/// node need not wait for one. Tells what was chosen; nothing when the node has its range or was told one.
+async fn choose_range(
+    server: &ApiServer,
+    cluster: &ClusterCidr,
+    config: &mut coracle_agent::Config,
+) -> anyhow::Result<Option<(String, String)>> {
+    if config.pod_cidr.is_some() {
+        return Ok(None);
+    }
+    let nodes: Api<Node> = Api::all(client(server, User::new("system:admin", &["system:masters"])));
+    let nodes = nodes.list(&kube::api::ListParams::default()).await?.items;
+    let range_of = |node: &Node| node.spec.as_ref().and_then(|spec| spec.pod_cidr.clone()).unwrap_or_default();
+    let own = nodes.iter().find(|node| node.metadata.name.as_deref() == Some(&config.node_name)).map(range_of);
+    if let Some(own) = own.filter(|range| !range.is_empty()) {
+        config.pod_cidr =
+            Some(own.parse().map_err(|error| anyhow::anyhow!("the node's spec.podCIDR {own:?}: {error}"))?);
+        return Ok(None);
+    }
+    let taken: Vec<String> = nodes.iter().map(range_of).collect();
+    let Some(range) = cluster.free(taken.iter().map(String::as_str)) else {
+        bail!("--pod-cidr {cluster}: other nodes have all of it");
+    };
+    config.pod_cidr = Some(range.parse().map_err(|error| anyhow::anyhow!("the range {range:?}: {error}"))?);
+    Ok(Some((config.node_name.clone(), range)))
+}
+
+/// What the node's own server shows, of the identity the control plane beside it gave it.
+fn serving(server: &ApiServer, identity: &Identity) -> Serving {
+    Serving {
+        certificate: identity.chain_pem(),
+        key: identity.key_pem().to_owned(),
+        client_ca: server.pki().authority().pem().to_owned(),
+    }
+}
+
 /// Starts the node and waits until it is Ready. Returns how many nodes there are then.
 async fn start_node(
     components: &mut Components,
@@ -160,12 +248,16 @@ async fn start_node(
 ) -> anyhow::Result<usize> {
     let name = config.node_name.clone();
     let addresses = [config.node_ip.to_string(), "127.0.0.1".to_owned(), "localhost".to_owned()];
-    let identity = server.pki().issue(&Profile::node_server(&name, &addresses), Timestamp::now())?;
-    config.serving = coracle_agent::Serving {
-        certificate: identity.chain_pem(),
-        key: identity.key_pem().to_owned(),
-        client_ca: server.pki().authority().pem().to_owned(),
-    };
+    let profile = Profile::node_server(&name, &addresses);
+    let identity = server.pki().issue(&profile, Timestamp::now())?;
+    let (give, taken) = watch::channel(serving(server, &identity));
+    config.serving = taken;
+    let (renewed, due) = (server.clone(), identity.renew_at());
+    components.start("node's certificate", |shutdown| async move {
+        let take = |identity: &Identity| drop(give.send_replace(serving(&renewed, identity)));
+        pki::keep_issued(Arc::clone(renewed.pki()), profile, due, Timestamp::now, take, shutdown).await;
+        Ok(())
+    });
     let as_node = client(server, User::new(format!("system:node:{name}"), &["system:nodes"]));
     components.start("node", |shutdown| async move { Ok(coracle_agent::run(config, as_node, shutdown).await?) });
     let nodes: Api<Node> = Api::all(client(server, User::new("system:admin", &["system:masters"])));

@@ -290,6 +290,12 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if self.process.is_some() {
+            if std::thread::panicking() {
+                // What a person would look at first.
+                for look in [["get", "pods", "-A", "-o", "wide"], ["get", "events", "-A", "-o", "wide"]] {
+                    eprintln!("{}", self.try_kubectl(&look).unwrap_or_else(|error| error));
+                }
+            }
             self.end(Signal::SIGTERM);
         }
         let output = self.purge();

@@ -28,6 +28,16 @@ impl Host {
         Self { holder }
     }
 
+    /// A cable to another host, with an address at each end.
+    pub(crate) fn link(&self, other: &Self, here: &str, there: &str) {
+        let pid = other.holder.id().to_string();
+        self.stdout("ip", &["link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", &pid]);
+        for (host, address) in [(self, here), (other, there)] {
+            host.stdout("ip", &["address", "add", address, "dev", "cable"]);
+            host.stdout("ip", &["link", "set", "cable", "up"]);
+        }
+    }
+
     /// A command that runs inside.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");

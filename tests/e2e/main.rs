@@ -11,6 +11,7 @@ mod images;
 mod registry;
 mod wait;
 
+mod apart;
 mod containers;
 mod kills;
 mod ownership;

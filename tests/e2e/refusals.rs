@@ -19,7 +19,7 @@ fn wrong_flags_are_named_with_what_is_allowed() {
         (&["up", "--pod-cidr", "10.42.0.0"], 2, "--pod-cidr"),
         (&["up", "--node-name", "Not A Name", "--data-dir", "/nonexistent/x"], 2, "--node-name"),
         (&["up", "--taint", "a:Never"], 2, "NoSchedule, PreferNoSchedule, NoExecute"),
-        (&["up", "--log", "no=such=level"], 1, "--log"),
+        (&["up", "--log", "no=such=level"], 2, "--log"),
         (&["frobnicate"], 2, "frobnicate"),
         (&["--config", "/nonexistent/file", "up"], 2, "/nonexistent/file"),
         (&["server", "--join", "https://127.0.0.1:1", "--token", "x"], 2, "--join"),

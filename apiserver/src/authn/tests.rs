@@ -32,6 +32,7 @@ fn open_pki(dir: &std::path::Path) -> Arc<Pki> {
         advertise: Vec::new(),
         extra_names: Vec::new(),
         server: "https://127.0.0.1:6443".to_owned(),
+        lifetime: pki::LEAF_LIFETIME,
     };
     Arc::new(Pki::open(config, start()).unwrap())
 }

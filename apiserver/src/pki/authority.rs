@@ -9,11 +9,12 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
-use super::{Error, Identity, LEAF_LIFETIME};
+use super::{Error, Identity};
 
 const LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// Certificates are valid from a little before they are made, for hosts whose clocks are behind.
+/// Certificates are valid from a little before they are made, for hosts whose clocks are behind; less so when they do not
+/// live long.
 const BACKDATED: Duration = Duration::from_secs(3600);
 
 /// What a certificate is for.
@@ -67,6 +68,8 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     der: CertificateDer<'static>,
     pem: String,
+    /// How long what it signs is valid.
+    lifetime: Duration,
 }
 
 impl std::fmt::Debug for Authority {
@@ -93,7 +96,7 @@ fn dated(mut params: CertificateParams, now: Timestamp, lifetime: Duration) -> C
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     let seconds = |time: Timestamp| Duration::from_secs(u64::try_from(time.as_second()).unwrap_or(0));
     let now = seconds(now);
-    params.not_before = epoch + now.saturating_sub(BACKDATED);
+    params.not_before = epoch + now.saturating_sub(BACKDATED.min(lifetime / 24));
     params.not_after = epoch + (now + lifetime);
     params.serial_number = Some(serial());
     params
@@ -101,7 +104,7 @@ fn dated(mut params: CertificateParams, now: Timestamp, lifetime: Duration) -> C
 
 impl Authority {
     /// A new authority of the given name.
-    pub(super) fn make(name: &str, now: Timestamp) -> Result<Self, Error> {
+    pub(super) fn make(name: &str, now: Timestamp, lifetime: Duration) -> Result<Self, Error> {
         let key = KeyPair::generate().map_err(made("the authority's key"))?;
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
@@ -111,11 +114,11 @@ impl Authority {
             vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let params = dated(params, now, LIFETIME);
         let certificate = params.self_signed(&key).map_err(made("the authority's certificate"))?;
-        Ok(Self { der: certificate.der().clone(), pem: certificate.pem(), issuer: Issuer::new(params, key) })
+        Ok(Self { der: certificate.der().clone(), pem: certificate.pem(), issuer: Issuer::new(params, key), lifetime })
     }
 
     /// The authority in these PEM texts.
-    pub(super) fn parse(certificate: &str, key: &str) -> Result<Self, Error> {
+    pub(super) fn parse(certificate: &str, key: &str, lifetime: Duration) -> Result<Self, Error> {
         let key = KeyPair::from_pem(key).map_err(made("the authority's key from its file"))?;
         let der = CertificateDer::from_pem_slice(certificate.as_bytes())
             .map_err(|error| Error::Malformed(format!("not a certificate: {error}")))?;
@@ -129,7 +132,13 @@ impl Authority {
             return Err(Error::Malformed("the certificate is not the key's".to_owned()));
         }
         let issuer = Issuer::from_ca_cert_der(&der, key).map_err(made("the authority from its file"))?;
-        Ok(Self { issuer, pem: certificate.to_owned(), der: der.into_owned() })
+        Ok(Self { issuer, pem: certificate.to_owned(), der: der.into_owned(), lifetime })
+    }
+
+    /// How long what it signs is valid.
+    #[must_use]
+    pub fn lifetime(&self) -> Duration {
+        self.lifetime
     }
 
     /// The certificate.
@@ -210,7 +219,7 @@ impl Authority {
             Usage::Server => ExtendedKeyUsagePurpose::ServerAuth,
         }];
         params.use_authority_key_identifier_extension = true;
-        let params = dated(params, now, LEAF_LIFETIME);
+        let params = dated(params, now, self.lifetime);
         let certificate = params.signed_by(key, &self.issuer).map_err(|source| Error::Make { what: what(), source })?;
         Ok(certificate.der().clone())
     }

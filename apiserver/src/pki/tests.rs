@@ -16,6 +16,7 @@ fn config(dir: &Path) -> Config {
         advertise: vec!["192.0.2.7".parse().unwrap()],
         extra_names: vec!["boat.example".to_owned()],
         server: "https://127.0.0.1:6443".to_owned(),
+        lifetime: LEAF_LIFETIME,
     }
 }
 
@@ -148,6 +149,45 @@ fn a_request_is_signed_for_the_profile_and_not_for_what_it_says() {
     forged[middle] = if forged[middle] == b'A' { b'B' } else { b'A' };
     let forged = String::from_utf8(forged).unwrap();
     assert!(pki.authority().sign_request(&forged, &Profile::node_client("n1"), now()).is_err());
+}
+
+#[test]
+fn certificates_live_as_long_as_asked_and_are_replaced_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { lifetime: Duration::from_secs(30), ..config(dir.path()) };
+    let pki = Pki::open(config.clone(), now()).unwrap();
+    let renewals = pki.admin_renewals();
+    let due = pki.renew(now()).unwrap();
+    let wait = due.duration_since(now()).as_secs();
+    assert!((15..=22).contains(&wait), "{wait}");
+    assert!(!renewals.has_changed().unwrap());
+    let next = pki.renew(due).unwrap();
+    assert!(renewals.has_changed().unwrap(), "who has a copy of the admin's credential is told");
+    assert!(next > due);
+    // A longer life asked for at a later start is for what is made from then on.
+    let again = Pki::open(Config { lifetime: LEAF_LIFETIME, ..config }, due).unwrap();
+    assert_eq!(again.renew(due).unwrap(), next);
+}
+
+#[tokio::test]
+async fn what_is_issued_to_the_own_process_is_renewed_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = Arc::new(Pki::open(config(dir.path()), now()).unwrap());
+    let profile = Profile::node_server("n1", &[]);
+    let first = pki.issue(&profile, now()).unwrap();
+    let shutdown = CancellationToken::new();
+    let (later, mut taken) = (now() + days(250), Vec::new());
+    let take = |identity: &Identity| {
+        taken.push((identity.fits(&profile), identity.not_after()));
+        shutdown.cancel();
+    };
+    keep_issued(pki.clone(), profile.clone(), first.renew_at(), || later, take, shutdown.clone()).await;
+    assert_eq!(taken.len(), 1);
+    assert!(taken[0].0 && taken[0].1 > first.not_after());
+    let early = CancellationToken::new();
+    early.cancel();
+    let never = |_: &Identity| panic!("it is not due");
+    keep_issued(pki, profile, first.renew_at(), now, never, early).await;
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use super::{Security, decode};
 use crate::{
     authz::MASTERS,
-    pki::{self, LEAF_LIFETIME, Profile},
+    pki::{self, Profile},
     registry::Registry,
     status_of::{self, Result},
     user::User,
@@ -86,7 +86,7 @@ pub(super) async fn answer(security: &Security, user: &User, bytes: &[u8]) -> Re
     let sign = |request: &str, profile: &Profile| authority.sign_request(request, profile, now).map_err(refused);
     let (_, client_certificate) = sign(&request.client_request, &Profile::node_client(node))?;
     let (_, server_certificate) = sign(&request.server_request, &Profile::node_server(node, &addresses))?;
-    let life = SignedDuration::try_from(LEAF_LIFETIME * 2 / 3).unwrap_or(SignedDuration::ZERO);
+    let life = SignedDuration::try_from(authority.lifetime() * 2 / 3).unwrap_or(SignedDuration::ZERO);
     Ok(Answer {
         authority: authority.pem().to_owned(),
         client_certificate,

@@ -7,6 +7,7 @@ mod applying;
 mod auth;
 mod compaction;
 mod contention;
+mod credentials;
 mod harness;
 mod kube_client;
 mod limits;

@@ -16,6 +16,7 @@ async fn during(api: &FakeApi, story: impl AsyncFn(&FakeApi)) -> BTreeMap<String
         node_grace: Duration::from_secs(50),
         root_ca: Some("certificates".to_owned()),
         cluster_cidr: Some("10.42.0.0/16".parse().unwrap()),
+        given_range: None,
     };
     let shutdown = CancellationToken::new();
     let controllers = run(config, api.client(), shutdown.clone());

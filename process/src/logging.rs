@@ -8,9 +8,11 @@ use clap::ValueEnum;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::{EnvFilter, fmt::format::Writer};
 
+use crate::WrongUse;
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
+pub enum Format {
     /// For people.
     #[default]
     Text,
@@ -20,26 +22,28 @@ pub(crate) enum Format {
 
 /// Flags about logs, the same for every command that keeps running.
 #[derive(Clone, Debug, clap::Args)]
-pub(crate) struct Args {
+pub struct Args {
     /// What to log: error, warn, info, debug, trace, or a filter such as info,coracle_store=debug.
     #[arg(long, env = "CORACLE_LOG", default_value = "info", global = true)]
-    pub(crate) log: String,
+    pub log: String,
     /// How log lines look.
     #[arg(long, env = "CORACLE_LOG_FORMAT", default_value = "text", value_enum, global = true)]
-    pub(crate) log_format: Format,
+    pub log_format: Format,
 }
 
 /// Sends what is traced from here on to stderr.
 ///
 /// # Errors
-/// When the filter is not one.
-pub(crate) fn install(args: &Args) -> anyhow::Result<()> {
-    let filter = EnvFilter::builder().parse(&args.log).map_err(|error| {
-        anyhow::anyhow!(
-            "--log {:?} is not a log level or filter ({error}); try info, debug, or info,coracle_store=debug",
-            args.log
-        )
-    })?;
+/// [`WrongUse`] when the filter is not one.
+pub fn install(args: &Args) -> Result<(), WrongUse> {
+    // kube logs every failed connection as an error, and tells its caller, who says what it means.
+    let filter =
+        EnvFilter::builder().parse(format!("kube_client::client::builder=off,{}", args.log)).map_err(|error| {
+            WrongUse(format!(
+                "--log {:?} is not a log level or filter ({error}); try info, debug, or info,coracle_store=debug",
+                args.log
+            ))
+        })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match args.log_format {
         Format::Text => builder.init(),
@@ -103,7 +107,7 @@ where
 }
 
 fn jiff_now() -> String {
-    k8s_openapi::jiff::Timestamp::now().to_string()
+    jiff::Timestamp::now().to_string()
 }
 
 /// Fields collected into a JSON object.

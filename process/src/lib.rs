@@ -1,0 +1,23 @@
+//! What every program of Coracle does the same, so that `coracle` and its parts as programs of their own behave alike.
+//!
+//! ```text
+//!   command line ──▶ logging ──▶ work(shutdown) ──▶ exit code      0 done, 1 failed, 2 wrong use
+//!                                   ▲
+//!                     signals ──────┘   the first one asks for the end, the second one ends
+//! ```
+//!
+//! It knows nothing of clusters but that credentials for one end and are exchanged in time (`client`).
+//!
+//! Entry points: [`run`] for a whole program, [`Signals`] and [`logging`] for one with a command line of its own,
+//! [`with_kubeconfig`] and [`Exchange`] for who talks to an API server.
+
+#![forbid(unsafe_code)]
+
+mod client;
+pub mod logging;
+mod program;
+mod signals;
+
+pub use client::{Exchange, not_after, with_kubeconfig};
+pub use program::{Program, WrongUse, fail, run};
+pub use signals::Signals;
