@@ -268,15 +268,19 @@ impl Cluster {
 
     /// The processes with this command line in the cluster's containers.
     pub(crate) fn processes(&self, command: &str) -> BTreeSet<i32> {
-        let folder = self.scratch().to_string_lossy().into_owned();
         let numbers = fs::read_dir("/proc").expect("/proc is mounted");
         let numbers = numbers.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         let matching = |pid: &i32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            String::from_utf8_lossy(&line).replace('\0', " ").trim() == command
-                && fs::read_to_string(format!("/proc/{pid}/mountinfo")).is_ok_and(|mounts| mounts.contains(&folder))
+            String::from_utf8_lossy(&line).replace('\0', " ").trim() == command && self.mounts_in(*pid)
         };
         numbers.filter(matching).collect()
+    }
+
+    /// Whether one of a process's mounts lies in the cluster's folder, wherever that is mounted itself.
+    pub(crate) fn mounts_in(&self, pid: i32) -> bool {
+        let name = self.folder.path().file_name().expect("a name").to_string_lossy();
+        fs::read_to_string(format!("/proc/{pid}/mountinfo")).is_ok_and(|mounts| mounts.contains(name.as_ref()))
     }
 
     /// The mounts of this machine below the cluster's folder.

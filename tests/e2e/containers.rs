@@ -162,16 +162,10 @@ fn pid_of(command: &str, cluster: &Cluster) -> i32 {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
         let net = std::fs::read_link(format!("/proc/{pid}/ns/net"));
-        line.trim() == command && net.is_ok_and(|net| net != ours) && belongs_to(*pid, cluster)
+        line.trim() == command && net.is_ok_and(|net| net != ours) && cluster.mounts_in(*pid)
     };
     let numbers = std::fs::read_dir("/proc").unwrap().filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok());
     numbers.into_iter().find(matching).unwrap_or_else(|| panic!("no process {command:?}"))
-}
-
-/// Whether one of the process's mounts lies in the cluster's data directory.
-fn belongs_to(pid: i32, cluster: &Cluster) -> bool {
-    let folder = cluster.scratch().to_string_lossy().into_owned();
-    std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).is_ok_and(|mounts| mounts.contains(&folder))
 }
 
 #[test]

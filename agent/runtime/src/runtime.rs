@@ -267,12 +267,12 @@ impl Runtime {
     /// A sandbox that is not there is removed.
     ///
     /// # Errors
-    /// The first thing that could not be removed; the rest is removed anyway, and it may be called again.
+    /// The first thing that could not be removed; it may be called again. What still runs keeps its records, since it could
+    /// not be found again without.
     pub async fn remove_sandbox(&self, id: &SandboxId) -> Result<(), Error> {
-        let stopped = self.stop_sandbox(id).await;
+        self.stop_sandbox(id).await?;
         let (directory, layers) = (self.directory(id), self.layers(id));
-        let removed = blocking(move || leftovers::remove_files(&directory, &layers)).await;
-        stopped.and(removed)
+        blocking(move || leftovers::remove_files(&directory, &layers)).await
     }
 
     /// Removes the groups above those of pods that have no pod in them any more, the runtime's own included; they are made

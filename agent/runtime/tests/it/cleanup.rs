@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use coracle_runtime::{PidNamespace, Signal};
+use coracle_runtime::{Error, PidNamespace, Signal};
 use nix::{sys::signal, unistd::Pid};
 
 use crate::world::{World, exec, pid_of};
@@ -85,6 +85,43 @@ async fn a_dead_supervisors_containers_are_killed_when_it_is_removed() {
     world.runtime.remove_sandbox(sandbox.id()).await.unwrap();
     assert!(!Path::new(&format!("/proc/{}/exe", pid_of(&status))).exists());
     assert!(world.runtime.list().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_process_that_does_not_die_is_named_keeps_nobody_waiting_and_is_removed_later() {
+    let world = World::new().await;
+    let freezer = Path::new("/sys/fs/cgroup/freezer");
+    if !freezer.is_dir() {
+        println!("Skipped: a process that is deaf to SIGKILL takes the freezer of cgroup v1");
+        return;
+    }
+    let sandbox = world.sandbox("deaf").await;
+    let status = sandbox.start_container(&world.container("c", &["sleep", "1000"])).await.unwrap();
+    let pid = pid_of(&status);
+    // Frozen in a group that is not the container's, so that killing does not thaw it.
+    let ice = freezer.join(format!("{}-ice", world.mark()));
+    fs::create_dir(&ice).unwrap();
+    fs::write(ice.join("cgroup.procs"), pid.to_string()).unwrap();
+    fs::write(ice.join("freezer.state"), "FROZEN").unwrap();
+    while fs::read_to_string(ice.join("freezer.state")).unwrap() != "FROZEN\n" {
+        tokio::task::yield_now().await;
+    }
+    let stopped = sandbox.stop(&status.id, Duration::ZERO).await;
+    assert!(matches!(stopped, Err(Error::StillRunning { .. })), "{stopped:?}");
+    for _ in 0..2 {
+        let Err(Error::Io { source, .. }) = world.runtime.remove_sandbox(sandbox.id()).await else { panic!("removed") };
+        assert!(
+            source.to_string().contains(&format!("process {pid} (sleep), which sleeps uninterruptibly")),
+            "{source}"
+        );
+    }
+    assert_eq!(world.runtime.list().await.unwrap().len(), 1);
+
+    fs::write(ice.join("freezer.state"), "THAWED").unwrap();
+    world.runtime.remove_sandbox(sandbox.id()).await.unwrap();
+    assert!(!Path::new(&format!("/proc/{pid}/exe")).exists(), "it lives");
+    assert!(world.runtime.list().await.unwrap().is_empty());
+    fs::remove_dir(&ice).unwrap();
 }
 
 #[tokio::test]
