@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
-use http::Method;
+use http::{Method, StatusCode};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -41,18 +41,23 @@ fn pod(name: &str) -> serde_json::Value {
 
 /// Measures, and removes what it made.
 pub(crate) async fn run(target: &Target, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
-    let mut tasks = JoinSet::new();
-    let mut connection = target.connect(&mut tasks).await?;
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
-    let made = connection.call(Method::POST, "/api/v1/namespaces", namespace.to_string().into()).await?;
+    let made = once(target, Method::POST, "/api/v1/namespaces", namespace.to_string().into()).await?;
     ensure!(made.0.is_success(), "making the namespace {NAMESPACE}: {}", String::from_utf8_lossy(&made.1));
     let measured = measure(target, plan, report).await;
     let path = format!("/api/v1/namespaces/{NAMESPACE}/pods?gracePeriodSeconds=0");
-    connection.call(Method::DELETE, &path, Bytes::new()).await.context("removing the pods")?;
+    once(target, Method::DELETE, &path, Bytes::new()).await.context("removing the pods")?;
     let path = format!("/api/v1/namespaces/{NAMESPACE}");
-    connection.call(Method::DELETE, &path, Bytes::new()).await.context("removing the namespace")?;
-    tasks.shutdown().await;
+    once(target, Method::DELETE, &path, Bytes::new()).await.context("removing the namespace")?;
     measured
+}
+
+/// One request on a connection of its own: one that was idle while others were measured may have been closed.
+async fn once(target: &Target, method: Method, path: &str, body: Bytes) -> anyhow::Result<(StatusCode, Bytes)> {
+    let mut tasks = JoinSet::new();
+    let answer = target.connect(&mut tasks).await?.call(method, path, body).await;
+    tasks.shutdown().await;
+    answer
 }
 
 async fn measure(target: &Target, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {

@@ -144,10 +144,16 @@ async fn end(subject: Subject) -> anyhow::Result<()> {
 /// Measures.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let mut report = Report::default();
+    let mut measured = Ok(());
     for what in args.what.map_or_else(What::all, |what| vec![what]) {
-        what.measure(&mut report).await?;
+        measured = what.measure(&mut report).await;
+        if measured.is_err() {
+            break;
+        }
     }
-    report.print(args.json)
+    // What was measured before something failed is worth seeing all the same.
+    report.print(args.json)?;
+    measured
 }
 
 async fn config(file: &std::path::Path) -> anyhow::Result<kube::Config> {
