@@ -159,12 +159,6 @@ fn write_metadata(entry: &Entry, revision: Revision, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// The columns of a kind's table.
-fn columns(kind: &dyn KindOps) -> Value {
-    let column = |c: &crate::kind::Column| json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description, "priority": c.priority});
-    kind.columns().iter().map(column).collect()
-}
-
 fn write_row(
     kind: &dyn KindOps,
     entry: &Entry,
@@ -194,7 +188,7 @@ fn write_row(
 
 /// Begins a table; rows and `]}` follow.
 fn begin_table(kind: Option<&dyn KindOps>, meta: &Value, out: &mut Vec<u8>) {
-    let columns = kind.map_or(Value::Array(Vec::new()), columns);
+    let columns = kind.map_or(Value::Array(Vec::new()), KindOps::column_definitions);
     let head = format!(
         "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{meta},\"columnDefinitions\":{columns},\"rows\":["
     );

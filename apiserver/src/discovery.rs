@@ -3,14 +3,17 @@
 //! Two forms of the same table of resources: one document a group and version (`APIGroupList`, `APIResourceList`), and the
 //! aggregated form that has all in one (`apidiscovery.k8s.io/v2`, KEP-3352). Pure: the HTTP side caches what it needs.
 
-use coracle_proto::resource::{RESOURCES, Resource, Scope, Subresource};
+use coracle_proto::resource::{Resource, Scope, Subresource};
 use serde_json::{Map, Value, json};
+
+/// All resources there are, in discovery's order.
+pub type Rows<'a> = &'a [&'static Resource];
 
 /// The groups, in the table's order, each with its versions, the preferred one first. The core group's name is empty.
 #[must_use]
-pub fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
+pub fn groups(rows: Rows<'_>) -> Vec<(&'static str, Vec<&'static str>)> {
     let mut groups: Vec<(&'static str, Vec<&'static str>)> = Vec::new();
-    for resource in RESOURCES {
+    for resource in rows {
         match groups.iter_mut().find(|(group, _)| *group == resource.group) {
             Some((_, versions)) if versions.contains(&resource.version) => {}
             Some((_, versions)) => versions.push(resource.version),
@@ -40,31 +43,31 @@ fn group_document(group: &str, versions: &[&str]) -> Map<String, Value> {
 
 /// `/apis`: every group but the core one.
 #[must_use]
-pub fn group_list() -> Value {
-    let named = groups().into_iter().filter(|(group, _)| !group.is_empty());
+pub fn group_list(rows: Rows<'_>) -> Value {
+    let named = groups(rows).into_iter().filter(|(group, _)| !group.is_empty());
     let groups: Vec<Value> = named.map(|(group, versions)| group_document(group, &versions).into()).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 /// `/apis/<group>`, if it is served.
 #[must_use]
-pub fn group(name: &str) -> Option<Value> {
-    let (_, versions) = groups().into_iter().find(|(group, _)| !group.is_empty() && *group == name)?;
+pub fn group(rows: Rows<'_>, name: &str) -> Option<Value> {
+    let (_, versions) = groups(rows).into_iter().find(|(group, _)| !group.is_empty() && *group == name)?;
     let mut document = group_document(name, &versions);
     document.insert("kind".to_owned(), "APIGroup".into());
     document.insert("apiVersion".to_owned(), "v1".into());
     Some(document.into())
 }
 
-fn in_version<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'static Resource> + 'a {
-    RESOURCES.iter().filter(move |r| r.group == group && r.version == version)
+fn in_version<'a>(rows: Rows<'a>, group: &'a str, version: &'a str) -> impl Iterator<Item = &'static Resource> + 'a {
+    rows.iter().copied().filter(move |r| r.group == group && r.version == version)
 }
 
 /// `/api/v1` or `/apis/<group>/<version>`, if it is served.
 #[must_use]
-pub fn resource_list(group: &str, version: &str) -> Option<Value> {
+pub fn resource_list(rows: Rows<'_>, group: &str, version: &str) -> Option<Value> {
     let mut resources = Vec::new();
-    for resource in in_version(group, version) {
+    for resource in in_version(rows, group, version) {
         let mut row = json!({
             "name": resource.plural, "singularName": resource.singular, "namespaced": is_namespaced(resource),
             "kind": resource.kind, "verbs": resource.verbs,
@@ -127,14 +130,14 @@ pub enum Half {
 
 /// `APIGroupDiscoveryList`: groups, versions, resources and subresources in one.
 #[must_use]
-pub fn aggregated(half: Half) -> Value {
+pub fn aggregated(rows: Rows<'_>, half: Half) -> Value {
     let wanted = |group: &str| group.is_empty() == (half == Half::Core);
-    let items: Vec<Value> = groups()
+    let items: Vec<Value> = groups(rows)
         .into_iter()
         .filter(|(group, _)| wanted(group))
         .map(|(group, versions)| {
             let version = |version: &str| {
-                let resources: Vec<Value> = in_version(group, version).map(aggregated_resource).collect();
+                let resources: Vec<Value> = in_version(rows, group, version).map(aggregated_resource).collect();
                 json!({"version": version, "resources": resources, "freshness": "Current"})
             };
             let versions: Vec<Value> = versions.into_iter().map(version).collect();
@@ -176,14 +179,20 @@ fn aggregated_resource(resource: &'static Resource) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use coracle_proto::resource::RESOURCES;
+
     use super::*;
+
+    fn rows() -> Vec<&'static Resource> {
+        RESOURCES.iter().collect()
+    }
 
     #[test]
     fn both_forms_tell_of_every_resource() {
         let mut plain = Vec::new();
-        for (group, versions) in groups() {
+        for (group, versions) in groups(&rows()) {
             for version in versions {
-                let list = resource_list(group, version).unwrap();
+                let list = resource_list(&rows(), group, version).unwrap();
                 plain.extend(
                     resources_of(&list).iter().map(|r| format!("{group}/{version}/{}", r["name"].as_str().unwrap())),
                 );
@@ -191,7 +200,7 @@ mod tests {
         }
         let mut aggregated_names = Vec::new();
         for half in [Half::Core, Half::Named] {
-            for group in aggregated(half)["items"].as_array().unwrap() {
+            for group in aggregated(&rows(), half)["items"].as_array().unwrap() {
                 let name = group["metadata"].get("name").and_then(Value::as_str).unwrap_or_default();
                 for version in group["versions"].as_array().unwrap() {
                     for resource in version["resources"].as_array().unwrap() {
@@ -216,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_scale_says_which_group_its_kind_is_of() {
-        let list = resource_list("apps", "v1").unwrap();
+        let list = resource_list(&rows(), "apps", "v1").unwrap();
         let scale = resources_of(&list).iter().find(|r| r["name"] == "deployments/scale").unwrap();
         assert_eq!(
             (&scale["group"], &scale["version"], &scale["kind"]),
@@ -226,6 +235,10 @@ mod tests {
 
     #[test]
     fn what_is_not_served_has_no_document() {
-        assert!(resource_list("apps", "v9").is_none() && group("nope").is_none() && group("").is_none());
+        assert!(
+            resource_list(&rows(), "apps", "v9").is_none()
+                && group(&rows(), "nope").is_none()
+                && group(&rows(), "").is_none()
+        );
     }
 }

@@ -4,7 +4,10 @@ use std::sync::{LazyLock, OnceLock};
 
 use axum::body::Body;
 use bytes::Bytes;
-use coracle_proto::status::Status;
+use coracle_proto::{
+    resource::{RESOURCES, Resource},
+    status::Status,
+};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha512};
@@ -17,6 +20,7 @@ use crate::{
     request::RequestInfo,
     server::Inner,
     status_of::Result,
+    stored,
 };
 
 /// The Kubernetes release whose API this is.
@@ -68,21 +72,106 @@ impl Document {
     }
 }
 
-static CORE: LazyLock<Document> = LazyLock::new(|| Document::new(&discovery::aggregated(Half::Core)));
-static NAMED: LazyLock<Document> = LazyLock::new(|| Document::new(&discovery::aggregated(Half::Named)));
+/// An OpenAPI document of one group and version: its name, the document when it was asked for, group and version.
+struct Slot {
+    name: String,
+    document: OnceLock<Document>,
+    group: &'static str,
+    version: &'static str,
+}
 
-/// A document's name, the document, and its group and version.
-type Slot = (String, OnceLock<Document>, &'static str, &'static str);
+/// The documents about the resources there are at one time, each built when first asked for.
+pub(crate) struct Documents {
+    rows: Vec<&'static Resource>,
+    named: OnceLock<Document>,
+    v2: OnceLock<Document>,
+    v2_protobuf: OnceLock<Document>,
+    v3: Vec<Slot>,
+}
 
-/// OpenAPI documents, each built when first asked for.
-static V3: LazyLock<Vec<Slot>> = LazyLock::new(|| {
-    let names = openapi::v3_names();
-    names.into_iter().map(|(name, group, version)| (name, OnceLock::new(), group, version)).collect()
-});
-static V2: LazyLock<Document> = LazyLock::new(|| Document::new(&openapi::v2(VERSION)));
+/// What is about built-in resources alone is the same whatever definitions there are.
+static CORE: LazyLock<Document> =
+    LazyLock::new(|| Document::new(&discovery::aggregated(&RESOURCES.iter().collect::<Vec<_>>(), Half::Core)));
+static BUILT_IN: LazyLock<Documents> = LazyLock::new(|| Documents::fresh(RESOURCES.iter().collect()));
 
-static V2_PROTOBUF: LazyLock<Document> =
-    LazyLock::new(|| Document::of(openapi::protobuf::encode(&openapi::v2(VERSION)).into()));
+impl Documents {
+    pub(crate) fn new(rows: Vec<&'static Resource>) -> Self {
+        Self::fresh(rows)
+    }
+
+    fn fresh(rows: Vec<&'static Resource>) -> Self {
+        let slot = |(name, group, version)| Slot { name, document: OnceLock::new(), group, version };
+        let v3 = openapi::v3_names(&rows).into_iter().map(slot).collect();
+        Self { rows, named: OnceLock::new(), v2: OnceLock::new(), v2_protobuf: OnceLock::new(), v3 }
+    }
+
+    fn named(&self) -> &Document {
+        self.named.get_or_init(|| Document::new(&discovery::aggregated(&self.rows, Half::Named)))
+    }
+
+    fn v2(&self, server: &Inner) -> &Document {
+        self.v2.get_or_init(|| Document::new(&openapi::v2(&self.rows, &|row| definition(server, row), VERSION)))
+    }
+
+    fn v2_protobuf(&self, server: &Inner) -> &Document {
+        self.v2_protobuf.get_or_init(|| {
+            let document = openapi::v2(&self.rows, &|row| definition(server, row), VERSION);
+            Document::of(openapi::protobuf::encode(&document).into())
+        })
+    }
+
+    fn v3(&self, server: &Inner, name: &str) -> Option<&Document> {
+        let slot = self.v3.iter().find(|slot| slot.name == name)?;
+        // The documents of built-in groups do not change with definitions, unless one adds to such a group.
+        let same = BUILT_IN.v3.iter().find(|other| other.name == name && !std::ptr::eq(*other, slot)).filter(|_| {
+            let own = |rows: &[&'static Resource]| {
+                rows.iter().filter(|r| (r.group, r.version) == (slot.group, slot.version)).count()
+            };
+            own(&self.rows) == own(&BUILT_IN.rows)
+        });
+        let slot = same.unwrap_or(slot);
+        Some(slot.document.get_or_init(|| {
+            let of = (slot.group, slot.version);
+            let document = openapi::v3(&self.rows, &|row| definition(server, row), of, VERSION);
+            Document::new(&document.unwrap_or(Value::Null))
+        }))
+    }
+
+    /// Where each group and version's document is; the hash lets clients keep it.
+    fn v3_index(&self, server: &Inner) -> Value {
+        let mut paths = serde_json::Map::new();
+        for slot in &self.v3 {
+            let tag = self.v3(server, &slot.name).map_or("", |document| document.tag.as_str());
+            let url = format!("/openapi/v3/{}?hash={tag}", slot.name);
+            paths.insert(slot.name.clone(), json!({"serverRelativeURL": url}));
+        }
+        json!({"paths": paths})
+    }
+
+    fn paths(&self) -> Value {
+        let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned(), "/apis/".to_owned()];
+        for (group, versions) in discovery::groups(&self.rows).iter().filter(|(group, _)| !group.is_empty()) {
+            paths.push(format!("/apis/{group}"));
+            paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
+        }
+        for path in
+            ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/readyz", "/version"]
+        {
+            paths.push(path.to_owned());
+        }
+        json!({"paths": paths})
+    }
+}
+
+/// The stored definition that made a resource.
+fn definition(server: &Inner, row: &Resource) -> Option<Value> {
+    if coracle_proto::resource::find(row.group, row.version, row.plural).is_some() {
+        return None;
+    }
+    let key = stored::key("customresourcedefinitions", "", &row.group_resource());
+    let entry = server.registry.store().get(&key)?;
+    serde_json::from_slice(&entry.value).ok()
+}
 
 /// Whether the OpenAPI v2 document is wanted in protobuf: the first known form counts.
 fn wants_protobuf(headers: &HeaderMap) -> bool {
@@ -114,35 +203,6 @@ fn takes_json(headers: &HeaderMap) -> bool {
         })
 }
 
-fn v3(name: &str) -> Option<&'static Document> {
-    let (_, slot, group, version) = V3.iter().find(|(n, ..)| n == name)?;
-    Some(slot.get_or_init(|| Document::new(&openapi::v3(group, version, VERSION).unwrap_or(Value::Null))))
-}
-
-/// Where the group and version's document is; the hash lets clients keep it.
-fn v3_index() -> Value {
-    let mut paths = serde_json::Map::new();
-    for (name, ..) in V3.iter() {
-        let tag = v3(name).map_or("", |document| document.tag.as_str());
-        let url = format!("/openapi/v3/{name}?hash={tag}");
-        paths.insert(name.clone(), json!({"serverRelativeURL": url}));
-    }
-    json!({"paths": paths})
-}
-
-fn paths() -> Value {
-    let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned(), "/apis/".to_owned()];
-    for (group, versions) in discovery::groups().iter().filter(|(group, _)| !group.is_empty()) {
-        paths.push(format!("/apis/{group}"));
-        paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
-    }
-    for path in ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/readyz", "/version"]
-    {
-        paths.push(path.to_owned());
-    }
-    json!({"paths": paths})
-}
-
 fn version() -> Value {
     json!({
         "major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36",
@@ -167,25 +227,29 @@ pub(crate) fn answer(
         return Err(missing());
     }
     let ok = |value: &Value| Ok(json_value(StatusCode::OK, value));
+    let found = |value: Option<Value>| value.as_ref().map_or_else(|| Err(missing()), ok);
     let parts: Vec<&str> = info.path.split('/').filter(|part| !part.is_empty()).collect();
+    let catalog = server.registry.custom().newest();
+    let documents = catalog.documents();
+    let rows = documents.rows.as_slice();
     match parts.as_slice() {
-        [] => ok(&paths()),
+        [] => ok(&documents.paths()),
         ["version"] => ok(&version()),
         ["metrics"] => Ok(metrics::answer(server)),
         ["api"] if wants_aggregated(headers) => Ok(CORE.answer(headers, AGGREGATED)),
-        ["apis"] if wants_aggregated(headers) => Ok(NAMED.answer(headers, AGGREGATED)),
+        ["apis"] if wants_aggregated(headers) => Ok(documents.named().answer(headers, AGGREGATED)),
         ["api"] => ok(&discovery::core_versions(&server.address.to_string())),
-        ["apis"] => ok(&discovery::group_list()),
-        ["api", version] => discovery::resource_list("", version).as_ref().map_or_else(|| Err(missing()), ok),
-        ["apis", group] => discovery::group(group).as_ref().map_or_else(|| Err(missing()), ok),
-        ["apis", group, version] => {
-            discovery::resource_list(group, version).as_ref().map_or_else(|| Err(missing()), ok)
+        ["apis"] => ok(&discovery::group_list(rows)),
+        ["api", version] => found(discovery::resource_list(rows, "", version)),
+        ["apis", group] => found(discovery::group(rows, group)),
+        ["apis", group, version] => found(discovery::resource_list(rows, group, version)),
+        ["openapi", "v2"] if wants_protobuf(headers) => {
+            Ok(documents.v2_protobuf(server).answer(headers, openapi::protobuf::MEDIA))
         }
-        ["openapi", "v2"] if wants_protobuf(headers) => Ok(V2_PROTOBUF.answer(headers, openapi::protobuf::MEDIA)),
         ["openapi", "v2"] if !takes_json(headers) => Err(Box::new(Status::not_acceptable(&["application/json"]))),
-        ["openapi", "v2"] => Ok(V2.answer(headers, "application/json")),
-        ["openapi", "v3"] => ok(&v3_index()),
-        ["openapi", "v3", name @ ..] => match v3(&name.join("/")) {
+        ["openapi", "v2"] => Ok(documents.v2(server).answer(headers, "application/json")),
+        ["openapi", "v3"] => ok(&documents.v3_index(server)),
+        ["openapi", "v3", name @ ..] => match documents.v3(server, &name.join("/")) {
             Some(document) => Ok(document.answer(headers, "application/json")),
             None => Err(missing()),
         },

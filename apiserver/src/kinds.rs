@@ -21,6 +21,7 @@ pub(crate) mod webhooks;
 pub mod cluster_role;
 pub mod cluster_role_binding;
 pub mod config_map;
+pub mod custom_resource_definition;
 pub mod deployment;
 pub mod event;
 pub mod lease;
@@ -64,6 +65,7 @@ pub fn each(visitor: &mut impl Visitor) {
     visitor.visit(cluster_role_binding::ClusterRoleBindings);
     visitor.visit(mutating_webhook_configuration::MutatingWebhookConfigurations);
     visitor.visit(validating_webhook_configuration::ValidatingWebhookConfigurations);
+    visitor.visit(custom_resource_definition::CustomResourceDefinitions);
 }
 
 /// The row of the table of resources with this group and plural; every built-in kind is served at `v1`.

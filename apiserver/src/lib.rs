@@ -45,6 +45,10 @@ mod bootstrap;
 pub mod registry;
 pub mod security;
 
+pub mod cel;
+pub mod custom;
+pub mod go_regex;
+
 pub mod kind;
 pub mod kinds;
 pub mod ops;

@@ -7,14 +7,16 @@
 pub(crate) mod protobuf;
 
 use coracle_proto::{
-    resource::{RESOURCES, Resource, Scope},
+    resource::{Resource, Scope},
     schema::openapi,
 };
 use serde_json::{Map, Value, json};
 
+use crate::{custom::publish, discovery::Rows};
+
 /// Which of OpenAPI's two versions a document is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Dialect {
+pub(crate) enum Dialect {
     V2,
     V3,
 }
@@ -174,9 +176,9 @@ fn info(version: &str) -> Value {
 
 /// The groups and versions that have an OpenAPI v3 document, as `/openapi/v3` names them: `api/v1`, `apis/apps/v1`.
 #[must_use]
-pub fn v3_names() -> Vec<(String, &'static str, &'static str)> {
+pub fn v3_names(rows: Rows<'_>) -> Vec<(String, &'static str, &'static str)> {
     let mut names = Vec::new();
-    for (group, versions) in crate::discovery::groups() {
+    for (group, versions) in crate::discovery::groups(rows) {
         for version in versions {
             let name = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
             names.push((name, group, version));
@@ -185,35 +187,66 @@ pub fn v3_names() -> Vec<(String, &'static str, &'static str)> {
     names
 }
 
+/// Finds the stored definition that made a resource, as JSON; none for what is built in.
+pub type Definitions<'a> = &'a dyn Fn(&Resource) -> Option<Value>;
+
+/// Puts the schemas of a resource that a definition made among others.
+fn add_schemas(dialect: Dialect, resource: &Resource, definitions: Definitions<'_>, schemas: Option<&mut Value>) {
+    let Some(schemas) = schemas.and_then(Value::as_object_mut) else { return };
+    if let Some(definition) = definitions(resource) {
+        schemas.extend(publish::schemas(dialect, resource, &definition));
+    }
+}
+
 /// The OpenAPI v3 document of one group and version, if it is served. `git_version` is the server's (`v1.36.0`).
 #[must_use]
-pub fn v3(group: &str, version: &str, git_version: &str) -> Option<Value> {
-    let components = openapi::components_v3(group, version)?;
+pub fn v3(
+    rows: Rows<'_>,
+    definitions: Definitions<'_>,
+    (group, version): (&str, &str),
+    git_version: &str,
+) -> Option<Value> {
+    let own = || rows.iter().filter(|r| r.group == group && r.version == version);
+    own().next()?;
+    let mut components = openapi::components_v3(group, version).unwrap_or_else(openapi::shared_components_v3);
     let mut paths = Map::new();
-    for resource in RESOURCES.iter().filter(|r| r.group == group && r.version == version) {
+    for resource in own() {
         add_paths(Dialect::V3, resource, &mut paths);
+        add_schemas(Dialect::V3, resource, definitions, components.get_mut("schemas"));
     }
     Some(json!({"openapi": "3.0.0", "info": info(git_version), "paths": paths, "components": components}))
 }
 
 /// The OpenAPI v2 document of everything.
 #[must_use]
-pub fn v2(git_version: &str) -> Value {
+pub fn v2(rows: Rows<'_>, definitions: Definitions<'_>, git_version: &str) -> Value {
     let mut paths = Map::new();
-    for resource in RESOURCES {
+    let mut schemas = openapi::definitions_v2();
+    for resource in rows {
         add_paths(Dialect::V2, resource, &mut paths);
+        add_schemas(Dialect::V2, resource, definitions, Some(&mut schemas));
     }
-    json!({"swagger": "2.0", "info": info(git_version), "paths": paths, "definitions": openapi::definitions_v2()})
+    json!({"swagger": "2.0", "info": info(git_version), "paths": paths, "definitions": schemas})
 }
 
 #[cfg(test)]
 mod tests {
+    use coracle_proto::resource::RESOURCES;
+
     use super::*;
+
+    fn rows() -> Vec<&'static Resource> {
+        RESOURCES.iter().collect()
+    }
+
+    fn v3_of(group: &str, version: &str) -> Option<Value> {
+        v3(&rows(), &|_| None, (group, version), "v1.36.0")
+    }
 
     #[test]
     fn every_served_patch_tells_what_kubectl_asks_about() {
-        for (name, group, version) in v3_names() {
-            let document = v3(group, version, "v1.36.0").unwrap();
+        for (name, group, version) in v3_names(&rows()) {
+            let document = v3_of(group, version).unwrap();
             for (path, item) in document["paths"].as_object().unwrap() {
                 let Some(patch) = item.get("patch") else { continue };
                 let names: Vec<&str> =
@@ -226,18 +259,18 @@ mod tests {
 
     #[test]
     fn explain_finds_a_kind_through_its_path() {
-        let document = v3("apps", "v1", "v1.36.0").unwrap();
+        let document = v3_of("apps", "v1").unwrap();
         let item = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"];
         let gvk = json!({"group": "apps", "version": "v1", "kind": "Deployment"});
         assert_eq!(item["get"]["x-kubernetes-group-version-kind"], gvk);
         let schemas = document["components"]["schemas"].as_object().unwrap();
         assert!(schemas.contains_key("io.k8s.api.apps.v1.Deployment"));
-        assert_eq!(v3("apps", "v2", "v1.36.0"), None);
+        assert_eq!(v3_of("apps", "v2"), None);
     }
 
     #[test]
     fn operation_ids_are_told_apart() {
-        let document = v2("v1.36.0");
+        let document = v2(&rows(), &|_| None, "v1.36.0");
         let mut seen = std::collections::BTreeSet::new();
         for item in document["paths"].as_object().unwrap().values() {
             for operation in item.as_object().unwrap().values().filter_map(|o| o.get("operationId")) {

@@ -3,16 +3,20 @@
 //! [`KindOps`] over a built-in kind's strategy is [`Typed`]; a kind that is only known at run time implements it over
 //! JSON. Objects travel as [`AnyObject`].
 
-use std::any::Any;
+use std::{any::Any, borrow::Cow};
 
+use bytes::Bytes;
 use coracle_proto::{apply::BuiltIn, field, resource::Resource};
+use coracle_store::Revision;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde_json::Value;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::{
-    kind::{Column, Context, Deletion, Object, Scale, Strategy},
+    kind::{Context, Deletion, Object, Scale, Strategy},
     ownership::{BySchema, Owners},
 };
 
@@ -116,12 +120,50 @@ pub trait KindOps: Send + Sync {
     fn owners(&self, part: Part) -> Box<dyn Owners + '_>;
     fn warnings(&self, object: &dyn AnyObject) -> Vec<String>;
     fn begin_deletion(&self, object: &mut dyn AnyObject, grace: Option<i64>) -> Deletion;
-    fn fields(&self, object: &dyn AnyObject) -> Vec<(&'static str, String)>;
-    fn field_names(&self) -> Vec<&'static str>;
-    fn columns(&self) -> &'static [Column];
+    fn fields(&self, object: &dyn AnyObject) -> Vec<(Cow<'static, str>, String)>;
+    fn field_names(&self) -> Vec<Cow<'static, str>>;
+    /// The columns as a table's `columnDefinitions`.
+    fn column_definitions(&self) -> Value;
     fn row(&self, object: &dyn AnyObject, now: Timestamp) -> Vec<Value>;
     fn scale(&self, object: &dyn AnyObject) -> Option<Scale>;
     fn set_scale(&self, object: &mut dyn AnyObject, replicas: i32);
+
+    /// Whether the kind is one that a definition made.
+    fn is_custom(&self) -> bool {
+        false
+    }
+
+    /// Whether a change of the object makes a new generation; none where that shows in the stored JSON: anything outside
+    /// of metadata and status does.
+    fn counts_as_change(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> Option<bool> {
+        let _ = (new, old);
+        None
+    }
+
+    /// Whether the fields for selectors can become others while objects stay as they are, so that they are not kept.
+    fn fields_change(&self) -> bool {
+        false
+    }
+
+    /// What every answer about the kind warns of.
+    fn deprecation(&self) -> Option<&str> {
+        None
+    }
+
+    /// Why no request about the kind can be answered.
+    fn unserved(&self) -> Option<coracle_proto::status::Status> {
+        None
+    }
+
+    /// What must be in the store, and since when, for objects to be created: the definition.
+    fn guard(&self) -> Option<(Bytes, Revision)> {
+        None
+    }
+
+    /// Cancelled when the kind is served no longer, or otherwise; watches end then.
+    fn ended(&self) -> Option<&CancellationToken> {
+        None
+    }
 }
 
 /// [`KindOps`] of a built-in kind.
@@ -242,18 +284,24 @@ impl<S: Strategy> KindOps for Typed<S> {
         self.0.begin_deletion(of_mut(object), grace)
     }
 
-    fn fields(&self, object: &dyn AnyObject) -> Vec<(&'static str, String)> {
-        self.0.fields(of(object))
+    fn fields(&self, object: &dyn AnyObject) -> Vec<(Cow<'static, str>, String)> {
+        self.0.fields(of(object)).into_iter().map(|(name, value)| (name.into(), value)).collect()
     }
 
-    fn field_names(&self) -> Vec<&'static str> {
+    fn field_names(&self) -> Vec<Cow<'static, str>> {
         // The names do not depend on the object, so that of the emptiest one will do.
         let empty = self.0.from_stored(br#"{"metadata":{}}"#);
-        empty.map(|object| self.0.fields(&object).into_iter().map(|(name, _)| name).collect()).unwrap_or_default()
+        empty
+            .map(|object| self.0.fields(&object).into_iter().map(|(name, _)| name.into()).collect())
+            .unwrap_or_default()
     }
 
-    fn columns(&self) -> &'static [Column] {
-        self.0.columns()
+    fn column_definitions(&self) -> Value {
+        let column = |c: &crate::kind::Column| {
+            serde_json::json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description,
+                               "priority": c.priority})
+        };
+        self.0.columns().iter().map(column).collect()
     }
 
     fn row(&self, object: &dyn AnyObject, now: Timestamp) -> Vec<Value> {
@@ -354,7 +402,8 @@ fn string_length(json: &[u8]) -> usize {
     json.len()
 }
 
-fn dotted(path: &serde_ignored::Path<'_>) -> String {
+/// The path of a field that was ignored, as Kubernetes writes it: `spec.containers[0].imag`.
+pub(crate) fn dotted(path: &serde_ignored::Path<'_>) -> String {
     use serde_ignored::Path;
     match path {
         Path::Root => String::new(),

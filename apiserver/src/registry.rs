@@ -19,6 +19,7 @@ use coracle_store::{Entry, Range, Store};
 use crate::{
     admission::webhook::Webhooks,
     authz::Authorizer,
+    custom::Catalogs,
     kind::{Object, Strategy},
     kinds,
     ops::{KindOps, Typed},
@@ -42,6 +43,7 @@ pub(crate) use self::watch::{shared_line, write_line};
 pub struct Registry {
     store: Store,
     kinds: Arc<[Arc<dyn KindOps>]>,
+    custom: Arc<Catalogs>,
     facts: Arc<Facts>,
     authorizer: Arc<OnceLock<Authorizer>>,
     event_life: Arc<event_life::EventLife>,
@@ -67,6 +69,7 @@ impl Registry {
             webhooks: Arc::new(Webhooks::new(store.clone())),
             store,
             kinds: collect.0.into(),
+            custom: Arc::default(),
             facts: Arc::new(facts),
             authorizer: Arc::default(),
             event_life: Arc::default(),
@@ -105,27 +108,35 @@ impl Registry {
         let _ = self.authorizer.set(authorizer);
     }
 
-    /// The kind served at `group`, `version` and `plural`.
+    /// The kind served at `group`, `version` and `plural`, built-in or made by a definition.
     #[must_use]
-    pub fn kind(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<dyn KindOps>> {
-        self.kinds.iter().find(|kind| {
+    pub fn kind(&self, group: &str, version: &str, plural: &str) -> Option<Arc<dyn KindOps>> {
+        let built_in = self.kinds.iter().find(|kind| {
             let resource = kind.resource();
             resource.plural == plural && resource.group == group && resource.version == version
-        })
+        });
+        built_in.cloned().or_else(|| self.custom.find(group, version, plural))
     }
 
-    /// The kind that objects of `group`, `version` and `kind` are of.
+    /// The kind that objects of `group`, `version` and `kind` are of, built-in or made by a definition.
     #[must_use]
-    pub fn kind_of(&self, group: &str, version: &str, kind: &str) -> Option<&Arc<dyn KindOps>> {
-        self.kinds.iter().find(|ops| {
+    pub fn kind_of(&self, group: &str, version: &str, kind: &str) -> Option<Arc<dyn KindOps>> {
+        let built_in = self.kinds.iter().find(|ops| {
             let resource = ops.resource();
             resource.kind == kind && resource.group == group && resource.version == version
-        })
+        });
+        built_in.cloned().or_else(|| self.custom.find_kind(group, version, kind))
     }
 
-    /// All kinds.
+    /// All built-in kinds.
     pub fn kinds(&self) -> impl Iterator<Item = &Arc<dyn KindOps>> {
         self.kinds.iter()
+    }
+
+    /// The kinds that definitions make.
+    #[must_use]
+    pub fn custom(&self) -> &Catalogs {
+        &self.custom
     }
 
     fn resource_of<T: Object + k8s_openapi::Resource>() -> &'static Resource {
@@ -183,7 +194,7 @@ impl Registry {
     }
 
     fn kind_typed<T: Object>(&self) -> Result<Arc<dyn KindOps>> {
-        let kind = self.kind_of(T::GROUP, T::VERSION, T::KIND).cloned();
+        let kind = self.kind_of(T::GROUP, T::VERSION, T::KIND);
         kind.ok_or_else(|| Box::new(coracle_proto::status::Status::no_such_path()))
     }
 

@@ -19,6 +19,7 @@ use crate::{
     bootstrap,
     config::Config,
     connections,
+    custom::Follower,
     metrics::Metrics,
     pki::{self, Pki},
     registry::{Facts, Registry},
@@ -59,6 +60,9 @@ pub enum Error {
     /// The first objects could not be written.
     #[error("write the first objects")]
     Bootstrap(#[source] Box<Status>),
+    /// The definitions of custom resources could not be read or followed.
+    #[error("definitions of custom resources")]
+    Definitions(#[source] coracle_store::Error),
     /// RBAC's objects could not be written or read.
     #[error("RBAC's objects")]
     Rbac(#[source] authz::Error),
@@ -301,9 +305,13 @@ impl Runner {
             let store = first.registry.store().clone();
             let rbac = Arc::new(Rbac::open(store.clone(), jiff::Timestamp::now()).await.map_err(Error::Rbac)?);
             first.registry.set_authorizer(Authorizer::new(store, Arc::clone(&rbac)));
+            let definitions = Follower::open(first.registry.clone()).map_err(Error::Definitions)?;
             first.progress.enter(Phase::Ready);
             tracing::info!(address = %first.address, "serving");
-            rbac.run(first.shutdown.clone()).await.map_err(Error::Rbac)
+            let (shutdown, own) = (first.shutdown.clone(), first.shutdown.child_token());
+            let follow = async { definitions.run(own.clone()).await.map_err(Error::Definitions) };
+            let rbac = async { rbac.run(shutdown).await.map_err(Error::Rbac) };
+            tokio::try_join!(follow, rbac).map(drop)
         });
         let mut result = tokio::select! {
             () = shutdown.cancelled() => Ok(()),

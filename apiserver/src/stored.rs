@@ -33,7 +33,7 @@ pub struct Header {
     /// The byte after `metadata`'s last one.
     end: usize,
     /// Values for field selectors, worked out when one is first used.
-    pub(crate) fields: OnceLock<Vec<(&'static str, String)>>,
+    pub(crate) fields: OnceLock<Vec<(Cow<'static, str>, String)>>,
 }
 
 #[derive(Deserialize)]

@@ -149,6 +149,33 @@ impl Call {
     }
 }
 
+impl Call {
+    /// Answers the request by its verb.
+    async fn answer(
+        &self,
+        resource: &coracle_proto::resource::Resource,
+        request: Request<Body>,
+    ) -> Result<Response<Body>> {
+        if !self.info.subresource.is_empty() {
+            return subresources::dispatch(self, request).await;
+        }
+        if !resource.serves(&self.info.verb) {
+            return Err(Box::new(Status::method_not_allowed()));
+        }
+        match (self.info.verb.as_str(), self.info.names_object) {
+            ("get", true) => self.get().await,
+            ("list", false) => self.list().await,
+            ("watch", false) => watch::begin(self).await,
+            ("create", false) => self.create(request).await,
+            ("update", true) => self.update(Part::Main, request).await,
+            ("patch", true) => patch::patch(self, Part::Main, request).await,
+            ("delete", true) => delete::one(self, request).await,
+            ("deletecollection", false) => delete::collection(self, request).await,
+            _ => Err(Box::new(Status::method_not_allowed())),
+        }
+    }
+}
+
 fn is_reachable(resource: &coracle_proto::resource::Resource, info: &RequestInfo) -> bool {
     let is_namespace = resource.group.is_empty() && resource.plural == "namespaces";
     match resource.scope {
@@ -171,7 +198,7 @@ pub(crate) async fn dispatch(
     if !info.is_resource {
         return documents::answer(&server, request.method(), &info, request.headers());
     }
-    let Some(kind) = server.registry.kind(&info.group, &info.version, &info.resource).cloned() else {
+    let Some(kind) = server.registry.kind(&info.group, &info.version, &info.resource) else {
         return Err(Box::new(match coracle_proto::resource::find(&info.group, &info.version, &info.resource) {
             Some(resource) => Status::not_here_yet(&resource.group_resource()),
             None => Status::no_such_path(),
@@ -189,21 +216,12 @@ pub(crate) async fn dispatch(
     let agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let agent = agent.into();
     let call = Call { server, user, info, kind, namespace, form, agent };
-    if !call.info.subresource.is_empty() {
-        return subresources::dispatch(&call, request).await;
+    if let Some(status) = call.kind.unserved() {
+        return Err(Box::new(status));
     }
-    if !resource.serves(&call.info.verb) {
-        return Err(Box::new(Status::method_not_allowed()));
+    let mut response = call.answer(resource, request).await?;
+    if let Some(sentence) = call.kind.deprecation() {
+        answer::warn(&mut response, &[sentence.to_owned()]);
     }
-    match (call.info.verb.as_str(), call.info.names_object) {
-        ("get", true) => call.get().await,
-        ("list", false) => call.list().await,
-        ("watch", false) => watch::begin(&call).await,
-        ("create", false) => call.create(request).await,
-        ("update", true) => call.update(Part::Main, request).await,
-        ("patch", true) => patch::patch(&call, Part::Main, request).await,
-        ("delete", true) => delete::one(&call, request).await,
-        ("deletecollection", false) => delete::collection(&call, request).await,
-        _ => Err(Box::new(Status::method_not_allowed())),
-    }
+    Ok(response)
 }

@@ -5,6 +5,7 @@
 //! that were seen.
 
 mod absent_owners;
+mod definitions;
 mod graph;
 mod plan;
 mod shadow;
@@ -17,7 +18,10 @@ use std::{
 
 use coracle_proto::resource::{Resource, Scope};
 use futures::{StreamExt, stream::BoxStream};
-use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    api::core::v1::ObjectReference,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
 use kube::{
     Api, Client,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
@@ -36,7 +40,7 @@ use self::{
     absent_owners::AbsentOwners,
     graph::Graph,
     plan::{OwnerState, Step, Verdict},
-    shadow::{FOREGROUND, ORPHAN, Owner, Shadow, Uid, api_resource, collected, resource_of},
+    shadow::{FOREGROUND, ORPHAN, Owner, Shadow, Uid, api_resource, collected, is_built_in, resource_of},
 };
 use crate::{
     events::Events,
@@ -45,7 +49,7 @@ use crate::{
     work_queue::WorkQueue,
 };
 
-/// When an object is looked at again whose owner is of a kind that is not watched (a custom resource), or was not seen
+/// When an object is looked at again whose owner is of a kind that is not watched (it may be defined yet), or was not seen
 /// by its watch yet: nothing else would tell of that owner's end.
 const UNSEEN_OWNER: Duration = Duration::from_secs(60);
 
@@ -70,6 +74,18 @@ struct Served {
     namespaced: bool,
 }
 
+/// Whether a watch ended because its kind went: the definition's own watch tells of that as well.
+fn is_unserved(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
+            matches!(error, kube::Error::Api(status) if status.code == 404)
+        }
+        WatchError(status) => status.code == 404,
+        NoResourceVersion => false,
+    }
+}
+
 impl GarbageCollector {
     /// All its tasks: a watch a kind, and when each has its first complete list, the collecting. `on_gone` is told the
     /// namespace of every object that is gone.
@@ -87,8 +103,10 @@ impl GarbageCollector {
         let control = Control::new(collector, queue);
         Box::new(move |tasks, shutdown| {
             for resource in collected() {
-                tasks.spawn(Arc::clone(&control.controller).watch(resource, shutdown.clone()));
+                let count = |collector: &Self| collector.listed.send_modify(|listed| *listed += 1);
+                tasks.spawn(Arc::clone(&control.controller).watch(resource, count, shutdown.clone()));
             }
+            tasks.spawn(definitions::follow(Arc::clone(&control.controller), shutdown.clone()));
             let shutdown = shutdown.clone();
             tasks.spawn(async move {
                 tokio::select! {
@@ -106,13 +124,18 @@ impl GarbageCollector {
         let _ = self.listed.subscribe().wait_for(|listed| *listed >= all).await;
     }
 
-    /// Watches one kind until `shutdown`.
-    async fn watch(self: Arc<Self>, resource: &'static Resource, shutdown: CancellationToken) {
+    /// Watches one kind until `shutdown`; `on_listed` is called when all of it was seen.
+    async fn watch(
+        self: Arc<Self>,
+        resource: &'static Resource,
+        on_listed: impl FnOnce(&Self) + Send,
+        shutdown: CancellationToken,
+    ) {
+        let mut on_listed = Some(on_listed);
         let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(self.client.clone(), &api_resource(resource));
         let stream = watcher::watcher(api, watcher::Config::default());
         let mut events: BoxStream<'_, _> = stream.default_backoff().boxed();
         let mut listed = HashSet::new();
-        let mut first = true;
         loop {
             let event = tokio::select! {
                 biased;
@@ -121,6 +144,9 @@ impl GarbageCollector {
             };
             match event {
                 None => return,
+                Some(Err(error)) if is_unserved(&error) => {
+                    debug!(kind = resource.kind, "a kind is not served at the moment");
+                }
                 Some(Err(error)) => {
                     let error: &(dyn std::error::Error + 'static) = &error;
                     warn!(error, kind = resource.kind, "a watch broke off and starts over");
@@ -133,8 +159,8 @@ impl GarbageCollector {
                     let known = self.graph().uids_of(resource);
                     known.iter().filter(|uid| !listed.contains(*uid)).for_each(|uid| self.lose(uid));
                     listed = HashSet::new();
-                    if std::mem::take(&mut first) {
-                        self.listed.send_modify(|listed| *listed += 1);
+                    if let Some(tell) = on_listed.take() {
+                        tell(&self);
                     }
                 }
                 Some(Ok(Event::Apply(object))) => {
@@ -162,6 +188,12 @@ impl GarbageCollector {
         for tell in &self.on_gone {
             namespace.iter().filter(|namespace| !namespace.is_empty()).for_each(|namespace| tell(namespace));
         }
+    }
+
+    /// Forgets all objects of a kind that is gone.
+    fn forget(&self, resource: &Resource) {
+        let known = self.graph().uids_of(resource);
+        known.iter().for_each(|uid| self.lose(uid));
     }
 
     fn look_at(&self, look: BTreeSet<Uid>) {
@@ -205,9 +237,15 @@ impl GarbageCollector {
 
     /// Takes owners off an object.
     async fn detach(&self, shadow: &Shadow, owners: &[Uid]) -> Result<(), ReconcileError> {
+        let step = "taking an owner off an object";
+        if !is_built_in(shadow.resource) {
+            let others =
+                |all: &mut Vec<OwnerReference>| all.retain(|o| !owners.iter().any(|uid| uid.as_str() == o.uid));
+            return self.change_owners(shadow, others, step).await;
+        }
         let gone: Vec<_> = owners.iter().map(|uid| json!({"$patch": "delete", "uid": uid.as_str()})).collect();
         let patch = json!({"metadata": {"uid": shadow.uid.as_str(), "ownerReferences": gone}});
-        self.patch(shadow, &Patch::Strategic(patch), "taking an owner off an object").await
+        self.patch(shadow, &Patch::Strategic(patch), step).await
     }
 
     /// Has an object no longer block the deletion of its owners.
@@ -217,8 +255,29 @@ impl GarbageCollector {
         if owners.is_empty() {
             return Ok(());
         }
+        let step = "unblocking an object's owners";
+        if !is_built_in(shadow.resource) {
+            let free =
+                |all: &mut Vec<OwnerReference>| all.iter_mut().for_each(|o| o.block_owner_deletion = Some(false));
+            return self.change_owners(shadow, free, step).await;
+        }
         let patch = json!({"metadata": {"uid": shadow.uid.as_str(), "ownerReferences": owners}});
-        self.patch(shadow, &Patch::Strategic(patch), "unblocking an object's owners").await
+        self.patch(shadow, &Patch::Strategic(patch), step).await
+    }
+
+    /// Changes the owners of an object that knows no strategic patches: the whole list is written, so it must not have
+    /// changed since it was read.
+    async fn change_owners(
+        &self,
+        shadow: &Shadow,
+        change: impl FnOnce(&mut Vec<OwnerReference>) + Send,
+        step: &'static str,
+    ) -> Result<(), ReconcileError> {
+        let Some(meta) = self.latest(shadow).await? else { return Ok(()) };
+        let mut owners = meta.owner_references.unwrap_or_default();
+        change(&mut owners);
+        let patch = json!({"metadata": {"resourceVersion": meta.resource_version, "ownerReferences": owners}});
+        self.patch(shadow, &Patch::Merge(patch), step).await
     }
 
     async fn remove_finalizer(&self, shadow: &Shadow, finalizer: &str) -> Result<(), ReconcileError> {

@@ -28,7 +28,8 @@ const FINALIZER: &str = "kubernetes";
 /// How soon a namespace is looked at again after something in it has gone: much goes at once, one look is enough.
 const AFTER_A_LOSS: Duration = Duration::from_millis(50);
 
-/// When it is looked at again although nothing was seen to go: custom resources are not watched.
+/// When it is looked at again although nothing was seen to go: a kind may have been defined a moment ago and not be
+/// watched yet.
 const RECHECK: Duration = Duration::from_secs(15);
 
 /// See the module.

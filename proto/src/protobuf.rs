@@ -84,7 +84,14 @@ enum Type {
     Raw,
     /// A list of texts in a message of its own.
     Items,
+    /// A schema, or several.
+    SchemaOrArray,
+    /// A schema, or whether anything is allowed.
+    SchemaOrBool,
 }
+
+/// The message of schemas, which hold schemas.
+const SCHEMA: &str = "io.k8s.api.apiextensions.v1.JSONSchemaProps";
 
 #[derive(Debug)]
 struct Field {
@@ -98,6 +105,7 @@ type Tables = HashMap<String, Vec<Field>>;
 
 const FILES: &[&str] = &[
     include_str!("protobuf/wire/admissionregistration.txt"),
+    include_str!("protobuf/wire/apiextensions.txt"),
     include_str!("protobuf/wire/apps.txt"),
     include_str!("protobuf/wire/authentication.txt"),
     include_str!("protobuf/wire/authorization.txt"),
@@ -164,6 +172,8 @@ fn read_type(word: &str, package: &str) -> Type {
         "IntOrString" => Type::IntOrString,
         "Raw" | "FieldsV1" => Type::Raw,
         "Items" => Type::Items,
+        "OrArray" => Type::SchemaOrArray,
+        "OrBool" => Type::SchemaOrBool,
         qualified if qualified.contains('.') => Type::Message(qualified.to_owned()),
         own => Type::Message(format!("{package}.{own}")),
     }
@@ -469,8 +479,39 @@ fn read_value(content: &Type, wire: Wire<'_>, at: &mut Path) -> Result<Option<Va
             }
             items.into()
         }
+        (Type::SchemaOrArray, Wire::Bytes(bytes)) => {
+            let (mut reader, mut items) = (Reader { rest: bytes }, Vec::new());
+            while let Some((number, wire)) = reader.field(at)? {
+                match (number, wire) {
+                    (1, Wire::Bytes(bytes)) => return schema(bytes, at).map(Some),
+                    (2, Wire::Bytes(bytes)) => items.push(schema(bytes, at)?),
+                    _ => {}
+                }
+            }
+            items.into()
+        }
+        (Type::SchemaOrBool, Wire::Bytes(bytes)) => {
+            let (mut reader, mut allows) = (Reader { rest: bytes }, false);
+            while let Some((number, wire)) = reader.field(at)? {
+                match (number, wire) {
+                    (1, Wire::Varint(value)) => allows = value != 0,
+                    (2, Wire::Bytes(bytes)) => return schema(bytes, at).map(Some),
+                    _ => {}
+                }
+            }
+            allows.into()
+        }
         _ => return Err(at.wrong("the field is of another type")),
     }))
+}
+
+/// A schema within a schema.
+fn schema(bytes: &[u8], at: &mut Path) -> Result<Value, Error> {
+    let mut object = Map::new();
+    at.names.push(String::new());
+    read_message(SCHEMA, bytes, &mut object, at)?;
+    at.names.pop();
+    Ok(object.into())
 }
 
 /// The first two varint fields of a small message, those not there as 0.

@@ -1,7 +1,12 @@
 //! The table of built-in resources: one row a resource, in one place.
 //!
 //! Discovery, routing, RBAC, the garbage collector and `kubectl api-resources` all read this table. A kind's behaviour
-//! (defaulting, validation, columns) lives in the API server; that it exists lives here.
+//! (defaulting, validation, columns) lives in the API server; that it exists lives here. Rows of kinds that are known
+//! only at run time come from [`interned`].
+
+mod intern;
+
+pub use self::intern::{CUSTOM_VERBS, Described, TERMINATING_VERBS, interned};
 
 /// Whether objects of a resource live in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,7 +18,7 @@ pub enum Scope {
 }
 
 /// A resource that hangs below another: `pods/status`, `deployments/scale`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Subresource {
     /// Its name in the path: `status`.
     pub name: &'static str,
@@ -27,8 +32,8 @@ pub struct Subresource {
     pub verbs: &'static [&'static str],
 }
 
-/// One built-in resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Resource {
     /// API group; empty for the core group.
     pub group: &'static str,
@@ -245,6 +250,19 @@ pub const RESOURCES: &[Resource] = &[
         )
     },
     row("coordination.k8s.io", "Lease", "LeaseList", "leases", "lease", Scope::Namespaced),
+    Resource {
+        short_names: &["crd", "crds"],
+        categories: &["api-extensions"],
+        subresources: &[own("status", "apiextensions.k8s.io", "CustomResourceDefinition")],
+        ..row(
+            "apiextensions.k8s.io",
+            "CustomResourceDefinition",
+            "CustomResourceDefinitionList",
+            "customresourcedefinitions",
+            "customresourcedefinition",
+            Scope::Cluster,
+        )
+    },
 ];
 
 /// The built-in resource served at `group`, `version`, `plural`.

@@ -118,18 +118,24 @@ impl Matcher {
         let own = write.kind.resource();
         let served = |resource: &Resource| write.registry.kind(resource.group, resource.version, resource.plural);
         if self.rules.iter().any(|rule| rule.is_about(write, own)) {
-            return served(own).cloned();
+            return served(own);
         }
         if !self.by_equivalents {
             return None;
         }
-        let others = || {
-            write.registry.kinds().filter(|kind| {
+        let catalog = write.registry.custom().newest();
+        let custom = catalog.kinds().iter().map(|kind| Arc::clone(kind) as Arc<dyn KindOps>);
+        let others: Vec<Arc<dyn KindOps>> = write
+            .registry
+            .kinds()
+            .cloned()
+            .chain(custom)
+            .filter(|kind| {
                 let other = kind.resource();
                 other.storage == own.storage && (other.group, other.version) != (own.group, own.version)
             })
-        };
-        self.rules.iter().find_map(|rule| others().find(|kind| rule.is_about(write, kind.resource())).cloned())
+            .collect();
+        self.rules.iter().find_map(|rule| others.iter().find(|kind| rule.is_about(write, kind.resource())).cloned())
     }
 
     fn selects_object(&self, write: &Write<'_>, object: Option<&dyn AnyObject>) -> bool {

@@ -1,6 +1,6 @@
 //! Which stored objects a request is about: label and field selectors over headers.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use coracle_proto::{
     resource::Scope,
@@ -46,7 +46,7 @@ impl Selection {
             for term in fields.terms() {
                 let is_known = term.field == "metadata.name"
                     || (term.field == "metadata.namespace" && resource.scope == Scope::Namespaced)
-                    || known.contains(&term.field.as_str());
+                    || known.iter().any(|known| *known == term.field);
                 if !is_known {
                     return Err(bad(format!("field label not supported: {}", term.field)));
                 }
@@ -77,21 +77,29 @@ impl Selection {
         if !self.labels.matches_labels(&header.labels) {
             return false;
         }
+        let own;
+        let fields = if self.fields.is_everything() {
+            &[][..]
+        } else if self.kind.fields_change() {
+            own = self.fields_of(entry);
+            &own
+        } else {
+            header.fields.get_or_init(|| self.fields_of(entry))
+        };
         self.fields.matches(|field| match field {
             "metadata.name" => Some(header.name.as_str()),
             "metadata.namespace" => Some(header.namespace.as_str()),
-            other => self.field(&header, entry, other),
+            other => fields.iter().find(|(field, _)| *field == other).map(|(_, value)| value.as_str()),
         })
     }
 
-    fn field<'a>(&self, header: &'a Header, entry: &Entry, name: &str) -> Option<&'a str> {
-        let fields = header.fields.get_or_init(|| match self.kind.from_stored(&entry.value) {
+    fn fields_of(&self, entry: &Entry) -> Vec<(Cow<'static, str>, String)> {
+        match self.kind.from_stored(&entry.value) {
             Ok(object) => self.kind.fields(&*object),
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "a stored object cannot be read");
                 Vec::new()
             }
-        });
-        fields.iter().find(|(field, _)| *field == name).map(|(_, value)| value.as_str())
+        }
     }
 }

@@ -316,6 +316,9 @@ impl Registry {
                     value: home.create_revision,
                 });
             }
+            if let Some((key, value)) = kind.guard() {
+                compare.push(Compare::CreateRevision { key, is: coracle_store::Is::Equal, value });
+            }
             let lease = self.event_life.lease_of(resource, &self.store).await?;
             let mut then = vec![Op::Put { key: key.clone(), value: value.into(), lease }];
             then.extend(beside.then);
@@ -329,6 +332,11 @@ impl Registry {
             }
             if !namespace.is_empty() && self.namespace_entry(&namespace).is_none() {
                 return Err(Box::new(Status::not_found("", "namespaces", &namespace)));
+            }
+            if let Some((key, since)) = kind.guard()
+                && self.store.get(&key).is_none_or(|entry| entry.create_revision != since)
+            {
+                return Err(Box::new(Status::no_such_path()));
             }
         }
         Err(Box::new(Status::too_many_requests("the object could not be created because others came first", 1)))
@@ -431,7 +439,7 @@ impl Registry {
             }
             if kind.counts_generations() && what.part() == Some(Part::Main) {
                 let annotations = |o: &dyn AnyObject| o.meta().annotations.clone();
-                let counts = spec_differs(&value, &entry.value)
+                let counts = kind.counts_as_change(&*new, &*old).unwrap_or_else(|| spec_differs(&value, &entry.value))
                     || (kind.generation_counts_annotations() && annotations(&*new) != annotations(&*old));
                 if counts {
                     new.meta_mut().generation = Some(old.meta().generation.unwrap_or(0) + 1);

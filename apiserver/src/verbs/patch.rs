@@ -121,6 +121,10 @@ pub(super) async fn patch(call: &Call, part: Part, request: Request<Body>) -> Re
     if media == APPLY {
         return apply(call, part, request).await;
     }
+    if media == STRATEGIC && call.kind.is_custom() {
+        // There are no Go structs whose tags would say how to merge.
+        return Err(Box::new(Status::unsupported_media_type(&media, &[JSON, MERGE, APPLY])));
+    }
     let options = WriteOptions::of_patch(&call.info.query, PatchKind::Other)?;
     let (patch, found) = Patch::read(&media, &body::read(request).await?)?;
     let (own, writer) = (call.clone(), call.writer(&options));

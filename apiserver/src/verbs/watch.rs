@@ -74,6 +74,12 @@ impl Stream {
                 None => std::future::pending().await,
             }
         };
+        let kind_ended = async {
+            match self.call.kind.ended() {
+                Some(ended) => ended.cancelled().await,
+                None => std::future::pending().await,
+            }
+        };
         let told = tokio::select! {
             biased;
             () = self.shutdown.cancelled() => {
@@ -81,6 +87,11 @@ impl Stream {
                 return None;
             }
             told = self.watch.next() => told,
+            // After all that happened while it was served so.
+            () = kind_ended => {
+                self.is_over = true;
+                return None;
+            }
             _ = tick => return Some(self.bookmark()),
             () = tokio::time::sleep_until(self.end) => {
                 self.is_over = true;

@@ -8,6 +8,8 @@ mod auth;
 mod compaction;
 mod contention;
 mod credentials;
+mod custom_resources;
+mod definitions;
 mod harness;
 mod kube_client;
 mod limits;

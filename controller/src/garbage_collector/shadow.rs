@@ -119,6 +119,11 @@ pub(crate) fn collected() -> impl Iterator<Item = &'static Resource> {
     RESOURCES.iter().filter(|r| r.kind != "Event" && ["list", "watch", "delete"].iter().all(|verb| r.serves(verb)))
 }
 
+/// Whether a resource is one of the table's, not of a definition's making.
+pub(crate) fn is_built_in(resource: &Resource) -> bool {
+    find_kind(resource.group, resource.version, resource.kind) == Some(resource)
+}
+
 /// The built-in resource an owner reference speaks of.
 pub(crate) fn resource_of(owner: &Owner) -> Option<&'static Resource> {
     let version = owner.api_version.rsplit('/').next().unwrap_or_default();

@@ -68,7 +68,7 @@ kinds! {
     "rbac.authorization.k8s.io" "v1" api::rbac::v1 [ClusterRole, ClusterRoleBinding, Role, RoleBinding] [];
     "scheduling.k8s.io" "v1" api::scheduling::v1 [PriorityClass] [];
     "storage.k8s.io" "v1" api::storage::v1 [CSIDriver, CSINode, StorageClass, VolumeAttachment] [];
-    "meta.k8s.io" "v1" apimachinery::pkg::apis::meta::v1 [] [DeleteOptions, ListMeta, Status];
+    "meta.k8s.io" "v1" apimachinery::pkg::apis::meta::v1 [] [DeleteOptions, ListMeta, ObjectMeta, Status];
 }
 
 /// The `components` of the OpenAPI v3 document of one group and version: `{"schemas": {…}}`, with every schema that its
@@ -85,6 +85,16 @@ pub fn components_v3(group: &str, version: &str) -> Option<Value> {
             })
     };
     Some(json!({"schemas": schemas(Dialect::V3, served)}))
+}
+
+/// The `components` of a group and version that has no built-in resource: what all objects share, and scales.
+#[must_use]
+pub fn shared_components_v3() -> Value {
+    let served = |g: &str, _: &str, k: &str| g == "meta.k8s.io" || (g, k) == ("autoscaling", "Scale");
+    let mut schemas = schemas(Dialect::V3, served);
+    // Lists of built-in kinds have no place among them.
+    schemas.retain(|name, _| name.contains(".apimachinery.") || name.contains(".Scale"));
+    json!({"schemas": schemas})
 }
 
 /// The `definitions` of the OpenAPI v2 document, of every built-in resource.

@@ -1,0 +1,34 @@
+//! Kinds that are known only at run time: what CustomResourceDefinitions make of the API.
+//!
+//! ```text
+//! CustomResourceDefinition ──follow──▶ Catalog ──▶ routes, discovery, OpenAPI
+//!   (a built-in kind)          │         one CustomKind a served version: schema, columns, subresources
+//!                              └──▶ status: names accepted? established? instances deleted?
+//! ```
+//!
+//! A [`CustomKind`] is to the shared code what a built-in kind is ([`crate::ops::KindOps`]), over JSON and a
+//! [`schema::Schema`]. The [`Catalog`] is replaced as a whole with every change of a definition; requests hold what they
+//! began with. Built-in kinds are found without looking here.
+
+mod catalog;
+mod checks;
+mod defaults;
+mod follow;
+mod formats;
+mod kind;
+mod names;
+mod object;
+mod path;
+mod place;
+mod prune;
+pub(crate) mod publish;
+mod rules;
+pub(crate) mod schema;
+pub(crate) mod structural;
+
+pub use self::{
+    catalog::{Catalog, Catalogs},
+    kind::CustomKind,
+    object::Custom,
+};
+pub(crate) use self::{follow::Follower, path::SimplePath};

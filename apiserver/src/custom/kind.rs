@@ -1,0 +1,407 @@
+//! A served version of a definition, as the shared code sees any kind.
+
+use std::{borrow::Cow, sync::Arc};
+
+use bytes::Bytes;
+use coracle_proto::{
+    field,
+    name::{NameRule, subdomain_rule},
+    resource::Resource,
+    status::Status,
+};
+use coracle_store::Revision;
+use jiff::Timestamp;
+use k8s_openapi::{
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceColumnDefinition,
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::{Custom, SimplePath, checks, defaults, place::Spot, prune, rules, schema::Schema};
+use crate::{
+    kind::{AGE, Context, Deletion, NAME, Scale, age, human_duration},
+    ops::{AnyObject, BoxObject, DecodeError, Decoded, KindOps, Part, dotted},
+    ownership::{self, BySchema, Owners},
+};
+
+/// A column of the table.
+#[derive(Debug)]
+pub(super) struct Column {
+    pub(super) definition: CustomResourceColumnDefinition,
+    pub(super) path: SimplePath,
+}
+
+/// Where a scale's numbers are.
+#[derive(Debug)]
+pub(super) struct ScalePaths {
+    pub(super) wanted: Vec<String>,
+    pub(super) current: Vec<String>,
+    pub(super) selector: Option<Vec<String>>,
+}
+
+/// What all versions of a definition share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// The definition's key in the store and since when it is there.
+    pub(super) key: Bytes,
+    pub(super) since: Revision,
+    /// The version that is stored.
+    pub(super) storage: String,
+    /// Whether a webhook converts between versions.
+    pub(super) webhook: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct CustomKind {
+    pub(super) row: &'static Resource,
+    pub(super) api_version: String,
+    pub(super) shared: Arc<Shared>,
+    pub(super) schema: Schema,
+    pub(super) has_status: bool,
+    pub(super) scale: Option<ScalePaths>,
+    pub(super) columns: Vec<Column>,
+    pub(super) selectable: Vec<(String, SimplePath)>,
+    pub(super) deprecation: Option<String>,
+    pub(super) ended: CancellationToken,
+}
+
+fn of(object: &dyn AnyObject) -> &Custom {
+    match object.as_any().downcast_ref() {
+        Some(object) => object,
+        None => unreachable!("an object of another kind"),
+    }
+}
+
+fn of_mut(object: &mut dyn AnyObject) -> &mut Custom {
+    match object.as_any_mut().downcast_mut() {
+        Some(object) => object,
+        None => unreachable!("an object of another kind"),
+    }
+}
+
+/// A place below an object; none when it is not there or what stands above is no object.
+fn look<'v>(content: &'v Map<String, Value>, path: &[String]) -> Option<&'v Value> {
+    let (first, rest) = path.split_first()?;
+    rest.iter().try_fold(content.get(first)?, |value, name| value.get(name))
+}
+
+fn put(content: &mut Map<String, Value>, path: &[String], value: Value) {
+    match path {
+        [] => {}
+        [last] => {
+            content.insert(last.clone(), value);
+        }
+        [first, rest @ ..] => {
+            let inner = content.entry(first.clone()).or_insert_with(|| json!({}));
+            if let Value::Object(inner) = inner {
+                put(inner, rest, value);
+            }
+        }
+    }
+}
+
+fn int32(value: Option<&Value>) -> i32 {
+    value.and_then(Value::as_i64).and_then(|n| i32::try_from(n).ok()).unwrap_or(0)
+}
+
+impl CustomKind {
+    /// Its row among the resources.
+    #[must_use]
+    pub fn row(&self) -> &'static Resource {
+        self.row
+    }
+
+    /// Ends its watches: it is no longer served so.
+    pub(super) fn end(&self) {
+        self.ended.cancel();
+    }
+
+    /// JSON as an object of this version, with the names of fields that were dropped.
+    fn read(&self, json: &[u8]) -> Result<Decoded, DecodeError> {
+        let wrong = |path: &str, why: String| DecodeError { path: path.to_owned(), why };
+        let kind = self.row.kind;
+        let mut content: Map<String, Value> =
+            serde_json::from_slice(json).map_err(|error| wrong(kind, error.to_string()))?;
+        let mut unknown = Vec::new();
+        let meta = match content.remove("metadata") {
+            None | Some(Value::Null) => ObjectMeta::default(),
+            Some(meta) => {
+                let see = |path: serde_ignored::Path<'_>| unknown.push(format!("metadata.{}", dotted(&path)));
+                serde_ignored::deserialize(meta, see)
+                    .map_err(|error: serde_json::Error| wrong(&format!("{kind}.metadata"), error.to_string()))?
+            }
+        };
+        unknown.extend(prune::object(&mut content, &self.schema));
+        content.insert("apiVersion".to_owned(), self.api_version.as_str().into());
+        content.insert("kind".to_owned(), kind.into());
+        Ok(Decoded { object: Box::new(Custom { meta, content }), unknown })
+    }
+
+    /// What a cell of the table shows.
+    fn cell(column: &Column, object: &Value, now: Timestamp) -> Value {
+        let found = column.path.find(object);
+        let Some(first) = found.first().copied() else { return Value::Null };
+        match (column.definition.type_.as_str(), first) {
+            ("integer", Value::Number(n)) => n.as_i64().map_or(Value::Null, Into::into),
+            ("number", Value::Number(n)) => n.as_f64().map_or(Value::Null, Into::into),
+            ("boolean", Value::Bool(b)) => (*b).into(),
+            ("date", Value::String(text)) => match text.parse::<Timestamp>() {
+                Ok(time) => human_duration(now.duration_since(time).as_secs()).into(),
+                Err(_) => "<unknown>".into(),
+            },
+            ("string", _) => {
+                let shown = |v: &&Value| match v {
+                    Value::String(text) => text.clone(),
+                    other => other.to_string(),
+                };
+                found.iter().map(shown).collect::<Vec<_>>().join(" ").into()
+            }
+            _ => Value::Null,
+        }
+    }
+
+    fn errors(&self, new: &Custom, old: Option<&Custom>, part: Part) -> field::Errors {
+        let mut errors = field::Errors::new();
+        let (new, old) = (new.to_value(), old.map(Custom::to_value));
+        // Metadata has its own checks, by which a schema of it (of names alone) is not replaced.
+        if part == Part::Status {
+            if let (Some(of), Some(status)) = (self.schema.property("status"), new.get("status")) {
+                let before = old.as_ref().and_then(|old| old.get("status"));
+                checks::check(of, status, before, "status", &mut errors);
+            }
+        } else {
+            checks::check(&self.schema, &new, old.as_ref(), "", &mut errors);
+        }
+        // Rules may rely on what the schema says only where it holds.
+        if errors.is_empty() {
+            rules::check(&self.schema, &new, old.as_ref(), &mut errors);
+        }
+        errors
+    }
+}
+
+impl KindOps for CustomKind {
+    fn resource(&self) -> &'static Resource {
+        self.row
+    }
+
+    fn decode(&self, json: &[u8]) -> Result<Decoded, DecodeError> {
+        self.read(json)
+    }
+
+    fn from_stored(&self, stored: &[u8]) -> serde_json::Result<BoxObject> {
+        let said: crate::ops::TypeMeta = serde_json::from_slice(stored)?;
+        if self.shared.webhook && said.api_version != self.api_version {
+            let why =
+                format!("an object of {} is to be converted to {} by webhook", said.api_version, self.api_version);
+            return Err(serde::de::Error::custom(why));
+        }
+        let mut decoded = self.read(stored).map_err(|error| serde::de::Error::custom(error.to_string()))?;
+        self.default(&mut *decoded.object);
+        Ok(decoded.object)
+    }
+
+    fn to_stored(&self, object: &dyn AnyObject) -> serde_json::Result<Vec<u8>> {
+        if self.row.version == self.shared.storage {
+            return of(object).to_bytes();
+        }
+        let mut object = of(object).clone();
+        object.content.insert("apiVersion".to_owned(), format!("{}/{}", self.row.group, self.shared.storage).into());
+        object.to_bytes()
+    }
+
+    fn to_shown(&self, object: &dyn AnyObject) -> serde_json::Result<Vec<u8>> {
+        of(object).to_bytes()
+    }
+
+    fn is_stored_as_shown(&self) -> bool {
+        // What is stored may be of another version, lack a default, or have a field that is no longer known.
+        false
+    }
+
+    fn name_rule(&self) -> NameRule {
+        subdomain_rule
+    }
+
+    fn default(&self, object: &mut dyn AnyObject) {
+        defaults::fill(&mut of_mut(object).content, &self.schema);
+    }
+
+    fn prepare_create(&self, object: &mut dyn AnyObject, _: &Context<'_>) {
+        if self.has_status {
+            of_mut(object).content.remove("status");
+        }
+    }
+
+    fn prepare(&self, part: Part, new: &mut dyn AnyObject, old: &dyn AnyObject, _: &Context<'_>) {
+        let (new, old) = (of_mut(new), of(old));
+        match part {
+            Part::Main if self.has_status => match old.content.get("status") {
+                Some(status) => {
+                    new.content.insert("status".to_owned(), status.clone());
+                }
+                None => {
+                    new.content.remove("status");
+                }
+            },
+            Part::Status => {
+                // The status, and of the metadata who wrote it, are all that is taken.
+                let status = new.content.remove("status");
+                let managed = new.meta.managed_fields.take();
+                let version = new.meta.resource_version.take();
+                new.content = old.content.clone();
+                match status {
+                    Some(status) => new.content.insert("status".to_owned(), status),
+                    None => new.content.remove("status"),
+                };
+                new.meta = old.meta.clone();
+                new.meta.managed_fields = managed;
+                new.meta.resource_version = version;
+            }
+            Part::Main | Part::Finalize => {}
+        }
+    }
+
+    fn validate(&self, object: &dyn AnyObject) -> field::Errors {
+        self.errors(of(object), None, Part::Main)
+    }
+
+    fn validate_change(&self, part: Part, new: &dyn AnyObject, old: &dyn AnyObject) -> field::Errors {
+        self.errors(of(new), Some(of(old)), part)
+    }
+
+    fn counts_generations(&self) -> bool {
+        true
+    }
+
+    fn generation_counts_annotations(&self) -> bool {
+        false
+    }
+
+    fn counts_as_change(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> Option<bool> {
+        let differs = |skip: &[&str]| {
+            let own = |object: &'_ Custom| -> Map<String, Value> {
+                object
+                    .content
+                    .iter()
+                    .filter(|(k, _)| !skip.contains(&k.as_str()))
+                    .map(|(k, v)| (k.clone(), v.clone()))
+                    .collect()
+            };
+            own(of(new)) != own(of(old))
+        };
+        Some(if self.has_status { differs(&["apiVersion", "status"]) } else { differs(&["apiVersion"]) })
+    }
+
+    fn is_finalized(&self, _: &dyn AnyObject) -> bool {
+        true
+    }
+
+    fn owners(&self, part: Part) -> Box<dyn Owners + '_> {
+        let reset = ownership::reset_by(self.row, part);
+        Box::new(BySchema { place: Spot::root(&self.schema), version: self.api_version.clone(), reset })
+    }
+
+    fn warnings(&self, _: &dyn AnyObject) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn deprecation(&self) -> Option<&str> {
+        self.deprecation.as_deref()
+    }
+
+    fn begin_deletion(&self, _: &mut dyn AnyObject, _: Option<i64>) -> Deletion {
+        Deletion::Immediate
+    }
+
+    fn fields(&self, object: &dyn AnyObject) -> Vec<(Cow<'static, str>, String)> {
+        let object = Value::Object(of(object).content.clone());
+        let value = |path: &SimplePath| match path.find(&object).first() {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Null) | None => String::new(),
+            Some(other) => other.to_string(),
+        };
+        self.selectable.iter().map(|(name, path)| (name.clone().into(), value(path))).collect()
+    }
+
+    fn field_names(&self) -> Vec<Cow<'static, str>> {
+        self.selectable.iter().map(|(name, _)| name.clone().into()).collect()
+    }
+
+    fn fields_change(&self) -> bool {
+        true
+    }
+
+    fn column_definitions(&self) -> Value {
+        let builtin = |c: &crate::kind::Column| {
+            json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description,
+                   "priority": c.priority})
+        };
+        let mut all = vec![builtin(&NAME)];
+        for column in &self.columns {
+            let c = &column.definition;
+            let description =
+                c.description.clone().filter(|text| !text.is_empty()).unwrap_or_else(|| {
+                    format!("Custom resource definition column (in JSONPath format): {}", c.json_path)
+                });
+            all.push(json!({"name": c.name, "type": c.type_, "format": c.format.clone().unwrap_or_default(),
+                            "description": description, "priority": c.priority.unwrap_or(0)}));
+        }
+        if self.columns.is_empty() {
+            let mut age = builtin(&AGE);
+            if let Some(age) = age.as_object_mut() {
+                // Clients count it themselves.
+                age.insert("type".to_owned(), "date".into());
+            }
+            all.push(age);
+        }
+        all.into()
+    }
+
+    fn row(&self, object: &dyn AnyObject, now: Timestamp) -> Vec<Value> {
+        let custom = of(object);
+        let mut cells: Vec<Value> = vec![custom.meta.name.clone().unwrap_or_default().into()];
+        if self.columns.is_empty() {
+            cells.push(age(&custom.meta, now).into());
+            return cells;
+        }
+        let whole = custom.to_value();
+        cells.extend(self.columns.iter().map(|column| Self::cell(column, &whole, now)));
+        cells
+    }
+
+    fn scale(&self, object: &dyn AnyObject) -> Option<Scale> {
+        let (paths, content) = (self.scale.as_ref()?, &of(object).content);
+        let selector = paths.selector.as_ref().and_then(|path| look(content, path)).and_then(Value::as_str);
+        Some(Scale {
+            replicas: int32(look(content, &paths.wanted)),
+            current: int32(look(content, &paths.current)),
+            selector: selector.unwrap_or_default().to_owned(),
+        })
+    }
+
+    fn set_scale(&self, object: &mut dyn AnyObject, replicas: i32) {
+        if let Some(paths) = &self.scale {
+            put(&mut of_mut(object).content, &paths.wanted, replicas.into());
+        }
+    }
+
+    fn is_custom(&self) -> bool {
+        true
+    }
+
+    fn unserved(&self) -> Option<Status> {
+        let converts = self.shared.webhook && self.row.version != self.shared.storage;
+        converts.then(|| Status::not_here_yet(&format!("{} (converted by webhook)", self.api_version)))
+    }
+
+    fn guard(&self) -> Option<(Bytes, Revision)> {
+        Some((self.shared.key.clone(), self.shared.since))
+    }
+
+    fn ended(&self) -> Option<&CancellationToken> {
+        Some(&self.ended)
+    }
+}

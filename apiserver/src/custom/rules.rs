@@ -1,0 +1,449 @@
+//! `x-kubernetes-validations`: rules in CEL about parts of an object (KEP-2876).
+//!
+//! Rules are compiled with the definition and run with every write, all rules of one write within one budget. A rule that
+//! speaks of `oldSelf` is about changes and runs only where there was a value before.
+
+use coracle_proto::field::{Error, ErrorKind, Errors, Path};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{JSONSchemaProps, ValidationRule};
+use serde_json::Value as Json;
+
+use super::schema::{Additional, Kind, ListType, Schema};
+use crate::cel::{self, Budget, Environment, ListKind, Program, Type, Value};
+
+/// What all rules of one write may cost together: Kubernetes' own limit.
+const BUDGET: u64 = 10_000_000;
+
+/// What one rule may be estimated to cost.
+const RULE_LIMIT: u64 = 10_000_000;
+
+/// What all rules of a schema may be estimated to cost together.
+const SCHEMA_LIMIT: u64 = 100_000_000;
+
+/// As long as a message may become that a rule works out.
+const MAX_MESSAGE: usize = 5120;
+
+/// One rule.
+#[derive(Clone, Debug)]
+struct Rule {
+    program: Program,
+    text: String,
+    message: String,
+    message_program: Option<Program>,
+    reason: ErrorKind,
+    field_path: String,
+    uses_old: bool,
+    optional_old: bool,
+}
+
+/// The rules about one value, and the value's type.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    ty: Type,
+    rules: Vec<Rule>,
+}
+
+impl PartialEq for Rules {
+    fn eq(&self, other: &Self) -> bool {
+        self.ty == other.ty && self.rules.iter().map(|r| &r.text).eq(other.rules.iter().map(|r| &r.text))
+    }
+}
+
+/// The longest text of an enumeration.
+fn longest(schema: &Schema) -> Option<u64> {
+    let values = schema.checks.as_ref()?.one_of_values.as_ref()?;
+    values.iter().map(|value| value.as_str().map_or(0, |text| text.chars().count() as u64)).max()
+}
+
+fn bound(n: Option<i64>) -> u64 {
+    n.and_then(|n| u64::try_from(n).ok()).unwrap_or(u64::MAX)
+}
+
+/// The type by which rules see a value.
+pub(super) fn type_of(schema: &Schema, name: &str, is_root: bool) -> Type {
+    if schema.int_or_string {
+        return Type::Dyn;
+    }
+    let checks = schema.checks.as_deref();
+    let format = checks.map_or("", |checks| &*checks.format);
+    match schema.kind {
+        None => Type::Dyn,
+        Some(Kind::Boolean) => Type::Bool,
+        Some(Kind::Integer) => Type::Int,
+        Some(Kind::Number) => Type::Double,
+        Some(Kind::String) => match format {
+            "byte" => Type::Bytes(bound(checks.and_then(|checks| checks.max_length))),
+            "duration" => Type::Duration,
+            "date" | "date-time" | "datetime" => Type::Timestamp,
+            _ => Type::Text(longest(schema).unwrap_or_else(|| bound(checks.and_then(|checks| checks.max_length)))),
+        },
+        Some(Kind::Array) => {
+            let item = schema.items.as_ref().map_or(Type::Dyn, |item| type_of(item, &format!("{name}.@idx"), false));
+            Type::List(Box::new(item), bound(checks.and_then(|checks| checks.max_items)))
+        }
+        Some(Kind::Object) => {
+            if let Additional::Of(value) = &schema.additional {
+                let value = type_of(value, &format!("{name}.@elem"), false);
+                let most = bound(checks.and_then(|checks| checks.max_properties));
+                return Type::Map(Box::new(Type::text()), Box::new(value), most);
+            }
+            let own = |(property, of): &(Box<str>, Schema)| {
+                (property.to_string(), type_of(of, &format!("{name}.{property}"), false))
+            };
+            let mut fields: Vec<(String, Type)> = schema.properties.iter().map(own).collect();
+            if is_root || schema.embedded {
+                // Of a resource's metadata rules see the names alone.
+                fields.retain(|(name, _)| name != "metadata");
+                let texts = ["name", "generateName"].map(|name| (name.to_owned(), Type::Text(253)));
+                fields.push(("metadata".to_owned(), Type::object(&format!("{name}.metadata"), texts)));
+                for text in ["apiVersion", "kind"] {
+                    if !fields.iter().any(|(name, _)| name == text) {
+                        fields.push((text.to_owned(), Type::Text(253)));
+                    }
+                }
+            }
+            Type::of_properties(name, fields)
+        }
+    }
+}
+
+fn list_kind(schema: &Schema) -> ListKind {
+    match &schema.list_type {
+        ListType::Atomic => ListKind::Atomic,
+        ListType::Set => ListKind::Set,
+        ListType::Map(keys) => ListKind::Map(keys.clone()),
+    }
+}
+
+/// Where rules cannot follow a value from an old object to a new one.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place<'a> {
+    uncorrelatable: Option<&'a str>,
+    /// How many such values one object can have.
+    many: u64,
+}
+
+/// What compiling found.
+struct Compiler {
+    errors: Errors,
+    total: u64,
+    expensive: Vec<(u64, Path)>,
+}
+
+/// Compiles all rules of a schema into it; all that is wrong with them.
+pub(crate) fn compile(schema: &mut Schema, props: &JSONSchemaProps, path: &Path) -> Errors {
+    if !schema.has_rules {
+        return Errors::new();
+    }
+    let mut compiler = Compiler { errors: Errors::new(), total: 0, expensive: Vec::new() };
+    compiler.walk(schema, props, path, "self", true, Place { uncorrelatable: None, many: 1 });
+    if compiler.total > SCHEMA_LIMIT {
+        let why = "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema";
+        compiler.expensive.sort_by_key(|(cost, _)| std::cmp::Reverse(*cost));
+        for (_, path) in compiler.expensive.iter().take(4) {
+            compiler.errors.push(Error::forbidden(path, why));
+        }
+        let what = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema";
+        compiler.errors.push(Error::forbidden(path, &exceeds(what, compiler.total, SCHEMA_LIMIT)));
+    }
+    compiler.errors
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a factor for people")]
+fn exceeds(what: &str, cost: u64, limit: u64) -> String {
+    let factor = cost as f64 / limit as f64;
+    let factor = if factor > 100.0 {
+        "more than 100x".to_owned()
+    } else if factor < 1.5 {
+        format!("{factor:.6}x")
+    } else {
+        format!("{factor:.1}x")
+    };
+    format!(
+        "{what} exceeds budget by factor of {factor} (try simplifying the rule, or adding maxItems, maxProperties, and \
+         maxLength where arrays, maps, and strings are declared)"
+    )
+}
+
+fn reason(text: Option<&str>) -> ErrorKind {
+    match text {
+        Some("FieldValueRequired") => ErrorKind::Required,
+        Some("FieldValueForbidden") => ErrorKind::Forbidden,
+        Some("FieldValueDuplicate") => ErrorKind::Duplicate,
+        _ => ErrorKind::Invalid,
+    }
+}
+
+impl Compiler {
+    fn walk(
+        &mut self,
+        schema: &mut Schema,
+        props: &JSONSchemaProps,
+        path: &Path,
+        name: &str,
+        is_root: bool,
+        place: Place<'_>,
+    ) {
+        if !schema.has_rules {
+            return;
+        }
+        let ty = type_of(schema, name, is_root);
+        if let Some(rules) = props.x_kubernetes_validations.as_ref().filter(|rules| !rules.is_empty()) {
+            let mut compiled = Vec::with_capacity(rules.len());
+            for (index, rule) in rules.iter().enumerate() {
+                let at = path.child("x-kubernetes-validations").index(index);
+                compiled.extend(self.rule(rule, &ty, &at, place));
+            }
+            schema.rules = Some(Box::new(Rules { ty: ty.clone(), rules: compiled }));
+        }
+        let path_text = path.as_str().to_owned();
+        let is_atomic = schema.atomic;
+        for (property, of) in &mut schema.properties {
+            let Some(props) = props.properties.as_ref().and_then(|all| all.get(&**property)) else { continue };
+            let place = if is_atomic { place.within(&path_text, 1) } else { place };
+            let at = path.child("properties").key(property);
+            self.walk(of, props, &at, &format!("{name}.{property}"), false, place);
+        }
+        if let (Additional::Of(of), Some(props)) = (&mut schema.additional, additional(props)) {
+            let many = place.many.saturating_mul(cel::most(&ty));
+            let place = Place { many, ..place };
+            self.walk(of, props, &path.child("additionalProperties"), &format!("{name}.@elem"), false, place);
+        }
+        if let (Some(of), Some(props)) = (&mut schema.items, items(props)) {
+            let many = place.many.saturating_mul(cel::most(&ty));
+            let place = match schema.list_type {
+                ListType::Map(_) => Place { many, ..place },
+                _ => Place { many, ..place.within(&path_text, 1) },
+            };
+            self.walk(of, props, &path.child("items"), &format!("{name}.@idx"), false, place);
+        }
+    }
+
+    fn weigh(&mut self, what: &str, cost: u64, place: Place<'_>, path: &Path) {
+        let cost = cost.saturating_mul(place.many.max(1));
+        if cost > RULE_LIMIT {
+            self.errors.push(Error::forbidden(path, &exceeds(what, cost, RULE_LIMIT)));
+        }
+        self.total = self.total.saturating_add(cost);
+        self.expensive.push((cost, path.clone()));
+    }
+
+    fn rule(&mut self, rule: &ValidationRule, ty: &Type, path: &Path, place: Place<'_>) -> Option<Rule> {
+        let shown = || serde_json::to_value(rule).unwrap_or_default();
+        let optional_old = rule.optional_old_self == Some(true);
+        let old = if optional_old { Type::Optional(Box::new(ty.clone())) } else { ty.clone() };
+        let environment = Environment::new().with("self", ty.clone()).with("oldSelf", old);
+        let at = path.child("rule");
+        let program = match cel::compile(&rule.rule, &environment) {
+            Ok(program) => program,
+            Err(error) => {
+                let why = format!("compilation failed: {}", error.shown);
+                self.errors.push(Error::invalid(&at, shown(), &why));
+                return None;
+            }
+        };
+        if !matches!(program.result(), Type::Bool | Type::Dyn) {
+            self.errors.push(Error::invalid(&at, shown(), "cel expression must evaluate to a bool"));
+            return None;
+        }
+        self.weigh("estimated rule cost", program.cost(), place, &at);
+        let uses_old = program.uses("oldSelf");
+        if let Some(uncorrelatable) = place.uncorrelatable.filter(|_| uses_old) {
+            let why =
+                format!("oldSelf cannot be used on the uncorrelatable portion of the schema within {uncorrelatable}");
+            self.errors.push(Error::invalid(&at, rule.rule.as_str(), &why));
+        }
+        if let (false, Some(set)) = (uses_old, rule.optional_old_self) {
+            let why = "may not be set if oldSelf is not used in rule";
+            self.errors.push(Error::invalid(&path.child("optionalOldSelf"), set, why));
+        }
+        let mut message_program = None;
+        if let Some(text) = rule.message_expression.as_deref().filter(|text| !text.is_empty()) {
+            let at = path.child("messageExpression");
+            match cel::compile(text, &environment) {
+                Ok(program) if matches!(program.result(), Type::Text(_) | Type::Dyn) => {
+                    self.weigh("estimated messageExpression cost", program.cost(), place, &at);
+                    message_program = Some(program);
+                }
+                Ok(_) => {
+                    self.errors.push(Error::invalid(&at, shown(), "messageExpression must evaluate to a string"));
+                }
+                Err(error) => {
+                    let why = format!("messageExpression compilation failed: {}", error.shown);
+                    self.errors.push(Error::invalid(&at, shown(), &why));
+                }
+            }
+        }
+        let message = rule.message.as_deref().map(str::trim).filter(|text| !text.is_empty());
+        Some(Rule {
+            program,
+            message: message.map_or_else(|| format!("failed rule: {}", rule.rule.trim()), str::to_owned),
+            text: rule.rule.clone(),
+            message_program,
+            reason: reason(rule.reason.as_deref()),
+            field_path: rule.field_path.clone().unwrap_or_default(),
+            uses_old,
+            optional_old,
+        })
+    }
+}
+
+impl<'a> Place<'a> {
+    /// Within what is replaced as a whole.
+    fn within(self, path: &'a str, many: u64) -> Self {
+        Self { uncorrelatable: self.uncorrelatable.or(Some(path)), many: self.many.saturating_mul(many) }
+    }
+}
+
+fn additional(props: &JSONSchemaProps) -> Option<&JSONSchemaProps> {
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaPropsOrBool;
+    match &props.additional_properties {
+        Some(JSONSchemaPropsOrBool::Schema(props)) => Some(props),
+        _ => None,
+    }
+}
+
+fn items(props: &JSONSchemaProps) -> Option<&JSONSchemaProps> {
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaPropsOrArray;
+    match &props.items {
+        Some(JSONSchemaPropsOrArray::Schema(props)) => Some(props),
+        _ => None,
+    }
+}
+
+/// Runs all rules about an object that takes another one's place, if there is one.
+pub(super) fn check(schema: &Schema, new: &Json, old: Option<&Json>, errors: &mut Errors) {
+    let mut budget = Budget::new(BUDGET);
+    // A stopped expression ends the whole: what it told is told once.
+    let _ = walk(schema, new, old, "", &mut budget, errors);
+}
+
+/// That no further rule is run.
+struct Stopped;
+
+fn below(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+fn walk(
+    schema: &Schema,
+    new: &Json,
+    old: Option<&Json>,
+    path: &str,
+    budget: &mut Budget,
+    errors: &mut Errors,
+) -> Result<(), Stopped> {
+    if !schema.has_rules || new.is_null() {
+        return Ok(());
+    }
+    if let Some(rules) = &schema.rules {
+        run(rules, schema, new, old.filter(|old| !old.is_null()), path, budget, errors)?;
+    }
+    match new {
+        Json::Object(map) => {
+            for (name, value) in map {
+                if let Some(of) = schema.under(name) {
+                    let before = old.and_then(|old| old.get(name)).filter(|_| !schema.atomic);
+                    walk(of, value, before, &below(path, name), budget, errors)?;
+                }
+            }
+        }
+        Json::Array(items) => {
+            let Some(of) = &schema.items else { return Ok(()) };
+            for (index, item) in items.iter().enumerate() {
+                let before = match &schema.list_type {
+                    ListType::Map(keys) => old.and_then(Json::as_array).and_then(|old| {
+                        old.iter().find(|other| keys.iter().all(|key| other.get(key) == item.get(key)))
+                    }),
+                    _ => None,
+                };
+                walk(of, item, before, &format!("{path}[{index}]"), budget, errors)?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn run(
+    rules: &Rules,
+    schema: &Schema,
+    new: &Json,
+    old: Option<&Json>,
+    path: &str,
+    budget: &mut Budget,
+    errors: &mut Errors,
+) -> Result<(), Stopped> {
+    let kind = list_kind(schema);
+    let value = |json: &Json| Value::typed(json, &rules.ty, &kind);
+    let this = value(new);
+    let before = old.map(value);
+    for rule in &rules.rules {
+        let old_self = match (&before, rule.optional_old) {
+            (Some(before), false) => before.clone(),
+            (None, false) if rule.uses_old => continue,
+            (None, false) => Value::Null,
+            (Some(before), true) => Value::some(before.clone()),
+            (None, true) => Value::Optional(None),
+        };
+        // What did not change is not wrong all at once; a rule about changes has its say all the same.
+        let is_same = !rule.uses_old && old == Some(new);
+        if is_same {
+            continue;
+        }
+        let variables = [("self", this.clone()), ("oldSelf", old_self)];
+        let mut own = Budget::new(cel::PER_CALL_LIMIT.min(budget.left()));
+        let result = rule.program.run(&variables, &mut own);
+        let all_spent = !budget.take(own.spent());
+        let at = if rule.field_path.is_empty() { path.to_owned() } else { format!("{path}{}", rule.field_path) };
+        let at = Path::new(at.strip_prefix('.').unwrap_or(&at));
+        match result {
+            Ok(Value::Bool(true)) => {}
+            Ok(Value::Bool(false)) => {
+                let message = rule.message_program.as_ref().and_then(|program| message(program, &variables, budget));
+                errors.push(fault(rule.reason, &at, new, message.as_deref().unwrap_or(&rule.message)));
+            }
+            Ok(_) => errors.push(fault(ErrorKind::Invalid, &at, new, "cel expression evaluated to no bool")),
+            Err(_) if all_spent => {
+                let why =
+                    "validation failed due to running out of cost budget, no further validation rules will be run";
+                errors.push(fault(ErrorKind::Invalid, &at, new, why));
+                return Err(Stopped);
+            }
+            Err(error) if error.is_stop() => {
+                let why = format!("call cost exceeds limit for rule: {}: {}", rule.text.trim(), error.message);
+                errors.push(fault(ErrorKind::Invalid, &at, new, &why));
+                return Err(Stopped);
+            }
+            Err(error) => {
+                let why = format!("rule evaluation error: {}: {}", rule.text.trim(), error.message);
+                errors.push(fault(ErrorKind::Invalid, &at, new, &why));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A message that a rule works out, of one that is fit to be told.
+fn message(program: &Program, variables: &[(&str, Value); 2], budget: &mut Budget) -> Option<String> {
+    let mut own = Budget::new(cel::PER_CALL_LIMIT.min(budget.left()));
+    let result = program.run(variables, &mut own);
+    budget.take(own.spent());
+    let Ok(Value::Text(text)) = result else { return None };
+    let text = text.trim();
+    (!text.is_empty() && text.len() <= MAX_MESSAGE && !text.contains(['\n', '\r'])).then(|| text.to_owned())
+}
+
+/// An error of the reason that the rule names; a value that is not simple is shown by its type.
+fn fault(kind: ErrorKind, path: &Path, value: &Json, why: &str) -> Error {
+    let shown = match value {
+        Json::Object(_) => "\"object\"".to_owned(),
+        Json::Array(_) => "\"array\"".to_owned(),
+        other => other.to_string(),
+    };
+    match kind {
+        ErrorKind::Required => Error::required(path, why),
+        ErrorKind::Forbidden => Error::forbidden(path, why),
+        ErrorKind::Duplicate => Error::duplicate(path, value.clone()),
+        _ => Error { path: path.clone(), kind: ErrorKind::Invalid, message: format!("Invalid value: {shown}: {why}") },
+    }
+}

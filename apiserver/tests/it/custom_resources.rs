@@ -1,0 +1,268 @@
+//! Objects of kinds that definitions make: checked, pruned, defaulted, shown and changed by their schemas.
+
+use serde_json::{Value, json};
+
+use crate::{
+    definitions::{DEFINITIONS, establish, foos, open},
+    harness::Cluster,
+    watching::Following,
+};
+
+const FOOS: &str = "/apis/example.com/v1/namespaces/default/foos";
+
+fn schema() -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "spec": {
+                "type": "object",
+                "properties": {
+                    "replicas": {"type": "integer", "minimum": 0, "default": 1},
+                    "color": {"type": "string", "enum": ["red", "blue"]},
+                    "port": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]},
+                    "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+                    "nested": {"type": "object", "default": {}, "properties": {"deep": {"type": "string", "default": "d"}}},
+                    "maybe": {"type": "string", "nullable": true},
+                    "fixed": {"type": "string", "x-kubernetes-validations": [
+                        {"rule": "self == oldSelf", "message": "fixed is immutable"}]},
+                    "list": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
+                    "template": {"type": "object", "x-kubernetes-embedded-resource": true,
+                                 "x-kubernetes-preserve-unknown-fields": true},
+                },
+                "x-kubernetes-validations": [
+                    {"rule": "!has(self.color) || self.color != 'red' || self.replicas < 3",
+                     "messageExpression": "'red ones are few, not ' + string(self.replicas)", "fieldPath": ".replicas",
+                     "reason": "FieldValueForbidden"},
+                ],
+            },
+            "status": {"type": "object", "properties": {"replicas": {"type": "integer"}, "selector": {"type": "string"}}},
+        },
+    })
+}
+
+fn definition() -> Value {
+    let mut definition = foos(&schema());
+    let version = &mut definition["spec"]["versions"][0];
+    version["subresources"] = json!({"status": {}, "scale": {
+        "specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas",
+        "labelSelectorPath": ".status.selector"}});
+    version["additionalPrinterColumns"] = json!([
+        {"name": "Replicas", "type": "integer", "jsonPath": ".spec.replicas"},
+        {"name": "Color", "type": "string", "jsonPath": ".spec.color", "priority": 1},
+        {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+    ]);
+    version["selectableFields"] = json!([{"jsonPath": ".spec.color"}, {"jsonPath": ".spec.replicas"}]);
+    definition
+}
+
+fn foo(name: &str, spec: Value) -> Value {
+    json!({"apiVersion": "example.com/v1", "kind": "Foo", "metadata": {"name": name}, "spec": spec})
+}
+
+#[tokio::test]
+async fn objects_are_defaulted_pruned_and_checked() {
+    let c = Cluster::start().await;
+    establish(&c, &definition()).await;
+    let mut sent = foo(
+        "a",
+        json!({
+            "color": null, "maybe": null, "free": {"any": {"thing": [1]}}, "unknown": 1, "port": "http",
+            "template": {"apiVersion": "v1", "kind": "X", "metadata": {"name": "n"}, "other": true},
+        }),
+    );
+    sent["status"] = json!({"replicas": 9});
+    // `color` may not be null and has no default.
+    let refused = c.post(FOOS, &sent).await;
+    assert!(refused.refusal().2.contains("spec.color: Invalid value: \"null\""), "{}", refused.body);
+    sent["spec"].as_object_mut().unwrap().remove("color");
+    let made = c.post(FOOS, &sent).await;
+    assert_eq!(made.code, 201, "{}", made.body);
+    assert_eq!(made.warnings, ["299 - \"unknown field \\\"spec.unknown\\\"\""]);
+    let expected = json!({
+        "replicas": 1, "maybe": null, "free": {"any": {"thing": [1]}}, "port": "http", "nested": {"deep": "d"},
+        "template": {"apiVersion": "v1", "kind": "X", "metadata": {"name": "n"}, "other": true},
+    });
+    assert_eq!(made.body["spec"], expected);
+    assert!(made.body.get("status").is_none() && made.body["metadata"]["generation"] == 1);
+    // All errors at once.
+    let wrong = foo("b", json!({"replicas": "x", "color": "green", "list": ["a", "a"], "template": {}}));
+    let refused = c.post(FOOS, &wrong).await;
+    let (code, reason, message) = refused.refusal();
+    assert_eq!((code, reason), (422, "Invalid"));
+    for part in [
+        "Foo.example.com \"b\" is invalid: [",
+        "spec.replicas: Invalid value: \"string\": spec.replicas in body must be of type integer: \"string\"",
+        "spec.color: Unsupported value: \"green\": supported values: \"blue\", \"red\"",
+        "spec.list[1]: Duplicate value: \"a\"",
+        "spec.template.apiVersion: Required value: must not be empty",
+    ] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    // Strictly, what is unknown and what stands twice is refused.
+    let text = r#"{"apiVersion":"example.com/v1","kind":"Foo","metadata":{"name":"c","unknownMeta":1},
+        "spec":{"replicas":1,"replicas":2,"x":1,
+        "template":{"apiVersion":"v1","kind":"X","metadata":{"unknownSubMeta":1}}}}"#;
+    let strict = c.send("POST", &format!("{FOOS}?fieldValidation=Strict"), "application/json", text).await;
+    let (code, _, message) = strict.refusal();
+    assert_eq!(code, 400);
+    for part in [
+        "strict decoding error: ",
+        "duplicate field \"spec.replicas\"",
+        "unknown field \"metadata.unknownMeta\"",
+        "unknown field \"spec.x\"",
+        "unknown field \"spec.template.metadata.unknownSubMeta\"",
+    ] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn rules_in_cel_hold_at_creation_and_over_changes() {
+    let c = Cluster::start().await;
+    establish(&c, &definition()).await;
+    let refused = c.post(FOOS, &foo("a", json!({"color": "red", "replicas": 5}))).await;
+    assert_eq!(
+        refused.refusal().2,
+        "Foo.example.com \"a\" is invalid: spec.replicas: Forbidden: red ones are few, not 5"
+    );
+    assert_eq!(c.post(FOOS, &foo("a", json!({"color": "red", "replicas": 2, "fixed": "x"}))).await.code, 201);
+    let path = format!("{FOOS}/a");
+    let refused = c.merge(&path, &json!({"spec": {"fixed": "y"}})).await;
+    assert!(refused.refusal().2.contains("spec.fixed: Invalid value: \"y\": fixed is immutable"), "{}", refused.body);
+    assert_eq!(c.merge(&path, &json!({"spec": {"replicas": 1}})).await.code, 200);
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn status_and_scale_are_apart() {
+    let c = Cluster::start().await;
+    establish(&c, &definition()).await;
+    assert_eq!(c.post(FOOS, &foo("a", json!({"replicas": 2}))).await.code, 201);
+    let path = format!("{FOOS}/a");
+    let status = c
+        .merge(
+            &format!("{path}/status"),
+            &json!({"status": {"replicas": 2, "selector": "a=b"}, "spec": {"replicas": 7}}),
+        )
+        .await;
+    assert_eq!((status.code, status.body["spec"]["replicas"].as_i64()), (200, Some(2)), "{}", status.body);
+    assert_eq!(status.body["metadata"]["generation"], 1);
+    let refused = c.merge(&format!("{path}/status"), &json!({"status": {"replicas": "x"}})).await;
+    assert!(refused.refusal().2.contains("status.replicas in body must be of type integer"), "{}", refused.body);
+    let scale = c.get(&format!("{path}/scale")).await.body;
+    assert_eq!((scale["spec"]["replicas"].as_i64(), scale["status"]["selector"].as_str()), (Some(2), Some("a=b")));
+    let scaled = c.merge(&format!("{path}/scale"), &json!({"spec": {"replicas": 4}})).await;
+    assert_eq!(scaled.body["spec"]["replicas"], 4, "{}", scaled.body);
+    let whole = c.get(&path).await.body;
+    assert_eq!((whole["spec"]["replicas"].as_i64(), whole["metadata"]["generation"].as_i64()), (Some(4), Some(2)));
+    assert_eq!(whole["status"]["replicas"], 2);
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn tables_and_selectors_follow_the_definition() {
+    let c = Cluster::start().await;
+    establish(&c, &definition()).await;
+    for (name, color) in [("a", "red"), ("b", "blue")] {
+        assert_eq!(c.post(FOOS, &foo(name, json!({"color": color}))).await.code, 201);
+    }
+    let request = http::Request::get(FOOS)
+        .header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")
+        .body(axum::body::Body::empty())
+        .unwrap();
+    let response = tower::ServiceExt::oneshot(c.service(), request).await.unwrap();
+    let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
+    let table: Value = serde_json::from_slice(&body).unwrap();
+    let names: Vec<&str> =
+        table["columnDefinitions"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["Name", "Replicas", "Color", "Age"]);
+    let cells = table["rows"][0]["cells"].as_array().unwrap();
+    assert_eq!(cells[..3], [json!("a"), json!(1), json!("red")]);
+    let found = c.get(&format!("{FOOS}?fieldSelector=spec.color%3Dblue")).await.body;
+    assert_eq!(found["items"].as_array().unwrap().len(), 1);
+    assert_eq!(found["items"][0]["metadata"]["name"], "b");
+    let refused = c.get(&format!("{FOOS}?fieldSelector=spec.port%3D1")).await;
+    assert_eq!(refused.refusal(), (400, "BadRequest", "field label not supported: spec.port"));
+    // An object that stops being selected is told as gone.
+    let mut watch = Following::begin(&c, &format!("{FOOS}?watch=1&fieldSelector=spec.color%3Dred")).await;
+    assert_eq!(watch.next().await.unwrap()["type"], "ADDED");
+    c.merge(&format!("{FOOS}/a"), &json!({"spec": {"color": "blue"}})).await;
+    assert_eq!(watch.next().await.unwrap()["type"], "DELETED");
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_stored_earlier_is_read_by_the_schema_of_now() {
+    let c = Cluster::start().await;
+    let old = json!({"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}}});
+    establish(&c, &foos(&old)).await;
+    let mut object = foo("x", json!({}));
+    object.as_object_mut().unwrap().remove("spec");
+    object["a"] = json!("too long");
+    object["b"] = json!("b");
+    assert_eq!(c.post(FOOS, &object).await.code, 201);
+    // A watch tells when the new schema is in place: it ends.
+    let mut watch = Following::begin(&c, &format!("{FOOS}?watch=1")).await;
+    watch.next().await.unwrap();
+    let new = json!({"type": "object", "properties": {
+        "a": {"type": "string", "maxLength": 3}, "c": {"type": "string", "default": "here"}}});
+    let patch = json!([{"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema", "value": new}]);
+    let path = format!("{DEFINITIONS}/foos.example.com");
+    let changed = c.send("PATCH", &path, "application/json-patch+json", patch.to_string()).await;
+    assert_eq!(changed.code, 200, "{}", changed.body);
+    assert!(watch.next().await.is_none());
+    let seen = c.get(&format!("{FOOS}/x")).await.body;
+    assert_eq!((seen.get("b"), seen["c"].as_str()), (None, Some("here")));
+    // What is wrong by the new schema but was there before is let be.
+    let labelled = c.merge(&format!("{FOOS}/x"), &json!({"metadata": {"labels": {"l": "1"}}})).await;
+    assert_eq!(labelled.code, 200, "{}", labelled.body);
+    let refused = c.merge(&format!("{FOOS}/x"), &json!({"a": "too long as well"})).await;
+    assert!(refused.refusal().2.contains("a: Too long: may not be more than 3 bytes"), "{}", refused.body);
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn fields_of_custom_resources_have_owners() {
+    let c = Cluster::start().await;
+    establish(&c, &definition()).await;
+    let apply = async |manager: &str, config: Value| {
+        let path = format!("{FOOS}/a?fieldManager={manager}");
+        c.send("PATCH", &path, "application/apply-patch+yaml", config.to_string()).await
+    };
+    let made = apply("one", foo("a", json!({"color": "red", "list": ["x"]}))).await;
+    assert_eq!((made.code, made.body["spec"]["replicas"].as_i64()), (201, Some(1)), "{}", made.body);
+    // A set has an owner an item, so that two managers add to it.
+    let joined = apply("two", foo("a", json!({"list": ["y"]}))).await;
+    assert_eq!(joined.body["spec"]["list"], json!(["x", "y"]), "{}", joined.body);
+    let conflict = apply("two", foo("a", json!({"color": "blue"}))).await;
+    let (code, reason, message) = conflict.refusal();
+    assert!(code == 409 && reason == "Conflict" && message.contains("conflict with \"one\": .spec.color"), "{message}");
+    let unknown = apply("one", foo("a", json!({"nope": 1}))).await;
+    assert!(unknown.refusal().2.contains(".spec.nope: field not declared in schema"), "{}", unknown.body);
+    // What its only owner no longer applies goes.
+    let less = apply("one", foo("a", json!({"color": "red"}))).await;
+    assert_eq!(less.body["spec"]["list"], json!(["y"]), "{}", less.body);
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn patches_of_custom_resources_are_of_two_kinds() {
+    let c = Cluster::start().await;
+    establish(&c, &foos(&open())).await;
+    assert_eq!(c.post(FOOS, &foo("a", json!({"n": 1}))).await.code, 201);
+    let path = format!("{FOOS}/a");
+    let patch = json!([{"op": "replace", "path": "/spec/n", "value": 2}]);
+    let patched = c.send("PATCH", &path, "application/json-patch+json", patch.to_string()).await;
+    assert_eq!(patched.body["spec"]["n"], 2);
+    let strategic = c.send("PATCH", &path, "application/strategic-merge-patch+json", "{}").await;
+    assert_eq!(strategic.code, 415);
+    // Namespaced objects are not created in a namespace that is not there.
+    let nowhere = c.post("/apis/example.com/v1/namespaces/nowhere/foos", &foo("a", json!({}))).await;
+    assert_eq!(nowhere.code, 404, "{}", nowhere.body);
+    let wrong = json!({"apiVersion": "example.com/v1", "kind": "Bar", "metadata": {"name": "b"}});
+    assert_eq!(c.post(FOOS, &wrong).await.code, 400);
+    assert_eq!(c.delete(FOOS).await.code, 200);
+    assert_eq!(c.get(FOOS).await.body["items"], json!([]));
+    c.stop().await;
+}
