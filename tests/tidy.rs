@@ -96,7 +96,7 @@ fn unsafe_code_stays_in_sys_modules() {
 
 #[test]
 fn only_the_agreed_rooms_stand_at_the_top() {
-    let rooms = ["src", "apiserver", "scheduler", "controller", "agent", "process", "proto", "tests", "docs"];
+    let rooms = ["src", "apiserver", "scheduler", "controller", "agent", "proto", "tests", "docs"];
     let beside = [
         "Cargo.toml",
         "Cargo.lock",
@@ -122,8 +122,7 @@ fn only_the_agreed_rooms_stand_at_the_top() {
 
 /// Words in backquotes that look like paths of this repository: `agent/src/probe.rs`, `proto/`.
 fn paths_in(text: &str) -> Vec<String> {
-    let rooms =
-        ["src/", "apiserver/", "scheduler/", "controller/", "agent/", "process/", "proto/", "tests/", "docs/", ".ci/"];
+    let rooms = ["src/", "apiserver/", "scheduler/", "controller/", "agent/", "proto/", "tests/", "docs/", ".ci/"];
     let quoted = text.split('`').skip(1).step_by(2);
     quoted
         .filter(|word| rooms.iter().any(|room| word.starts_with(room)))
