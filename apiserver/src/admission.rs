@@ -1,9 +1,9 @@
 //! Admission: what is refused or completed after the writer was allowed, by rules that look at more than the object.
 //!
 //! ```text
-//!   mutate:    plugins ─► webhooks ─► (once more, if a webhook changed something) ─► nobody grants more than he holds
+//!   mutate:    plugins ─► policies ─► webhooks ─► (once more, if one of the latter changed something) ─► nobody grants more than he holds
 //!   then the kind's own defaults and validation
-//!   validate:  plugins ─► webhooks
+//!   validate:  plugins ─► policies ─► webhooks
 //! ```
 
 mod escalation;
@@ -13,8 +13,10 @@ mod node_restriction;
 mod node_taint;
 mod notes;
 mod pod_security;
+pub(crate) mod policy;
 mod priority;
 mod service_account;
+mod stored_objects;
 mod tolerations;
 pub(crate) mod webhook;
 
@@ -130,13 +132,22 @@ fn part<'a>(object: &'a mut Option<&mut BoxObject>) -> Option<&'a mut dyn AnyObj
 pub async fn mutate(write: &Write<'_>, mut object: Option<&mut BoxObject>) -> Result<bool> {
     let mut state = Reinvocation::default();
     MUTATING.iter().try_for_each(|plugin| plugin(write, part(&mut object)))?;
-    let webhooks = write.registry.webhooks();
-    let changed = webhooks.mutate(write, object.as_deref_mut(), &mut state).await?;
+    let mut ruled = Reinvocation::default();
+    let (policies, webhooks) = (write.registry.mutating_policies(), write.registry.webhooks());
+    let by_policies = policies.mutate(write, object.as_deref_mut(), &mut ruled)?;
+    let by_webhooks = webhooks.mutate(write, object.as_deref_mut(), &mut state).await?;
+    let changed = by_policies || by_webhooks;
     if changed {
         // What was added has not been seen by those whose turn was before.
         let before = object.as_deref().map(|object| object.to_json().ok());
         MUTATING.iter().try_for_each(|plugin| plugin(write, part(&mut object)))?;
-        if object.as_deref().map(|object| object.to_json().ok()) != before {
+        let again = object.as_deref().map(|object| object.to_json().ok()) != before;
+        if again || by_webhooks {
+            ruled.changed();
+        }
+        ruled.is_second = true;
+        let by_policies = policies.mutate(write, object.as_deref_mut(), &mut ruled)?;
+        if again || by_policies {
             state.changed();
         }
         state.is_second = true;
@@ -152,8 +163,9 @@ pub async fn mutate(write: &Write<'_>, mut object: Option<&mut BoxObject>) -> Re
 /// Runs all that only judge the object.
 ///
 /// # Errors
-/// A refusal: the first plugin's, else that of the first webhook in their order.
+/// A refusal: the first plugin's, else the first policy's, else that of the first webhook in their order.
 pub async fn validate(write: &Write<'_>, object: Option<&dyn AnyObject>) -> Result<()> {
     VALIDATING.iter().try_for_each(|plugin| plugin(write, object))?;
+    write.registry.policies().validate(write, object)?;
     write.registry.webhooks().validate(write, object).await
 }

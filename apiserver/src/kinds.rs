@@ -3,6 +3,7 @@
 //! What several kinds share (pod specs, label selectors, resource quantities, tolerations) has files of its own here.
 //! Validation reports every error it finds, with Kubernetes' field paths and sentences.
 
+mod admission_match;
 mod admission_rules;
 mod affinity;
 mod blank;
@@ -25,6 +26,8 @@ pub mod custom_resource_definition;
 pub mod deployment;
 pub mod event;
 pub mod lease;
+pub mod mutating_admission_policy;
+pub mod mutating_admission_policy_binding;
 pub mod mutating_webhook_configuration;
 pub mod namespace;
 pub mod node;
@@ -35,6 +38,8 @@ pub mod role_binding;
 pub mod secret;
 pub mod service;
 pub mod service_account;
+pub mod validating_admission_policy;
+pub mod validating_admission_policy_binding;
 pub mod validating_webhook_configuration;
 
 use crate::kind::Strategy;
@@ -66,6 +71,10 @@ pub fn each(visitor: &mut impl Visitor) {
     visitor.visit(mutating_webhook_configuration::MutatingWebhookConfigurations);
     visitor.visit(validating_webhook_configuration::ValidatingWebhookConfigurations);
     visitor.visit(custom_resource_definition::CustomResourceDefinitions);
+    visitor.visit(mutating_admission_policy::MutatingAdmissionPolicies);
+    visitor.visit(mutating_admission_policy_binding::MutatingAdmissionPolicyBindings);
+    visitor.visit(validating_admission_policy::ValidatingAdmissionPolicies);
+    visitor.visit(validating_admission_policy_binding::ValidatingAdmissionPolicyBindings);
 }
 
 /// The row of the table of resources with this group and plural; every built-in kind is served at `v1`.

@@ -17,7 +17,10 @@ use coracle_proto::resource::Resource;
 use coracle_store::{Entry, Range, Store};
 
 use crate::{
-    admission::webhook::Webhooks,
+    admission::{
+        policy::{Policies, mutating::MutatingPolicies},
+        webhook::Webhooks,
+    },
     authz::Authorizer,
     custom::Catalogs,
     kind::{Object, Strategy},
@@ -48,6 +51,8 @@ pub struct Registry {
     authorizer: Arc<OnceLock<Authorizer>>,
     event_life: Arc<event_life::EventLife>,
     webhooks: Arc<Webhooks>,
+    policies: Arc<Policies>,
+    mutating_policies: Arc<MutatingPolicies>,
 }
 
 #[derive(Default)]
@@ -67,6 +72,8 @@ impl Registry {
         kinds::each(&mut collect);
         Self {
             webhooks: Arc::new(Webhooks::new(store.clone())),
+            policies: Arc::new(Policies::new(store.clone())),
+            mutating_policies: Arc::new(MutatingPolicies::new(store.clone())),
             store,
             kinds: collect.0.into(),
             custom: Arc::default(),
@@ -93,13 +100,30 @@ impl Registry {
         &self.webhooks
     }
 
+    /// The rules in CEL that writes must keep.
+    pub(crate) fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
+    /// The changes in CEL that writes undergo.
+    pub(crate) fn mutating_policies(&self) -> &MutatingPolicies {
+        &self.mutating_policies
+    }
+
     /// What a write of this resource changes in the server itself is taken over before the writer has his answer.
     pub(super) fn take_over(&self, resource: &Resource) {
-        if Webhooks::follows(resource)
-            && let Err(error) = self.webhooks.load()
-        {
+        let loaded = if Webhooks::follows(resource) {
+            self.webhooks.load()
+        } else if Policies::follows(resource) {
+            self.policies.load()
+        } else if MutatingPolicies::follows(resource) {
+            self.mutating_policies.load()
+        } else {
+            return;
+        };
+        if let Err(error) = loaded {
             // The watch reads it again.
-            tracing::warn!(error = &error as &dyn std::error::Error, "webhook configurations cannot be read");
+            tracing::warn!(error = &error as &dyn std::error::Error, "what admission is configured by cannot be read");
         }
     }
 

@@ -296,9 +296,14 @@ impl Runner {
         });
         let (registry, closing) = (inner.registry.clone(), inner.shutdown.clone());
         let dir = inner.config.data_dir.join("store");
-        parts.spawn(
-            async move { registry.webhooks().run(closing).await.map_err(|source| Error::Store { dir, source }) },
-        );
+        parts.spawn(async move {
+            let (webhooks, policies, mutating) = tokio::join!(
+                registry.webhooks().run(closing.clone()),
+                registry.policies().run(closing.clone()),
+                registry.mutating_policies().run(closing),
+            );
+            webhooks.and(policies).and(mutating).map_err(|source| Error::Store { dir, source })
+        });
         let first = Arc::clone(&inner);
         parts.spawn(async move {
             bootstrap::run(&first.registry, &first.config, first.address).await.map_err(Error::Bootstrap)?;

@@ -231,10 +231,55 @@ pub const RESOURCES: &[Resource] = &[
         categories: &["api-extensions"],
         ..row(
             "admissionregistration.k8s.io",
+            "MutatingAdmissionPolicy",
+            "MutatingAdmissionPolicyList",
+            "mutatingadmissionpolicies",
+            "mutatingadmissionpolicy",
+            Scope::Cluster,
+        )
+    },
+    Resource {
+        categories: &["api-extensions"],
+        ..row(
+            "admissionregistration.k8s.io",
+            "MutatingAdmissionPolicyBinding",
+            "MutatingAdmissionPolicyBindingList",
+            "mutatingadmissionpolicybindings",
+            "mutatingadmissionpolicybinding",
+            Scope::Cluster,
+        )
+    },
+    Resource {
+        categories: &["api-extensions"],
+        ..row(
+            "admissionregistration.k8s.io",
             "MutatingWebhookConfiguration",
             "MutatingWebhookConfigurationList",
             "mutatingwebhookconfigurations",
             "mutatingwebhookconfiguration",
+            Scope::Cluster,
+        )
+    },
+    Resource {
+        categories: &["api-extensions"],
+        subresources: &[own("status", "admissionregistration.k8s.io", "ValidatingAdmissionPolicy")],
+        ..row(
+            "admissionregistration.k8s.io",
+            "ValidatingAdmissionPolicy",
+            "ValidatingAdmissionPolicyList",
+            "validatingadmissionpolicies",
+            "validatingadmissionpolicy",
+            Scope::Cluster,
+        )
+    },
+    Resource {
+        categories: &["api-extensions"],
+        ..row(
+            "admissionregistration.k8s.io",
+            "ValidatingAdmissionPolicyBinding",
+            "ValidatingAdmissionPolicyBindingList",
+            "validatingadmissionpolicybindings",
+            "validatingadmissionpolicybinding",
             Scope::Cluster,
         )
     },

@@ -7,7 +7,10 @@ use coracle_proto::{
     selector::LabelSelector,
     status::Status,
 };
-use k8s_openapi::{api::admissionregistration::v1::RuleWithOperations, apimachinery::pkg::apis::meta::v1 as metav1};
+use k8s_openapi::{
+    api::admissionregistration::v1::{MatchResources, NamedRuleWithOperations, RuleWithOperations},
+    apimachinery::pkg::apis::meta::v1 as metav1,
+};
 
 use super::{Operation, Write};
 use crate::{
@@ -25,6 +28,8 @@ pub(super) struct Rule {
     resources: Vec<(String, String)>,
     operations: Vec<String>,
     scope: String,
+    /// Names of objects; none means all.
+    names: Vec<String>,
 }
 
 fn matches(items: &[String], wanted: &str) -> bool {
@@ -44,7 +49,19 @@ impl Rule {
             resources: rule.resources.iter().flatten().map(split).collect(),
             operations: owned(&rule.operations),
             scope: rule.scope.clone().unwrap_or_else(|| "*".to_owned()),
+            names: Vec::new(),
         }
+    }
+
+    fn named(rule: &NamedRuleWithOperations) -> Self {
+        let plain = RuleWithOperations {
+            api_groups: rule.api_groups.clone(),
+            api_versions: rule.api_versions.clone(),
+            operations: rule.operations.clone(),
+            resources: rule.resources.clone(),
+            scope: rule.scope.clone(),
+        };
+        Self { names: rule.resource_names.clone().unwrap_or_default(), ..Self::new(&plain) }
     }
 
     fn is_about(&self, write: &Write<'_>, resource: &Resource) -> bool {
@@ -54,6 +71,7 @@ impl Rule {
             _ => true,
         };
         in_scope
+            && (self.names.is_empty() || self.names.iter().any(|name| name == write.name))
             && matches(&self.operations, write.operation.as_str())
             && matches(&self.groups, resource.group)
             && matches(&self.versions, resource.version)
@@ -68,6 +86,10 @@ impl Rule {
 #[derive(Debug)]
 pub(super) struct Matcher {
     rules: Vec<Rule>,
+    /// What is left out all the same.
+    excluded: Vec<Rule>,
+    /// Whether all are meant that no rule leaves out.
+    all: bool,
     /// Whether a rule about another version of the same objects will do.
     by_equivalents: bool,
     namespaces: LabelSelector,
@@ -91,9 +113,27 @@ impl Matcher {
     ) -> Self {
         Self {
             rules: rules.iter().map(Rule::new).collect(),
+            excluded: Vec::new(),
+            all: false,
             by_equivalents: match_policy != Some("Exact"),
             namespaces: selector(namespaces),
             objects: selector(objects),
+        }
+    }
+
+    /// What a policy or a binding says it is about; all, if it has no rules.
+    pub(super) fn of(resources: &MatchResources) -> Self {
+        let compiled = |rules: &Option<Vec<NamedRuleWithOperations>>| -> Vec<Rule> {
+            rules.iter().flatten().map(Rule::named).collect()
+        };
+        let rules = compiled(&resources.resource_rules);
+        Self {
+            all: rules.is_empty(),
+            rules,
+            excluded: compiled(&resources.exclude_resource_rules),
+            by_equivalents: resources.match_policy.as_deref() != Some("Exact"),
+            namespaces: selector(resources.namespace_selector.as_ref()),
+            objects: selector(resources.object_selector.as_ref()),
         }
     }
 
@@ -117,25 +157,26 @@ impl Matcher {
     fn kind(&self, write: &Write<'_>) -> Option<Arc<dyn KindOps>> {
         let own = write.kind.resource();
         let served = |resource: &Resource| write.registry.kind(resource.group, resource.version, resource.plural);
-        if self.rules.iter().any(|rule| rule.is_about(write, own)) {
-            return served(own);
-        }
-        if !self.by_equivalents {
-            return None;
-        }
         let catalog = write.registry.custom().newest();
-        let custom = catalog.kinds().iter().map(|kind| Arc::clone(kind) as Arc<dyn KindOps>);
-        let others: Vec<Arc<dyn KindOps>> = write
-            .registry
-            .kinds()
-            .cloned()
-            .chain(custom)
-            .filter(|kind| {
+        let others = || {
+            let custom = catalog.kinds().iter().map(|kind| Arc::clone(kind) as Arc<dyn KindOps>);
+            write.registry.kinds().cloned().chain(custom).filter(|kind| {
                 let other = kind.resource();
                 other.storage == own.storage && (other.group, other.version) != (own.group, own.version)
             })
-            .collect();
-        self.rules.iter().find_map(|rule| others.iter().find(|kind| rule.is_about(write, kind.resource())).cloned())
+        };
+        let equivalent = |rules: &[Rule]| {
+            let mut rules = rules.iter().filter(|_| self.by_equivalents);
+            rules.find_map(|rule| others().find(|kind| rule.is_about(write, kind.resource())))
+        };
+        let is_meant = |rules: &[Rule]| rules.iter().any(|rule| rule.is_about(write, own));
+        if is_meant(&self.excluded) || equivalent(&self.excluded).is_some() {
+            return None;
+        }
+        if self.all || is_meant(&self.rules) {
+            return served(own);
+        }
+        equivalent(&self.rules)
     }
 
     fn selects_object(&self, write: &Write<'_>, object: Option<&dyn AnyObject>) -> bool {

@@ -5,12 +5,12 @@
 //! A write that no rule is about costs a look at one flag.
 
 mod client;
-mod review;
+pub(super) mod review;
 mod service;
+mod trust;
 
 use std::{
     collections::BTreeSet,
-    error::Error as StdError,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
@@ -20,24 +20,31 @@ use std::{
 
 use bytes::Bytes;
 use coracle_proto::{patch::json, status::Status};
-use coracle_store::{Error as StoreError, Range, Revision, Store, WatchRequest};
+use coracle_store::{Error as StoreError, Revision, Store};
 use futures::future::join_all;
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhook, MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
-use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use self::{
     client::{Client, Tasks},
     review::Verdict,
 };
-use super::{Write, matching::Matcher};
+use super::{
+    Write,
+    matching::Matcher,
+    policy::{
+        asker,
+        expressions::{Bindings, Conditions, Names},
+        parts,
+    },
+    stored_objects::{follow, read},
+};
 use crate::{
     kinds::webhooks::{REVIEW_VERSIONS, widened},
     ops::{AnyObject, BoxObject, KindOps},
     status_of::Result,
-    stored,
 };
 
 const MUTATING: &str = "mutatingwebhookconfigurations";
@@ -50,6 +57,7 @@ struct Hook {
     id: String,
     name: String,
     matcher: Matcher,
+    conditions: Result<Conditions, String>,
     client: Result<Arc<Client>, String>,
     limit: Duration,
     fails_open: bool,
@@ -87,6 +95,16 @@ pub(super) struct Reinvocation {
 }
 
 impl Reinvocation {
+    /// Somebody had his turn and would like another.
+    pub(super) fn called(&mut self, id: &str) {
+        self.called.insert(id.to_owned());
+    }
+
+    /// Whether it is somebody's turn again; once.
+    pub(super) fn take(&mut self, id: &str) -> bool {
+        self.due.remove(id)
+    }
+
     /// The object changed: whoever was called before is due again.
     pub(super) fn changed(&mut self) {
         self.due.append(&mut self.called);
@@ -125,12 +143,41 @@ impl Hook {
                 hook.namespace_selector.as_ref(),
                 hook.object_selector.as_ref(),
             ),
+            conditions: Conditions::new(
+                hook.match_conditions.iter().flatten().map(|condition| condition.expression.as_str()),
+                Names { params: false, authorizer: true },
+            ),
             client,
             limit: Duration::from_secs(seconds),
             fails_open: hook.failure_policy.as_deref() == Some("Ignore"),
             takes_dry_runs: matches!(hook.side_effects.as_str(), "None" | "NoneOnDryRun"),
             reinvoked: hook.reinvocation_policy.as_deref() == Some("IfNeeded"),
             version: hook.admission_review_versions.iter().find_map(known).unwrap_or("v1"),
+        }
+    }
+
+    /// The kind as which the webhook wants to see the write, if it is about it.
+    ///
+    /// # Errors
+    /// 403 when that cannot be told and the webhook must not be left out.
+    fn wants(&self, write: &Write<'_>, object: Option<&dyn AnyObject>) -> Result<Option<Arc<dyn KindOps>>> {
+        let Some(kind) = self.matcher.matching(write, object)? else { return Ok(None) };
+        let held = match &self.conditions {
+            Ok(conditions) if conditions.is_empty() => Ok(true),
+            Ok(conditions) => {
+                let parts = parts(write, &*kind, object)?;
+                conditions.hold(&Bindings::new(&parts, None, asker(write)))
+            }
+            Err(why) => Err(why.clone()),
+        };
+        match held {
+            Ok(true) => Ok(Some(kind)),
+            Ok(false) => Ok(None),
+            Err(why) if self.fails_open => {
+                tracing::warn!(webhook = self.name, why, "match conditions failed and the webhook is left out");
+                Ok(None)
+            }
+            Err(why) => Err(write.forbidden(&why)),
         }
     }
 
@@ -204,35 +251,12 @@ fn patched(
     if result == document {
         return Ok(None);
     }
-    let result = serde_json::to_vec(&result).map_err(|error| internal(error.to_string()))?;
-    let mut object = kind.decode(&result).map_err(|error| internal(error.to_string()))?.object;
-    if kind.resource() != write.kind.resource() {
-        let stored = kind.to_stored(&*object).map_err(|error| internal(error.to_string()))?;
-        object = write.kind.from_stored(&stored).map_err(|error| internal(error.to_string()))?;
-    }
-    write.kind.default(&mut *object);
-    Ok(Some(object))
+    Ok(Some(review::decoded(write, kind, &result)?))
 }
 
-fn is_exempt(write: &Write<'_>) -> bool {
+pub(super) fn is_exempt(write: &Write<'_>) -> bool {
     // Whoever locked himself out by a webhook must be able to take it away.
     write.kind.resource().group == "admissionregistration.k8s.io"
-}
-
-fn read<T: DeserializeOwned>(store: &Store, storage: &str) -> Result<(Vec<(String, T)>, Revision), StoreError> {
-    let found = store.range(&Range::prefix(stored::prefix(storage, "")))?;
-    // By key, which is by name: the order in which they are called.
-    let objects = found.entries.iter().filter_map(|entry| {
-        let object = serde_json::from_slice(&entry.value);
-        let name = stored::Header::of(entry).name.clone();
-        object
-            .inspect_err(|error| {
-                tracing::error!(error = error as &dyn StdError, name, "a configuration cannot be read")
-            })
-            .ok()
-            .map(|object| (name, object))
-    });
-    Ok((objects.collect(), found.revision))
 }
 
 impl Webhooks {
@@ -300,33 +324,7 @@ impl Webhooks {
     /// # Errors
     /// The store is closed.
     pub(crate) async fn run(&self, shutdown: CancellationToken) -> Result<(), StoreError> {
-        let result = loop {
-            let follow = async {
-                let from = Revision(self.load()?.0 + 1);
-                let watch = |storage: &str| self.store.watch(WatchRequest::prefix(stored::prefix(storage, ""), from));
-                let (mut mutating, mut validating) = (watch(MUTATING)?, watch(VALIDATING)?);
-                loop {
-                    let batch = tokio::select! {
-                        batch = mutating.next() => batch,
-                        batch = validating.next() => batch,
-                    };
-                    match batch {
-                        Some(Ok(_)) => self.load()?,
-                        Some(Err(error)) => return Err(error),
-                        None => return Ok(()),
-                    };
-                }
-            };
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => break Ok(()),
-                // The watch ended because it was too slow or the history is gone: everything is read anew.
-                ended = follow => match ended {
-                    Ok(()) | Err(StoreError::Compacted { .. } | StoreError::SlowWatcher { .. }) => {}
-                    Err(error) => break Err(error),
-                },
-            }
-        };
+        let result = follow(&self.store, [MUTATING, VALIDATING], || self.load(), shutdown).await;
         self.tasks.stop().await;
         result
     }
@@ -351,7 +349,7 @@ impl Webhooks {
             if state.is_second && !state.due.remove(&hook.id) {
                 continue;
             }
-            let Some(kind) = hook.matcher.matching(write, object.as_deref().map(|object| &**object))? else { continue };
+            let Some(kind) = hook.wants(write, object.as_deref().map(|object| &**object))? else { continue };
             let before = object.as_deref().map(|object| review::shown(write, &*kind, &**object)).transpose()?;
             let called = match hook.call(write, &*kind, before.as_ref(), true).await {
                 Ok(Verdict { denied: Some(status), .. }) => Err(Failure::Refused(status)),
@@ -398,7 +396,7 @@ impl Webhooks {
         let Some(snapshot) = self.snapshot_for(write) else { return Ok(()) };
         let mut wanted: Vec<(usize, &Hook, Arc<dyn KindOps>)> = Vec::new();
         for (index, hook) in snapshot.validating.iter().enumerate() {
-            if let Some(kind) = hook.matcher.matching(write, object)? {
+            if let Some(kind) = hook.wants(write, object)? {
                 wanted.push((index, hook, kind));
             }
         }

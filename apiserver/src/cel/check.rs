@@ -169,6 +169,10 @@ impl<'a> Checker<'a> {
                 Some(field) => field.ty.clone(),
                 None => return self.wrong(at, format!("undefined field '{field}'")),
             },
+            // What the request itself is about, of `authorizer`.
+            Type::Named("kubernetes.authorization.Authorizer") if field == "requestResource" => {
+                Type::Named("kubernetes.authorization.ResourceCheck")
+            }
             other => return self.wrong(at, format!("type '{other}' does not support field selection")),
         };
         let ty = if was_optional || optional { Type::Optional(Box::new(ty)) } else { ty };

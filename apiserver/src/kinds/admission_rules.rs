@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use coracle_proto::field::{Error, Errors, Path};
-use k8s_openapi::api::admissionregistration::v1::RuleWithOperations;
+use k8s_openapi::api::admissionregistration::v1::{NamedRuleWithOperations, RuleWithOperations};
 
 use super::blank::{fill_text, list, text};
 
@@ -21,6 +21,17 @@ pub(super) struct Rule<'a> {
 impl<'a> Rule<'a> {
     /// A webhook's rule.
     pub(super) fn of(rule: &'a RuleWithOperations) -> Self {
+        Self {
+            groups: list(&rule.api_groups),
+            versions: list(&rule.api_versions),
+            resources: list(&rule.resources),
+            operations: list(&rule.operations),
+            scope: text(&rule.scope),
+        }
+    }
+
+    /// A policy's rule.
+    pub(super) fn named(rule: &'a NamedRuleWithOperations) -> Self {
         Self {
             groups: list(&rule.api_groups),
             versions: list(&rule.api_versions),

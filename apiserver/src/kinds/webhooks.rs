@@ -15,6 +15,7 @@ use k8s_openapi::{
 use serde_json::Value;
 
 use super::{
+    admission_match::validate_conditions,
     admission_rules::{Rule, default_scope},
     blank::{drop_blank, fill, items_mut, list, text},
     cells, label_selector, rules,
@@ -129,10 +130,7 @@ fn validate_hook(errors: &mut Errors, path: &Path, hook: &MutatingWebhook) {
         (None, Some(service)) => validate_service(errors, &at.child("service"), service),
         _ => errors.push(Error::required(&at, "exactly one of url or service is required")),
     }
-    if !list(&hook.match_conditions).is_empty() {
-        let detail = "match conditions are not served by this version of Coracle";
-        errors.push(Error::forbidden(&path.child("matchConditions"), detail));
-    }
+    validate_conditions(errors, &path.child("matchConditions"), list(&hook.match_conditions), false);
 }
 
 fn known(errors: &mut Errors, path: &Path, word: &Option<String>, known: &[&str]) {

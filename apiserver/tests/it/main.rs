@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod admission;
+mod admission_policies;
 mod applying;
 mod auth;
 mod compaction;

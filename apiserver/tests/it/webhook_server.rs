@@ -65,18 +65,40 @@ async fn answer(
     })
 }
 
+fn names() -> Vec<String> {
+    vec!["127.0.0.1".to_owned(), "hook.default.svc".to_owned()]
+}
+
 impl Hook {
+    /// A webhook whose certificate an authority of its own has signed.
     pub(crate) async fn start(decide: impl Fn(&Value) -> Reply + Send + Sync + 'static) -> Self {
         let authority_key = rcgen::KeyPair::generate().unwrap();
         let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
         authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let bundle = authority.self_signed(&authority_key).unwrap().pem();
         let key = rcgen::KeyPair::generate().unwrap();
-        let names = vec!["127.0.0.1".to_owned(), "hook.default.svc".to_owned()];
-        let certificate = rcgen::CertificateParams::new(names)
-            .unwrap()
-            .signed_by(&key, &rcgen::Issuer::new(authority, authority_key))
-            .unwrap();
+        let issuer = rcgen::Issuer::new(authority, authority_key);
+        let certificate = rcgen::CertificateParams::new(names()).unwrap().signed_by(&key, &issuer).unwrap();
+        Self::serve(decide, &certificate, &key, bundle).await
+    }
+
+    /// A webhook whose certificate is its own authority, as `openssl req -x509` makes it.
+    pub(crate) async fn self_signed(names: &[&str], decide: impl Fn(&Value) -> Reply + Send + Sync + 'static) -> Self {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut own = rcgen::CertificateParams::new(names).unwrap();
+        own.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let certificate = own.self_signed(&key).unwrap();
+        let bundle = certificate.pem();
+        Self::serve(decide, &certificate, &key, bundle).await
+    }
+
+    async fn serve(
+        decide: impl Fn(&Value) -> Reply + Send + Sync + 'static,
+        certificate: &rcgen::Certificate,
+        key: &rcgen::KeyPair,
+        bundle: String,
+    ) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

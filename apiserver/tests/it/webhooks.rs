@@ -302,3 +302,16 @@ async fn selectors_scopes_subresources_and_equivalents_decide_who_is_asked() {
     assert_eq!(hook.seen().last().unwrap()["subResource"], "status");
     c.stop().await;
 }
+
+#[tokio::test]
+async fn a_certificate_that_is_its_own_authority_is_trusted_for_its_names() {
+    let c = Cluster::start().await;
+    for (name, code) in [("127.0.0.1", 400), ("127.0.0.2", 500)] {
+        let hook = Hook::self_signed(&[name], |_| Reply::Response(json!({"allowed": false}))).await;
+        configure(&c, "Validating", "v", &[webhook(&hook, "v", &json!({}))]).await;
+        let answer = c.post(MAPS, &map("x")).await;
+        assert_eq!(answer.code, code, "{}", answer.body);
+        assert_eq!(c.delete(&format!("{GROUP}/validatingwebhookconfigurations/v")).await.code, 200);
+    }
+    c.stop().await;
+}

@@ -31,7 +31,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::service::{self, Place};
+use super::{
+    service::{self, Place},
+    trust::Trust,
+};
 
 /// As large as an answer may be: a patch that writes the largest object there may be, in base64, and room to spare.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
@@ -208,8 +211,10 @@ fn tls_of(bundle: &[u8]) -> Result<ClientConfig, String> {
     if bundle.is_empty() {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
+    let mut own = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(bundle) {
         let certificate = certificate.map_err(|error| format!("unable to load root certificates: {error:?}"))?;
+        own.push(certificate.clone());
         roots.add(certificate).map_err(|error| format!("unable to load root certificates: {error}"))?;
     }
     if roots.is_empty() {
@@ -219,7 +224,8 @@ fn tls_of(bundle: &[u8]) -> Result<ClientConfig, String> {
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Trust::new(roots, own)?))
         .with_no_client_auth();
     Ok(config)
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json, value::RawValue};
 
 use crate::{
     admission::{Operation, Write},
-    ops::{AnyObject, KindOps},
+    ops::{AnyObject, BoxObject, KindOps},
     security::user_info,
     status_of::{self, Result},
 };
@@ -67,7 +67,7 @@ fn plural_of(resource: &Resource) -> Plural {
 }
 
 /// An object as a webhook about `kind` sees it, which may be another version than the one written.
-pub(super) fn shown(write: &Write<'_>, kind: &dyn KindOps, object: &dyn AnyObject) -> Result<Bytes> {
+pub(in crate::admission) fn shown(write: &Write<'_>, kind: &dyn KindOps, object: &dyn AnyObject) -> Result<Bytes> {
     let broken = |error| status_of::broken("an object cannot be encoded", &error);
     if kind.resource() == write.kind.resource() {
         return kind.to_shown(object).map(Bytes::from).map_err(broken);
@@ -75,6 +75,19 @@ pub(super) fn shown(write: &Write<'_>, kind: &dyn KindOps, object: &dyn AnyObjec
     let stored = write.kind.to_stored(object).map_err(broken)?;
     let other = kind.from_stored(&stored).map_err(broken)?;
     kind.to_shown(&*other).map(Bytes::from).map_err(broken)
+}
+
+/// The object that JSON of `kind` is in the version written, with its defaults.
+pub(in crate::admission) fn decoded(write: &Write<'_>, kind: &dyn KindOps, json: &Value) -> Result<BoxObject> {
+    let internal = |why: &dyn std::fmt::Display| Box::new(Status::internal(why.to_string()));
+    let bytes = serde_json::to_vec(json).map_err(|error| internal(&error))?;
+    let mut object = kind.decode(&bytes).map_err(|error| internal(&error))?.object;
+    if kind.resource() != write.kind.resource() {
+        let stored = kind.to_stored(&*object).map_err(|error| internal(&error))?;
+        object = write.kind.from_stored(&stored).map_err(|error| internal(&error))?;
+    }
+    write.kind.default(&mut *object);
+    Ok(object)
 }
 
 fn raw(json: &Bytes) -> Result<Box<RawValue>> {
@@ -102,17 +115,23 @@ fn options(write: &Write<'_>) -> Value {
     options
 }
 
-/// The review that a webhook about `kind` is sent, in AdmissionReview's `version`.
-pub(super) fn request(
-    write: &Write<'_>,
-    kind: &dyn KindOps,
-    version: &str,
-    uid: &str,
-    object: Option<&Bytes>,
-) -> Result<Bytes> {
+/// What `request` is in expressions: all that a webhook is told but the objects.
+pub(in crate::admission) fn described(write: &Write<'_>, kind: &dyn KindOps) -> Result<Value> {
+    let mut value = serde_json::to_value(request_of(write, kind, ""))
+        .map_err(|error| status_of::broken("a review cannot be encoded", &error))?;
+    if let Some(fields) = value.as_object_mut() {
+        for name in ["uid", "object", "oldObject"] {
+            fields.remove(name);
+        }
+    }
+    Ok(value)
+}
+
+/// The request without its objects.
+fn request_of<'a>(write: &'a Write<'_>, kind: &dyn KindOps, uid: &'a str) -> Request<'a> {
     let (own, seen) = (write.kind.resource(), kind.resource());
     let is_namespace = write.is_of("", "namespaces");
-    let request = Request {
+    Request {
         uid,
         kind: kind_of(seen),
         resource: plural_of(seen),
@@ -124,10 +143,25 @@ pub(super) fn request(
         namespace: if is_namespace { write.name } else { write.namespace },
         operation: write.operation.as_str(),
         user_info: user_info(write.user.clone()),
-        object: object.map(raw).transpose()?,
-        old_object: write.old.map(|old| raw(&shown(write, kind, old)?)).transpose()?,
+        object: None,
+        old_object: None,
         dry_run: write.dry_run,
         options: options(write),
+    }
+}
+
+/// The review that a webhook about `kind` is sent, in AdmissionReview's `version`.
+pub(super) fn request(
+    write: &Write<'_>,
+    kind: &dyn KindOps,
+    version: &str,
+    uid: &str,
+    object: Option<&Bytes>,
+) -> Result<Bytes> {
+    let request = Request {
+        object: object.map(raw).transpose()?,
+        old_object: write.old.map(|old| raw(&shown(write, kind, old)?)).transpose()?,
+        ..request_of(write, kind, uid)
     };
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]

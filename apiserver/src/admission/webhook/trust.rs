@@ -1,0 +1,105 @@
+//! Whose certificates a webhook may show: those of the authorities in its bundle, and a certificate that stands in the
+//! bundle itself, as many who make one by hand do.
+
+use std::{net::IpAddr, sync::Arc};
+
+use rustls::{
+    CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
+use x509_parser::{
+    certificate::X509Certificate,
+    extensions::{GeneralName, ParsedExtension},
+    prelude::FromDer as _,
+};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Trust {
+    authorities: Arc<WebPkiServerVerifier>,
+    bundle: Vec<CertificateDer<'static>>,
+}
+
+impl Trust {
+    /// What the bundle's certificates vouch for.
+    ///
+    /// # Errors
+    /// There is none among them that can.
+    pub(super) fn new(roots: RootCertStore, bundle: Vec<CertificateDer<'static>>) -> Result<Self, String> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .map_err(|error| format!("unable to load root certificates: {error}"))?;
+        Ok(Self { authorities, bundle })
+    }
+}
+
+fn is_for(certificate: &X509Certificate<'_>, name: &ServerName<'_>) -> bool {
+    let names = certificate.extensions().iter().filter_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
+        _ => None,
+    });
+    names.flatten().any(|given| match (given, name) {
+        (GeneralName::DNSName(given), ServerName::DnsName(name)) => {
+            let (given, name) = (given.to_ascii_lowercase(), name.as_ref().to_ascii_lowercase());
+            let rest = |text: &str| text.split_once('.').map(|(_, rest)| rest.to_owned());
+            given == name || (given.starts_with("*.") && rest(&given) == rest(&name))
+        }
+        (GeneralName::IPAddress(bytes), ServerName::IpAddress(address)) => match IpAddr::from(*address) {
+            IpAddr::V4(address) => *bytes == address.octets(),
+            IpAddr::V6(address) => *bytes == address.octets(),
+        },
+        _ => false,
+    })
+}
+
+impl ServerCertVerifier for Trust {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let refusal = match self.authorities.verify_server_cert(leaf, between, name, ocsp, now) {
+            Err(refusal) if self.bundle.iter().any(|own| own == leaf) => refusal,
+            other => return other,
+        };
+        let Ok((_, certificate)) = X509Certificate::from_der(leaf) else { return Err(refusal) };
+        let (seconds, validity) = (i64::try_from(now.as_secs()).unwrap_or(i64::MAX), certificate.validity());
+        if seconds > validity.not_after.timestamp() {
+            return Err(CertificateError::Expired.into());
+        }
+        if seconds < validity.not_before.timestamp() {
+            return Err(CertificateError::NotValidYet.into());
+        }
+        if is_for(&certificate, name) { Ok(ServerCertVerified::assertion()) } else { Err(refusal) }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.authorities.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.authorities.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.authorities.supported_verify_schemes()
+    }
+}
