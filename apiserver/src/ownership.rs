@@ -121,6 +121,12 @@ pub static SPEC: LazyLock<Set> = LazyLock::new(|| Set::from([Path::of(&["spec"])
 pub static SPEC_AND_LABELS: LazyLock<Set> =
     LazyLock::new(|| Set::from([Path::of(&["spec"]), Path::of(&["metadata", "labels"])]));
 
+/// The specification, the owners and the deletion mark.
+pub static SPEC_AND_OWNERS: LazyLock<Set> = LazyLock::new(|| {
+    let meta = |name: &str| Path::of(&["metadata", name]);
+    Set::from([Path::of(&["spec"]), meta("ownerReferences"), meta("deletionTimestamp")])
+});
+
 /// What writes of a part do not change, of most kinds.
 #[must_use]
 pub fn reset_by(resource: &Resource, part: Part) -> &'static Set {

@@ -14,8 +14,13 @@ use super::{
     pod_template::{self, default_pod_template},
     rules,
 };
-use crate::kind::{AGE, Column, Context, NAME, Scale, Strategy, age};
+use crate::{
+    kind::{AGE, Column, Context, NAME, Scale, Strategy, age},
+    ops::Part,
+    ownership::{SPEC_AND_LABELS, reset_by},
+};
 use coracle_proto::{
+    apply::Set,
     field::{Errors, Path},
     resource::Resource,
 };
@@ -71,6 +76,10 @@ impl Strategy for Deployments {
     fn prepare_status(&self, new: &mut Deployment, old: &Deployment, _: &Context<'_>) {
         new.spec.clone_from(&old.spec);
         new.metadata.labels.clone_from(&old.metadata.labels);
+    }
+
+    fn reset_fields(&self, part: Part) -> &'static Set {
+        if part == Part::Status { &SPEC_AND_LABELS } else { reset_by(self.resource(), part) }
     }
 
     fn validate(&self, object: &Deployment) -> Errors {

@@ -24,8 +24,13 @@ use super::{
         defaults::{default_pod, default_pod_spec},
     },
 };
-use crate::kind::{Column, Context, Deletion, Strategy};
+use crate::{
+    kind::{Column, Context, Deletion, Strategy},
+    ops::Part,
+    ownership::{SPEC_AND_OWNERS, reset_by},
+};
 use coracle_proto::{
+    apply::Set,
     field::{Errors, Path},
     name,
     resource::Resource,
@@ -160,6 +165,10 @@ impl Strategy for Pods {
             status.qos_class.clone_from(&before.qos_class);
         }
         keep_observed_generation(status, &before);
+    }
+
+    fn reset_fields(&self, part: Part) -> &'static Set {
+        if part == Part::Status { &SPEC_AND_OWNERS } else { reset_by(self.resource(), part) }
     }
 
     fn validate(&self, object: &Pod) -> Errors {

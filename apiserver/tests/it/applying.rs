@@ -175,10 +175,13 @@ async fn plain_writes_own_what_they_change() {
 async fn status_and_scale_have_owners_of_their_own() {
     let c = Cluster::start().await;
     c.apply(D, "fieldManager=me", &deployment(1, "one")).await;
-    let status = json!({"status": {"replicas": 1, "observedGeneration": 1}, "spec": {"replicas": 7}});
+    let status = json!({
+        "metadata": {"labels": {"no": "label"}}, "status": {"replicas": 1, "observedGeneration": 1},
+        "spec": {"replicas": 7},
+    });
     let written = c.merge(&format!("{D}/status?fieldManager=controller"), &status).await;
     assert_eq!(written.code, 200, "{}", written.body);
-    assert_eq!(written.body["spec"]["replicas"], 1);
+    assert_eq!((&written.body["spec"]["replicas"], &written.body["metadata"]["labels"]), (&json!(1), &Value::Null));
     let had = owners(&written);
     assert_eq!(
         *owner(&had, "controller Update status"),
