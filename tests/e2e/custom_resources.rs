@@ -84,5 +84,6 @@ fn a_kind_of_ones_own_is_used_like_any_other() {
     assert_eq!(cluster.kubectl(&["get", "ships", "-A", "--no-headers"]).lines().count(), 1);
     cluster.kubectl(&["delete", "crd", "ships.harbour.example.com", "--timeout=60s"]);
     let refused = cluster.kubectl_refused(&["get", "ships"]);
-    assert!(refused.contains("the server doesn't have a resource type \"ships\""), "{refused}");
+    // kubectl may still remember what was there.
+    assert!(refused.contains("NotFound") || refused.contains("doesn't have a resource type"), "{refused}");
 }

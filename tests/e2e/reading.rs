@@ -146,7 +146,10 @@ fn bad_manifests_are_refused_by_field() {
         ),
         ("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {replicas: many}\n", "replicas"),
         ("apiVersion: v9\nkind: Pod\nmetadata: {name: p}\n", "no matches for kind \"Pod\" in version \"v9\""),
-        ("apiVersion: v1\nkind: Nonsense\nmetadata: {name: n}\n", "no matches for kind \"Nonsense\" in version \"v1\""),
+        (
+            "apiVersion: v1\nkind: Nonsense\nmetadata: {name: none}\n",
+            "no matches for kind \"Nonsense\" in version \"v1\"",
+        ),
     ] {
         let file = cluster.scratch().join("bad.yaml");
         std::fs::write(&file, manifest).unwrap();

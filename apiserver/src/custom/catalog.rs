@@ -1,7 +1,7 @@
 //! All kinds that definitions make, as one picture that is replaced as a whole.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, OnceLock, PoisonError, RwLock},
 };
 
@@ -98,11 +98,8 @@ impl Catalogs {
     pub(super) fn replace(&self, catalog: Catalog) {
         let old = std::mem::replace(&mut *self.0.write().unwrap_or_else(PoisonError::into_inner), Arc::new(catalog));
         let new = self.newest();
-        for kind in old.kinds() {
-            if !new.kinds().iter().any(|other| Arc::ptr_eq(kind, other)) {
-                kind.end();
-            }
-        }
+        let kept: HashSet<*const CustomKind> = new.kinds().iter().map(Arc::as_ptr).collect();
+        old.kinds().iter().filter(|kind| !kept.contains(&Arc::as_ptr(kind))).for_each(|kind| kind.end());
     }
 
     /// A kind by what it is served as.
