@@ -1,14 +1,24 @@
 //! The first objects of a cluster, made when they are missing.
 
-use std::net::SocketAddr;
+mod api_services;
 
+use std::net::{IpAddr, SocketAddr};
+
+use futures::future::try_join_all;
 use k8s_openapi::{
-    api::core::v1::{Namespace, Service, ServicePort, ServiceSpec},
+    api::{
+        core::v1::{Namespace, Service, ServicePort, ServiceSpec},
+        discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice},
+        networking::v1::{ServiceCIDR, ServiceCIDRSpec},
+        scheduling::v1::PriorityClass,
+    },
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
 
 use crate::{
     config::Config,
+    kind::Object,
+    kinds::{flow_defaults, priority_class},
     registry::{Registry, Writer},
     status_of::Result,
     user::User,
@@ -16,23 +26,60 @@ use crate::{
 
 const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
 
+/// The Service, the slice and the range by which the cluster knows its own API server.
+const OWN: &str = "kubernetes";
+
 /// Writes what is missing.
 ///
 /// # Errors
 /// The first refusal; what is there already is none.
 pub(crate) async fn run(registry: &Registry, config: &Config, address: SocketAddr) -> Result<()> {
     let writer = Writer::new(User::new("system:apiserver", &["system:masters"]));
-    for name in NAMESPACES {
-        if registry.get_typed::<Namespace>("", name)?.is_none() {
-            let metadata = ObjectMeta { name: Some((*name).to_owned()), ..ObjectMeta::default() };
-            let namespace = Namespace { metadata, ..Namespace::default() };
-            registry.create_typed("", namespace, &writer).await?;
+    ensure(
+        registry,
+        NAMESPACES.iter().map(|name| Namespace { metadata: named(name, None), ..Namespace::default() }),
+        &writer,
+    )
+    .await?;
+    ensure(registry, [own_service(config, address)], &writer).await?;
+    ensure(registry, own_slice(config, address), &writer).await?;
+    ensure(registry, [own_range(config)], &writer).await?;
+    ensure(registry, priority_classes(), &writer).await?;
+    ensure(registry, flow_defaults::levels(), &writer).await?;
+    ensure(registry, flow_defaults::schemas(), &writer).await?;
+    ensure(registry, api_services::all(), &writer).await
+}
+
+/// Creates those that are not there, all at once so that they share the store's group commits.
+async fn ensure<T: Object>(registry: &Registry, objects: impl IntoIterator<Item = T>, writer: &Writer) -> Result<()> {
+    let mut missing = Vec::new();
+    for object in objects {
+        let meta = object.metadata();
+        let (namespace, name) = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
+        if registry.get_typed::<T>(&namespace, &name)?.is_none() {
+            missing.push(async move { registry.create_typed(&namespace, object, writer).await });
         }
     }
-    if registry.get_typed::<Service>("default", "kubernetes")?.is_none() {
-        registry.create_typed("default", own_service(config, address), &writer).await?;
-    }
-    Ok(())
+    try_join_all(missing).await.map(|_| ())
+}
+
+fn named(name: &str, namespace: Option<&str>) -> ObjectMeta {
+    ObjectMeta { name: Some(name.to_owned()), namespace: namespace.map(str::to_owned), ..ObjectMeta::default() }
+}
+
+fn priority_classes() -> impl Iterator<Item = PriorityClass> {
+    priority_class::SYSTEM.iter().map(|(name, value, description)| PriorityClass {
+        metadata: named(name, None),
+        value: Some(*value),
+        description: Some((*description).to_owned()),
+        ..PriorityClass::default()
+    })
+}
+
+/// The range that Services' addresses are from.
+fn own_range(config: &Config) -> ServiceCIDR {
+    let spec = ServiceCIDRSpec { cidrs: Some(vec![config.service_cidr.to_string()]) };
+    ServiceCIDR { metadata: named(OWN, None), spec: Some(spec), ..ServiceCIDR::default() }
 }
 
 /// The Service by which pods reach this server.
@@ -40,10 +87,8 @@ fn own_service(config: &Config, address: SocketAddr) -> Service {
     let labels = [("component", "apiserver"), ("provider", "kubernetes")];
     Service {
         metadata: ObjectMeta {
-            name: Some("kubernetes".to_owned()),
-            namespace: Some("default".to_owned()),
             labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
-            ..ObjectMeta::default()
+            ..named(OWN, Some("default"))
         },
         spec: Some(ServiceSpec {
             cluster_ip: Some(config.service_cidr.nth(1).to_string()),
@@ -59,4 +104,27 @@ fn own_service(config: &Config, address: SocketAddr) -> Service {
         }),
         ..Service::default()
     }
+}
+
+/// Where the Service leads to. A server that only its own machine reaches has no address that a slice may hold.
+fn own_slice(config: &Config, address: SocketAddr) -> Option<EndpointSlice> {
+    let reachable = |ip: &IpAddr| !ip.is_unspecified() && !ip.is_loopback();
+    let ip = config.advertise.filter(reachable).or_else(|| Some(address.ip()).filter(reachable))?;
+    let labels = [("kubernetes.io/service-name".to_owned(), OWN.to_owned())];
+    let ready = EndpointConditions { ready: Some(true), ..EndpointConditions::default() };
+    Some(EndpointSlice {
+        metadata: ObjectMeta { labels: Some(labels.into()), ..named(OWN, Some("default")) },
+        address_type: if ip.is_ipv4() { "IPv4" } else { "IPv6" }.to_owned(),
+        endpoints: Some(vec![Endpoint {
+            addresses: vec![ip.to_string()],
+            conditions: Some(ready),
+            ..Endpoint::default()
+        }]),
+        ports: Some(vec![EndpointPort {
+            name: Some("https".to_owned()),
+            protocol: Some("TCP".to_owned()),
+            port: Some(i32::from(address.port())),
+            app_protocol: None,
+        }]),
+    })
 }

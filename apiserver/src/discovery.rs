@@ -179,12 +179,12 @@ fn aggregated_resource(resource: &'static Resource) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use coracle_proto::resource::RESOURCES;
+    use coracle_proto::resource::old;
 
     use super::*;
 
     fn rows() -> Vec<&'static Resource> {
-        RESOURCES.iter().collect()
+        old::all().collect()
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::{LazyLock, OnceLock};
 use axum::body::Body;
 use bytes::Bytes;
 use coracle_proto::{
-    resource::{RESOURCES, Resource},
+    resource::{RESOURCES, Resource, old},
     status::Status,
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
@@ -92,7 +92,7 @@ pub(crate) struct Documents {
 /// What is about built-in resources alone is the same whatever definitions there are.
 static CORE: LazyLock<Document> =
     LazyLock::new(|| Document::new(&discovery::aggregated(&RESOURCES.iter().collect::<Vec<_>>(), Half::Core)));
-static BUILT_IN: LazyLock<Documents> = LazyLock::new(|| Documents::fresh(RESOURCES.iter().collect()));
+static BUILT_IN: LazyLock<Documents> = LazyLock::new(|| Documents::fresh(old::all().collect()));
 
 impl Documents {
     pub(crate) fn new(rows: Vec<&'static Resource>) -> Self {

@@ -140,6 +140,16 @@ pub trait Strategy: Send + Sync + 'static {
         self.validate_update(new, old)
     }
 
+    /// Restores all that an update through `/approval` may not change.
+    fn prepare_approval(&self, new: &mut Self::Object, old: &Self::Object, context: &Context<'_>) {
+        let _ = (new, old, context);
+    }
+
+    /// Everything wrong with an update through `/approval`. The default is `validate_update`.
+    fn validate_approval(&self, new: &Self::Object, old: &Self::Object) -> field::Errors {
+        self.validate_update(new, old)
+    }
+
     /// Whether nothing but `metadata.finalizers` and the grace period keeps a marked object; a namespace has finalizers
     /// in its spec as well. Asked after every write to a marked object, which is removed when all agree.
     fn is_finalized(&self, object: &Self::Object) -> bool {

@@ -3,11 +3,13 @@
 //! What several kinds share (pod specs, label selectors, resource quantities, tolerations) has files of its own here.
 //! Validation reports every error it finds, with Kubernetes' field paths and sentences.
 
+mod addresses;
 mod admission_match;
 mod admission_rules;
 mod affinity;
 mod blank;
 mod cells;
+mod devices;
 mod label_selector;
 mod object_reference;
 mod pod_spec;
@@ -19,28 +21,51 @@ pub(crate) mod testing;
 mod tolerations;
 pub(crate) mod webhooks;
 
+pub mod api_service;
+pub mod certificate_signing_request;
 pub mod cluster_role;
 pub mod cluster_role_binding;
 pub mod config_map;
+pub mod csi_driver;
+pub mod csi_node;
+pub mod csi_storage_capacity;
 pub mod custom_resource_definition;
 pub mod deployment;
+pub mod device_class;
+pub mod endpoint_slice;
 pub mod event;
+pub mod flow_defaults;
+pub mod flow_schema;
+pub mod ingress;
+pub mod ingress_class;
+pub mod ip_address;
 pub mod lease;
 pub mod mutating_admission_policy;
 pub mod mutating_admission_policy_binding;
 pub mod mutating_webhook_configuration;
 pub mod namespace;
+pub mod network_policy;
 pub mod node;
 pub mod pod;
+pub mod priority_class;
+pub mod priority_level;
 pub mod replica_set;
+pub mod resource_claim;
+pub mod resource_claim_template;
+pub mod resource_slice;
 pub mod role;
 pub mod role_binding;
+pub mod runtime_class;
 pub mod secret;
 pub mod service;
 pub mod service_account;
+pub mod service_cidr;
+pub mod storage_class;
 pub mod validating_admission_policy;
 pub mod validating_admission_policy_binding;
 pub mod validating_webhook_configuration;
+pub mod volume_attachment;
+pub mod volume_attributes_class;
 
 use crate::kind::Strategy;
 
@@ -75,6 +100,28 @@ pub fn each(visitor: &mut impl Visitor) {
     visitor.visit(mutating_admission_policy_binding::MutatingAdmissionPolicyBindings);
     visitor.visit(validating_admission_policy::ValidatingAdmissionPolicies);
     visitor.visit(validating_admission_policy_binding::ValidatingAdmissionPolicyBindings);
+    visitor.visit(ingress::Ingresses);
+    visitor.visit(ingress_class::IngressClasses);
+    visitor.visit(network_policy::NetworkPolicies);
+    visitor.visit(ip_address::IpAddresses);
+    visitor.visit(service_cidr::ServiceCidrs);
+    visitor.visit(endpoint_slice::EndpointSlices);
+    visitor.visit(storage_class::StorageClasses);
+    visitor.visit(csi_driver::CsiDrivers);
+    visitor.visit(csi_node::CsiNodes);
+    visitor.visit(csi_storage_capacity::CsiStorageCapacities);
+    visitor.visit(volume_attachment::VolumeAttachments);
+    visitor.visit(volume_attributes_class::VolumeAttributesClasses);
+    visitor.visit(priority_class::PriorityClasses);
+    visitor.visit(runtime_class::RuntimeClasses);
+    visitor.visit(certificate_signing_request::CertificateSigningRequests);
+    visitor.visit(flow_schema::FlowSchemas);
+    visitor.visit(priority_level::PriorityLevels);
+    visitor.visit(device_class::DeviceClasses);
+    visitor.visit(resource_claim::ResourceClaims);
+    visitor.visit(resource_claim_template::ResourceClaimTemplates);
+    visitor.visit(resource_slice::ResourceSlices);
+    visitor.visit(api_service::ApiServices);
 }
 
 /// The row of the table of resources with this group and plural; every built-in kind is served at `v1`.

@@ -51,6 +51,7 @@ pub mod go_regex;
 
 pub mod kind;
 pub mod kinds;
+mod old;
 pub mod ops;
 pub mod ownership;
 mod seldom;

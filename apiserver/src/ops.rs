@@ -95,12 +95,18 @@ pub enum Part {
     Status,
     /// `/finalize` of a namespace.
     Finalize,
+    /// `/approval` of a certificate signing request.
+    Approval,
 }
 
 /// What the shared code asks of a kind; see [`Strategy`] for what each means and when it is called.
 #[expect(missing_docs, reason = "each is documented in Strategy")]
 pub trait KindOps: Send + Sync {
     fn resource(&self) -> &'static Resource;
+    /// Today's kind, of an old version's: what objects are stored, admitted and validated as.
+    fn modern(&self) -> Option<&std::sync::Arc<dyn KindOps>> {
+        None
+    }
     fn decode(&self, json: &[u8]) -> Result<Decoded, DecodeError>;
     #[expect(clippy::wrong_self_convention, reason = "it is from the store, and the kind knows how")]
     fn from_stored(&self, stored: &[u8]) -> serde_json::Result<BoxObject>;
@@ -242,6 +248,7 @@ impl<S: Strategy> KindOps for Typed<S> {
             Part::Main => self.0.prepare_update(new, old, context),
             Part::Status => self.0.prepare_status(new, old, context),
             Part::Finalize => self.0.prepare_finalize(new, old, context),
+            Part::Approval => self.0.prepare_approval(new, old, context),
         }
     }
 
@@ -255,6 +262,7 @@ impl<S: Strategy> KindOps for Typed<S> {
             Part::Main => self.0.validate_update(new, old),
             Part::Status => self.0.validate_status(new, old),
             Part::Finalize => self.0.validate_finalize(new, old),
+            Part::Approval => self.0.validate_approval(new, old),
         }
     }
 

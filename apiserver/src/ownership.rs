@@ -133,7 +133,7 @@ pub fn reset_by(resource: &Resource, part: Part) -> &'static Set {
     match part {
         Part::Main | Part::Finalize if resource.subresource("status").is_some() => &STATUS,
         Part::Main | Part::Finalize => &NO_FIELDS,
-        Part::Status => &SPEC,
+        Part::Status | Part::Approval => &SPEC,
     }
 }
 
@@ -144,6 +144,7 @@ pub const fn subresource(part: Part) -> &'static str {
         Part::Main => "",
         Part::Status => "status",
         Part::Finalize => "finalize",
+        Part::Approval => "approval",
     }
 }
 

@@ -25,6 +25,7 @@ mod authority;
 mod files;
 mod identity;
 mod kubeconfig;
+mod request;
 mod signing;
 mod tls;
 
@@ -48,8 +49,9 @@ pub use self::{
     tls::ClientVerifier,
 };
 pub(crate) use self::{
-    authority::{requested_key, requested_names},
+    authority::{Grant, requested_key, requested_names},
     identity::{subject, validity},
+    request::{Requested, check_certificates},
 };
 
 /// How long what the authority signs is valid, unless somebody wants it otherwise.

@@ -24,7 +24,7 @@ use crate::{
     authz::Authorizer,
     custom::Catalogs,
     kind::{Object, Strategy},
-    kinds,
+    kinds, old,
     ops::{KindOps, Typed},
     status_of::{self, Result},
     stored,
@@ -70,6 +70,8 @@ impl Registry {
     pub fn new(store: Store, facts: Facts) -> Self {
         let mut collect = Collect::default();
         kinds::each(&mut collect);
+        let old = old::of(&collect.0);
+        collect.0.extend(old);
         Self {
             webhooks: Arc::new(Webhooks::new(store.clone())),
             policies: Arc::new(Policies::new(store.clone())),

@@ -11,6 +11,7 @@
 mod join;
 mod node_proxy;
 mod reviews;
+mod signer;
 mod token_request;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use serde_json::{Value, json};
 
 pub use self::node_proxy::Nodes;
 pub(crate) use self::reviews::user_info;
+pub(crate) use self::signer::Signer;
 use crate::{
     answer,
     authn::{Authenticators, Clock, Tokens},

@@ -24,7 +24,7 @@ use crate::{
     pki::{self, Pki},
     registry::{Facts, Registry},
     request::RequestInfo,
-    security::{Nodes, Security},
+    security::{Nodes, Security, Signer},
     service::Service,
     status_of::Result as Answered,
     user::User,
@@ -303,6 +303,18 @@ impl Runner {
                 registry.mutating_policies().run(closing),
             );
             webhooks.and(policies).and(mutating).map_err(|source| Error::Store { dir, source })
+        });
+        let signer = Signer {
+            pki: Arc::clone(&inner.pki),
+            registry: inner.registry.clone(),
+            clock: Arc::clone(&inner.security.clock),
+        };
+        let (waiting, ends) = (ApiServer { inner: Arc::clone(&inner) }, inner.shutdown.clone());
+        parts.spawn(async move {
+            // Who may do what is known only then.
+            waiting.ready().await;
+            signer.run(ends).await;
+            Ok(())
         });
         let first = Arc::clone(&inner);
         parts.spawn(async move {

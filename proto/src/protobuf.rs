@@ -106,6 +106,7 @@ type Tables = HashMap<String, Vec<Field>>;
 const FILES: &[&str] = &[
     include_str!("protobuf/wire/admissionregistration.txt"),
     include_str!("protobuf/wire/apiextensions.txt"),
+    include_str!("protobuf/wire/apiregistration.txt"),
     include_str!("protobuf/wire/apps.txt"),
     include_str!("protobuf/wire/authentication.txt"),
     include_str!("protobuf/wire/authorization.txt"),
@@ -116,11 +117,13 @@ const FILES: &[&str] = &[
     include_str!("protobuf/wire/core.txt"),
     include_str!("protobuf/wire/discovery.txt"),
     include_str!("protobuf/wire/events.txt"),
+    include_str!("protobuf/wire/flowcontrol.txt"),
     include_str!("protobuf/wire/meta.txt"),
     include_str!("protobuf/wire/networking.txt"),
     include_str!("protobuf/wire/node.txt"),
     include_str!("protobuf/wire/policy.txt"),
     include_str!("protobuf/wire/rbac.txt"),
+    include_str!("protobuf/wire/resource.txt"),
     include_str!("protobuf/wire/scheduling.txt"),
     include_str!("protobuf/wire/storage.txt"),
 ];

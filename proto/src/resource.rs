@@ -8,6 +8,8 @@ mod intern;
 
 pub use self::intern::{CUSTOM_VERBS, Described, TERMINATING_VERBS, interned};
 
+pub mod old;
+
 /// Whether objects of a resource live in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
@@ -180,6 +182,11 @@ pub const RESOURCES: &[Resource] = &[
         ..row("", "Service", "ServiceList", "services", "service", Scope::Namespaced)
     },
     Resource {
+        categories: &["api-extensions"],
+        subresources: &[own("status", "apiregistration.k8s.io", "APIService")],
+        ..row("apiregistration.k8s.io", "APIService", "APIServiceList", "apiservices", "apiservice", Scope::Cluster)
+    },
+    Resource {
         short_names: &["deploy"],
         categories: &["all"],
         subresources: &[SCALE, own("status", "apps", "Deployment")],
@@ -209,6 +216,46 @@ pub const RESOURCES: &[Resource] = &[
     review("authorization.k8s.io", "SelfSubjectAccessReview", "selfsubjectaccessreviews", "selfsubjectaccessreview"),
     review("authorization.k8s.io", "SelfSubjectRulesReview", "selfsubjectrulesreviews", "selfsubjectrulesreview"),
     review("authorization.k8s.io", "SubjectAccessReview", "subjectaccessreviews", "subjectaccessreview"),
+    Resource {
+        short_names: &["csr"],
+        subresources: &[
+            own("approval", "certificates.k8s.io", "CertificateSigningRequest"),
+            own("status", "certificates.k8s.io", "CertificateSigningRequest"),
+        ],
+        ..row(
+            "certificates.k8s.io",
+            "CertificateSigningRequest",
+            "CertificateSigningRequestList",
+            "certificatesigningrequests",
+            "certificatesigningrequest",
+            Scope::Cluster,
+        )
+    },
+    row("networking.k8s.io", "IngressClass", "IngressClassList", "ingressclasses", "ingressclass", Scope::Cluster),
+    Resource {
+        short_names: &["ing"],
+        subresources: &[own("status", "networking.k8s.io", "Ingress")],
+        ..row("networking.k8s.io", "Ingress", "IngressList", "ingresses", "ingress", Scope::Namespaced)
+    },
+    Resource {
+        short_names: &["ip"],
+        ..row("networking.k8s.io", "IPAddress", "IPAddressList", "ipaddresses", "ipaddress", Scope::Cluster)
+    },
+    Resource {
+        short_names: &["netpol"],
+        ..row(
+            "networking.k8s.io",
+            "NetworkPolicy",
+            "NetworkPolicyList",
+            "networkpolicies",
+            "networkpolicy",
+            Scope::Namespaced,
+        )
+    },
+    Resource {
+        subresources: &[own("status", "networking.k8s.io", "ServiceCIDR")],
+        ..row("networking.k8s.io", "ServiceCIDR", "ServiceCIDRList", "servicecidrs", "servicecidr", Scope::Cluster)
+    },
     row("rbac.authorization.k8s.io", "ClusterRole", "ClusterRoleList", "clusterroles", "clusterrole", Scope::Cluster),
     row(
         "rbac.authorization.k8s.io",
@@ -227,6 +274,42 @@ pub const RESOURCES: &[Resource] = &[
         "rolebinding",
         Scope::Namespaced,
     ),
+    row("storage.k8s.io", "CSIDriver", "CSIDriverList", "csidrivers", "csidriver", Scope::Cluster),
+    row("storage.k8s.io", "CSINode", "CSINodeList", "csinodes", "csinode", Scope::Cluster),
+    row(
+        "storage.k8s.io",
+        "CSIStorageCapacity",
+        "CSIStorageCapacityList",
+        "csistoragecapacities",
+        "csistoragecapacity",
+        Scope::Namespaced,
+    ),
+    Resource {
+        short_names: &["sc"],
+        ..row("storage.k8s.io", "StorageClass", "StorageClassList", "storageclasses", "storageclass", Scope::Cluster)
+    },
+    Resource {
+        subresources: &[own("status", "storage.k8s.io", "VolumeAttachment")],
+        ..row(
+            "storage.k8s.io",
+            "VolumeAttachment",
+            "VolumeAttachmentList",
+            "volumeattachments",
+            "volumeattachment",
+            Scope::Cluster,
+        )
+    },
+    Resource {
+        short_names: &["vac"],
+        ..row(
+            "storage.k8s.io",
+            "VolumeAttributesClass",
+            "VolumeAttributesClassList",
+            "volumeattributesclasses",
+            "volumeattributesclass",
+            Scope::Cluster,
+        )
+    },
     Resource {
         categories: &["api-extensions"],
         ..row(
@@ -294,6 +377,17 @@ pub const RESOURCES: &[Resource] = &[
             Scope::Cluster,
         )
     },
+    Resource {
+        short_names: &["pc"],
+        ..row(
+            "scheduling.k8s.io",
+            "PriorityClass",
+            "PriorityClassList",
+            "priorityclasses",
+            "priorityclass",
+            Scope::Cluster,
+        )
+    },
     row("coordination.k8s.io", "Lease", "LeaseList", "leases", "lease", Scope::Namespaced),
     Resource {
         short_names: &["crd", "crds"],
@@ -308,6 +402,51 @@ pub const RESOURCES: &[Resource] = &[
             Scope::Cluster,
         )
     },
+    row("node.k8s.io", "RuntimeClass", "RuntimeClassList", "runtimeclasses", "runtimeclass", Scope::Cluster),
+    row("discovery.k8s.io", "EndpointSlice", "EndpointSliceList", "endpointslices", "endpointslice", Scope::Namespaced),
+    Resource {
+        subresources: &[own("status", "flowcontrol.apiserver.k8s.io", "FlowSchema")],
+        ..row(
+            "flowcontrol.apiserver.k8s.io",
+            "FlowSchema",
+            "FlowSchemaList",
+            "flowschemas",
+            "flowschema",
+            Scope::Cluster,
+        )
+    },
+    Resource {
+        subresources: &[own("status", "flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration")],
+        ..row(
+            "flowcontrol.apiserver.k8s.io",
+            "PriorityLevelConfiguration",
+            "PriorityLevelConfigurationList",
+            "prioritylevelconfigurations",
+            "prioritylevelconfiguration",
+            Scope::Cluster,
+        )
+    },
+    row("resource.k8s.io", "DeviceClass", "DeviceClassList", "deviceclasses", "deviceclass", Scope::Cluster),
+    Resource {
+        subresources: &[own("status", "resource.k8s.io", "ResourceClaim")],
+        ..row(
+            "resource.k8s.io",
+            "ResourceClaim",
+            "ResourceClaimList",
+            "resourceclaims",
+            "resourceclaim",
+            Scope::Namespaced,
+        )
+    },
+    row(
+        "resource.k8s.io",
+        "ResourceClaimTemplate",
+        "ResourceClaimTemplateList",
+        "resourceclaimtemplates",
+        "resourceclaimtemplate",
+        Scope::Namespaced,
+    ),
+    row("resource.k8s.io", "ResourceSlice", "ResourceSliceList", "resourceslices", "resourceslice", Scope::Cluster),
 ];
 
 /// The built-in resource served at `group`, `version`, `plural`.

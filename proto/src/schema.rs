@@ -139,11 +139,13 @@ static FACTS: &[&str] = &[
     include_str!("schema/facts/core.txt"),
     include_str!("schema/facts/discovery.txt"),
     include_str!("schema/facts/events.txt"),
+    include_str!("schema/facts/flowcontrol.txt"),
     include_str!("schema/facts/meta.txt"),
     include_str!("schema/facts/networking.txt"),
     include_str!("schema/facts/node.txt"),
     include_str!("schema/facts/policy.txt"),
     include_str!("schema/facts/rbac.txt"),
+    include_str!("schema/facts/resource.txt"),
     include_str!("schema/facts/scheduling.txt"),
     include_str!("schema/facts/storage.txt"),
 ];
@@ -251,10 +253,13 @@ pub fn definition_name(group: &str, version: &str, kind: &str) -> String {
     }
 }
 
-/// The root type of a built-in kind.
+/// The root type of a built-in kind; an old version's is today's, as its lists merge in the same way.
 #[must_use]
 pub fn of_kind(group: &str, version: &str, kind: &str) -> Option<&'static Type> {
-    definition(&definition_name(group, version, kind))
+    definition(&definition_name(group, version, kind)).or_else(|| {
+        let modern = crate::resource::old::modern(group, version, kind)?;
+        definition(&definition_name(modern.group, modern.version, kind))
+    })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, OnceLock, PoisonError, RwLock},
 };
 
-use coracle_proto::resource::{RESOURCES, Resource};
+use coracle_proto::resource::{RESOURCES, Resource, old};
 
 use super::CustomKind;
 use crate::{documents::Documents, ops::KindOps};
@@ -51,10 +51,10 @@ impl Catalog {
         self.kinds.get(*self.by_kind.get(&(group, version, kind))?)
     }
 
-    /// Every resource there is, the built-in ones first.
+    /// Every resource there is, the built-in ones first and old versions last.
     #[must_use]
     pub fn rows(&self) -> Vec<&'static Resource> {
-        RESOURCES.iter().chain(self.kinds.iter().map(|kind| kind.row())).collect()
+        RESOURCES.iter().chain(self.kinds.iter().map(|kind| kind.row())).chain(old::rows()).collect()
     }
 
     pub(crate) fn documents(&self) -> &Documents {

@@ -260,7 +260,7 @@ impl KindOps for CustomKind {
                 new.meta.managed_fields = managed;
                 new.meta.resource_version = version;
             }
-            Part::Main | Part::Finalize => {}
+            Part::Main | Part::Finalize | Part::Approval => {}
         }
     }
 

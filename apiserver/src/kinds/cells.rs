@@ -80,3 +80,25 @@ pub(super) fn selector(selector: &LabelSelector) -> String {
     requirements.sort_by(|a, b| a.0.cmp(b.0));
     requirements.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(",")
 }
+
+/// The object's name, and that it is the default where the annotation says so.
+pub(super) fn marked_name(meta: &ObjectMeta, annotation: &str) -> serde_json::Value {
+    let is_default = meta.annotations.as_ref().and_then(|a| a.get(annotation)).is_some_and(|value| value == "true");
+    let name = text(&meta.name);
+    if is_default { format!("{name} (default)").into() } else { name.into() }
+}
+
+/// The first three of a list, and how many more there are; `<unset>` for none.
+pub(super) fn first_three<T: AsRef<str>>(items: &[T]) -> String {
+    let shown = items.iter().take(3).map(AsRef::as_ref).collect::<Vec<_>>().join(",");
+    match items.len() {
+        0 => "<unset>".to_owned(),
+        1..=3 => shown,
+        more => format!("{shown} + {} more...", more - 3),
+    }
+}
+
+/// A column of booleans that is always shown.
+pub(super) const fn boolean(name: &'static str, description: &'static str) -> Column {
+    Column { kind: "boolean", ..column(name, description) }
+}

@@ -6,6 +6,7 @@ use coracle_proto::{
     field::{Error, Errors, Path},
     name,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// Adds one error a message of a name rule.
 pub(super) fn messages(errors: &mut Errors, path: &Path, value: &str, messages: Vec<String>) {
@@ -113,5 +114,92 @@ pub(super) fn file_mode(errors: &mut Errors, path: &Path, mode: Option<i32>) {
     {
         let detail = "must be a number between 0 and 0777 (octal), both inclusive";
         errors.push(Error::invalid(path, mode, detail));
+    }
+}
+
+/// A name that must be given and may stand as one segment of a URL's path.
+pub(super) fn required_segment(errors: &mut Errors, path: &Path, value: &str) {
+    if value.is_empty() {
+        errors.push(Error::required(path, ""));
+    } else {
+        messages(errors, path, value, name::path_segment(value));
+    }
+}
+
+/// The name of a CSI driver.
+pub(super) fn csi_driver_name(errors: &mut Errors, path: &Path, value: &str) {
+    if value.is_empty() {
+        return errors.push(Error::required(path, ""));
+    }
+    if value.len() > 63 {
+        errors.push(Error::too_long(path, 63));
+    }
+    messages(errors, path, value, name::dns1123_subdomain(&value.to_lowercase()));
+}
+
+/// A path behind a domain: `acme.io/foo`.
+pub(super) fn domain_prefixed_path(errors: &mut Errors, path: &Path, value: &str) {
+    if value.is_empty() {
+        return errors.push(Error::required(path, ""));
+    }
+    match value.split_once('/') {
+        Some((host, rest)) if !host.is_empty() && !rest.is_empty() => {
+            messages(errors, path, host, name::dns1123_subdomain(host));
+            let is_path = |b: u8| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b);
+            if !rest.bytes().all(is_path) {
+                let detail = r"Invalid path (regex used for validation is '[A-Za-z0-9/\-._~%!$&'()*+,;=:]+')";
+                errors.push(Error::invalid(path, rest, detail));
+            }
+        }
+        _ => {
+            let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+            errors.push(Error::invalid(path, value, detail));
+        }
+    }
+}
+
+/// An update of the status keeps what of the metadata is not its own.
+pub(super) fn keep_meta_for_status(new: &mut ObjectMeta, old: &ObjectMeta) {
+    new.labels.clone_from(&old.labels);
+    new.annotations.clone_from(&old.annotations);
+    new.finalizers.clone_from(&old.finalizers);
+    new.owner_references.clone_from(&old.owner_references);
+}
+
+/// The types of a status' conditions: given, and each once.
+pub(super) fn condition_types<'a>(types: impl Iterator<Item = &'a str>) -> Errors {
+    let (mut errors, path) = (Errors::new(), Path::new("status").child("conditions"));
+    let mut seen = std::collections::BTreeSet::new();
+    for (i, kind) in types.enumerate() {
+        let at = path.index(i).child("type");
+        if !seen.insert(kind) {
+            errors.push(Error::duplicate(&at, kind));
+        }
+        if kind.is_empty() {
+            errors.push(Error::required(&at, ""));
+        }
+    }
+    errors
+}
+
+/// A DNS label that must be given.
+pub(super) fn required_label(errors: &mut Errors, path: &Path, value: &str) {
+    if value.is_empty() {
+        errors.push(Error::required(path, ""));
+    } else {
+        messages(errors, path, value, name::dns1123_label(value));
+    }
+}
+
+/// The name of a pool of devices: DNS subdomains separated by slashes.
+pub(super) fn pool_name(errors: &mut Errors, path: &Path, value: &str) {
+    if value.is_empty() {
+        return errors.push(Error::required(path, ""));
+    }
+    if value.len() > 253 {
+        errors.push(Error::too_long(path, 253));
+    }
+    for part in value.split('/') {
+        messages(errors, path, part, name::dns1123_subdomain(part));
     }
 }

@@ -63,6 +63,37 @@ impl Profile {
     }
 }
 
+/// What the holder of a signing request gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Grant {
+    /// Common name: the user's name.
+    pub(crate) common_name: String,
+    /// Organizations: the user's groups.
+    pub(crate) organizations: Vec<String>,
+    /// DNS names and addresses.
+    pub(crate) alt_names: Vec<String>,
+    /// Usages, as CertificateSigningRequests name them.
+    pub(crate) usages: Vec<String>,
+    /// How long it is valid, if less than all that the authority signs.
+    pub(crate) lifetime: Option<Duration>,
+}
+
+impl From<&Profile> for Grant {
+    fn from(profile: &Profile) -> Self {
+        let usage = match profile.usage {
+            Usage::Client => "client auth",
+            Usage::Server => "server auth",
+        };
+        Self {
+            common_name: profile.name.clone(),
+            organizations: profile.group.iter().cloned().collect(),
+            alt_names: profile.alt_names.clone(),
+            usages: vec!["digital signature".to_owned(), usage.to_owned()],
+            lifetime: None,
+        }
+    }
+}
+
 /// A certificate authority with its key.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -199,27 +230,44 @@ impl Authority {
         Ok((certificate, pem))
     }
 
+    /// Signs the key of a certificate signing request (PEM) as [`Authority::sign_request`], for what is granted; returns
+    /// the certificate's PEM.
+    ///
+    /// # Errors
+    /// The request is malformed or its signature is wrong, or a name is none that a certificate can hold.
+    pub(crate) fn sign_granted(&self, request: &str, grant: &Grant, now: Timestamp) -> Result<String, Error> {
+        let request = CertificateSigningRequestParams::from_pem(request)
+            .map_err(|error| Error::Malformed(format!("not a certificate signing request: {error}")))?;
+        let certificate = self.sign(grant.clone(), &request.public_key, now)?;
+        Ok(super::identity::certificate_pem(&certificate))
+    }
+
     fn sign(
         &self,
-        profile: &Profile,
+        grant: impl Into<Grant>,
         key: &impl PublicKeyData,
         now: Timestamp,
     ) -> Result<CertificateDer<'static>, Error> {
-        let what = || format!("the certificate of {:?}", profile.name);
+        let grant = grant.into();
+        let what = || format!("the certificate of {:?}", grant.common_name);
         let mut params =
-            CertificateParams::new(profile.alt_names.clone()).map_err(|source| Error::Make { what: what(), source })?;
+            CertificateParams::new(grant.alt_names.clone()).map_err(|source| Error::Make { what: what(), source })?;
         params.distinguished_name = DistinguishedName::new();
-        if let Some(group) = &profile.group {
-            params.distinguished_name.push(DnType::OrganizationName, group.as_str());
+        for organization in &grant.organizations {
+            params.distinguished_name.push(DnType::OrganizationName, organization.as_str());
         }
-        params.distinguished_name.push(DnType::CommonName, profile.name.as_str());
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![match profile.usage {
-            Usage::Client => ExtendedKeyUsagePurpose::ClientAuth,
-            Usage::Server => ExtendedKeyUsagePurpose::ServerAuth,
-        }];
+        params.distinguished_name.push(DnType::CommonName, grant.common_name.as_str());
+        for usage in &grant.usages {
+            match usage.as_str() {
+                "digital signature" => params.key_usages.push(KeyUsagePurpose::DigitalSignature),
+                "key encipherment" => params.key_usages.push(KeyUsagePurpose::KeyEncipherment),
+                "client auth" => params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth),
+                "server auth" => params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth),
+                other => return Err(Error::Malformed(format!("certificates for {other:?} are not given out"))),
+            }
+        }
         params.use_authority_key_identifier_extension = true;
-        let params = dated(params, now, self.lifetime);
+        let params = dated(params, now, grant.lifetime.unwrap_or(self.lifetime).min(self.lifetime));
         let certificate = params.signed_by(key, &self.issuer).map_err(|source| Error::Make { what: what(), source })?;
         Ok(certificate.der().clone())
     }

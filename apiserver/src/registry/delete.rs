@@ -132,6 +132,7 @@ impl Registry {
         options: &DeleteOptions,
         writer: &Writer,
     ) -> Result<Deleted> {
+        let kind = kind.modern().unwrap_or(kind);
         let resource = kind.resource();
         let key = stored::key(resource.storage, namespace, name);
         for _ in 0..ATTEMPTS {

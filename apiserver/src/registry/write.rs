@@ -208,6 +208,7 @@ impl Registry {
         mut object: BoxObject,
         writer: &Writer,
     ) -> Result<Written> {
+        let kind = kind.modern().unwrap_or(kind);
         let resource = kind.resource();
         let meta = object.meta_mut();
         if !is_empty(meta.resource_version.as_ref()) {
@@ -378,6 +379,7 @@ impl Registry {
         writer: &Writer,
         mut change: impl FnMut(&Current<'_>) -> Result<BoxObject>,
     ) -> Result<Written> {
+        let kind = kind.modern().unwrap_or(kind);
         let resource = kind.resource();
         let key = stored::key(resource.storage, namespace, name);
         for _ in 0..ATTEMPTS {

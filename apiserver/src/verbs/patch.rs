@@ -162,6 +162,16 @@ pub(super) fn config(bytes: &[u8], options: &WriteOptions) -> Result<(Config, Ve
 }
 
 async fn apply(call: &Call, part: Part, request: Request<Body>) -> Result<Response<Body>> {
+    if let Some(modern) = call.kind.modern() {
+        let today = modern.resource();
+        let message = format!(
+            "server-side apply takes no old versions; apply {} {} instead of {}",
+            today.api_version(),
+            today.kind,
+            call.kind.resource().api_version()
+        );
+        return Err(Box::new(Status::failure(415, "UnsupportedMediaType", message)));
+    }
     let options = WriteOptions::of_patch(&call.info.query, PatchKind::Apply)?;
     let (config, twice) = config(&body::read(request).await?, &options)?;
     if options.validation == FieldValidation::Strict && !twice.is_empty() {

@@ -45,6 +45,9 @@ pub(super) async fn dispatch(call: &Call, request: Request<Body>) -> Result<Resp
         ("status", "update") => call.update(Part::Status, request).await,
         ("status", "patch") => patch::patch(call, Part::Status, request).await,
         ("finalize", "update") => call.update(Part::Finalize, request).await,
+        ("approval", "get") => call.get().await,
+        ("approval", "update") => call.update(Part::Approval, request).await,
+        ("approval", "patch") => patch::patch(call, Part::Approval, request).await,
         ("scale", "get") => {
             let (namespace, name) = call.at();
             let entry = call.registry().get(&*call.kind, namespace, name, "").await?;

@@ -9,7 +9,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::{Field, ListType, definition, definition_name};
-use crate::resource::{RESOURCES, Resource};
+use crate::resource::{RESOURCES, Resource, old};
 
 /// Which of OpenAPI's two versions a document is written in; they refer to other schemas in different ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,12 +62,16 @@ kinds! {
     "coordination.k8s.io" "v1" api::coordination::v1 [Lease] [];
     "discovery.k8s.io" "v1" api::discovery::v1 [EndpointSlice] [];
     "events.k8s.io" "v1" api::events::v1 [Event] [];
-    "networking.k8s.io" "v1" api::networking::v1 [Ingress, IngressClass, NetworkPolicy] [];
+    "flowcontrol.apiserver.k8s.io" "v1" api::flowcontrol::v1 [FlowSchema, PriorityLevelConfiguration] [];
+    "networking.k8s.io" "v1" api::networking::v1 [IPAddress, Ingress, IngressClass, NetworkPolicy, ServiceCIDR] [];
     "node.k8s.io" "v1" api::node::v1 [RuntimeClass] [];
     "policy" "v1" api::policy::v1 [PodDisruptionBudget] [Eviction];
     "rbac.authorization.k8s.io" "v1" api::rbac::v1 [ClusterRole, ClusterRoleBinding, Role, RoleBinding] [];
+    "resource.k8s.io" "v1" api::resource::v1 [DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice] [];
     "scheduling.k8s.io" "v1" api::scheduling::v1 [PriorityClass] [];
-    "storage.k8s.io" "v1" api::storage::v1 [CSIDriver, CSINode, StorageClass, VolumeAttachment] [];
+    "storage.k8s.io" "v1" api::storage::v1 [
+        CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment, VolumeAttributesClass,
+    ] [];
     "meta.k8s.io" "v1" apimachinery::pkg::apis::meta::v1 [] [DeleteOptions, ListMeta, ObjectMeta, Status];
 }
 
@@ -75,16 +79,52 @@ kinds! {
 /// resources, their lists and their subresources need. `None` when no built-in resource is in it.
 #[must_use]
 pub fn components_v3(group: &str, version: &str) -> Option<Value> {
-    let rows = || RESOURCES.iter().filter(|r| r.group == group && r.version == version);
+    let rows = || old::all().filter(|r| r.group == group && r.version == version);
     rows().next()?;
+    let is_of = |r: &Resource, g: &str, v: &str, k: &str| {
+        (r.group, r.version, r.kind) == (g, v, k)
+            || r.subresources.iter().any(|s| (s.group, s.version, s.kind) == (g, v, k))
+    };
     let served = |g: &str, v: &str, k: &str| {
         g == "meta.k8s.io"
             || rows().any(|r| {
-                (r.group, r.version, r.kind) == (g, v, k)
-                    || r.subresources.iter().any(|s| (s.group, s.version, s.kind) == (g, v, k))
+                let modern = old::modern(r.group, r.version, r.kind);
+                is_of(r, g, v, k) || modern.is_some_and(|modern| is_of(modern, g, v, k))
             })
     };
-    Some(json!({"schemas": schemas(Dialect::V3, served)}))
+    let mut schemas = schemas(Dialect::V3, served);
+    for row in rows() {
+        add_old(&mut schemas, row);
+    }
+    Some(json!({"schemas": schemas}))
+}
+
+/// Puts in the schemas of an old version's kind and list, which are today's under the old names.
+fn add_old(schemas: &mut Map<String, Value>, row: &Resource) {
+    let Some(modern) = old::modern(row.group, row.version, row.kind) else { return };
+    for kind in [row.kind, row.list_kind] {
+        let today = definition_name(modern.group, modern.version, kind);
+        let Some(mut schema) = schemas.get(&today).cloned() else { continue };
+        let name = definition_name(row.group, row.version, kind);
+        let gvk = json!([{"group": row.group, "version": row.version, "kind": kind}]);
+        if let Value::Object(schema) = &mut schema {
+            schema.insert("x-kubernetes-group-version-kind".to_owned(), gvk);
+            let note =
+                format!("{kind} of {}/{}, an old name of {} {kind}.", row.group, row.version, modern.api_version());
+            schema.insert("description".to_owned(), note.into());
+        }
+        if let (Some(fields), "Ingress") = (schema.get_mut("properties").and_then(Value::as_object_mut), kind) {
+            // Backends looked different then.
+            let spec = json!({"description": "Rules and backends of the Ingress.", "type": "object",
+                "x-kubernetes-preserve-unknown-fields": true});
+            fields.insert("spec".to_owned(), spec);
+        }
+        if let Some(items) = schema.pointer_mut("/properties/items/items/$ref") {
+            let item = definition_name(row.group, row.version, row.kind);
+            *items = format!("#/components/schemas/{item}").into();
+        }
+        schemas.insert(name, schema);
+    }
 }
 
 /// The `components` of a group and version that has no built-in resource: what all objects share, and scales.
@@ -259,10 +299,10 @@ mod tests {
 
     #[test]
     fn every_resource_has_its_schema_and_every_reference_leads_to_one() {
-        let groups: BTreeSet<(&str, &str)> = RESOURCES.iter().map(|r| (r.group, r.version)).collect();
+        let groups: BTreeSet<(&str, &str)> = old::all().map(|r| (r.group, r.version)).collect();
         for (group, version) in groups {
             let components = components_v3(group, version).unwrap();
-            for resource in RESOURCES.iter().filter(|r| (r.group, r.version) == (group, version)) {
+            for resource in old::all().filter(|r| (r.group, r.version) == (group, version)) {
                 let name = definition_name(group, version, resource.kind);
                 let schema = &components["schemas"][&name];
                 let expected = json!([{"group": group, "version": version, "kind": resource.kind}]);

@@ -1,0 +1,71 @@
+//! Device classes: devices of a sort, by an administrator's choice.
+
+use k8s_openapi::api::resource::v1::DeviceClass;
+
+use super::{blank::list, devices, rules};
+use crate::kind::Strategy;
+use coracle_proto::{
+    field::{Errors, Path},
+    resource::Resource,
+};
+
+/// The strategy of `deviceclasses.resource.k8s.io`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DeviceClasses;
+
+impl Strategy for DeviceClasses {
+    type Object = DeviceClass;
+
+    fn resource(&self) -> &'static Resource {
+        super::row_of("resource.k8s.io", "deviceclasses")
+    }
+
+    fn validate(&self, object: &DeviceClass) -> Errors {
+        let (mut errors, path) = (Errors::new(), Path::new("spec"));
+        devices::validate_selectors(&mut errors, &path.child("selectors"), list(&object.spec.selectors));
+        let (at, configs) = (path.child("config"), list(&object.spec.config));
+        if devices::bounded(&mut errors, &at, configs, devices::MAX_CONFIGS) {
+            for (i, config) in configs.iter().enumerate() {
+                devices::validate_opaque(&mut errors, &at.index(i), config.opaque.as_ref());
+            }
+        }
+        if let Some(resource) = &object.spec.extended_resource_name {
+            rules::label_name(&mut errors, &path.child("extendedResourceName"), resource);
+        }
+        errors
+    }
+
+    fn counts_generations(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::kinds::testing::{faults, row};
+
+    #[test]
+    fn faults_are_named() {
+        let base = json!({"metadata": {"name": "gpu"}, "spec": {"selectors": [{"cel": {"expression": "true"}}]}});
+        let patches = [
+            json!({"spec": {"selectors": [{}, {"cel": {"expression": "x".repeat(11_000)}}]}}),
+            json!({"spec": {"config": [{}, {"opaque": {"driver": "", "parameters": 1}}]}}),
+            json!({"spec": {"extendedResourceName": "a b"}}),
+        ];
+        let text = faults(&DeviceClasses, &base, &patches);
+        for needle in [
+            "spec.selectors[0].cel: Required value",
+            "spec.selectors[1].cel.expression: Too long: may not be more than 10240 bytes",
+            "spec.config[0].opaque: Required value",
+            "spec.config[1].opaque.driver: Required value",
+            "spec.config[1].opaque.parameters: Invalid value: \"<value omitted>\": parameters must be a valid JSON object",
+            "spec.extendedResourceName: Invalid value: \"a b\"",
+        ] {
+            assert!(text.contains(needle), "{needle}");
+        }
+        assert_eq!(row(&DeviceClasses, &base), "gpu | <unknown>");
+    }
+}
