@@ -1,3 +1,5 @@
+//! Expressions with their values, their mistakes and their prices; what hostile ones cannot do.
+
 use std::time::{Duration, Instant};
 
 use serde_json::json;
