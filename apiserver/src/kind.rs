@@ -150,6 +150,26 @@ pub trait Strategy: Send + Sync + 'static {
         self.validate_update(new, old)
     }
 
+    /// Restores all that an update through `/ephemeralcontainers` may not change.
+    fn prepare_ephemeral_containers(&self, new: &mut Self::Object, old: &Self::Object, context: &Context<'_>) {
+        let _ = (new, old, context);
+    }
+
+    /// Everything wrong with an update through `/ephemeralcontainers`.
+    fn validate_ephemeral_containers(&self, new: &Self::Object, old: &Self::Object) -> field::Errors {
+        self.validate_update(new, old)
+    }
+
+    /// Restores all that an update through `/resize` may not change.
+    fn prepare_resize(&self, new: &mut Self::Object, old: &Self::Object, context: &Context<'_>) {
+        let _ = (new, old, context);
+    }
+
+    /// Everything wrong with an update through `/resize`.
+    fn validate_resize(&self, new: &Self::Object, old: &Self::Object) -> field::Errors {
+        self.validate_update(new, old)
+    }
+
     /// Whether nothing but `metadata.finalizers` and the grace period keeps a marked object; a namespace has finalizers
     /// in its spec as well. Asked after every write to a marked object, which is removed when all agree.
     fn is_finalized(&self, object: &Self::Object) -> bool {
@@ -179,6 +199,22 @@ pub trait Strategy: Send + Sync + 'static {
     /// status the specification.
     fn reset_fields(&self, part: Part) -> &'static Set {
         ownership::reset_by(self.resource(), part)
+    }
+
+    /// Whether an update may leave the resourceVersion out, and so change whatever version is stored.
+    fn allows_unconditional_update(&self) -> bool {
+        true
+    }
+
+    /// Whether a DELETE that says nothing of dependents leaves them behind; so it is with what is older than the garbage
+    /// collector.
+    fn orphans_by_default(&self) -> bool {
+        false
+    }
+
+    /// What everybody is told who uses the kind, when something else has taken its place.
+    fn deprecation(&self) -> Option<&'static str> {
+        None
     }
 
     /// Sentences for `Warning` headers about an object that is accepted all the same.

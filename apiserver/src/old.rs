@@ -137,6 +137,14 @@ impl KindOps for Old {
         self.modern.generation_counts_annotations()
     }
 
+    fn allows_unconditional_update(&self) -> bool {
+        self.modern.allows_unconditional_update()
+    }
+
+    fn orphans_by_default(&self) -> bool {
+        self.modern.orphans_by_default()
+    }
+
     fn is_finalized(&self, object: &dyn AnyObject) -> bool {
         self.modern.is_finalized(object)
     }

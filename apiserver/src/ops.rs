@@ -97,6 +97,18 @@ pub enum Part {
     Finalize,
     /// `/approval` of a certificate signing request.
     Approval,
+    /// `/ephemeralcontainers` of a pod.
+    EphemeralContainers,
+    /// `/resize` of a pod.
+    Resize,
+}
+
+impl Part {
+    /// Whether it is a part of what is wanted of the object, so that its changes make new generations.
+    #[must_use]
+    pub fn is_of_spec(self) -> bool {
+        matches!(self, Self::Main | Self::EphemeralContainers | Self::Resize)
+    }
 }
 
 /// What the shared code asks of a kind; see [`Strategy`] for what each means and when it is called.
@@ -133,6 +145,14 @@ pub trait KindOps: Send + Sync {
     fn row(&self, object: &dyn AnyObject, now: Timestamp) -> Vec<Value>;
     fn scale(&self, object: &dyn AnyObject) -> Option<Scale>;
     fn set_scale(&self, object: &mut dyn AnyObject, replicas: i32);
+
+    fn allows_unconditional_update(&self) -> bool {
+        true
+    }
+
+    fn orphans_by_default(&self) -> bool {
+        false
+    }
 
     /// Whether the kind is one that a definition made.
     fn is_custom(&self) -> bool {
@@ -249,6 +269,8 @@ impl<S: Strategy> KindOps for Typed<S> {
             Part::Status => self.0.prepare_status(new, old, context),
             Part::Finalize => self.0.prepare_finalize(new, old, context),
             Part::Approval => self.0.prepare_approval(new, old, context),
+            Part::EphemeralContainers => self.0.prepare_ephemeral_containers(new, old, context),
+            Part::Resize => self.0.prepare_resize(new, old, context),
         }
     }
 
@@ -263,6 +285,8 @@ impl<S: Strategy> KindOps for Typed<S> {
             Part::Status => self.0.validate_status(new, old),
             Part::Finalize => self.0.validate_finalize(new, old),
             Part::Approval => self.0.validate_approval(new, old),
+            Part::EphemeralContainers => self.0.validate_ephemeral_containers(new, old),
+            Part::Resize => self.0.validate_resize(new, old),
         }
     }
 
@@ -282,6 +306,18 @@ impl<S: Strategy> KindOps for Typed<S> {
         let resource = self.0.resource();
         let place = BuiltIn::of_kind(resource.group, resource.version, resource.kind).unwrap_or(BuiltIn::Any);
         Box::new(BySchema { place, version: resource.api_version(), reset: self.0.reset_fields(part) })
+    }
+
+    fn allows_unconditional_update(&self) -> bool {
+        self.0.allows_unconditional_update()
+    }
+
+    fn orphans_by_default(&self) -> bool {
+        self.0.orphans_by_default()
+    }
+
+    fn deprecation(&self) -> Option<&str> {
+        self.0.deprecation()
     }
 
     fn warnings(&self, object: &dyn AnyObject) -> Vec<String> {

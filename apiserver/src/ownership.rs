@@ -131,9 +131,9 @@ pub static SPEC_AND_OWNERS: LazyLock<Set> = LazyLock::new(|| {
 #[must_use]
 pub fn reset_by(resource: &Resource, part: Part) -> &'static Set {
     match part {
-        Part::Main | Part::Finalize if resource.subresource("status").is_some() => &STATUS,
-        Part::Main | Part::Finalize => &NO_FIELDS,
         Part::Status | Part::Approval => &SPEC,
+        _ if resource.subresource("status").is_some() => &STATUS,
+        _ => &NO_FIELDS,
     }
 }
 
@@ -145,6 +145,8 @@ pub const fn subresource(part: Part) -> &'static str {
         Part::Status => "status",
         Part::Finalize => "finalize",
         Part::Approval => "approval",
+        Part::EphemeralContainers => "ephemeralcontainers",
+        Part::Resize => "resize",
     }
 }
 

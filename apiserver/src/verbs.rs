@@ -1,6 +1,8 @@
 //! From a request to the registry and back.
 
+mod component_status;
 mod delete;
+mod eviction;
 mod options;
 mod patch;
 mod subresources;
@@ -162,6 +164,9 @@ impl Call {
         if !resource.serves(&self.info.verb) {
             return Err(Box::new(Status::method_not_allowed()));
         }
+        if resource.group.is_empty() && resource.plural == "componentstatuses" {
+            return component_status::answer(self);
+        }
         match (self.info.verb.as_str(), self.info.names_object) {
             ("get", true) => self.get().await,
             ("list", false) => self.list().await,
@@ -198,7 +203,10 @@ pub(crate) async fn dispatch(
     if !info.is_resource {
         return documents::answer(&server, request.method(), &info, request.headers());
     }
-    let Some(kind) = server.registry.kind(&info.group, &info.version, &info.resource) else {
+    // Bindings are no objects of their own: to create one is to change a pod.
+    let is_binding = (info.group.as_str(), info.version.as_str(), info.resource.as_str()) == ("", "v1", "bindings");
+    let plural = if is_binding { "pods" } else { info.resource.as_str() };
+    let Some(kind) = server.registry.kind(&info.group, &info.version, plural) else {
         return Err(Box::new(match coracle_proto::resource::find(&info.group, &info.version, &info.resource) {
             Some(resource) => Status::not_here_yet(&resource.group_resource()),
             None => Status::no_such_path(),
@@ -219,7 +227,11 @@ pub(crate) async fn dispatch(
     if let Some(status) = call.kind.unserved() {
         return Err(Box::new(status));
     }
-    let mut response = call.answer(resource, request).await?;
+    let mut response = if is_binding {
+        subresources::bind_by_name(&call, request).await?
+    } else {
+        call.answer(resource, request).await?
+    };
     if let Some(sentence) = call.kind.deprecation() {
         answer::warn(&mut response, &[sentence.to_owned()]);
     }

@@ -139,6 +139,13 @@ impl Error {
         Self { path: path.clone(), kind: ErrorKind::Invalid, message }
     }
 
+    /// `Invalid value: detail`, of a value that would be too much to print.
+    #[must_use]
+    pub fn invalid_untold(path: &Path, detail: &str) -> Self {
+        let message = with_detail("Invalid value".to_owned(), detail);
+        Self { path: path.clone(), kind: ErrorKind::Invalid, message }
+    }
+
     /// `Duplicate value: <value>`.
     #[must_use]
     pub fn duplicate(path: &Path, value: impl Into<serde_json::Value>) -> Self {

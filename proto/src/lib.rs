@@ -8,7 +8,7 @@
 //!                                            │                      └───────► apply (whose which field is)
 //!   resource (which kinds there are)         └──► schema::openapi (what clients are told)
 //!   name, meta (what is allowed in metadata) ──► field (what is wrong, and where) ──► status (the answer)
-//!   selector (which objects are meant)     quantity (how much)
+//!   selector (which objects are meant)     quantity (how much)     cron (when)
 //! ```
 //!
 //! Where to begin: [`resource::RESOURCES`] lists the built-in kinds; [`status::Status`] is every answer that is not an
@@ -34,6 +34,7 @@ pub mod join_token;
 pub mod meta;
 pub mod name;
 
+pub mod cron;
 pub mod pod_resources;
 pub mod quantity;
 pub mod quota;

@@ -307,6 +307,32 @@ pub fn http_header_name(value: &str) -> Vec<String> {
     vec![regex_error(message, "[-A-Za-z0-9]+", &["X-Header-Name"])]
 }
 
+/// A condition's reason: one word for machines.
+#[must_use]
+pub fn condition_reason(value: &str) -> Vec<String> {
+    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b',' | b':');
+    let bytes = value.as_bytes();
+    let starts = bytes.first().is_some_and(u8::is_ascii_alphabetic);
+    let ends = bytes.last().is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+    if starts && ends && bytes.iter().all(|byte| is_inner(*byte)) {
+        return Vec::new();
+    }
+    let message = "a condition reason must start with alphabetic character, optionally followed by a string of \
+                   alphanumeric characters or '_,:', and must end with an alphanumeric character or '_'";
+    let examples = &["my_name", "MY_NAME", "MyName", "ReasonA,ReasonB", "ReasonA:ReasonB"];
+    vec![regex_error(message, "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?", examples)]
+}
+
+/// The path behind the domain of a name like `acme.io/foo/bar`.
+#[must_use]
+pub fn http_path(value: &str) -> Vec<String> {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte);
+    if !value.is_empty() && value.bytes().all(is_allowed) {
+        return Vec::new();
+    }
+    vec![regex_error("Invalid path", r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+", &[])]
+}
+
 /// An IPv4 or IPv6 address.
 #[must_use]
 pub fn ip_address(value: &str) -> Vec<String> {

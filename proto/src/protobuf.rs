@@ -111,6 +111,7 @@ const FILES: &[&str] = &[
     include_str!("protobuf/wire/authentication.txt"),
     include_str!("protobuf/wire/authorization.txt"),
     include_str!("protobuf/wire/autoscaling.txt"),
+    include_str!("protobuf/wire/autoscaling2.txt"),
     include_str!("protobuf/wire/batch.txt"),
     include_str!("protobuf/wire/certificates.txt"),
     include_str!("protobuf/wire/coordination.txt"),

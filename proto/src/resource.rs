@@ -92,6 +92,7 @@ impl Resource {
 
 const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const CREATE: &[&str] = &["create"];
+const GET_LIST: &[&str] = &["get", "list"];
 const GET_PATCH_UPDATE: &[&str] = &["get", "patch", "update"];
 
 const fn own(name: &'static str, group: &'static str, kind: &'static str) -> Subresource {
@@ -130,13 +131,44 @@ const fn review(group: &'static str, kind: &'static str, plural: &'static str, s
     Resource { verbs: CREATE, list_kind: "", ..row(group, kind, "", plural, singular, Scope::Cluster) }
 }
 
+/// Autoscalers are served in two versions and stored once.
+const AUTOSCALER: Resource = Resource {
+    short_names: &["hpa"],
+    categories: &["all"],
+    ..row(
+        "autoscaling",
+        "HorizontalPodAutoscaler",
+        "HorizontalPodAutoscalerList",
+        "horizontalpodautoscalers",
+        "horizontalpodautoscaler",
+        Scope::Namespaced,
+    )
+};
+
+const AUTOSCALER_V2_STATUS: Subresource =
+    Subresource { version: "v2", ..own("status", "autoscaling", "HorizontalPodAutoscaler") };
+
 /// Every built-in resource, in discovery's order: groups by priority, resources by name.
 pub const RESOURCES: &[Resource] = &[
     Resource {
         short_names: &["cm"],
         ..row("", "ConfigMap", "ConfigMapList", "configmaps", "configmap", Scope::Namespaced)
     },
+    Resource { list_kind: "", verbs: CREATE, ..row("", "Binding", "", "bindings", "binding", Scope::Namespaced) },
+    Resource {
+        short_names: &["cs"],
+        verbs: GET_LIST,
+        ..row("", "ComponentStatus", "ComponentStatusList", "componentstatuses", "componentstatus", Scope::Cluster)
+    },
+    Resource {
+        short_names: &["ep"],
+        ..row("", "Endpoints", "EndpointsList", "endpoints", "endpoints", Scope::Namespaced)
+    },
     Resource { short_names: &["ev"], ..row("", "Event", "EventList", "events", "event", Scope::Namespaced) },
+    Resource {
+        short_names: &["limits"],
+        ..row("", "LimitRange", "LimitRangeList", "limitranges", "limitrange", Scope::Namespaced)
+    },
     Resource {
         short_names: &["ns"],
         verbs: &["create", "delete", "get", "list", "patch", "update", "watch"],
@@ -152,16 +184,54 @@ pub const RESOURCES: &[Resource] = &[
         ..row("", "Node", "NodeList", "nodes", "node", Scope::Cluster)
     },
     Resource {
+        short_names: &["pvc"],
+        subresources: &[own("status", "", "PersistentVolumeClaim")],
+        ..row(
+            "",
+            "PersistentVolumeClaim",
+            "PersistentVolumeClaimList",
+            "persistentvolumeclaims",
+            "persistentvolumeclaim",
+            Scope::Namespaced,
+        )
+    },
+    Resource {
+        short_names: &["pv"],
+        subresources: &[own("status", "", "PersistentVolume")],
+        ..row("", "PersistentVolume", "PersistentVolumeList", "persistentvolumes", "persistentvolume", Scope::Cluster)
+    },
+    Resource {
         short_names: &["po"],
         categories: &["all"],
         subresources: &[
             Subresource { name: "binding", group: "", version: "v1", kind: "Binding", verbs: CREATE },
+            own("ephemeralcontainers", "", "Pod"),
             Subresource { name: "eviction", group: "policy", version: "v1", kind: "Eviction", verbs: CREATE },
             Subresource { name: "exec", group: "", version: "v1", kind: "PodExecOptions", verbs: &["create", "get"] },
             Subresource { name: "log", group: "", version: "v1", kind: "Pod", verbs: &["get"] },
+            own("resize", "", "Pod"),
             own("status", "", "Pod"),
         ],
         ..row("", "Pod", "PodList", "pods", "pod", Scope::Namespaced)
+    },
+    row("", "PodTemplate", "PodTemplateList", "podtemplates", "podtemplate", Scope::Namespaced),
+    Resource {
+        short_names: &["rc"],
+        categories: &["all"],
+        subresources: &[SCALE, own("status", "", "ReplicationController")],
+        ..row(
+            "",
+            "ReplicationController",
+            "ReplicationControllerList",
+            "replicationcontrollers",
+            "replicationcontroller",
+            Scope::Namespaced,
+        )
+    },
+    Resource {
+        short_names: &["quota"],
+        subresources: &[own("status", "", "ResourceQuota")],
+        ..row("", "ResourceQuota", "ResourceQuotaList", "resourcequotas", "resourcequota", Scope::Namespaced)
     },
     row("", "Secret", "SecretList", "secrets", "secret", Scope::Namespaced),
     Resource {
@@ -181,6 +251,20 @@ pub const RESOURCES: &[Resource] = &[
         subresources: &[own("status", "", "Service")],
         ..row("", "Service", "ServiceList", "services", "service", Scope::Namespaced)
     },
+    row(
+        "apps",
+        "ControllerRevision",
+        "ControllerRevisionList",
+        "controllerrevisions",
+        "controllerrevision",
+        Scope::Namespaced,
+    ),
+    Resource {
+        short_names: &["ds"],
+        categories: &["all"],
+        subresources: &[own("status", "apps", "DaemonSet")],
+        ..row("apps", "DaemonSet", "DaemonSetList", "daemonsets", "daemonset", Scope::Namespaced)
+    },
     Resource {
         categories: &["api-extensions"],
         subresources: &[own("status", "apiregistration.k8s.io", "APIService")],
@@ -197,6 +281,12 @@ pub const RESOURCES: &[Resource] = &[
         categories: &["all"],
         subresources: &[SCALE, own("status", "apps", "ReplicaSet")],
         ..row("apps", "ReplicaSet", "ReplicaSetList", "replicasets", "replicaset", Scope::Namespaced)
+    },
+    Resource {
+        short_names: &["sts"],
+        categories: &["all"],
+        subresources: &[SCALE, own("status", "apps", "StatefulSet")],
+        ..row("apps", "StatefulSet", "StatefulSetList", "statefulsets", "statefulset", Scope::Namespaced)
     },
     Resource {
         short_names: &["ev"],
@@ -216,6 +306,20 @@ pub const RESOURCES: &[Resource] = &[
     review("authorization.k8s.io", "SelfSubjectAccessReview", "selfsubjectaccessreviews", "selfsubjectaccessreview"),
     review("authorization.k8s.io", "SelfSubjectRulesReview", "selfsubjectrulesreviews", "selfsubjectrulesreview"),
     review("authorization.k8s.io", "SubjectAccessReview", "subjectaccessreviews", "subjectaccessreview"),
+    // The preferred version of a group comes first.
+    Resource { version: "v2", subresources: &[AUTOSCALER_V2_STATUS], ..AUTOSCALER },
+    Resource { subresources: &[own("status", "autoscaling", "HorizontalPodAutoscaler")], ..AUTOSCALER },
+    Resource {
+        short_names: &["cj"],
+        categories: &["all"],
+        subresources: &[own("status", "batch", "CronJob")],
+        ..row("batch", "CronJob", "CronJobList", "cronjobs", "cronjob", Scope::Namespaced)
+    },
+    Resource {
+        categories: &["all"],
+        subresources: &[own("status", "batch", "Job")],
+        ..row("batch", "Job", "JobList", "jobs", "job", Scope::Namespaced)
+    },
     Resource {
         short_names: &["csr"],
         subresources: &[
@@ -255,6 +359,18 @@ pub const RESOURCES: &[Resource] = &[
     Resource {
         subresources: &[own("status", "networking.k8s.io", "ServiceCIDR")],
         ..row("networking.k8s.io", "ServiceCIDR", "ServiceCIDRList", "servicecidrs", "servicecidr", Scope::Cluster)
+    },
+    Resource {
+        short_names: &["pdb"],
+        subresources: &[own("status", "policy", "PodDisruptionBudget")],
+        ..row(
+            "policy",
+            "PodDisruptionBudget",
+            "PodDisruptionBudgetList",
+            "poddisruptionbudgets",
+            "poddisruptionbudget",
+            Scope::Namespaced,
+        )
     },
     row("rbac.authorization.k8s.io", "ClusterRole", "ClusterRoleList", "clusterroles", "clusterrole", Scope::Cluster),
     row(
@@ -472,6 +588,62 @@ mod tests {
                 assert!((a.group, a.version, a.plural) != (b.group, b.version, b.plural), "{} twice", a.plural);
                 assert!((a.group, a.version, a.kind) != (b.group, b.version, b.kind), "{} twice", a.kind);
             }
+        }
+    }
+
+    /// The workload and core rows as Kubernetes 1.36 serves them: scope, short names, categories, subresources with their
+    /// kinds, and verbs where they are not the common ones.
+    #[test]
+    fn core_and_workload_rows_are_kubernetes_own() {
+        let line = |r: &Resource| {
+            let scope = if r.scope == Scope::Namespaced { "ns" } else { "cluster" };
+            let verbs = match r.verbs {
+                ALL => String::new(),
+                verbs => format!(" {}", verbs.join(",")),
+            };
+            let subresources: String = r.subresources.iter().map(|s| format!(" /{}={}", s.name, s.kind)).collect();
+            let names = [r.short_names, r.categories].concat().join(",");
+            format!("{} {} {scope} [{names}]{verbs}{subresources}", r.api_version(), r.plural)
+        };
+        let lines: Vec<String> = RESOURCES.iter().map(line).collect();
+        for expected in [
+            "v1 bindings ns [] create",
+            "v1 componentstatuses cluster [cs] get,list",
+            "v1 configmaps ns [cm]",
+            "v1 endpoints ns [ep]",
+            "v1 events ns [ev]",
+            "v1 limitranges ns [limits]",
+            "v1 persistentvolumeclaims ns [pvc] /status=PersistentVolumeClaim",
+            "v1 persistentvolumes cluster [pv] /status=PersistentVolume",
+            "v1 podtemplates ns []",
+            "v1 replicationcontrollers ns [rc,all] /scale=Scale /status=ReplicationController",
+            "v1 resourcequotas ns [quota] /status=ResourceQuota",
+            "v1 secrets ns []",
+            "v1 serviceaccounts ns [sa] /token=TokenRequest",
+            "apps/v1 controllerrevisions ns []",
+            "apps/v1 daemonsets ns [ds,all] /status=DaemonSet",
+            "apps/v1 deployments ns [deploy,all] /scale=Scale /status=Deployment",
+            "apps/v1 replicasets ns [rs,all] /scale=Scale /status=ReplicaSet",
+            "apps/v1 statefulsets ns [sts,all] /scale=Scale /status=StatefulSet",
+            "autoscaling/v2 horizontalpodautoscalers ns [hpa,all] /status=HorizontalPodAutoscaler",
+            "autoscaling/v1 horizontalpodautoscalers ns [hpa,all] /status=HorizontalPodAutoscaler",
+            "batch/v1 cronjobs ns [cj,all] /status=CronJob",
+            "batch/v1 jobs ns [all] /status=Job",
+            "policy/v1 poddisruptionbudgets ns [pdb] /status=PodDisruptionBudget",
+        ] {
+            assert!(lines.iter().any(|line| line == expected), "{expected}\nin\n{}", lines.join("\n"));
+        }
+        let pods = find("", "v1", "pods").unwrap();
+        for (name, kind) in [
+            ("binding", "Binding"),
+            ("ephemeralcontainers", "Pod"),
+            ("eviction", "Eviction"),
+            ("exec", "PodExecOptions"),
+            ("log", "Pod"),
+            ("resize", "Pod"),
+            ("status", "Pod"),
+        ] {
+            assert_eq!(pods.subresource(name).map(|s| s.kind), Some(kind), "{name}");
         }
     }
 }

@@ -229,6 +229,10 @@ impl KindOps for CustomKind {
         defaults::fill(&mut of_mut(object).content, &self.schema);
     }
 
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn prepare_create(&self, object: &mut dyn AnyObject, _: &Context<'_>) {
         if self.has_status {
             of_mut(object).content.remove("status");
@@ -260,7 +264,7 @@ impl KindOps for CustomKind {
                 new.meta.managed_fields = managed;
                 new.meta.resource_version = version;
             }
-            Part::Main | Part::Finalize | Part::Approval => {}
+            Part::Main | Part::Finalize | Part::Approval | Part::EphemeralContainers | Part::Resize => {}
         }
     }
 

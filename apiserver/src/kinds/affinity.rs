@@ -5,7 +5,7 @@ use coracle_proto::{
     name,
 };
 use k8s_openapi::{
-    api::core::v1::{Affinity, NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm},
+    api::core::v1::{Affinity, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm},
     apimachinery::pkg::apis::meta::v1::LabelSelector,
 };
 
@@ -51,18 +51,23 @@ fn validate_weight(errors: &mut Errors, path: &Path, weight: i32) {
 
 fn validate_node(errors: &mut Errors, path: &Path, affinity: &NodeAffinity) {
     if let Some(required) = &affinity.required_during_scheduling_ignored_during_execution {
-        let at = path.child(REQUIRED).child("nodeSelectorTerms");
-        if required.node_selector_terms.is_empty() {
-            errors.push(Error::required(&at, "must have at least one node selector term"));
-        }
-        for (i, term) in required.node_selector_terms.iter().enumerate() {
-            validate_node_term(errors, &at.index(i), term, Values::Checked);
-        }
+        validate_node_selector(errors, &path.child(REQUIRED), required);
     }
     for (i, term) in list(&affinity.preferred_during_scheduling_ignored_during_execution).iter().enumerate() {
         let at = path.child(PREFERRED).index(i);
         validate_weight(errors, &at, term.weight);
         validate_node_term(errors, &at.child("preference"), &term.preference, Values::Free);
+    }
+}
+
+/// Everything wrong with a node selector, whose terms are alternatives.
+pub(super) fn validate_node_selector(errors: &mut Errors, path: &Path, selector: &NodeSelector) {
+    let at = path.child("nodeSelectorTerms");
+    if selector.node_selector_terms.is_empty() {
+        errors.push(Error::required(&at, "must have at least one node selector term"));
+    }
+    for (i, term) in selector.node_selector_terms.iter().enumerate() {
+        validate_node_term(errors, &at.index(i), term, Values::Checked);
     }
 }
 

@@ -5,14 +5,20 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::Container,
-    apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
+    apimachinery::pkg::{
+        api::resource::Quantity,
+        apis::meta::v1::{LabelSelector, ObjectMeta},
+    },
 };
 
 use super::blank::{list, text};
-use crate::kind::{Column, human_duration};
+use crate::kind::{Column, NAME, human_duration};
 
 /// What a cell says when there is nothing.
 pub(super) const NONE: &str = "<none>";
+
+/// What a cell says when a choice was not made.
+pub(super) const UNSET: &str = "<unset>";
 
 /// A column that is always shown.
 pub(super) const fn column(name: &'static str, description: &'static str) -> Column {
@@ -29,6 +35,16 @@ pub(super) const fn wide(name: &'static str, description: &'static str) -> Colum
     Column { priority: 1, ..column(name, description) }
 }
 
+/// The generic table, of kinds that have no printer of their own in Kubernetes: name and time of creation.
+pub(super) const CREATED_AT: &[Column] =
+    &[NAME, Column { kind: "date", ..column("Created At", crate::kind::AGE.description) }];
+
+/// The row under [`CREATED_AT`].
+pub(super) fn created_at(meta: &ObjectMeta) -> Vec<serde_json::Value> {
+    let time = meta.creation_timestamp.as_ref().map(|time| time.0.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+    vec![name(meta), time.into()]
+}
+
 /// The object's name.
 pub(super) fn name(meta: &ObjectMeta) -> serde_json::Value {
     text(&meta.name).into()
@@ -42,6 +58,11 @@ pub(super) fn since(time: Option<Timestamp>, now: Timestamp) -> String {
 /// The text, or `<none>`.
 pub(super) fn or_none(text: &str) -> &str {
     if text.is_empty() { NONE } else { text }
+}
+
+/// How much is stored, or can be: `0` when the list does not say.
+pub(super) fn storage(amounts: Option<&BTreeMap<String, Quantity>>) -> String {
+    amounts.and_then(|list| list.get("storage")).map_or_else(|| "0".to_owned(), |quantity| quantity.0.clone())
 }
 
 /// Labels as `a=b,c=d`, or `<none>`.

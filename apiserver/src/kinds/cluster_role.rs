@@ -5,8 +5,8 @@ use k8s_openapi::api::rbac::v1::ClusterRole;
 
 use super::{
     blank::list,
-    label_selector,
-    role::{CREATED_AT, RoleScope, created_at, drop_blanks, validate_rules},
+    cells, label_selector,
+    role::{RoleScope, drop_blanks, validate_rules},
 };
 use crate::kind::{Column, Strategy};
 use coracle_proto::{
@@ -52,10 +52,10 @@ impl Strategy for ClusterRoles {
     }
 
     fn columns(&self) -> &'static [Column] {
-        CREATED_AT
+        cells::CREATED_AT
     }
 
     fn row(&self, object: &ClusterRole, _: Timestamp) -> Vec<serde_json::Value> {
-        created_at(&object.metadata)
+        cells::created_at(&object.metadata)
     }
 }

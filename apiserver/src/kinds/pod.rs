@@ -6,6 +6,7 @@
 //! with grace 0 when its processes are gone. A pod that no node has, or whose containers have all ended, is removed at
 //! once. A later DELETE with a shorter grace shortens it; that rule is the same for every kind and not written here.
 
+mod parts;
 mod printing;
 mod qos;
 mod selectable;
@@ -169,6 +170,22 @@ impl Strategy for Pods {
 
     fn reset_fields(&self, part: Part) -> &'static Set {
         if part == Part::Status { &SPEC_AND_OWNERS } else { reset_by(self.resource(), part) }
+    }
+
+    fn prepare_ephemeral_containers(&self, new: &mut Pod, old: &Pod, _: &Context<'_>) {
+        parts::keep_but_ephemeral(new, old);
+    }
+
+    fn validate_ephemeral_containers(&self, new: &Pod, old: &Pod) -> Errors {
+        parts::validate_ephemeral(new, old)
+    }
+
+    fn prepare_resize(&self, new: &mut Pod, old: &Pod, _: &Context<'_>) {
+        parts::keep_but_resources(new, old);
+    }
+
+    fn validate_resize(&self, new: &Pod, old: &Pod) -> Errors {
+        parts::validate_resize(new, old)
     }
 
     fn validate(&self, object: &Pod) -> Errors {

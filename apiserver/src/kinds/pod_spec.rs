@@ -6,5 +6,5 @@ mod env;
 pub(super) mod probes;
 mod security;
 pub(super) mod validation;
-mod volumes;
+pub(super) mod volumes;
 pub(super) mod warnings;

@@ -1,4 +1,4 @@
-//! Pod templates, as Deployments and ReplicaSets carry them.
+//! Pod templates, as workloads carry them.
 
 use std::collections::BTreeMap;
 
@@ -30,20 +30,10 @@ pub(super) fn default_pod_template(template: &mut PodTemplateSpec) {
     default_pod_spec(template.spec.get_or_insert_default());
 }
 
-/// Everything wrong with the template of a workload whose pods run until they are stopped.
-pub(super) fn validate(
-    errors: &mut Errors,
-    path: &Path,
-    template: &PodTemplateSpec,
-    selector: Option<&coracle_proto::selector::LabelSelector>,
-) {
+/// Everything wrong with a template by itself.
+pub(super) fn validate(errors: &mut Errors, path: &Path, template: &PodTemplateSpec) {
     let meta = template.metadata.clone().unwrap_or_default();
     let spec = template.spec.clone().unwrap_or_default();
-    let labels = meta.labels.clone().unwrap_or_default();
-    if selector.is_some_and(|selector| !selector.is_everything() && !selector.matches_labels(&labels)) {
-        let detail = "`selector` does not match template `labels`";
-        errors.push(Error::invalid(&path.child("metadata").child("labels"), rules::json(&labels), detail));
-    }
     rules::labels(errors, &path.child("labels"), meta.labels.as_ref());
     rules::annotations(errors, &path.child("annotations"), meta.annotations.as_ref());
     let at = path.child("spec");
@@ -52,14 +42,50 @@ pub(super) fn validate(
         let detail = "ephemeral containers not allowed in pod template";
         errors.push(Error::forbidden(&at.child("ephemeralContainers"), detail));
     }
-    rules::known_word(errors, &at.child("restartPolicy"), text(&spec.restart_policy), &["Always"]);
-    if spec.active_deadline_seconds.is_some() {
-        let detail = "activeDeadlineSeconds in ReplicaSet is not Supported";
-        errors.push(Error::forbidden(&at.child("activeDeadlineSeconds"), detail));
+}
+
+/// What is wrong with a template of pods that run until they are stopped; `kind` is the kind that has it.
+pub(super) fn validate_endless(errors: &mut Errors, path: &Path, template: &PodTemplateSpec, kind: &str) {
+    let at = path.child("spec");
+    let (restarts, deadline) =
+        template.spec.as_ref().map_or(("", None), |spec| (text(&spec.restart_policy), spec.active_deadline_seconds));
+    rules::known_word(errors, &at.child("restartPolicy"), restarts, &["Always"]);
+    if deadline.is_some() {
+        let detail = format!("activeDeadlineSeconds in {kind} is not Supported");
+        errors.push(Error::forbidden(&at.child("activeDeadlineSeconds"), &detail));
     }
 }
 
-/// Everything wrong with a workload's selector and its template together.
+/// The labels of the template's pods.
+pub(super) fn labels(template: &PodTemplateSpec) -> BTreeMap<String, String> {
+    template.metadata.as_ref().and_then(|meta| meta.labels.clone()).unwrap_or_default()
+}
+
+/// A workload's selector selects the pods made from its template.
+pub(super) fn validate_labels(
+    errors: &mut Errors,
+    path: &Path,
+    template: &PodTemplateSpec,
+    selector: &coracle_proto::selector::LabelSelector,
+) {
+    let labels = labels(template);
+    if !selector.matches_labels(&labels) {
+        let detail = "`selector` does not match template `labels`";
+        errors.push(Error::invalid(&path.child("metadata").child("labels"), rules::json(&labels), detail));
+    }
+}
+
+/// A selector says at least something; `kind` is the kind that has it, in small letters.
+pub(super) fn validate_not_empty(errors: &mut Errors, path: &Path, selector: &LabelSelector, kind: &str) {
+    let is_empty =
+        selector.match_labels.as_ref().is_none_or(BTreeMap::is_empty) && list(&selector.match_expressions).is_empty();
+    if is_empty {
+        let detail = format!("empty selector is invalid for {kind}");
+        errors.push(Error::invalid(path, rules::json(selector), &detail));
+    }
+}
+
+/// Everything wrong with the selector and the template of a Deployment or a ReplicaSet together.
 pub(super) fn validate_selected(
     errors: &mut Errors,
     path: &Path,
@@ -68,28 +94,44 @@ pub(super) fn validate_selected(
 ) {
     let at = path.child("selector");
     label_selector::validate(errors, &at, selector);
-    let is_empty =
-        selector.match_labels.as_ref().is_none_or(BTreeMap::is_empty) && list(&selector.match_expressions).is_empty();
-    if is_empty {
-        errors.push(Error::invalid(&at, rules::json(selector), "empty selector is invalid for deployment"));
-    }
+    validate_not_empty(errors, &at, selector, "deployment");
     match coracle_proto::selector::LabelSelector::from_api(Some(selector)) {
-        Ok(parsed) => validate(errors, &path.child("template"), template, Some(&parsed)),
+        Ok(parsed) => {
+            let path = path.child("template");
+            if !parsed.is_everything() {
+                validate_labels(errors, &path, template, &parsed);
+            }
+            validate(errors, &path, template);
+            validate_endless(errors, &path, template, "ReplicaSet");
+        }
         Err(_) => errors.push(Error::invalid(&at, rules::json(selector), "invalid label selector")),
     }
 }
 
 /// The warnings about a workload and its template.
 pub(super) fn warnings(meta: &ObjectMeta, template: &PodTemplateSpec) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let wrong = name::dns1123_label(text(&meta.name));
-    if !wrong.is_empty() {
-        let what = "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior";
-        warnings.push(format!("{what}; a DNS label is recommended: [{}]", wrong.join(" ")));
-    }
-    if let Some(spec) = &template.spec {
-        let path = Path::new("spec").child("template");
-        warnings.extend(pod_spec::warnings::of(&path, template.metadata.as_ref(), spec));
-    }
+    let mut warnings = name_warnings(meta);
+    warnings.extend(spec_warnings(template));
     warnings
+}
+
+/// The warnings about the name of a workload that names its pods after itself.
+pub(super) fn name_warnings(meta: &ObjectMeta) -> Vec<String> {
+    let wrong = name::dns1123_label(text(&meta.name));
+    if wrong.is_empty() {
+        return Vec::new();
+    }
+    let what = "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior";
+    vec![format!("{what}; a DNS label is recommended: [{}]", wrong.join(" "))]
+}
+
+/// The warnings about a template at `spec.template`.
+pub(super) fn spec_warnings(template: &PodTemplateSpec) -> Vec<String> {
+    warnings_at(&Path::new("spec").child("template"), template)
+}
+
+/// The warnings about a template.
+pub(super) fn warnings_at(path: &Path, template: &PodTemplateSpec) -> Vec<String> {
+    let spec = template.spec.as_ref();
+    spec.map(|spec| pod_spec::warnings::of(path, template.metadata.as_ref(), spec)).unwrap_or_default()
 }

@@ -30,31 +30,48 @@ const COLUMNS: &[Column] = &[
     cells::wide("Selector", "Label selector of the pods."),
 ];
 
-fn validate_status(status: &ReplicaSetStatus) -> Errors {
+/// The counts of a status, which must add up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counts {
+    /// Pods there are.
+    pub(super) all: i32,
+    /// Of these, with all labels of the template.
+    pub(super) labelled: i32,
+    /// Of these, ready.
+    pub(super) ready: i32,
+    /// Of these, ready for long enough.
+    pub(super) available: i32,
+    /// Pods that are on their way out.
+    pub(super) terminating: i32,
+    /// The generation the counts are of.
+    pub(super) observed_generation: i64,
+}
+
+/// Everything wrong with the counts of a status.
+pub(super) fn validate_counts(counts: &Counts) -> Errors {
     let (mut errors, path) = (Errors::new(), Path::new("status"));
-    let ready = status.ready_replicas.unwrap_or(0);
-    let available = status.available_replicas.unwrap_or(0);
-    let labelled = status.fully_labeled_replicas.unwrap_or(0);
     for (field, number) in [
-        ("replicas", i64::from(status.replicas)),
-        ("fullyLabeledReplicas", labelled.into()),
-        ("readyReplicas", ready.into()),
-        ("availableReplicas", available.into()),
-        ("observedGeneration", status.observed_generation.unwrap_or(0)),
-        ("terminatingReplicas", status.terminating_replicas.unwrap_or(0).into()),
+        ("replicas", i64::from(counts.all)),
+        ("fullyLabeledReplicas", counts.labelled.into()),
+        ("readyReplicas", counts.ready.into()),
+        ("availableReplicas", counts.available.into()),
+        ("observedGeneration", counts.observed_generation),
+        ("terminatingReplicas", counts.terminating.into()),
     ] {
         rules::not_negative(&mut errors, &path.child(field), number);
     }
-    for (field, number) in
-        [("fullyLabeledReplicas", labelled), ("readyReplicas", ready), ("availableReplicas", available)]
-    {
-        if number > status.replicas {
+    for (field, number) in [
+        ("fullyLabeledReplicas", counts.labelled),
+        ("readyReplicas", counts.ready),
+        ("availableReplicas", counts.available),
+    ] {
+        if number > counts.all {
             errors.push(Error::invalid(&path.child(field), number, "cannot be greater than status.replicas"));
         }
     }
-    if available > ready {
+    if counts.available > counts.ready {
         let at = path.child("availableReplicas");
-        errors.push(Error::invalid(&at, available, "cannot be greater than readyReplicas"));
+        errors.push(Error::invalid(&at, counts.available, "cannot be greater than readyReplicas"));
     }
     errors
 }
@@ -104,7 +121,15 @@ impl Strategy for ReplicaSets {
     }
 
     fn validate_status(&self, new: &ReplicaSet, _: &ReplicaSet) -> Errors {
-        validate_status(&new.status.clone().unwrap_or_default())
+        let status = new.status.clone().unwrap_or_default();
+        validate_counts(&Counts {
+            all: status.replicas,
+            labelled: status.fully_labeled_replicas.unwrap_or(0),
+            ready: status.ready_replicas.unwrap_or(0),
+            available: status.available_replicas.unwrap_or(0),
+            terminating: status.terminating_replicas.unwrap_or(0),
+            observed_generation: status.observed_generation.unwrap_or(0),
+        })
     }
 
     fn warnings(&self, object: &ReplicaSet) -> Vec<String> {

@@ -144,6 +144,21 @@ fn is_huge(name: &str) -> bool {
     name.starts_with("hugepages-")
 }
 
+/// Whether quotas count a resource of this name, or requests or limits of it.
+pub(super) fn is_quota(name: &str) -> bool {
+    (STANDARD.contains(&name) && name != "storage") || is_huge(name) || name.starts_with("requests.hugepages-")
+}
+
+/// The name of a resource that a quota or a limit range may be about.
+pub(super) fn validate_any_name(errors: &mut Errors, path: &Path, name: &str) {
+    let wrong = name::qualified_name(name);
+    if !wrong.is_empty() {
+        rules::messages(errors, path, name, wrong);
+    } else if !name.contains('/') && !STANDARD.contains(&name) && !is_quota(name) {
+        errors.push(Error::invalid(path, name, "must be a standard resource type or fully qualified"));
+    }
+}
+
 /// Kubernetes' own resources; those of others carry a domain of their own.
 fn is_native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
@@ -170,11 +185,12 @@ fn is_counted(name: &str) -> bool {
 }
 
 /// Whether more may be promised than there is.
-fn may_be_overcommitted(name: &str) -> bool {
+pub(super) fn may_be_overcommitted(name: &str) -> bool {
     is_native(name) && !is_huge(name)
 }
 
-fn validate_name(errors: &mut Errors, path: &Path, name: &str, holder: Holder) {
+/// Everything wrong with the name of a resource of a container or a pod.
+pub(super) fn validate_name(errors: &mut Errors, path: &Path, name: &str, holder: Holder) {
     let wrong = name::qualified_name(name);
     if !wrong.is_empty() {
         rules::messages(errors, path, name, wrong);
@@ -201,6 +217,18 @@ fn validate_name(errors: &mut Errors, path: &Path, name: &str, holder: Holder) {
             errors.push(Error::invalid(path, name, "doesn't follow extended resource name standard"));
         }
         Holder::Container => {}
+    }
+}
+
+/// Whether an amount is one that there can be.
+pub(super) fn validate_basic(errors: &mut Errors, path: &Path, quantity: &Quantity) -> bool {
+    match parse(quantity) {
+        Some(amount) if !amount.is_negative() => true,
+        amount => {
+            let shown = amount.map_or_else(|| serde_json::json!(quantity.0), |amount| amount.value().into());
+            errors.push(Error::invalid(path, shown, "must be a valid resource quantity"));
+            false
+        }
     }
 }
 

@@ -1,16 +1,13 @@
 //! Roles: what may be done.
 
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::rbac::v1::{PolicyRule, Role},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
+use k8s_openapi::api::rbac::v1::{PolicyRule, Role};
 
 use super::{
     blank::{items_mut, list},
     cells, rules,
 };
-use crate::kind::{Column, NAME, Strategy};
+use crate::kind::{Column, Strategy};
 use coracle_proto::{
     field::{Error, Errors, Path},
     name::{NameRule, path_segment_rule},
@@ -20,16 +17,6 @@ use coracle_proto::{
 /// The strategy of `roles.rbac.authorization.k8s.io`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Roles;
-
-/// Roles have no printer of their own in Kubernetes and show the generic table: name and time of creation.
-pub(super) const CREATED_AT: &[Column] =
-    &[NAME, Column { kind: "date", ..cells::column("Created At", crate::kind::AGE.description) }];
-
-/// The row under [`CREATED_AT`].
-pub(super) fn created_at(meta: &ObjectMeta) -> Vec<serde_json::Value> {
-    let time = meta.creation_timestamp.as_ref().map(|time| time.0.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
-    vec![cells::name(meta), time.into()]
-}
 
 /// Where the rules stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,10 +92,10 @@ impl Strategy for Roles {
     }
 
     fn columns(&self) -> &'static [Column] {
-        CREATED_AT
+        cells::CREATED_AT
     }
 
     fn row(&self, object: &Role, _: Timestamp) -> Vec<serde_json::Value> {
-        created_at(&object.metadata)
+        cells::created_at(&object.metadata)
     }
 }

@@ -1,6 +1,6 @@
 //! Rules that fields of many kinds share, in Kubernetes' words.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use coracle_proto::{
     field::{Error, Errors, Path},
@@ -17,6 +17,13 @@ pub(super) fn messages(errors: &mut Errors, path: &Path, value: &str, messages: 
 pub(super) fn not_negative(errors: &mut Errors, path: &Path, value: i64) {
     if value < 0 {
         errors.push(Error::invalid(path, value, "must be greater than or equal to 0"));
+    }
+}
+
+/// A count that only goes up.
+pub(super) fn not_decremented(errors: &mut Errors, path: &Path, new: Option<i32>, old: Option<i32>) {
+    if old.is_some_and(|before| new.is_none_or(|now| now < before)) {
+        errors.push(Error::invalid(path, new.unwrap_or(0), "cannot be decremented"));
     }
 }
 
@@ -53,6 +60,40 @@ pub(super) fn immutable<T: PartialEq + serde::Serialize>(errors: &mut Errors, pa
 /// A value as errors print it.
 pub(super) fn json<T: serde::Serialize>(value: &T) -> serde_json::Value {
     serde_json::to_value(value).unwrap_or(serde_json::Value::Null)
+}
+
+/// The name of a CSI driver, in large or small letters.
+pub(super) fn csi_driver(errors: &mut Errors, path: &Path, driver: &str) {
+    if driver.is_empty() {
+        errors.push(Error::required(path, ""));
+        return;
+    }
+    if driver.len() > 63 {
+        errors.push(Error::too_long(path, 63));
+    }
+    messages(errors, path, driver, name::dns1123_subdomain(&driver.to_lowercase()));
+}
+
+/// An address that traffic may be sent to: none of those that mean the sender itself, or its link.
+pub(super) fn not_special_ip(errors: &mut Errors, path: &Path, text: &str, address: IpAddr) {
+    let is_link_local = match address {
+        IpAddr::V4(v4) => v4.is_link_local() || (v4.is_multicast() && v4.octets().starts_with(&[224, 0, 0])),
+        IpAddr::V6(v6) => v6.is_unicast_link_local() || (v6.octets().starts_with(&[0xff, 0x02])),
+    };
+    let unspecified = format!("may not be unspecified ({text})");
+    for (is_so, detail) in [
+        (address.is_unspecified(), unspecified.as_str()),
+        (address.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
+        (is_link_local && !address.is_multicast(), "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
+        (
+            is_link_local && address.is_multicast(),
+            "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)",
+        ),
+    ] {
+        if is_so {
+            errors.push(Error::invalid(path, text, detail));
+        }
+    }
 }
 
 /// The key of a label.

@@ -34,12 +34,14 @@ pub enum Deleted {
 }
 
 /// What happens to the objects that this one owns.
-fn set_finalizers(meta: &mut ObjectMeta, options: &DeleteOptions) {
+fn set_finalizers(meta: &mut ObjectMeta, options: &DeleteOptions, orphans_by_default: bool) {
     let policy = match (options.propagation_policy.as_deref(), options.orphan_dependents) {
         (Some(policy), _) => policy,
         (None, Some(true)) => "Orphan",
         (None, Some(false)) => "Background",
-        (None, None) => return,
+        // What the object itself says comes before its kind's default.
+        (None, None) if has_say(meta) || !orphans_by_default => return,
+        (None, None) => "Orphan",
     };
     let finalizers = meta.finalizers.get_or_insert_default();
     finalizers.retain(|f| f != ORPHAN_FINALIZER && f != FOREGROUND_FINALIZER);
@@ -51,6 +53,10 @@ fn set_finalizers(meta: &mut ObjectMeta, options: &DeleteOptions) {
     if finalizers.is_empty() {
         meta.finalizers = None;
     }
+}
+
+fn has_say(meta: &ObjectMeta) -> bool {
+    meta.finalizers.iter().flatten().any(|f| f == ORPHAN_FINALIZER || f == FOREGROUND_FINALIZER)
 }
 
 fn mark(meta: &mut ObjectMeta, seconds: i64, writer: &Writer) {
@@ -76,7 +82,7 @@ fn shorten(meta: &mut ObjectMeta, asked: Option<i64>) {
 
 /// Marks the object as this DELETE wants it; true when nothing keeps it any more.
 fn decide(kind: &dyn KindOps, object: &mut BoxObject, options: &DeleteOptions, writer: &Writer) -> bool {
-    set_finalizers(object.meta_mut(), options);
+    set_finalizers(object.meta_mut(), options, kind.orphans_by_default());
     if object.meta().deletion_timestamp.is_some() {
         shorten(object.meta_mut(), options.grace_period_seconds);
         return super::write::is_done(kind, &**object);
@@ -223,16 +229,18 @@ mod tests {
 
     #[test]
     fn the_policy_decides_on_the_finalizers() {
-        for (policy, before, after) in [
-            (None, vec!["orphan", "x"], vec!["orphan", "x"]),
-            (Some("Background"), vec!["orphan", "x"], vec!["x"]),
-            (Some("Orphan"), vec!["foregroundDeletion"], vec!["orphan"]),
-            (Some("Foreground"), vec![], vec!["foregroundDeletion"]),
+        for (policy, orphans, before, after) in [
+            (None, false, vec!["orphan", "x"], vec!["orphan", "x"]),
+            (None, true, vec!["x"], vec!["x", "orphan"]),
+            (None, true, vec!["foregroundDeletion"], vec!["foregroundDeletion"]),
+            (Some("Background"), true, vec!["orphan", "x"], vec!["x"]),
+            (Some("Orphan"), false, vec!["foregroundDeletion"], vec!["orphan"]),
+            (Some("Foreground"), false, vec![], vec!["foregroundDeletion"]),
         ] {
             let owned = |list: Vec<&str>| list.into_iter().map(str::to_owned).collect::<Vec<_>>();
             let mut meta = ObjectMeta { finalizers: Some(owned(before)), ..ObjectMeta::default() };
             let options = DeleteOptions { propagation_policy: policy.map(str::to_owned), ..DeleteOptions::default() };
-            set_finalizers(&mut meta, &options);
+            set_finalizers(&mut meta, &options, orphans);
             assert_eq!(meta.finalizers.unwrap_or_default(), owned(after), "{policy:?}");
         }
     }

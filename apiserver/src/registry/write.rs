@@ -126,7 +126,7 @@ pub fn random_suffix() -> String {
 }
 
 /// The value as it would be stored under `key`.
-pub(super) fn unstored(key: Bytes, value: Vec<u8>, revision: Revision) -> Arc<Entry> {
+pub(crate) fn unstored(key: Bytes, value: Vec<u8>, revision: Revision) -> Arc<Entry> {
     Arc::new(Entry {
         key,
         value: value.into(),
@@ -181,10 +181,11 @@ fn spec_differs(new: &[u8], old: &[u8]) -> bool {
 /// Clears and sets what creation implies.
 fn prepare_new(kind: &dyn KindOps, object: &mut dyn AnyObject, uid: &str, writer: &Writer) {
     kind.default(object);
-    kind.prepare_create(object, &writer.context());
     let meta = object.meta_mut();
     meta.uid = Some(uid.to_owned());
     meta.creation_timestamp = Some(Time(writer.now));
+    kind.prepare_create(object, &writer.context());
+    let meta = object.meta_mut();
     meta.deletion_timestamp = None;
     meta.deletion_grace_period_seconds = None;
     meta.self_link = None;
@@ -389,6 +390,13 @@ impl Registry {
                 .ok_or_else(|| Box::new(Status::not_found(resource.group, resource.plural, name)))?;
             let old = self.object_of(&**kind, &entry)?;
             let mut new = change(&Current { object: &*old, entry: &entry })?;
+            let is_by_client = matches!(what, Change::Of(_));
+            if is_by_client && is_empty(new.meta().resource_version.as_ref()) && !kind.allows_unconditional_update() {
+                // Kubernetes names the resource here where it names the kind elsewhere.
+                let why = "must be specified for an update";
+                let error = field::Error::invalid(&Path::new("metadata").child("resourceVersion"), 0, why);
+                return Err(Box::new(Status::invalid(resource.group, resource.plural, name, &[error])));
+            }
             self.check_identity(&**kind, &*old, &mut *new, name, namespace)?;
             let mut charged = Beside::default();
             if let Some(part) = what.part() {
@@ -439,7 +447,7 @@ impl Registry {
             if value == entry.value && !is_done {
                 return Ok(Written { entry, warnings });
             }
-            if kind.counts_generations() && what.part() == Some(Part::Main) {
+            if kind.counts_generations() && what.part().is_some_and(Part::is_of_spec) {
                 let annotations = |o: &dyn AnyObject| o.meta().annotations.clone();
                 let counts = kind.counts_as_change(&*new, &*old).unwrap_or_else(|| spec_differs(&value, &entry.value))
                     || (kind.generation_counts_annotations() && annotations(&*new) != annotations(&*old));

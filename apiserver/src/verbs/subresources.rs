@@ -1,4 +1,4 @@
-//! What hangs below objects: status, scale, finalize, binding, eviction.
+//! What hangs below objects: status, scale, finalize, binding, what else of a pod may be changed; eviction is in `eviction`.
 
 use axum::body::Body;
 use coracle_proto::{
@@ -8,17 +8,14 @@ use coracle_proto::{
 };
 use http::{Request, Response, StatusCode};
 use k8s_openapi::{
-    api::{
-        core::v1::{Binding, Pod, PodCondition},
-        policy::v1::Eviction,
-    },
+    api::core::v1::{Binding, Pod, PodCondition},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{
-    Call,
+    Call, eviction,
     options::{PatchKind, WriteOptions},
     patch,
 };
@@ -48,6 +45,11 @@ pub(super) async fn dispatch(call: &Call, request: Request<Body>) -> Result<Resp
         ("approval", "get") => call.get().await,
         ("approval", "update") => call.update(Part::Approval, request).await,
         ("approval", "patch") => patch::patch(call, Part::Approval, request).await,
+        ("ephemeralcontainers" | "resize", "get") => call.get().await,
+        ("ephemeralcontainers", "update") => call.update(Part::EphemeralContainers, request).await,
+        ("ephemeralcontainers", "patch") => patch::patch(call, Part::EphemeralContainers, request).await,
+        ("resize", "update") => call.update(Part::Resize, request).await,
+        ("resize", "patch") => patch::patch(call, Part::Resize, request).await,
         ("scale", "get") => {
             let (namespace, name) = call.at();
             let entry = call.registry().get(&*call.kind, namespace, name, "").await?;
@@ -56,12 +58,13 @@ pub(super) async fn dispatch(call: &Call, request: Request<Body>) -> Result<Resp
         }
         ("scale", "update" | "patch") => set_scale(call, request).await,
         ("binding", "create") => bind(call, request).await,
-        ("eviction", "create") => evict(call, request).await,
+        ("eviction", "create") => eviction::evict(call, request).await,
         _ => Err(Box::new(Status::not_here_yet(&format!("{}/{name}", resource.group_resource())))),
     }
 }
 
-async fn read<T: DeserializeOwned>(request: Request<Body>, kind: &str) -> Result<T> {
+/// The object that the request's body is.
+pub(super) async fn read<T: DeserializeOwned>(request: Request<Body>, kind: &str) -> Result<T> {
     let media = body::media_type(request.headers());
     let json = body::to_json(&media, body::read(request).await?)?;
     serde_json::from_slice(&json).map_err(|error| {
@@ -209,7 +212,8 @@ fn shown(call: &Call, written: &Written) -> Result<Response<Body>> {
     Ok(answer::json_value(StatusCode::OK, &scale(&*call.kind, &object)?))
 }
 
-fn created() -> Response<Body> {
+/// The answer to a creation that leaves nothing to show.
+pub(super) fn created() -> Response<Body> {
     let mut value = serde_json::to_value(Status::success(None)).unwrap_or_default();
     if let Some(object) = value.as_object_mut() {
         object.insert("code".to_owned(), 201.into());
@@ -259,9 +263,33 @@ fn bound(current: &Current<'_>, binding: &Binding, now: jiff::Timestamp) -> Resu
     Ok(object)
 }
 
+/// POST of a binding to its pod.
 async fn bind(call: &Call, request: Request<Body>) -> Result<Response<Body>> {
-    let options = WriteOptions::of(&call.info.query, "CreateOptions")?;
     let binding: Binding = read(request, "Binding").await?;
+    bind_pod(call, &call.info.name, binding).await
+}
+
+/// POST of a binding to its namespace: the pod is the one that is called as the binding is.
+pub(super) async fn bind_by_name(call: &Call, request: Request<Body>) -> Result<Response<Body>> {
+    if (call.info.verb.as_str(), call.info.names_object) != ("create", false) {
+        return Err(Box::new(Status::method_not_allowed()));
+    }
+    let binding: Binding = read(request, "Binding").await?;
+    let namespace = binding.metadata.namespace.as_deref().unwrap_or_default();
+    if !namespace.is_empty() && namespace != call.namespace {
+        let message = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(Box::new(Status::bad_request(message)));
+    }
+    let name = binding.metadata.name.clone().unwrap_or_default();
+    if name.is_empty() {
+        let error = field::Error::required(&Path::new("metadata").child("name"), "name or generateName is required");
+        return Err(Box::new(Status::invalid("", "Binding", "", &[error])));
+    }
+    bind_pod(call, &name, binding).await
+}
+
+async fn bind_pod(call: &Call, name: &str, binding: Binding) -> Result<Response<Body>> {
+    let options = WriteOptions::of(&call.info.query, "CreateOptions")?;
     let target = Path::new("target");
     let mut errors = Vec::new();
     if let Some(kind) = binding.target.kind.as_deref().filter(|kind| !kind.is_empty() && *kind != "Node") {
@@ -271,28 +299,13 @@ async fn bind(call: &Call, request: Request<Body>) -> Result<Response<Body>> {
         errors.push(field::Error::required(&target.child("name"), ""));
     }
     if !errors.is_empty() {
-        return Err(Box::new(Status::invalid("", "Binding", &call.info.name, &errors)));
+        return Err(Box::new(Status::invalid("", "Binding", name, &errors)));
     }
-    let (own, writer) = (call.clone(), call.writer(&options));
+    let (own, writer, name) = (call.clone(), call.writer(&options), name.to_owned());
     call.to_its_end(async move {
         let change = |current: &Current<'_>| bound(current, &binding, writer.now);
-        own.registry().update(&own.kind, own.at(), Change::Own, &writer, change).await
+        own.registry().update(&own.kind, (&own.namespace, &name), Change::Own, &writer, change).await
     })
     .await?;
-    Ok(created())
-}
-
-async fn evict(call: &Call, request: Request<Body>) -> Result<Response<Body>> {
-    let options = WriteOptions::of(&call.info.query, "CreateOptions")?;
-    let eviction: Eviction = read(request, "Eviction").await?;
-    let name = eviction.metadata.name.as_deref().unwrap_or_default();
-    if !name.is_empty() && name != call.info.name {
-        return Err(Box::new(Status::bad_request("name in URL does not match name in Eviction object")));
-    }
-    let deletion = eviction.delete_options.unwrap_or_default();
-    let dry_run = deletion.dry_run.as_ref().is_some_and(|values| values.iter().any(|v| v == "All"));
-    let options = WriteOptions { dry_run: options.dry_run || dry_run, ..options };
-    let (own, writer) = (call.clone(), call.writer(&options));
-    call.to_its_end(async move { own.registry().delete(&own.kind, own.at(), &deletion, &writer).await }).await?;
     Ok(created())
 }

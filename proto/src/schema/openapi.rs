@@ -41,7 +41,7 @@ macro_rules! kinds {
 
 kinds! {
     "" "v1" api::core::v1 [
-        ConfigMap, Endpoints, Event, LimitRange, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodTemplate,
+        ComponentStatus, ConfigMap, Endpoints, Event, LimitRange, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodTemplate,
         ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
     ] [Binding];
     "admissionregistration.k8s.io" "v1" api::admissionregistration::v1 [

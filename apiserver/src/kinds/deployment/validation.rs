@@ -1,15 +1,12 @@
 //! What makes a Deployment or its status invalid.
 
-use coracle_proto::{
-    field::{Error, Errors, Path},
-    name,
-};
+use coracle_proto::field::{Error, Errors, Path};
 use k8s_openapi::{
     api::apps::v1::{DeploymentSpec, DeploymentStatus, DeploymentStrategy, RollingUpdateDeployment},
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
-use crate::kinds::{blank::text, pod_template, rules};
+use crate::kinds::{blank::text, int_or_percent, pod_template, rules};
 
 /// Everything wrong with a spec.
 pub(super) fn validate_spec(errors: &mut Errors, path: &Path, spec: &DeploymentSpec) {
@@ -50,35 +47,12 @@ fn validate_rolling_update(errors: &mut Errors, path: &Path, rolling: &RollingUp
     let unavailable = rolling.max_unavailable.as_ref().unwrap_or(&zero);
     let surge = rolling.max_surge.as_ref().unwrap_or(&zero);
     let at = path.child("maxUnavailable");
-    validate_count(errors, &at, unavailable);
-    validate_count(errors, &path.child("maxSurge"), surge);
-    if amount(unavailable) == 0 && amount(surge) == 0 {
+    int_or_percent::validate(errors, &at, unavailable);
+    int_or_percent::validate(errors, &path.child("maxSurge"), surge);
+    if int_or_percent::amount(unavailable) == 0 && int_or_percent::amount(surge) == 0 {
         errors.push(Error::invalid(&at, rules::json(unavailable), "may not be 0 when `maxSurge` is 0"));
     }
-    if percentage(unavailable).is_some_and(|percent| percent > 100) {
-        errors.push(Error::invalid(&at, rules::json(unavailable), "must not be greater than 100%"));
-    }
-}
-
-fn validate_count(errors: &mut Errors, path: &Path, count: &IntOrString) {
-    match count {
-        IntOrString::Int(number) => rules::not_negative(errors, path, (*number).into()),
-        IntOrString::String(percent) => rules::messages(errors, path, percent, name::percent(percent)),
-    }
-}
-
-fn percentage(count: &IntOrString) -> Option<i64> {
-    match count {
-        IntOrString::Int(_) => None,
-        IntOrString::String(text) => text.strip_suffix('%')?.parse().ok(),
-    }
-}
-
-fn amount(count: &IntOrString) -> i64 {
-    match count {
-        IntOrString::Int(number) => (*number).into(),
-        IntOrString::String(_) => percentage(count).unwrap_or(0),
-    }
+    int_or_percent::at_most_all(errors, &at, unavailable);
 }
 
 /// Everything wrong with a new status.
@@ -109,8 +83,6 @@ pub(super) fn validate_status(new: &DeploymentStatus, old: &DeploymentStatus) ->
         let at = path.child("availableReplicas");
         errors.push(Error::invalid(&at, available, "cannot be greater than readyReplicas"));
     }
-    if old.collision_count.is_some_and(|before| new.collision_count.is_none_or(|now| now < before)) {
-        errors.push(Error::invalid(&path.child("collisionCount"), collisions, "cannot be decremented"));
-    }
+    rules::not_decremented(&mut errors, &path.child("collisionCount"), new.collision_count, old.collision_count);
     errors
 }

@@ -1,7 +1,5 @@
 //! What makes a pod invalid, a change of a pod forbidden, a status impossible.
 
-mod difference;
-
 use coracle_proto::{
     field::{Error, Errors, Path},
     name,
@@ -11,6 +9,7 @@ use k8s_openapi::api::core::v1::{Affinity, Container, ContainerStatus, Pod, PodS
 use crate::kinds::{
     affinity,
     blank::{list, text},
+    difference,
     pod_spec::{
         containers::validate_image_spaces,
         validation::{Holder, validate as validate_spec},
@@ -38,7 +37,7 @@ pub(super) fn validate(pod: &Pod) -> Errors {
 }
 
 /// What is asked of a pod both when it is new and when it changes.
-fn validate_both(errors: &mut Errors, pod: &Pod, spec: &PodSpec) {
+pub(super) fn validate_both(errors: &mut Errors, pod: &Pod, spec: &PodSpec) {
     let path = Path::new("spec");
     let deletion_cost = "controller.kubernetes.io/pod-deletion-cost";
     if let Some(cost) = pod.metadata.annotations.as_ref().and_then(|a| a.get(deletion_cost))

@@ -158,7 +158,8 @@ fn must(errors: &mut Errors, path: &Path, is_there: bool) {
 const HOST_PATH_TYPES: &[&str] =
     &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
 
-fn validate_host_path(errors: &mut Errors, path: &Path, source: &HostPathVolumeSource) {
+/// Everything wrong with a path of the node.
+pub(in crate::kinds) fn validate_host_path(errors: &mut Errors, path: &Path, source: &HostPathVolumeSource) {
     if source.path.is_empty() {
         errors.push(Error::required(&path.child("path"), ""));
         return;
@@ -198,7 +199,8 @@ fn validate_item(errors: &mut Errors, path: &Path, item: &KeyToPath) {
     rules::file_mode(errors, &path.child("mode"), item.mode);
 }
 
-fn validate_nfs(errors: &mut Errors, path: &Path, source: &NFSVolumeSource) {
+/// Everything wrong with a directory of an NFS server.
+pub(in crate::kinds) fn validate_nfs(errors: &mut Errors, path: &Path, source: &NFSVolumeSource) {
     if source.server.is_empty() {
         errors.push(Error::required(&path.child("server"), ""));
     }

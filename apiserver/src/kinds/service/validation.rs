@@ -211,23 +211,7 @@ fn validate_external_ip(errors: &mut Errors, path: &Path, address: &str) {
         rules::messages(errors, path, address, name::ip_address(address));
         return;
     };
-    let is_link_local = match parsed {
-        std::net::IpAddr::V4(v4) => v4.is_link_local() || (v4.is_multicast() && v4.octets().starts_with(&[224, 0, 0])),
-        std::net::IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    for (is_so, detail) in [
-        (parsed.is_unspecified(), "may not be unspecified (0.0.0.0 or ::)"),
-        (parsed.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
-        (is_link_local && !parsed.is_multicast(), "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
-        (
-            is_link_local && parsed.is_multicast(),
-            "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)",
-        ),
-    ] {
-        if is_so {
-            errors.push(Error::invalid(path, address, detail));
-        }
-    }
+    rules::not_special_ip(errors, path, address, parsed);
 }
 
 fn validate_balancer(errors: &mut Errors, path: &Path, spec: &ServiceSpec) {
