@@ -8,6 +8,7 @@ use tracing::info;
 use crate::{
     Config, Error,
     deployment::Deployments,
+    disruption::Disruption,
     garbage_collector::GarbageCollector,
     informers::Informers,
     namespace::Namespaces,
@@ -46,6 +47,8 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
     controllers.add(ReplicaSets::over(&mut informers));
     // A ReplicaSet for each template of a Deployment, rolled over. Watches Deployments, ReplicaSets, and ends of pods.
     controllers.add(Deployments::over(&mut informers));
+    // How many pods may be evicted. Watches PodDisruptionBudgets and pods, and looks at what owns these.
+    controllers.add(Disruption::over(&mut informers));
     // Empties namespaces that are being deleted. Watches namespaces, and hears of every loss from the collector below.
     let namespaces = Namespaces::over(&mut informers);
     let on_gone = Namespaces::on_loss(&namespaces);

@@ -4,6 +4,7 @@ use futures::future::{BoxFuture, join_all};
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
     core::v1::{ConfigMap, Namespace, ServiceAccount},
+    policy::v1::PodDisruptionBudget,
 };
 use kube::{Api, Client};
 use tokio::task::JoinSet;
@@ -24,6 +25,7 @@ pub(crate) struct Informers {
     /// All ReplicaSets, by managing owner.
     pub(crate) replica_sets: Informer<ReplicaSet>,
     pub(crate) deployments: Informer<Deployment>,
+    pub(crate) budgets: Informer<PodDisruptionBudget>,
     pub(crate) namespaces: Informer<Namespace>,
     /// The ServiceAccounts named `default`.
     pub(crate) default_accounts: Informer<ServiceAccount>,
@@ -44,6 +46,7 @@ impl Informers {
             pods: Informer::new(Some(pod_index::values)),
             replica_sets: Informer::new(Some(deployment::index_replica_sets)),
             deployments: Informer::new(None),
+            budgets: Informer::new(None),
             namespaces: Informer::new(None),
             default_accounts: Informer::selecting(&named(service_account::DEFAULT)),
             root_cas: Informer::selecting(&named(root_ca::NAME)),
@@ -69,6 +72,7 @@ impl Informers {
             pods in Api::all(client()),
             replica_sets in Api::all(client()),
             deployments in Api::all(client()),
+            budgets in Api::all(client()),
             namespaces in Api::all(client()),
             default_accounts in Api::all(client()),
             root_cas in Api::all(client()),

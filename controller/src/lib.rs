@@ -28,6 +28,7 @@ mod pod_index;
 mod status_patch;
 
 mod deployment;
+mod disruption;
 mod replica_set;
 
 mod garbage_collector;

@@ -13,6 +13,7 @@ mod custom_resources;
 mod definitions;
 mod first_objects;
 mod harness;
+mod kinds;
 mod kube_client;
 mod limits;
 mod metrics;

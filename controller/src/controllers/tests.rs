@@ -294,3 +294,25 @@ async fn expired_tokens_go_and_other_secrets_stay() {
     let left: Vec<Value> = api.all("secrets").into_iter().map(|secret| secret["metadata"]["name"].clone()).collect();
     assert_eq!(left, ["endless", "new", "other"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_is_worked_out_whichever_call_fails() {
+    const BUDGET: &str = "/apis/policy/v1/namespaces/shop/poddisruptionbudgets/web";
+    let allows = |count: i64, healthy: i64| {
+        move |api: &FakeApi| {
+            let status = api.all("poddisruptionbudgets").first().map(|b| b["status"].clone()).unwrap_or_default();
+            status["disruptionsAllowed"] == json!(count) && status["currentHealthy"] == json!(healthy)
+        }
+    };
+    whatever_fails(&["shop"], async |api: &FakeApi| {
+        let budget = json!({"metadata": {"name": "web"}, "spec": {
+            "maxUnavailable": 1, "selector": {"matchLabels": {"app": "web"}}}});
+        api.create("/apis/policy/v1/namespaces/shop/poddisruptionbudgets", budget);
+        api.until("nothing is allowed of nothing", allows(0, 0)).await;
+        api.create(DEPLOYMENTS, deployment(3));
+        api.until("one of three may go", allows(1, 3)).await;
+        api.patch(BUDGET, json!({"spec": {"maxUnavailable": "67%"}}));
+        api.until("all three of 67%, rounded up", allows(3, 3)).await;
+    })
+    .await;
+}

@@ -116,7 +116,11 @@ pub(crate) fn api_resource(resource: &Resource) -> ApiResource {
 /// The kinds that are collected: all that are stored and can be deleted, but not events, which own and are owned by
 /// nothing and of which there are many.
 pub(crate) fn collected() -> impl Iterator<Item = &'static Resource> {
-    RESOURCES.iter().filter(|r| r.kind != "Event" && ["list", "watch", "delete"].iter().all(|verb| r.serves(verb)))
+    let is_collected =
+        |r: &Resource| r.kind != "Event" && ["list", "watch", "delete"].iter().all(|verb| r.serves(verb));
+    // What is served in several versions is one object all the same: it is watched in the first of them.
+    let is_first = |place: usize, r: &Resource| !RESOURCES.iter().take(place).any(|before| before.storage == r.storage);
+    RESOURCES.iter().enumerate().filter(move |(place, r)| is_collected(r) && is_first(*place, r)).map(|(_, r)| r)
 }
 
 /// Whether a resource is one of the table's, not of a definition's making.

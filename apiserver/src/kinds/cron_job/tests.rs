@@ -16,7 +16,49 @@ fn base() -> Value {
 
 #[test]
 fn a_minimal_cron_job_is_completed_but_not_its_job() {
-    expect![[""]].assert_eq(&shown(&CronJobs, &created(&CronJobs, &base())));
+    expect![[r#"
+        {
+          "apiVersion": "batch/v1",
+          "kind": "CronJob",
+          "metadata": {
+            "name": "report",
+            "namespace": "default"
+          },
+          "spec": {
+            "concurrencyPolicy": "Allow",
+            "failedJobsHistoryLimit": 1,
+            "jobTemplate": {
+              "metadata": {},
+              "spec": {
+                "template": {
+                  "metadata": {},
+                  "spec": {
+                    "containers": [
+                      {
+                        "image": "busybox:1",
+                        "imagePullPolicy": "IfNotPresent",
+                        "name": "c",
+                        "resources": {},
+                        "terminationMessagePath": "/dev/termination-log",
+                        "terminationMessagePolicy": "File"
+                      }
+                    ],
+                    "dnsPolicy": "ClusterFirst",
+                    "restartPolicy": "OnFailure",
+                    "schedulerName": "default-scheduler",
+                    "securityContext": {},
+                    "terminationGracePeriodSeconds": 30
+                  }
+                }
+              }
+            },
+            "schedule": "*/5 * * * *",
+            "successfulJobsHistoryLimit": 3,
+            "suspend": false
+          },
+          "status": {}
+        }"#]]
+    .assert_eq(&shown(&CronJobs, &created(&CronJobs, &base())));
 }
 
 #[test]
@@ -36,7 +78,35 @@ fn faults_are_named() {
         json!({"spec": {"jobTemplate": {"spec": {"manualSelector": true, "selector": {"matchLabels": {"a": "b"}}}}}}),
         json!({"spec": {"jobTemplate": {"spec": {"template": {"spec": {"restartPolicy": null}}}}}}),
     ];
-    expect![[""]].assert_eq(&faults(&CronJobs, &base(), &patches));
+    expect![[r#"
+        {"metadata":{"name":"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"}}
+            metadata.name: Invalid value: "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx": must be no more than 52 characters
+        {"spec":{"schedule":""}}
+            spec.schedule: Required value
+        {"spec":{"schedule":"61 * * * *"}}
+            spec.schedule: Invalid value: "61 * * * *": end of range (61) above maximum (59): 61
+        {"spec":{"schedule":"TZ=Europe/Berlin 0 0 * * *"}}
+            spec.schedule: Invalid value: "TZ=Europe/Berlin 0 0 * * *": cannot use TZ or CRON_TZ in schedule, use timeZone field instead
+        {"spec":{"timeZone":""}}
+            spec.timeZone: Invalid value: "": timeZone must be nil or non-empty string
+        {"spec":{"timeZone":"Local"}}
+            spec.timeZone: Invalid value: "Local": timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones
+        {"spec":{"timeZone":"Mars/Crater"}}
+            spec.timeZone: Invalid value: "Mars/Crater": unknown time zone Mars/Crater
+        {"spec":{"timeZone":"../etc"}}
+            spec.timeZone: Invalid value: "../etc": unknown time zone ../etc
+        {"spec":{"concurrencyPolicy":"Maybe","timeZone":"Europe/Berlin"}}
+            spec.concurrencyPolicy: Unsupported value: "Maybe": supported values: "Allow", "Forbid", "Replace"
+        {"spec":{"failedJobsHistoryLimit":-1,"startingDeadlineSeconds":-1,"successfulJobsHistoryLimit":-1}}
+            spec.startingDeadlineSeconds: Invalid value: -1: must be greater than or equal to 0
+            spec.successfulJobsHistoryLimit: Invalid value: -1: must be greater than or equal to 0
+            spec.failedJobsHistoryLimit: Invalid value: -1: must be greater than or equal to 0
+        {"spec":{"jobTemplate":{"spec":{"manualSelector":true,"selector":{"matchLabels":{"a":"b"}}}}}}
+            spec.jobTemplate.spec.selector: Invalid value: {"matchLabels":{"a":"b"}}: `selector` will be auto-generated
+            spec.jobTemplate.spec.manualSelector: Unsupported value: true: supported values: "false", "nil"
+        {"spec":{"jobTemplate":{"spec":{"template":{"spec":{"restartPolicy":null}}}}}}
+            spec.jobTemplate.spec.template.spec.restartPolicy: Required value: valid values: "OnFailure", "Never"
+    "#]].assert_eq(&faults(&CronJobs, &base(), &patches));
 }
 
 #[test]
@@ -46,7 +116,13 @@ fn everything_may_change_but_into_what_is_invalid() {
         json!({"spec": {"schedule": "CRON_TZ=UTC @daily"}}),
         json!({"spec": {"jobTemplate": {"spec": {"parallelism": -1}}}}),
     ];
-    expect![[""]].assert_eq(&refusals(&CronJobs, &base(), &patches));
+    expect![[r#"
+        {"spec":{"schedule":"@daily","suspend":true,"timeZone":"Etc/UTC"}}
+        {"spec":{"schedule":"CRON_TZ=UTC @daily"}}
+            spec.schedule: Invalid value: "CRON_TZ=UTC @daily": cannot use TZ or CRON_TZ in schedule, use timeZone field instead
+        {"spec":{"jobTemplate":{"spec":{"parallelism":-1}}}}
+            spec.jobTemplate.spec.parallelism: Invalid value: -1: must be greater than or equal to 0
+    "#]].assert_eq(&refusals(&CronJobs, &base(), &patches));
 }
 
 #[test]

@@ -25,7 +25,67 @@ fn base() -> Value {
 
 #[test]
 fn a_minimal_daemon_set_is_completed() {
-    expect![[""]].assert_eq(&shown(&DaemonSets, &created(&DaemonSets, &base())));
+    expect![[r#"
+        {
+          "apiVersion": "apps/v1",
+          "kind": "DaemonSet",
+          "metadata": {
+            "annotations": {
+              "deprecated.daemonset.template.generation": "1"
+            },
+            "name": "agent",
+            "namespace": "default"
+          },
+          "spec": {
+            "revisionHistoryLimit": 10,
+            "selector": {
+              "matchLabels": {
+                "app": "agent"
+              }
+            },
+            "template": {
+              "metadata": {
+                "labels": {
+                  "app": "agent"
+                }
+              },
+              "spec": {
+                "containers": [
+                  {
+                    "image": "agent:1",
+                    "imagePullPolicy": "IfNotPresent",
+                    "name": "c",
+                    "resources": {},
+                    "terminationMessagePath": "/dev/termination-log",
+                    "terminationMessagePolicy": "File"
+                  }
+                ],
+                "dnsPolicy": "ClusterFirst",
+                "nodeSelector": {
+                  "disk": "ssd"
+                },
+                "restartPolicy": "Always",
+                "schedulerName": "default-scheduler",
+                "securityContext": {},
+                "terminationGracePeriodSeconds": 30
+              }
+            },
+            "updateStrategy": {
+              "rollingUpdate": {
+                "maxSurge": 0,
+                "maxUnavailable": 1
+              },
+              "type": "RollingUpdate"
+            }
+          },
+          "status": {
+            "currentNumberScheduled": 0,
+            "desiredNumberScheduled": 0,
+            "numberMisscheduled": 0,
+            "numberReady": 0
+          }
+        }"#]]
+    .assert_eq(&shown(&DaemonSets, &created(&DaemonSets, &base())));
 }
 
 #[test]
@@ -60,7 +120,28 @@ fn faults_are_named() {
         rolling(json!({"maxUnavailable": -1})),
         json!({"spec": {"template": {"spec": {"restartPolicy": "OnFailure", "activeDeadlineSeconds": 1}}}}),
     ];
-    expect![[""]].assert_eq(&faults(&DaemonSets, &base(), &patches));
+    expect![[r#"
+        {"spec":{"minReadySeconds":-1,"revisionHistoryLimit":-1}}
+            spec.minReadySeconds: Invalid value: -1: must be greater than or equal to 0
+            spec.revisionHistoryLimit: Invalid value: -1: must be greater than or equal to 0
+        {"spec":{"selector":{"matchLabels":null}}}
+            spec.selector: Invalid value: {}: empty selector is invalid for daemonset
+        {"spec":{"selector":{"matchLabels":{"app":"other"}}}}
+            spec.template.metadata.labels: Invalid value: {"app":"agent"}: `selector` does not match template `labels`
+        {"spec":{"updateStrategy":{"type":"Slowly"}}}
+            spec.updateStrategy: Unsupported value: {"type":"Slowly"}: supported values: "OnDelete", "RollingUpdate"
+        {"spec":{"updateStrategy":{"rollingUpdate":{"maxSurge":0,"maxUnavailable":0}}}}
+            spec.updateStrategy.rollingUpdate.maxUnavailable: Required value: cannot be 0 when maxSurge is 0
+        {"spec":{"updateStrategy":{"rollingUpdate":{"maxSurge":"10%","maxUnavailable":1}}}}
+            spec.updateStrategy.rollingUpdate.maxSurge: Invalid value: "10%": may not be set when maxUnavailable is non-zero
+        {"spec":{"updateStrategy":{"rollingUpdate":{"maxUnavailable":"101%"}}}}
+            spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: "101%": must not be greater than 100%
+        {"spec":{"updateStrategy":{"rollingUpdate":{"maxUnavailable":-1}}}}
+            spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: -1: must be greater than or equal to 0
+        {"spec":{"template":{"spec":{"activeDeadlineSeconds":1,"restartPolicy":"OnFailure"}}}}
+            spec.template.spec.restartPolicy: Unsupported value: "OnFailure": supported values: "Always"
+            spec.template.spec.activeDeadlineSeconds: Forbidden: activeDeadlineSeconds in DaemonSet is not Supported
+    "#]].assert_eq(&faults(&DaemonSets, &base(), &patches));
 }
 
 #[test]
@@ -69,7 +150,12 @@ fn the_selector_stays() {
         json!({"spec": {"selector": {"matchLabels": {"x": "y"}}, "template": {"metadata": {"labels": {"x": "y"}}}}}),
         json!({"spec": {"updateStrategy": {"type": "OnDelete", "rollingUpdate": null}}}),
     ];
-    expect![[""]].assert_eq(&refusals(&DaemonSets, &base(), &patches));
+    expect![[r#"
+        {"spec":{"selector":{"matchLabels":{"x":"y"}},"template":{"metadata":{"labels":{"x":"y"}}}}}
+            spec.selector: Invalid value: {"matchLabels":{"app":"agent","x":"y"}}: field is immutable
+        {"spec":{"updateStrategy":{"rollingUpdate":null,"type":"OnDelete"}}}
+    "#]]
+    .assert_eq(&refusals(&DaemonSets, &base(), &patches));
 }
 
 #[test]
@@ -77,7 +163,12 @@ fn counts_of_a_status_are_not_negative() {
     let status = |status: Value| defaulted(&DaemonSets, &merged(&base(), &json!({"status": status})));
     let old = status(json!({"collisionCount": 2}));
     let new = status(json!({"currentNumberScheduled": -1, "numberAvailable": -1, "collisionCount": 1}));
-    expect![[""]].assert_eq(&lines(&DaemonSets.validate_status(&new, &old)));
+    expect![[r#"
+        status.currentNumberScheduled: Invalid value: -1: must be greater than or equal to 0
+        status.numberAvailable: Invalid value: -1: must be greater than or equal to 0
+        status.collisionCount: Invalid value: 1: cannot be decremented
+    "#]]
+    .assert_eq(&lines(&DaemonSets.validate_status(&new, &old)));
 }
 
 #[test]

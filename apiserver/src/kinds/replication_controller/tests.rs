@@ -32,10 +32,27 @@ fn faults_are_named() {
         json!({"spec": {"selector": {"app": "other"}}}),
         json!({"spec": {"template": {"spec": {"restartPolicy": "Never", "activeDeadlineSeconds": 5}}}}),
     ];
-    expect![[""]].assert_eq(&faults(&ReplicationControllers, &base(), &patches));
+    expect![[r#"
+        {"spec":{"minReadySeconds":-1,"replicas":-1}}
+            spec.minReadySeconds: Invalid value: -1: must be greater than or equal to 0
+            spec.replicas: Invalid value: -1: must be greater than or equal to 0
+        {"spec":{"template":null}}
+            spec.selector: Required value
+            spec.template: Required value
+        {"spec":{"selector":{"app":"other"}}}
+            spec.template.metadata.labels: Invalid value: {"app":"web"}: `selector` does not match template `labels`
+        {"spec":{"template":{"spec":{"activeDeadlineSeconds":5,"restartPolicy":"Never"}}}}
+            spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always"
+            spec.template.spec.activeDeadlineSeconds: Forbidden: activeDeadlineSeconds in ReplicationController is not Supported
+    "#]].assert_eq(&faults(&ReplicationControllers, &base(), &patches));
     let status = json!({"status": {"replicas": 1, "readyReplicas": 2, "availableReplicas": 3}});
     let object = defaulted(&ReplicationControllers, &merged(&base(), &status));
-    expect![[""]].assert_eq(&lines(&ReplicationControllers.validate_status(&object, &object)));
+    expect![[r#"
+        status.readyReplicas: Invalid value: 2: cannot be greater than status.replicas
+        status.availableReplicas: Invalid value: 3: cannot be greater than status.replicas
+        status.availableReplicas: Invalid value: 3: cannot be greater than readyReplicas
+    "#]]
+    .assert_eq(&lines(&ReplicationControllers.validate_status(&object, &object)));
 }
 
 #[test]

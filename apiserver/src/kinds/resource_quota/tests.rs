@@ -29,21 +29,57 @@ fn faults_are_named() {
         scoped(json!({"scopeName": "Some", "operator": "Near"})),
         scoped(json!({"scopeName": "VolumeAttributesClass", "operator": "Exists"})),
     ];
-    expect![[""]].assert_eq(&faults(&ResourceQuotas, &base(), &patches));
+    expect![[r#"
+        {"spec":{"hard":{"acme.io/gpu":"1","count/deployments.apps":"3","requests.cpu":"1","requests.hugepages-2Mi":"2Mi"}}}
+        {"spec":{"hard":{"a/b/c":"1","apples":"3","pods":"-1","services":"1500m","storage":"1Gi"}}}
+            spec.hard[a/b/c]: Invalid value: "a/b/c": a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')
+            spec.hard[apples]: Invalid value: "apples": must be a standard resource type or fully qualified
+            spec.hard[apples]: Invalid value: "apples": must be a standard resource for quota
+            spec.hard[pods]: Invalid value: "-1": must be greater than or equal to 0
+            spec.hard[services]: Invalid value: "1500m": must be an integer
+            spec.hard[storage]: Invalid value: "storage": must be a standard resource for quota
+        {"spec":{"scopes":["Some"]}}
+            spec.scopes: Invalid value: ["Some"]: unsupported scope
+        {"spec":{"scopes":["BestEffort","NotBestEffort"]}}
+            spec.scopes: Invalid value: ["BestEffort","NotBestEffort"]: conflicting scopes
+        {"spec":{"hard":{"cpu":"1"},"scopes":["BestEffort"]}}
+            spec.scopes: Invalid value: ["BestEffort"]: unsupported scope applied to resource
+        {"spec":{"scopeSelector":{"matchExpressions":[{"operator":"In","scopeName":"Terminating","values":["a"]}]}}}
+            spec.scopeSelector.matchExpressions.operator: Invalid value: "In": must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity
+        {"spec":{"scopeSelector":{"matchExpressions":[{"operator":"In","scopeName":"PriorityClass","values":[]}]}}}
+            spec.scopeSelector.matchExpressions.values: Required value: must be at least one value when `operator` is 'In' or 'NotIn' for scope selector
+        {"spec":{"scopeSelector":{"matchExpressions":[{"operator":"Exists","scopeName":"PriorityClass","values":["a"]}]}}}
+            spec.scopeSelector.matchExpressions.values: Invalid value: ["a"]: must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector
+        {"spec":{"scopeSelector":{"matchExpressions":[{"operator":"Near","scopeName":"Some"}]}}}
+            spec.scopeSelector.matchExpressions.scopeName: Invalid value: "Some": unsupported scope
+            spec.scopeSelector.matchExpressions.operator: Invalid value: "Near": not a valid selector operator
+        {"spec":{"scopeSelector":{"matchExpressions":[{"operator":"Exists","scopeName":"VolumeAttributesClass"}]}}}
+            spec.scopeSelector.matchExpressions: Invalid value: {"matchExpressions":[{"operator":"Exists","scopeName":"VolumeAttributesClass"}]}: unsupported scope applied to resource
+    "#]].assert_eq(&faults(&ResourceQuotas, &base(), &patches));
 }
 
 #[test]
 fn scopes_stay() {
     let scoped = merged(&base(), &json!({"spec": {"scopes": ["Terminating"]}}));
     let patches = [json!({"spec": {"hard": {"pods": "5"}}}), json!({"spec": {"scopes": null}})];
-    expect![[""]].assert_eq(&refusals(&ResourceQuotas, &scoped, &patches));
+    expect![[r#"
+        {"spec":{"hard":{"pods":"5"}}}
+        {"spec":{"scopes":null}}
+            spec.scopes: Invalid value: []: field is immutable
+    "#]]
+    .assert_eq(&refusals(&ResourceQuotas, &scoped, &patches));
 }
 
 #[test]
 fn a_status_counts_what_a_quota_can() {
     let status = json!({"status": {"hard": {"pods": "10"}, "used": {"pods": "-1", "apples": "1"}}});
     let object = defaulted(&ResourceQuotas, &merged(&base(), &status));
-    expect![[""]].assert_eq(&lines(&ResourceQuotas.validate_status(&object, &object)));
+    expect![[r#"
+        status.used[apples]: Invalid value: "apples": must be a standard resource type or fully qualified
+        status.used[apples]: Invalid value: "apples": must be a standard resource for quota
+        status.used[pods]: Invalid value: "-1": must be greater than or equal to 0
+    "#]]
+    .assert_eq(&lines(&ResourceQuotas.validate_status(&object, &object)));
 }
 
 #[test]
