@@ -15,6 +15,7 @@ mod apart;
 mod containers;
 mod custom_resources;
 mod kills;
+mod kinds;
 mod old_manifests;
 mod ownership;
 mod pulling;
