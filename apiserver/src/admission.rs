@@ -7,6 +7,7 @@
 //! ```
 
 mod escalation;
+mod limit_ranger;
 mod matching;
 mod namespace_lifecycle;
 mod node_restriction;
@@ -110,6 +111,7 @@ type Validating = fn(&Write<'_>, Option<&dyn AnyObject>) -> Result<()>;
 const MUTATING: &[Mutating] = &[
     // First, because nothing else matters in a namespace that is not there.
     namespace_lifecycle::admit,
+    limit_ranger::complete,
     // Before whatever looks at volumes, since it adds one.
     service_account::admit,
     node_restriction::admit,
@@ -119,7 +121,7 @@ const MUTATING: &[Mutating] = &[
 ];
 
 /// The plugins after validation, in their order.
-const VALIDATING: &[Validating] = &[pod_security::admit];
+const VALIDATING: &[Validating] = &[limit_ranger::check, pod_security::admit];
 
 fn part<'a>(object: &'a mut Option<&mut BoxObject>) -> Option<&'a mut dyn AnyObject> {
     object.as_deref_mut().map(|object| &mut **object)

@@ -17,6 +17,7 @@ use crate::{
     pod_gc::PodGc,
     reconcile::{Control, Reconcile, Start},
     replica_set::ReplicaSets,
+    resource_quota::ResourceQuotas,
     root_ca::RootCa,
     service_account::ServiceAccounts,
     taint_eviction::TaintEviction,
@@ -53,8 +54,12 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
     let namespaces = Namespaces::over(&mut informers);
     let on_gone = Namespaces::on_loss(&namespaces);
     controllers.add(namespaces);
+    // Counts what is used of quotas. Watches them and ends of pods, and hears of every loss from the collector below.
+    let quotas = ResourceQuotas::over(&mut informers);
+    let on_returned = ResourceQuotas::on_loss(&quotas);
+    controllers.add(quotas);
     // Deletes what deleted objects leave behind. Watches the metadata of every kind by itself.
-    controllers.all.push(GarbageCollector::over(&informers, vec![Box::new(on_gone)]));
+    controllers.all.push(GarbageCollector::over(&informers, vec![Box::new(on_gone), Box::new(on_returned)]));
     // Brings `default` ServiceAccounts back. Watches namespaces and those ServiceAccounts.
     controllers.add(ServiceAccounts::over(&mut informers));
     // Gives every namespace the cluster's certificates. Watches namespaces and those ConfigMaps.

@@ -3,7 +3,7 @@
 use futures::future::{BoxFuture, join_all};
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
-    core::v1::{ConfigMap, Namespace, ServiceAccount},
+    core::v1::{ConfigMap, Namespace, ResourceQuota, ServiceAccount},
     policy::v1::PodDisruptionBudget,
 };
 use kube::{Api, Client};
@@ -27,6 +27,7 @@ pub(crate) struct Informers {
     pub(crate) deployments: Informer<Deployment>,
     pub(crate) budgets: Informer<PodDisruptionBudget>,
     pub(crate) namespaces: Informer<Namespace>,
+    pub(crate) resource_quotas: Informer<ResourceQuota>,
     /// The ServiceAccounts named `default`.
     pub(crate) default_accounts: Informer<ServiceAccount>,
     /// The ConfigMaps named `kube-root-ca.crt`.
@@ -48,6 +49,7 @@ impl Informers {
             deployments: Informer::new(None),
             budgets: Informer::new(None),
             namespaces: Informer::new(None),
+            resource_quotas: Informer::new(None),
             default_accounts: Informer::selecting(&named(service_account::DEFAULT)),
             root_cas: Informer::selecting(&named(root_ca::NAME)),
             nodes: Informer::new(None),
@@ -74,6 +76,7 @@ impl Informers {
             deployments in Api::all(client()),
             budgets in Api::all(client()),
             namespaces in Api::all(client()),
+            resource_quotas in Api::all(client()),
             default_accounts in Api::all(client()),
             root_cas in Api::all(client()),
             nodes in Api::all(client()),

@@ -30,6 +30,7 @@ mod status_patch;
 mod deployment;
 mod disruption;
 mod replica_set;
+mod resource_quota;
 
 mod garbage_collector;
 mod namespace;

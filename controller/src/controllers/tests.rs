@@ -316,3 +316,22 @@ async fn a_budget_is_worked_out_whichever_call_fails() {
     })
     .await;
 }
+
+/// Invariant 3: every reconcile can be cut at any line and run again.
+#[tokio::test(start_paused = true)]
+async fn a_quota_is_counted_whichever_call_fails() {
+    let used = |api: &FakeApi, pods: &str| {
+        api.all("resourcequotas").first().is_some_and(|quota| quota["status"]["used"] == json!({"pods": pods}))
+    };
+    let end = whatever_fails(&["shop"], async |api: &FakeApi| {
+        api.create(DEPLOYMENTS, deployment(2));
+        api.until("two pods run", |api| is_rolled_out(api, "one", 2)).await;
+        let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"pods": "5"}}});
+        api.create("/api/v1/namespaces/shop/resourcequotas", quota);
+        api.until("both pods are counted", |api| used(api, "2")).await;
+        api.patch(WEB, json!({"spec": {"replicas": 1}}));
+        api.until("what is gone is given back", |api| used(api, "1")).await;
+    })
+    .await;
+    assert_eq!(end["pods"], 1);
+}
