@@ -101,7 +101,7 @@ fn validate_address(errors: &mut Errors, list_at: &Path, i: usize, address: &str
 fn validate_hints(errors: &mut Errors, path: &Path, hints: &EndpointHints) {
     let zones: Vec<&str> = list(&hints.for_zones).iter().map(|zone| zone.name.as_str()).collect();
     let nodes: Vec<&str> = list(&hints.for_nodes).iter().map(|node| node.name.as_str()).collect();
-    let rules: [(&str, &[&str], fn(&str) -> Vec<String>); 2] =
+    let rules: [(&str, &[&str], rules::Rule); 2] =
         [("forZones", &zones, name::label_value), ("forNodes", &nodes, name::dns1123_subdomain)];
     for (field, names, rule) in rules {
         let at = path.child(field);

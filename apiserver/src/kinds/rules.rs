@@ -8,6 +8,9 @@ use coracle_proto::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+/// What is wrong with a text, in sentences; none when nothing is.
+pub(crate) type Rule = fn(&str) -> Vec<String>;
+
 /// Adds one error a message of a name rule.
 pub(super) fn messages(errors: &mut Errors, path: &Path, value: &str, messages: Vec<String>) {
     errors.extend(messages.into_iter().map(|message| Error::invalid(path, value, &message)));

@@ -66,7 +66,7 @@ fn validate_signer(errors: &mut Errors, path: &Path, signer: &str) {
     if domain.len() > 253 {
         errors.push(Error::too_long(path, 253));
     }
-    let rules: [(&str, fn(&str) -> Vec<String>); 2] = [(domain, name::dns1123_label), (rest, name::dns1123_subdomain)];
+    let rules: [(&str, rules::Rule); 2] = [(domain, name::dns1123_label), (rest, name::dns1123_subdomain)];
     for (part, rule) in rules {
         let wrong = part.split('.').map(|label| (label, rule(label))).find(|(_, wrong)| !wrong.is_empty());
         if let Some((label, wrong)) = wrong {
