@@ -1,3 +1,5 @@
+//! What is filled in, what may not change, what a row tells.
+
 use serde_json::json;
 
 use super::CustomResourceDefinitions;
