@@ -1,6 +1,6 @@
 //! The server: what it holds, how it starts, listens and stops.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use coracle_proto::status::Status;
 use coracle_store::{Driver, Store};
@@ -185,6 +185,23 @@ fn pki_config(config: &Config, address: SocketAddr) -> pki::Config {
     }
 }
 
+/// How long a port may be taken before that is an error. A server that was killed a moment ago has it until the kernel is
+/// done with its memory.
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Listens on the address; waits a moment for a port that is still taken, for which there is no notification.
+async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let patience = tokio::time::Instant::now() + PORT_PATIENCE;
+    loop {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tokio::time::Instant::now() < patience => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            bound => return bound,
+        }
+    }
+}
+
 impl ApiServer {
     /// Opens store, keys and socket. Nothing is served before [`Runner::run`].
     ///
@@ -192,7 +209,7 @@ impl ApiServer {
     /// Each of the three can refuse.
     pub async fn open(config: Config) -> Result<(Self, Runner), Error> {
         let listening = |source| Error::Listen { address: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
+        let listener = bind(config.listen).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
         let keys = pki_config(&config, address);
         let opened = tokio::task::spawn_blocking(move || Pki::open(keys, jiff::Timestamp::now())).await;
@@ -373,5 +390,17 @@ mod tests {
         let ended = tokio::time::timeout(Duration::from_mins(1), serving.join_next()).await;
         assert!(ended.is_ok(), "still waiting for a client that never began");
         drop(silent);
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_just_being_given_up_is_waited_for() {
+        let holder = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = holder.local_addr().unwrap();
+        let mut waiting = tokio::task::JoinSet::new();
+        waiting.spawn(bind(address));
+        tokio::task::yield_now().await;
+        drop(holder);
+        let bound = waiting.join_next().await.unwrap().unwrap().unwrap();
+        assert_eq!(bound.local_addr().unwrap(), address);
     }
 }

@@ -13,6 +13,7 @@ spec:
     http:
       paths:
       - path: /
+        pathType: Prefix
         backend: {serviceName: web, servicePort: 80}
 ---
 apiVersion: extensions/v1beta1

@@ -156,8 +156,4 @@ fn bad_manifests_are_refused_by_field() {
         let refused = cluster.kubectl_refused(&["apply", "-f", file.to_str().unwrap()]);
         assert!(refused.contains(words), "{manifest}\n{refused}");
     }
-    let file = cluster.scratch().join("ssa.yaml");
-    std::fs::write(&file, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: ssa}\n").unwrap();
-    let refused = cluster.kubectl_refused(&["apply", "--server-side", "-f", file.to_str().unwrap()]);
-    assert!(refused.contains("server-side apply"), "{refused}");
 }

@@ -297,11 +297,10 @@ impl Follower {
                 let mut touched = BTreeSet::new();
                 let mut changed = false;
                 for event in batch.events.iter() {
-                    let name = stored::Header::of(&event.entry).name.clone();
                     match event.kind {
                         EventKind::Put => {
                             changed |= self.see(&event.entry);
-                            touched.insert(name);
+                            touched.insert(stored::Header::of(&event.entry).name.clone());
                         }
                         EventKind::Delete => {
                             let key = String::from_utf8_lossy(&event.entry.key).into_owned();
