@@ -1,6 +1,6 @@
 //! The README's tour, run as it stands there: every command of its `sh` blocks, one after the other, as pasted.
 //!
-//! It runs in namespaces of its own, so that `pgrep`, `/tmp` and port 6443 mean this cluster and no other. Two commands are
+//! It runs in namespaces of its own, so that `pgrep` and port 6443 mean this cluster and no other. Two commands are
 //! stood in for: `cargo run --release` runs the binary under test, and `apt-get` has nothing to do.
 
 use std::{
@@ -13,7 +13,7 @@ use crate::host::Host;
 
 /// What a newcomer's two terminals do; the tour itself follows.
 const FIRST_TERMINAL: &str = r#"
-mount -t tmpfs tmpfs /tmp
+mount -t tmpfs tmpfs "$MEMORY"
 exec 3< <(exec cargo run --release -- up 2>>"$LOG")
 read -r -u 3 ready
 echo "first terminal: $ready"
@@ -44,10 +44,10 @@ fn program(path: &Path, text: &str) {
 
 #[test]
 fn the_readmes_tour_works_as_pasted() {
-    // Beside the binaries: /tmp is another one in there, in memory, and has the data directory too.
+    // The data directory is in memory, which a full disk of the machine's leaves alone.
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let at = |name: &str| folder.path().join(name);
-    for name in ["bin", "home", "clone", "clone/target", "clone/target/release"] {
+    for name in ["bin", "home", "memory", "clone", "clone/target", "clone/target/release"] {
         fs::create_dir(at(name)).unwrap();
     }
     symlink(concat!(env!("CARGO_MANIFEST_DIR"), "/docs"), at("clone/docs")).unwrap();
@@ -64,7 +64,12 @@ fn the_readmes_tour_works_as_pasted() {
         .arg(at("tour.sh"))
         .current_dir(at("clone"))
         .envs([("PATH", path.as_str()), ("CORACLE_NODE_NAME", "boat")])
-        .envs([("HOME", at("home")), ("LOG", at("log")), ("CORACLE_DATA_DIR", "/tmp/data".into())])
+        .envs([
+            ("HOME", at("home")),
+            ("LOG", at("log")),
+            ("MEMORY", at("memory")),
+            ("CORACLE_DATA_DIR", at("memory/data")),
+        ])
         .stdin(std::process::Stdio::null())
         .output()
         .unwrap();
