@@ -18,10 +18,12 @@ export PATH=/bin RUST_BACKTRACE=1
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
-mkdir -p /dev/pts /dev/shm /tmp
+mkdir -p /dev/pts /dev/shm
 mount -t devpts -o ptmxmode=0666 devpts /dev/pts
 mount -t tmpfs shm /dev/shm
-mount -t tmpfs tmp /tmp
+mkdir /scratch
+mount -t tmpfs scratch /scratch
+export TMPDIR=/scratch
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 insmod /overlay.ko
 ip link set lo up
