@@ -23,5 +23,4 @@ mod reading;
 mod refusals;
 mod restart;
 mod streams;
-mod tour;
 mod workloads;
