@@ -1,6 +1,7 @@
 //! The objects of all kinds over the store: who wants an object by its kind asks here.
 
 mod apply;
+mod attempts;
 mod beside;
 mod delete;
 mod event_life;

@@ -6,7 +6,8 @@ use coracle_proto::status::Status;
 
 use super::{
     Registry, Writer,
-    write::{ATTEMPTS, Change, Current, Owners, Written, put_in_namespace, wrong_name},
+    attempts::{exhausted, rounds},
+    write::{Change, Current, Owners, Written, put_in_namespace, wrong_name},
 };
 use crate::{
     ops::{KindOps, Part},
@@ -37,7 +38,7 @@ impl Registry {
         ownership::check(&**kind, part, config)?;
         let who = writer.who(ownership::subresource(part));
         let key = stored::key(resource.storage, namespace, name);
-        for _ in 0..ATTEMPTS {
+        for () in rounds() {
             if part == Part::Main && self.store.get(&key).is_none() {
                 let mut object = ownership::applied(&**kind, part, None, config, &who)?;
                 let meta = object.meta_mut();
@@ -63,7 +64,7 @@ impl Registry {
                 updated => return updated.map(|written| (written, false)),
             }
         }
-        Err(Box::new(Status::stale(resource.group, resource.plural, name)))
+        Err(exhausted())
     }
 
     /// Applies a configuration of nothing but the replicas, through `scale`.

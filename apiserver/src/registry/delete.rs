@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, 
 
 use super::{
     Registry, Writer,
+    attempts::{exhausted, rounds},
     write::{encode, first_put, unstored},
 };
 use crate::{
@@ -20,9 +21,6 @@ use crate::{
     status_of::Result,
     stored,
 };
-
-/// Rounds against other writers; see `write`.
-const ATTEMPTS: usize = 64;
 
 /// What became of the object.
 #[derive(Clone, Debug)]
@@ -141,7 +139,7 @@ impl Registry {
         let kind = kind.modern().unwrap_or(kind);
         let resource = kind.resource();
         let key = stored::key(resource.storage, namespace, name);
-        for _ in 0..ATTEMPTS {
+        for () in rounds() {
             let entry = self
                 .store
                 .get(&key)
@@ -192,7 +190,7 @@ impl Registry {
                 return Ok(Deleted::Marked(first_put(&result)?));
             }
         }
-        Err(Box::new(Status::stale(resource.group, resource.plural, name)))
+        Err(exhausted())
     }
 
     /// Deletes all of `entries`, which a list selected; those that are gone meanwhile count as deleted.

@@ -14,7 +14,11 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::value::RawValue;
 
-use super::{Registry, beside::Beside};
+use super::{
+    Registry,
+    attempts::{exhausted, rounds},
+    beside::Beside,
+};
 use crate::{
     admission::{self, Notes, Operation},
     kind::Context,
@@ -24,10 +28,6 @@ use crate::{
     stored,
     user::User,
 };
-
-/// How often a write is tried anew after another one came first. Each round loses only to one that won, so that many
-/// writers of one object all get their turn; the bound is for the one who is always slower.
-pub(super) const ATTEMPTS: usize = 64;
 
 /// How often another name is generated when one is taken; five random letters rarely are.
 const NAME_ATTEMPTS: usize = 8;
@@ -297,7 +297,7 @@ impl Registry {
         admission::validate(&write, Some(&*object)).await?;
         let key = stored::key(resource.storage, &namespace, &name);
         let taken = || Box::new(Status::already_exists(resource.group, resource.plural, &name));
-        for _ in 0..ATTEMPTS {
+        for () in rounds() {
             if self.store.get(&key).is_some() {
                 return Err(taken());
             }
@@ -341,7 +341,7 @@ impl Registry {
                 return Err(Box::new(Status::no_such_path()));
             }
         }
-        Err(Box::new(Status::too_many_requests("the object could not be created because others came first", 1)))
+        Err(exhausted())
     }
 
     pub(super) async fn commit(&self, txn: Txn) -> Result<TxnResult> {
@@ -383,7 +383,7 @@ impl Registry {
         let kind = kind.modern().unwrap_or(kind);
         let resource = kind.resource();
         let key = stored::key(resource.storage, namespace, name);
-        for _ in 0..ATTEMPTS {
+        for () in rounds() {
             let entry = self
                 .store
                 .get(&key)
@@ -476,7 +476,7 @@ impl Registry {
                 return Ok(Written { entry, warnings });
             }
         }
-        Err(Box::new(Status::stale(resource.group, resource.plural, name)))
+        Err(exhausted())
     }
 
     /// Checks that the new object is the old one by name, uid and version, and keeps what only the server writes.

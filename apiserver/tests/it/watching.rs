@@ -106,7 +106,12 @@ async fn a_quiet_watch_is_told_from_time_to_time_how_far_it_is() {
     let mut watch = Following::begin(&c, &format!("{after}&allowWatchBookmarks=true")).await;
     let mut silent = Following::begin(&c, &after).await;
     // Something that is not watched makes the version grow all the same.
+    let elsewhere = format!("/api/v1/namespaces?watch=1&resourceVersion={version}");
+    let mut elsewhere = Following::begin(&c, &elsewhere).await;
     assert_eq!(c.post("/api/v1/namespaces", &json!({"metadata": {"name": "n"}})).await.code, 201);
+    // Who is told of it knows that all watches are as far.
+    assert_eq!(elsewhere.next().await.unwrap()["type"], "ADDED");
+    drop(elsewhere);
     tokio::time::pause();
     let mark = watch.next().await.unwrap();
     assert_eq!((&mark["type"], &mark["object"]["kind"]), (&json!("BOOKMARK"), &json!("ConfigMap")));

@@ -213,10 +213,10 @@ fn become_user(
 /// Raising is always allowed; lowering below what we started with needs `CAP_SYS_RESOURCE`, and a host that does not give
 /// it gets containers with the value they would have had.
 fn set_oom_score(value: Option<i32>) {
-    if let Some(value) = value {
-        let open = fs::OpenOptions::new().write(true).open("/proc/self/oom_score_adj");
-        let _ = open.and_then(|mut file| file.write_all(value.to_string().as_bytes()));
-    }
+    // Who does not say must not be spared as the supervisor is, whose child this is.
+    let value = value.unwrap_or(0).to_string();
+    let open = fs::OpenOptions::new().write(true).open("/proc/self/oom_score_adj");
+    let _ = open.and_then(|mut file| file.write_all(value.as_bytes()));
 }
 
 /// Of equal names the last counts; what a program cannot do without is added.

@@ -83,7 +83,7 @@ pub struct ContainerSpec {
     /// Limits of the container's cgroup.
     #[serde(default)]
     pub resources: Resources,
-    /// What the out-of-memory killer adds, -1000 to 1000. Lowering it needs `CAP_SYS_RESOURCE`; without, it stays.
+    /// What the out-of-memory killer adds, -1000 to 1000; `None` is 0. Lowering it needs `CAP_SYS_RESOURCE`; without, it stays.
     #[serde(default)]
     pub oom_score_adj: Option<i32>,
     /// Resource limits (`RLIMIT_*`).

@@ -111,10 +111,12 @@ pub(super) fn prepare(directory: &Path) -> Result<Supervisor, String> {
     Ok(Supervisor::new(directory.to_owned(), record, tree, listener, signals, own_pids.into(), pod_pids, lock))
 }
 
-/// Without `CAP_SYS_RESOURCE` the supervisor is as likely a victim as any process of its size, which is small.
+/// Never a victim: when all else in a pod without memory is dying already, the kernel would take the supervisor next, and
+/// the pod with it. What it needs is small and bounded. Without `CAP_SYS_RESOURCE` it is as likely a victim as any process
+/// of its size.
 fn protect_from_oom() {
     let open = fs::OpenOptions::new().write(true).open("/proc/self/oom_score_adj");
-    let _ = open.and_then(|mut file| file.write_all(b"-998"));
+    let _ = open.and_then(|mut file| file.write_all(b"-1000"));
 }
 
 /// The pod's shared memory is a mount of the host, because every container's own mount namespace takes it from there.

@@ -43,6 +43,27 @@ async fn a_fork_bomb_stays_within_its_limit_and_can_be_killed() {
 }
 
 #[tokio::test]
+async fn the_kernel_takes_containers_and_never_their_supervisor_when_memory_runs_out() {
+    let world = World::new().await;
+    let sandbox = world.sandbox("victims").await;
+    let status = sandbox.start_container(&world.container("c", &["sleep", "1000"])).await.unwrap();
+    assert_eq!(exec(&sandbox, &status.id, "cat /proc/1/oom_score_adj /proc/self/oom_score_adj").await.1, "0\n0\n");
+    let mut spec = world.container("likelier", &["sleep", "1000"]);
+    spec.oom_score_adj = Some(300);
+    let likelier = sandbox.start_container(&spec).await.unwrap();
+    assert_eq!(
+        exec(&sandbox, &likelier.id, "cat /proc/1/oom_score_adj /proc/self/oom_score_adj").await.1,
+        "300\n300\n"
+    );
+    let supervisor = format!("/proc/{}/oom_score_adj", sandbox.supervisor_pid());
+    // Sparing itself is for who has CAP_SYS_RESOURCE.
+    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    let effective = own.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap().trim();
+    let may = u64::from_str_radix(effective, 16).unwrap() & (1 << 24) != 0;
+    assert_eq!(std::fs::read_to_string(supervisor).unwrap(), if may { "-1000\n" } else { "0\n" });
+}
+
+#[tokio::test]
 async fn a_fork_bomb_with_next_to_no_time_to_die_in_is_stopped_and_its_pod_bound_again() {
     let world = World::new().await;
     let mut spec = world.sandbox_spec("starved");
@@ -57,6 +78,8 @@ async fn a_fork_bomb_with_next_to_no_time_to_die_in_is_stopped_and_its_pod_bound
     let sandbox = world.runtime.create_sandbox(&spec).await.unwrap();
     let mut bomb = world.shell("c", "bomb() { bomb | bomb & }; bomb; exec sleep 1000");
     bomb.resources = bound;
+    // As the agent has it for such a pod: where the supervisor may not spare itself, that is what keeps it alive.
+    bomb.oom_score_adj = Some(999);
     let status = sandbox.start_container(&bomb).await.unwrap();
     while sandbox.container_stats(&status.id).await.unwrap().pids < 50 {
         tokio::task::yield_now().await;
