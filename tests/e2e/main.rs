@@ -23,4 +23,5 @@ mod reading;
 mod refusals;
 mod restart;
 mod streams;
+mod tour;
 mod workloads;
