@@ -194,7 +194,11 @@ pub trait KindOps: Send + Sync {
 
 /// [`KindOps`] of a built-in kind.
 #[derive(Clone, Copy, Debug)]
-pub struct Typed<S>(pub S);
+pub struct Typed<S> {
+    strategy: S,
+    /// The strategy's row, which is asked for at every turn.
+    resource: &'static Resource,
+}
 
 /// Objects reach a kind's operations only from the same kind's `decode` and `from_stored`.
 fn of<T: Object>(object: &dyn AnyObject) -> &T {
@@ -213,7 +217,7 @@ fn of_mut<T: Object>(object: &mut dyn AnyObject) -> &mut T {
 
 impl<S: Strategy> KindOps for Typed<S> {
     fn resource(&self) -> &'static Resource {
-        self.0.resource()
+        self.resource
     }
 
     fn decode(&self, json: &[u8]) -> Result<Decoded, DecodeError> {
@@ -225,20 +229,20 @@ impl<S: Strategy> KindOps for Typed<S> {
         let mut reader = serde_json::Deserializer::from_slice(json);
         match serde_ignored::deserialize::<_, _, S::Object>(&mut reader, note) {
             Ok(object) => Ok(Decoded { object: Box::new(object), unknown }),
-            Err(error) => Err(explain(self.0.resource().kind, json, &error)),
+            Err(error) => Err(explain(self.resource.kind, json, &error)),
         }
     }
 
     fn from_stored(&self, stored: &[u8]) -> serde_json::Result<BoxObject> {
-        Ok(Box::new(self.0.from_stored(stored)?))
+        Ok(Box::new(self.strategy.from_stored(stored)?))
     }
 
     fn to_stored(&self, object: &dyn AnyObject) -> serde_json::Result<Vec<u8>> {
         let object = of::<S::Object>(object);
-        if self.0.is_stored_as_shown() {
+        if self.strategy.is_stored_as_shown() {
             serde_json::to_vec(object)
         } else {
-            serde_json::to_vec(&self.0.to_stored(object)?)
+            serde_json::to_vec(&self.strategy.to_stored(object)?)
         }
     }
 
@@ -247,96 +251,96 @@ impl<S: Strategy> KindOps for Typed<S> {
     }
 
     fn is_stored_as_shown(&self) -> bool {
-        self.0.is_stored_as_shown()
+        self.strategy.is_stored_as_shown()
     }
 
     fn name_rule(&self) -> coracle_proto::name::NameRule {
-        self.0.name_rule()
+        self.strategy.name_rule()
     }
 
     fn default(&self, object: &mut dyn AnyObject) {
-        self.0.default(of_mut(object));
+        self.strategy.default(of_mut(object));
     }
 
     fn prepare_create(&self, object: &mut dyn AnyObject, context: &Context<'_>) {
-        self.0.prepare_create(of_mut(object), context);
+        self.strategy.prepare_create(of_mut(object), context);
     }
 
     fn prepare(&self, part: Part, new: &mut dyn AnyObject, old: &dyn AnyObject, context: &Context<'_>) {
         let (new, old) = (of_mut(new), of(old));
         match part {
-            Part::Main => self.0.prepare_update(new, old, context),
-            Part::Status => self.0.prepare_status(new, old, context),
-            Part::Finalize => self.0.prepare_finalize(new, old, context),
-            Part::Approval => self.0.prepare_approval(new, old, context),
-            Part::EphemeralContainers => self.0.prepare_ephemeral_containers(new, old, context),
-            Part::Resize => self.0.prepare_resize(new, old, context),
+            Part::Main => self.strategy.prepare_update(new, old, context),
+            Part::Status => self.strategy.prepare_status(new, old, context),
+            Part::Finalize => self.strategy.prepare_finalize(new, old, context),
+            Part::Approval => self.strategy.prepare_approval(new, old, context),
+            Part::EphemeralContainers => self.strategy.prepare_ephemeral_containers(new, old, context),
+            Part::Resize => self.strategy.prepare_resize(new, old, context),
         }
     }
 
     fn validate(&self, object: &dyn AnyObject) -> field::Errors {
-        self.0.validate(of(object))
+        self.strategy.validate(of(object))
     }
 
     fn validate_change(&self, part: Part, new: &dyn AnyObject, old: &dyn AnyObject) -> field::Errors {
         let (new, old) = (of(new), of(old));
         match part {
-            Part::Main => self.0.validate_update(new, old),
-            Part::Status => self.0.validate_status(new, old),
-            Part::Finalize => self.0.validate_finalize(new, old),
-            Part::Approval => self.0.validate_approval(new, old),
-            Part::EphemeralContainers => self.0.validate_ephemeral_containers(new, old),
-            Part::Resize => self.0.validate_resize(new, old),
+            Part::Main => self.strategy.validate_update(new, old),
+            Part::Status => self.strategy.validate_status(new, old),
+            Part::Finalize => self.strategy.validate_finalize(new, old),
+            Part::Approval => self.strategy.validate_approval(new, old),
+            Part::EphemeralContainers => self.strategy.validate_ephemeral_containers(new, old),
+            Part::Resize => self.strategy.validate_resize(new, old),
         }
     }
 
     fn counts_generations(&self) -> bool {
-        self.0.counts_generations()
+        self.strategy.counts_generations()
     }
 
     fn generation_counts_annotations(&self) -> bool {
-        self.0.generation_counts_annotations()
+        self.strategy.generation_counts_annotations()
     }
 
     fn is_finalized(&self, object: &dyn AnyObject) -> bool {
-        self.0.is_finalized(of(object))
+        self.strategy.is_finalized(of(object))
     }
 
     fn owners(&self, part: Part) -> Box<dyn Owners + '_> {
-        let resource = self.0.resource();
+        let resource = self.resource;
         let place = BuiltIn::of_kind(resource.group, resource.version, resource.kind).unwrap_or(BuiltIn::Any);
-        Box::new(BySchema { place, version: resource.api_version(), reset: self.0.reset_fields(part) })
+        Box::new(BySchema { place, version: resource.api_version(), reset: self.strategy.reset_fields(part) })
     }
 
     fn allows_unconditional_update(&self) -> bool {
-        self.0.allows_unconditional_update()
+        self.strategy.allows_unconditional_update()
     }
 
     fn orphans_by_default(&self) -> bool {
-        self.0.orphans_by_default()
+        self.strategy.orphans_by_default()
     }
 
     fn deprecation(&self) -> Option<&str> {
-        self.0.deprecation()
+        self.strategy.deprecation()
     }
 
     fn warnings(&self, object: &dyn AnyObject) -> Vec<String> {
-        self.0.warnings(of(object))
+        self.strategy.warnings(of(object))
     }
 
     fn begin_deletion(&self, object: &mut dyn AnyObject, grace: Option<i64>) -> Deletion {
-        self.0.begin_deletion(of_mut(object), grace)
+        self.strategy.begin_deletion(of_mut(object), grace)
     }
 
     fn fields(&self, object: &dyn AnyObject) -> Vec<(Cow<'static, str>, String)> {
-        self.0.fields(of(object)).into_iter().map(|(name, value)| (name.into(), value)).collect()
+        self.strategy.fields(of(object)).into_iter().map(|(name, value)| (name.into(), value)).collect()
     }
 
     fn field_names(&self) -> Vec<Cow<'static, str>> {
         // The names do not depend on the object, so that of the emptiest one will do.
-        let empty = self.0.from_stored(br#"{"metadata":{}}"#);
+        let empty = self.strategy.from_stored(br#"{"metadata":{}}"#);
         empty
-            .map(|object| self.0.fields(&object).into_iter().map(|(name, _)| name.into()).collect())
+            .map(|object| self.strategy.fields(&object).into_iter().map(|(name, _)| name.into()).collect())
             .unwrap_or_default()
     }
 
@@ -345,27 +349,33 @@ impl<S: Strategy> KindOps for Typed<S> {
             serde_json::json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description,
                                "priority": c.priority})
         };
-        self.0.columns().iter().map(column).collect()
+        self.strategy.columns().iter().map(column).collect()
     }
 
     fn row(&self, object: &dyn AnyObject, now: Timestamp) -> Vec<Value> {
-        self.0.row(of(object), now)
+        self.strategy.row(of(object), now)
     }
 
     fn scale(&self, object: &dyn AnyObject) -> Option<Scale> {
-        self.0.scale(of(object))
+        self.strategy.scale(of(object))
     }
 
     fn set_scale(&self, object: &mut dyn AnyObject, replicas: i32) {
-        self.0.set_scale(of_mut(object), replicas);
+        self.strategy.set_scale(of_mut(object), replicas);
     }
 }
 
 impl<S: Strategy> Typed<S> {
+    /// The kind of a strategy.
+    #[must_use]
+    pub fn new(strategy: S) -> Self {
+        Self { resource: strategy.resource(), strategy }
+    }
+
     /// The kind as the shared code holds it.
     #[must_use]
     pub fn shared(strategy: S) -> std::sync::Arc<dyn KindOps> {
-        std::sync::Arc::new(Self(strategy))
+        std::sync::Arc::new(Self::new(strategy))
     }
 }
 
@@ -563,14 +573,14 @@ mod tests {
     fn fields_that_the_kind_has_not_are_named_with_their_paths() {
         let json = br#"{"kind":"Pod","apiVersion":"v1","foo":1,"spec":{"containers":[{"name":"a","imag":"b"}]}}"#;
         assert_eq!(
-            Typed(Pods).decode(json).unwrap_or_else(|e| panic!("{e}")).unknown,
+            Typed::new(Pods).decode(json).unwrap_or_else(|e| panic!("{e}")).unknown,
             ["foo", "spec.containers[0].imag"]
         );
     }
 
     #[test]
     fn a_value_of_the_wrong_type_is_named_with_its_path() {
-        let error = Typed(ConfigMaps).decode(br#"{"data":{"a":{"b":1}}}"#).err().unwrap();
+        let error = Typed::new(ConfigMaps).decode(br#"{"data":{"a":{"b":1}}}"#).err().unwrap();
         assert_eq!(error.path, "ConfigMap.data.a");
         assert!(error.why.contains("invalid type: map, expected a string"), "{}", error.why);
         for (json, path) in [
@@ -585,7 +595,7 @@ mod tests {
             ),
             (r#"{"spec":{"containers":[{"command":["a",[1]]}]}}"#, "Pod.spec.containers[0].command[1]"),
         ] {
-            let error = Typed(Pods).decode(json.as_bytes()).err().unwrap();
+            let error = Typed::new(Pods).decode(json.as_bytes()).err().unwrap();
             assert_eq!(error.path, path, "{json}: {}", error.why);
         }
     }

@@ -3,6 +3,7 @@
 mod apply;
 mod attempts;
 mod beside;
+mod built_ins;
 mod delete;
 mod event_life;
 mod quotas;
@@ -31,6 +32,7 @@ use crate::{
     stored,
 };
 
+use self::built_ins::BuiltIns;
 pub use self::{
     beside::Facts,
     delete::Deleted,
@@ -49,7 +51,7 @@ pub(crate) use self::{
 #[derive(Clone)]
 pub struct Registry {
     store: Store,
-    kinds: Arc<[Arc<dyn KindOps>]>,
+    kinds: Arc<BuiltIns>,
     custom: Arc<Catalogs>,
     facts: Arc<Facts>,
     authorizer: Arc<OnceLock<Authorizer>>,
@@ -81,7 +83,7 @@ impl Registry {
             policies: Arc::new(Policies::new(store.clone())),
             mutating_policies: Arc::new(MutatingPolicies::new(store.clone())),
             store,
-            kinds: collect.0.into(),
+            kinds: Arc::new(BuiltIns::new(collect.0)),
             custom: Arc::default(),
             facts: Arc::new(facts),
             authorizer: Arc::default(),
@@ -141,21 +143,13 @@ impl Registry {
     /// The kind served at `group`, `version` and `plural`, built-in or made by a definition.
     #[must_use]
     pub fn kind(&self, group: &str, version: &str, plural: &str) -> Option<Arc<dyn KindOps>> {
-        let built_in = self.kinds.iter().find(|kind| {
-            let resource = kind.resource();
-            resource.plural == plural && resource.group == group && resource.version == version
-        });
-        built_in.cloned().or_else(|| self.custom.find(group, version, plural))
+        self.kinds.find(group, version, plural).cloned().or_else(|| self.custom.find(group, version, plural))
     }
 
     /// The kind that objects of `group`, `version` and `kind` are of, built-in or made by a definition.
     #[must_use]
     pub fn kind_of(&self, group: &str, version: &str, kind: &str) -> Option<Arc<dyn KindOps>> {
-        let built_in = self.kinds.iter().find(|ops| {
-            let resource = ops.resource();
-            resource.kind == kind && resource.group == group && resource.version == version
-        });
-        built_in.cloned().or_else(|| self.custom.find_kind(group, version, kind))
+        self.kinds.find_kind(group, version, kind).cloned().or_else(|| self.custom.find_kind(group, version, kind))
     }
 
     /// All built-in kinds.

@@ -7,6 +7,7 @@
 mod absent_owners;
 mod definitions;
 mod graph;
+mod outline;
 mod plan;
 mod shadow;
 
@@ -23,9 +24,9 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 use kube::{
-    Api, Client,
+    Api, Client, Resource as _,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
-    core::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta},
+    core::{ApiResource, DynamicObject, GroupVersionKind},
     runtime::{
         WatchStreamExt,
         watcher::{self, Event},
@@ -39,6 +40,7 @@ use tracing::{debug, info, warn};
 use self::{
     absent_owners::AbsentOwners,
     graph::Graph,
+    outline::Outline,
     plan::{OwnerState, Step, Verdict},
     shadow::{FOREGROUND, ORPHAN, Owner, Shadow, Uid, api_resource, collected, is_built_in, resource_of},
 };
@@ -132,7 +134,7 @@ impl GarbageCollector {
         shutdown: CancellationToken,
     ) {
         let mut on_listed = Some(on_listed);
-        let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(self.client.clone(), &api_resource(resource));
+        let api: Api<Outline> = Api::all_with(self.client.clone(), &api_resource(resource));
         let stream = watcher::watcher(api, watcher::Config::default());
         let mut events: BoxStream<'_, _> = stream.default_backoff().boxed();
         let mut listed = HashSet::new();
@@ -166,13 +168,13 @@ impl GarbageCollector {
                 Some(Ok(Event::Apply(object))) => {
                     self.see(resource, &object);
                 }
-                Some(Ok(Event::Delete(object))) => self.lose(&Shadow::of(resource, &object.metadata).uid),
+                Some(Ok(Event::Delete(object))) => self.lose(&Shadow::of(resource, object.meta()).uid),
             }
         }
     }
 
-    fn see(&self, resource: &'static Resource, object: &PartialObjectMeta<DynamicObject>) -> Uid {
-        let shadow = Shadow::of(resource, &object.metadata);
+    fn see(&self, resource: &'static Resource, object: &Outline) -> Uid {
+        let shadow = Shadow::of(resource, object.meta());
         let uid = shadow.uid.clone();
         let look = self.graph().set(shadow);
         self.look_at(look);

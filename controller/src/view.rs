@@ -13,6 +13,7 @@ use serde::Deserialize;
 /// A pod, as far as controllers go.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct PodView {
+    #[serde(default, deserialize_with = "coracle_proto::meta::lean")]
     pub(crate) metadata: ObjectMeta,
     #[serde(default)]
     pub(crate) spec: PodSpecView,
@@ -82,6 +83,7 @@ pub(crate) fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
 /// A node, as far as controllers go.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct NodeView {
+    #[serde(default, deserialize_with = "coracle_proto::meta::lean")]
     pub(crate) metadata: ObjectMeta,
     #[serde(default)]
     pub(crate) spec: NodeSpecView,
@@ -114,6 +116,7 @@ impl NodeView {
 /// A lease, as far as it shows that its holder lives.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct LeaseView {
+    #[serde(default, deserialize_with = "coracle_proto::meta::lean")]
     pub(crate) metadata: ObjectMeta,
     #[serde(default)]
     pub(crate) spec: LeaseSpecView,
@@ -128,6 +131,7 @@ pub(crate) struct LeaseSpecView {
 /// A Secret of a bootstrap token, without the token itself.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct TokenView {
+    #[serde(default, deserialize_with = "coracle_proto::meta::lean")]
     pub(crate) metadata: ObjectMeta,
     #[serde(default)]
     pub(crate) data: TokenDataView,

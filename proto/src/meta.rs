@@ -1,11 +1,13 @@
 //! What all objects share: checks of `metadata`, owner references, conditions.
 
 mod condition;
+mod lean;
 mod validation;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 pub use self::condition::{Condition, find_condition, is_condition_true, remove_condition, set_condition};
+pub use self::lean::lean;
 pub use self::validation::{
     ANNOTATIONS_SIZE_LIMIT, validate_annotations, validate_finalizers, validate_labels, validate_object_meta,
     validate_object_meta_update, validate_owner_references,

@@ -6,6 +6,8 @@
 
 mod intern;
 
+use std::{collections::HashMap, sync::LazyLock};
+
 pub use self::intern::{CUSTOM_VERBS, Described, TERMINATING_VERBS, interned};
 
 pub mod old;
@@ -565,16 +567,35 @@ pub const RESOURCES: &[Resource] = &[
     row("resource.k8s.io", "ResourceSlice", "ResourceSliceList", "resourceslices", "resourceslice", Scope::Cluster),
 ];
 
+/// The rows by plural and by kind: both are asked for several times a request.
+struct Index {
+    plurals: HashMap<&'static str, Vec<&'static Resource>>,
+    kinds: HashMap<&'static str, Vec<&'static Resource>>,
+}
+
+static INDEX: LazyLock<Index> = LazyLock::new(|| {
+    let mut index = Index { plurals: HashMap::new(), kinds: HashMap::new() };
+    for row in RESOURCES {
+        index.plurals.entry(row.plural).or_default().push(row);
+        index.kinds.entry(row.kind).or_default().push(row);
+    }
+    index
+});
+
+fn at(rows: Option<&Vec<&'static Resource>>, group: &str, version: &str) -> Option<&'static Resource> {
+    rows?.iter().find(|row| row.group == group && row.version == version).copied()
+}
+
 /// The built-in resource served at `group`, `version`, `plural`.
 #[must_use]
 pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
-    RESOURCES.iter().find(|r| r.group == group && r.version == version && r.plural == plural)
+    at(INDEX.plurals.get(plural), group, version)
 }
 
 /// The built-in resource whose kind is `group`, `version`, `kind`.
 #[must_use]
 pub fn find_kind(group: &str, version: &str, kind: &str) -> Option<&'static Resource> {
-    RESOURCES.iter().find(|r| r.group == group && r.version == version && r.kind == kind)
+    at(INDEX.kinds.get(kind), group, version)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct PodView {
     /// Name, namespace, uid, labels.
+    #[serde(default, deserialize_with = "coracle_proto::meta::lean")]
     pub(crate) metadata: ObjectMeta,
     /// What it asks for.
     #[serde(default)]
@@ -112,6 +113,7 @@ pub(crate) struct ConditionView {
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct NodeView {
     /// Name and labels.
+    #[serde(default, deserialize_with = "coracle_proto::meta::lean")]
     pub(crate) metadata: ObjectMeta,
     /// Taints and whether it is cordoned.
     #[serde(default)]
