@@ -17,7 +17,7 @@ mod pod_security;
 pub(crate) mod policy;
 mod priority;
 mod service_account;
-mod stored_objects;
+pub(crate) mod stored_objects;
 mod tolerations;
 pub(crate) mod webhook;
 

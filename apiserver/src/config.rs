@@ -80,8 +80,11 @@ pub struct Config {
     pub certificate_lifetime: Duration,
     /// How many connections may be open at once.
     pub max_connections: usize,
-    /// How many requests of strangers may be worked on at once, those that go on for long left out.
-    pub max_requests: usize,
+    /// How many reading requests may be worked on at once. Together with the next number these are the seats that priority
+    /// levels share.
+    pub max_requests_inflight: u32,
+    /// How many writing requests may be worked on at once.
+    pub max_mutating_requests_inflight: u32,
     /// How long a request that is no watch and no session may take.
     pub request_timeout: Duration,
 }
@@ -100,8 +103,9 @@ impl Config {
             extra_names: Vec::new(),
             certificate_lifetime: LEAF_LIFETIME,
             max_connections: 4096,
-            // Kubernetes' own bounds for reads and for writes together.
-            max_requests: 600,
+            // Kubernetes' own bounds.
+            max_requests_inflight: 400,
+            max_mutating_requests_inflight: 200,
             request_timeout: Duration::from_secs(60),
         }
     }
@@ -138,6 +142,12 @@ pub struct Args {
         value_name = "DURATION"
     )]
     pub cluster_signing_duration: Duration,
+    /// How many reading requests may be worked on at once; this number and the next are shared out among priority levels.
+    #[arg(long, env = "CORACLE_MAX_REQUESTS_INFLIGHT", default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "NUMBER")]
+    pub max_requests_inflight: u32,
+    /// How many writing requests may be worked on at once.
+    #[arg(long, env = "CORACLE_MAX_MUTATING_REQUESTS_INFLIGHT", default_value_t = 200, value_parser = clap::value_parser!(u32).range(0..=100_000), value_name = "NUMBER")]
+    pub max_mutating_requests_inflight: u32,
 }
 
 /// A number of hours, minutes or seconds.
@@ -164,6 +174,8 @@ impl Args {
             dns_domain: self.dns_domain,
             extra_names: self.extra_names,
             certificate_lifetime: self.cluster_signing_duration,
+            max_requests_inflight: self.max_requests_inflight,
+            max_mutating_requests_inflight: self.max_mutating_requests_inflight,
             ..Config::new(self.data_dir, self.listen)
         }
     }

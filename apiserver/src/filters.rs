@@ -55,8 +55,8 @@ pub(crate) enum Peer {
 /// 3. the bound on the URI (bodies are bounded where they are read);
 /// 4. authentication: whose request is it?
 /// 5. impersonation: as whom does he want it done, and may he?
-/// 6. authorization: may that one?
-/// 7. the bound on requests at once, which holds for strangers' short requests;
+/// 6. priority and fairness: whose turn is it? (sessions and logs that are followed have no turns);
+/// 7. authorization: may that one?
 /// 8. the timeout, which long-running requests do not have;
 /// 9. dispatch;
 /// 10. compression of a large answer for who takes it.
@@ -119,7 +119,6 @@ async fn try_answer(
     if length > MAX_URI {
         return Err(Box::new(Status::failure(414, "", "the request's URI is too long")));
     }
-    let is_stranger = matches!(peer, Peer::Remote(_));
     let user = match peer {
         Peer::InProcess(user) => user,
         Peer::Remote(certificates) => authenticate(&server, certificates, &info.path, request.headers()).await?,
@@ -128,20 +127,32 @@ async fn try_answer(
         Some(wanted) => Arc::new(impersonate(&server, &user, wanted)?),
         None => user,
     };
+    // Of what goes on for long, only a watch has a beginning that is work.
+    let has_turn = !info.is_long_running() || info.verb == "watch";
+    let Some(schema) = has_turn.then(|| server.flow.classify(&user, &info)).flatten() else {
+        return admitted(server, user, info, request).await;
+    };
+    let taken = server.flow.take(&schema, &user, &info, &server.registry).await;
+    let answered = match taken {
+        Ok(_seat) => admitted(server, user, info, request).await,
+        Err(status) => Err(status),
+    };
+    let mut response = answered.unwrap_or_else(|status| answer::status(&status));
+    schema.mark(response.headers_mut());
+    Ok(response)
+}
+
+/// Answers a request whose turn it is.
+async fn admitted(
+    server: Arc<Inner>,
+    user: Arc<User>,
+    info: Arc<RequestInfo>,
+    request: Request<Body>,
+) -> Result<Response<Body>> {
     authorize(&server, &user, &info)?;
     if info.is_long_running() {
         return verbs::dispatch(server, user, info, request).await;
     }
-    // Like Kubernetes, the superuser's group is not held back: someone must be able to mend an overloaded server.
-    let is_bounded = is_stranger && !user.is_in(MASTERS);
-    let places = Arc::clone(&server.places);
-    let _place = match is_bounded.then(|| places.try_acquire_owned()) {
-        Some(Err(_)) => {
-            return Err(Box::new(Status::too_many_requests("Too many requests, please try again later.", 1)));
-        }
-        Some(Ok(place)) => Some(place),
-        None => None,
-    };
     let limit = time_limit(&info, server.config.request_timeout)?;
     let compresses = request.method() == http::Method::GET && compression::is_taken(request.headers());
     let handled = async {

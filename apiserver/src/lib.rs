@@ -22,6 +22,7 @@ pub mod server;
 mod compression;
 mod connections;
 pub(crate) mod filters;
+pub(crate) mod flow;
 mod impersonation;
 pub mod service;
 mod stall;

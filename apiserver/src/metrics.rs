@@ -4,6 +4,7 @@
 //! of a request but the first time a kind of request comes: a request is one of a fixed number of kinds (which resource,
 //! which verb and scope), and each kind has its counters in one place. A label never holds what a client made up.
 
+mod flow;
 mod process;
 mod running;
 mod text;

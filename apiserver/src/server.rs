@@ -6,11 +6,7 @@ use coracle_proto::status::Status;
 use coracle_store::{Driver, Store};
 use futures::future::BoxFuture;
 use http::{Request, Response};
-use tokio::{
-    net::TcpListener,
-    sync::{Semaphore, watch},
-    task::JoinSet,
-};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -20,6 +16,7 @@ use crate::{
     config::Config,
     connections,
     custom::Follower,
+    flow::FlowControl,
     metrics::Metrics,
     pki::{self, Pki},
     registry::{Facts, Registry},
@@ -143,8 +140,7 @@ pub(crate) struct Inner {
     pub(crate) handlers: Vec<Arc<dyn Handler>>,
     security: Arc<Security>,
     pub(crate) writes: TaskTracker,
-    /// Places for strangers' short requests.
-    pub(crate) places: Arc<Semaphore>,
+    pub(crate) flow: FlowControl,
     pub(crate) shutdown: CancellationToken,
     pub(crate) progress: Progress,
     pub(crate) metrics: Arc<Metrics>,
@@ -218,6 +214,9 @@ impl ApiServer {
         let (store, driver) =
             Store::open(coracle_store::Config::new(&dir)).await.map_err(|source| Error::Store { dir, source })?;
         let facts = Facts { root_ca: pki.authority().pem().into(), service_cidr: config.service_cidr };
+        let seats = config.max_requests_inflight.saturating_add(config.max_mutating_requests_inflight);
+        let flow = FlowControl::open(store.clone(), seats, config.request_timeout);
+        let flow = flow.map_err(|source| Error::Store { dir: config.data_dir.join("store"), source })?;
         let registry = Registry::new(store, facts);
         let tokens = Arc::new(Tokens::new(Arc::clone(&pki), registry.store().clone()));
         let clock: Clock = Arc::new(jiff::Timestamp::now);
@@ -239,7 +238,7 @@ impl ApiServer {
             handlers: vec![Arc::clone(&security) as Arc<dyn Handler>],
             security,
             writes: TaskTracker::new(),
-            places: Arc::new(Semaphore::new(config.max_requests)),
+            flow,
             shutdown,
             progress: Progress(watch::Sender::new(Phase::Opened)),
             metrics: Metrics::new(),
@@ -320,6 +319,18 @@ impl Runner {
                 registry.mutating_policies().run(closing),
             );
             webhooks.and(policies).and(mutating).map_err(|source| Error::Store { dir, source })
+        });
+        let (server, closing) = (Arc::clone(&inner), inner.shutdown.clone());
+        let dir = inner.config.data_dir.join("store");
+        parts.spawn(async move {
+            let waiting = ApiServer { inner: Arc::clone(&server) };
+            let keep = async {
+                // There are no objects to keep before the first ones are made.
+                waiting.ready().await;
+                server.flow.keep(&server.registry, closing.clone()).await;
+            };
+            let (followed, ()) = tokio::join!(server.flow.follow(closing.clone()), keep);
+            followed.map_err(|source| Error::Store { dir, source })
         });
         let signer = Signer {
             pki: Arc::clone(&inner.pki),

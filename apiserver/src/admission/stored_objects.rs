@@ -1,4 +1,4 @@
-//! What admission is configured by, read from the store whole and followed.
+//! What parts of the server are configured by (admission, flow control), read from the store whole and followed.
 
 use std::error::Error as StdError;
 
@@ -12,7 +12,7 @@ use crate::stored;
 ///
 /// # Errors
 /// The store cannot be read.
-pub(super) fn read<T: DeserializeOwned>(store: &Store, storage: &str) -> Result<(Vec<(String, T)>, Revision), Error> {
+pub(crate) fn read<T: DeserializeOwned>(store: &Store, storage: &str) -> Result<(Vec<(String, T)>, Revision), Error> {
     let found = store.range(&Range::prefix(stored::prefix(storage, "")))?;
     // By key, which is by name.
     let objects = found.entries.iter().filter_map(|entry| {
@@ -32,7 +32,7 @@ pub(super) fn read<T: DeserializeOwned>(store: &Store, storage: &str) -> Result<
 ///
 /// # Errors
 /// The store is closed.
-pub(super) async fn follow(
+pub(crate) async fn follow(
     store: &Store,
     storages: [&str; 2],
     load: impl Fn() -> Result<Revision, Error>,

@@ -66,7 +66,7 @@ const SCHEMAS: &[Row] = &[
 ];
 
 /// Those that keep their specs whatever anybody writes.
-const MANDATORY: &[&str] = &["exempt", "catch-all"];
+pub(crate) const MANDATORY: &[&str] = &["exempt", "catch-all"];
 
 fn meta(name: &str) -> ObjectMeta {
     let note = [(AUTOUPDATE.to_owned(), "true".to_owned())];
@@ -166,13 +166,13 @@ pub fn schemas() -> Vec<FlowSchema> {
 }
 
 /// The flow schema of this name, if its spec is fixed.
-pub(super) fn mandatory_schema(name: &str) -> Option<FlowSchema> {
+pub(crate) fn mandatory_schema(name: &str) -> Option<FlowSchema> {
     let found = MANDATORY.contains(&name).then(schemas)?;
     found.into_iter().find(|schema| schema.metadata.name.as_deref() == Some(name))
 }
 
 /// The priority level of this name, if its spec is fixed.
-pub(super) fn mandatory_level(name: &str) -> Option<PriorityLevelConfiguration> {
+pub(crate) fn mandatory_level(name: &str) -> Option<PriorityLevelConfiguration> {
     let found = MANDATORY.contains(&name).then(levels)?;
     found.into_iter().find(|level| level.metadata.name.as_deref() == Some(name))
 }

@@ -11,7 +11,7 @@ use coracle_proto::resource::RESOURCES;
 use coracle_store::Range;
 use http::{HeaderValue, Response, StatusCode, header};
 
-use super::{BUCKETS, CODES, Cell, MANNERS, Metrics, Target, process};
+use super::{BUCKETS, CODES, Cell, MANNERS, Metrics, Target, flow, process};
 use crate::{documents::VERSION, health, server::Inner, stored};
 
 /// The media type of the format.
@@ -21,6 +21,7 @@ const MEDIA: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub(crate) fn answer(server: &Inner) -> Response<Body> {
     let mut out = Page::default();
     requests(&server.metrics, &mut out);
+    flow::write(&server.flow, &mut out);
     objects(server, &mut out);
     store(server, &mut out);
     for (name, kind, help, value) in process::figures() {
@@ -35,14 +36,14 @@ pub(crate) fn answer(server: &Inner) -> Response<Body> {
 
 /// A page being written.
 #[derive(Default)]
-struct Page(String);
+pub(super) struct Page(String);
 
 impl Page {
-    fn head(&mut self, name: &str, kind: &str, help: &str) {
+    pub(super) fn head(&mut self, name: &str, kind: &str, help: &str) {
         self.write(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
     }
 
-    fn line(&mut self, name: &str, labels: impl Display, value: impl Display) {
+    pub(super) fn line(&mut self, name: &str, labels: impl Display, value: impl Display) {
         self.write(format_args!("{name}{labels} {value}\n"));
     }
 

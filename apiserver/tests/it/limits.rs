@@ -1,14 +1,10 @@
-//! Acting as others, bounds on requests, and compressed answers.
-
-use std::sync::Arc;
+//! Acting as others, and compressed answers.
 
 use axum::body::Body;
-use coracle_apiserver::{config::Config, pki::Profile, user::User};
+use coracle_apiserver::user::User;
 use http::{Request, Response, header};
 use http_body_util::BodyExt as _;
-use kube::client::ConfigExt as _;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tower::ServiceExt as _;
 
 use crate::harness::Cluster;
@@ -48,35 +44,6 @@ async fn one_acts_as_another_only_if_he_may() {
     assert_eq!(ask(&c, &admin, PODS, &as_root).await.status(), 200);
     let as_group = [("impersonate-group", "system:masters")];
     assert_eq!(ask(&c, &admin, PODS, &as_group).await.status(), 500, "a group without a user");
-    c.stop().await;
-}
-
-#[tokio::test]
-async fn strangers_wait_while_the_server_is_full_and_the_superuser_does_not() {
-    let c = Cluster::start_with(|config| Config { max_requests: 0, ..config }).await;
-    let authority = c.server.pki().authority().pem().to_owned();
-    let url = format!("https://{}", c.server.address());
-    // By hand, because clients try again by themselves.
-    let get = async |profile: &Profile| {
-        let identity = c.server.pki().issue(profile, jiff::Timestamp::now()).unwrap();
-        let text = coracle_apiserver::pki::kubeconfig(&url, &authority, "user", &identity);
-        let parsed = kube::config::Kubeconfig::from_yaml(&text).unwrap();
-        let config = kube::Config::from_custom_kubeconfig(parsed, &Default::default()).await.unwrap();
-        let tls = tokio_rustls::TlsConnector::from(Arc::new(config.rustls_client_config().unwrap()));
-        let socket = tokio::net::TcpStream::connect(c.server.address()).await.unwrap();
-        let mut stream = tls.connect("127.0.0.1".try_into().unwrap(), socket).await.unwrap();
-        let request = b"GET /api HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-        stream.write_all(request).await.unwrap();
-        let mut answer = Vec::new();
-        // How the server closes is not the point.
-        let _ = stream.read_to_end(&mut answer).await;
-        let text = String::from_utf8(answer).unwrap();
-        (text.lines().next().unwrap_or_default().to_owned(), text.contains("retry-after: 1"))
-    };
-    let (first, again) = get(&Profile::client("alice", None)).await;
-    assert_eq!((first.as_str(), again), ("HTTP/1.1 429 Too Many Requests", true));
-    let (first, _) = get(&Profile::client("root", Some("system:masters"))).await;
-    assert_eq!(first, "HTTP/1.1 200 OK");
     c.stop().await;
 }
 

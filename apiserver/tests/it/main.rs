@@ -12,6 +12,7 @@ mod credentials;
 mod custom_resources;
 mod definitions;
 mod first_objects;
+mod flow;
 mod harness;
 mod kinds;
 mod kube_client;

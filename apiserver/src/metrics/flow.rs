@@ -1,0 +1,130 @@
+//! The figures of priority and fairness, named as Kubernetes names them. A label is a schema's or level's name, which
+//! needs no escape and of which there are as many as there are objects.
+
+use std::{fmt::Display, sync::atomic::Ordering};
+
+use super::text::Page;
+use crate::flow::{BUCKETS, Counters, FlowControl, Histogram, Level, REASONS};
+
+fn labels(of: &Counters) -> String {
+    format!("flow_schema=\"{}\",priority_level=\"{}\"", of.schema, of.level)
+}
+
+fn histogram(out: &mut Page, name: &str, labels: &str, of: &Histogram) {
+    let counts: Vec<u64> = of.buckets.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+    let all: u64 = counts.iter().sum();
+    if all == 0 {
+        return;
+    }
+    let mut sum = 0;
+    for (end, count) in BUCKETS.iter().zip(&counts) {
+        sum += count;
+        let end = f64::from(*end) / 1000.0;
+        out.line(&format!("{name}_bucket"), format_args!("{{{labels},le=\"{end}\"}}"), sum);
+    }
+    out.line(&format!("{name}_bucket"), format_args!("{{{labels},le=\"+Inf\"}}"), all);
+    #[expect(clippy::cast_precision_loss, reason = "a sum of durations is told in digits enough")]
+    let seconds = of.nanoseconds.load(Ordering::Relaxed) as f64 / 1e9;
+    out.line(&format!("{name}_sum"), format_args!("{{{labels}}}"), seconds);
+    out.line(&format!("{name}_count"), format_args!("{{{labels}}}"), all);
+}
+
+/// Writes them.
+pub(super) fn write(flow: &FlowControl, out: &mut Page) {
+    let counters = flow.counters();
+    schemas(&counters, out);
+    levels(&flow.levels(), out);
+}
+
+fn schemas(counters: &[std::sync::Arc<Counters>], out: &mut Page) {
+    let mut each = |name: &str, kind: &str, help: &str, value: &dyn Fn(&Counters) -> i64| {
+        out.head(name, kind, help);
+        for of in counters {
+            out.line(name, format_args!("{{{}}}", labels(of)), value(of));
+        }
+    };
+    let count = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    each(
+        "apiserver_flowcontrol_dispatched_requests_total",
+        "counter",
+        "[BETA] Number of requests executed by API Priority and Fairness subsystem",
+        &|of| count(of.dispatched.load(Ordering::Relaxed)),
+    );
+    each(
+        "apiserver_flowcontrol_current_inqueue_requests",
+        "gauge",
+        "[BETA] Number of requests currently pending in queues of the API Priority and Fairness subsystem",
+        &|of| of.waiting.load(Ordering::Relaxed),
+    );
+    each(
+        "apiserver_flowcontrol_current_executing_requests",
+        "gauge",
+        "[BETA] Number of requests in initial (for a WATCH) or any (for a non-WATCH) execution stage in the API \
+         Priority and Fairness subsystem",
+        &|of| of.executing.load(Ordering::Relaxed),
+    );
+    each(
+        "apiserver_flowcontrol_current_executing_seats",
+        "gauge",
+        "[BETA] Concurrency (number of seats) occupied by the currently executing requests of limited priority levels",
+        &|of| of.seats.load(Ordering::Relaxed),
+    );
+    let name = "apiserver_flowcontrol_rejected_requests_total";
+    out.head(name, "counter", "[BETA] Number of requests rejected by API Priority and Fairness subsystem");
+    for of in counters {
+        for (reason, count) in REASONS.iter().zip(&of.rejected) {
+            let count = count.load(Ordering::Relaxed);
+            if count > 0 {
+                out.line(name, format_args!("{{{},reason=\"{reason}\"}}", labels(of)), count);
+            }
+        }
+    }
+    let name = "apiserver_flowcontrol_request_wait_duration_seconds";
+    out.head(name, "histogram", "[BETA] Length of time a request spent waiting in its queue");
+    for of in counters {
+        for (execute, waited) in [("true", &of.waited), ("false", &of.waited_in_vain)] {
+            let labels = format!("execute=\"{execute}\",{}", labels(of));
+            histogram(out, name, &labels, waited);
+        }
+    }
+    let name = "apiserver_flowcontrol_request_execution_seconds";
+    out.head(name, "histogram", "[ALPHA] Duration of initial stage (for a WATCH) or any (for a non-WATCH) stage of request execution in the API Priority and Fairness subsystem");
+    for of in counters {
+        histogram(out, name, &labels(of), &of.executed);
+    }
+}
+
+fn levels(levels: &[std::sync::Arc<Level>], out: &mut Page) {
+    let mut each = |name: &str, help: &str, value: &dyn Fn(&Level) -> u32| {
+        out.head(name, "gauge", help);
+        for level in levels {
+            let value: &dyn Display = &value(level);
+            out.line(name, format_args!("{{priority_level=\"{}\"}}", level.name), value);
+        }
+    };
+    each(
+        "apiserver_flowcontrol_nominal_limit_seats",
+        "[BETA] Nominal number of execution seats configured for each priority level",
+        &|level| level.bounds().nominal,
+    );
+    each(
+        "apiserver_flowcontrol_lower_limit_seats",
+        "[ALPHA] Configured lower bound on number of execution seats available to each priority level",
+        &|level| level.bounds().least,
+    );
+    each(
+        "apiserver_flowcontrol_upper_limit_seats",
+        "[ALPHA] Configured upper bound on number of execution seats available to each priority level",
+        &|level| level.bounds().most,
+    );
+    each(
+        "apiserver_flowcontrol_current_limit_seats",
+        "[ALPHA] current derived number of execution seats available to each priority level",
+        &Level::limit,
+    );
+    each(
+        "apiserver_flowcontrol_demand_seats",
+        "[ALPHA] Seats in use and waited for at each priority level now",
+        &Level::demand,
+    );
+}
