@@ -9,6 +9,7 @@
 //!
 //! What admission, the strategy and the server itself add later is nobody's.
 
+mod fresh;
 mod last_applied;
 
 use std::sync::LazyLock;
@@ -16,7 +17,7 @@ use std::sync::LazyLock;
 use coracle_proto::{
     apply::{
         Applied, ApplyError, Conflicts, Duplicates, Managed, Path, Place, Problems, Set, Updater, Who, compare, empty,
-        field_set, validate,
+        field_set, fresh_fields, validate,
     },
     resource::Resource,
     status::Status,
@@ -31,6 +32,8 @@ use crate::{
     user::User,
 };
 
+pub use self::fresh::Fresh;
+
 /// As long as a manager's name may be.
 pub const MAX_MANAGER: usize = 128;
 
@@ -39,6 +42,12 @@ const BEFORE: &str = "before-first-apply";
 
 /// What a kind must be able to say about ownership, in one version and for one sort of writes.
 pub trait Owners {
+    /// `fieldsV1` of who made the object whose JSON this is; `None` when he owns nothing.
+    ///
+    /// # Errors
+    /// What is no JSON object.
+    fn fresh(&self, json: &[u8]) -> serde_json::Result<Option<Vec<u8>>>;
+
     /// Who owns what after a plain write.
     fn update(&self, live: &Value, new: &Value, managed: Managed, who: &Who<'_>) -> Managed;
 
@@ -82,6 +91,10 @@ impl<'a, P: Place<'a>> BySchema<P> {
 }
 
 impl<'a, P: Place<'a>> Owners for BySchema<P> {
+    fn fresh(&self, json: &[u8]) -> serde_json::Result<Option<Vec<u8>>> {
+        fresh_fields(self.place, json, self.reset)
+    }
+
     fn update(&self, live: &Value, new: &Value, managed: Managed, who: &Who<'_>) -> Managed {
         self.updater().update(live, new, managed, who)
     }
@@ -225,17 +238,19 @@ fn bare(object: &dyn AnyObject) -> Result<Value> {
     encode(&*copy)
 }
 
-/// Sets who owns what of an object that is created.
+/// Settles who owns what of an object that is created: in the object, or beside it as text.
 ///
 /// # Errors
 /// 500 when it cannot be encoded.
-pub fn created(kind: &dyn KindOps, object: &mut dyn AnyObject, who: &Who<'_>) -> Result<()> {
+pub fn created(kind: &dyn KindOps, object: &mut dyn AnyObject, who: &Who<'_>) -> Result<Option<Fresh>> {
     let asked = object.meta_mut().managed_fields.take();
     let managed = begin(&None, &asked);
-    let owners = kind.owners(Part::Main);
-    let managed = owners.update(empty(), &bare(object)?, managed, who);
+    if managed.is_empty() {
+        return Fresh::of(kind, object, who);
+    }
+    let managed = kind.owners(Part::Main).update(empty(), &bare(object)?, managed, who);
     object.meta_mut().managed_fields = managed.encode();
-    Ok(())
+    Ok(None)
 }
 
 /// Sets who owns what of an object after a plain write of a part.

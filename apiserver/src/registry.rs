@@ -108,6 +108,11 @@ impl Registry {
         &self.webhooks
     }
 
+    /// Whether there is anybody who may want to see an object that is written: a webhook or a policy.
+    pub(super) fn asks_outside(&self) -> bool {
+        !(self.webhooks.is_empty() && self.policies.is_empty() && self.mutating_policies.is_empty())
+    }
+
     /// The rules in CEL that writes must keep.
     pub(crate) fn policies(&self) -> &Policies {
         &self.policies

@@ -16,6 +16,7 @@
 
 mod compare;
 mod element;
+mod fresh;
 mod managers;
 mod merge;
 mod place;
@@ -31,6 +32,7 @@ mod tests;
 pub use self::{
     compare::{Comparison, compare},
     element::{Element, Path},
+    fresh::fresh_fields,
     managers::{Managed, Manager, Operation, Owned, Who},
     merge::merge,
     place::{BuiltIn, Is, ListIs, Place, Scalar, empty},

@@ -322,6 +322,11 @@ pub(super) fn asker(write: &Write<'_>) -> Option<Asker> {
 }
 
 impl Policies {
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.any.load(Ordering::Acquire)
+    }
+
     pub(crate) fn new(store: Store) -> Self {
         Self { store, any: AtomicBool::new(false), current: RwLock::default() }
     }

@@ -260,6 +260,11 @@ pub(super) fn is_exempt(write: &Write<'_>) -> bool {
 }
 
 impl Webhooks {
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.any.load(Ordering::Acquire)
+    }
+
     pub(crate) fn new(store: Store) -> Self {
         Self { store, tasks: Tasks::new(), any: AtomicBool::new(false), current: RwLock::default() }
     }

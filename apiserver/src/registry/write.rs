@@ -244,8 +244,14 @@ impl Registry {
     ) -> Result<Written> {
         let resource = kind.resource();
         kind.default(&mut *object);
-        if owners == Owners::Open {
-            ownership::created(&**kind, &mut *object, &writer.who(""))?;
+        let mut fresh = match owners {
+            Owners::Open => ownership::created(&**kind, &mut *object, &writer.who(""))?,
+            Owners::Settled => None,
+        };
+        if self.asks_outside()
+            && let Some(fresh) = fresh.take()
+        {
+            fresh.put(&mut *object)?;
         }
         let uid = uuid::Uuid::new_v4().to_string();
         prepare_new(&**kind, &mut *object, &uid, writer);
@@ -304,6 +310,14 @@ impl Registry {
             let beside = self.beside(&**kind, Some(&mut *object), None, writer)?;
             let beside = beside.and(self.charge(&write, &*object, writer.now)?);
             let value = encode(&**kind, &*object)?;
+            let value = match fresh.as_ref().map(|fresh| fresh.insert(&value)).transpose()? {
+                Some(Some(value)) => value,
+                None => value,
+                Some(None) => {
+                    fresh.take().map_or(Ok(()), |fresh| fresh.put(&mut *object))?;
+                    encode(&**kind, &*object)?
+                }
+            };
             let warnings = kind.warnings(&*object);
             if writer.dry_run {
                 return Ok(Written { entry: unstored(key, value, Revision::NONE), warnings });

@@ -161,6 +161,45 @@ fn a_created_pod_is_owned_as_in_kubernetes() {
     assert_eq!(Managed::decode(&entries).unwrap(), managed);
 }
 
+/// What the short way writes of a new object, beside what the long one does.
+fn owned_when_new(place: BuiltIn, object: &Value, reset: &Set) -> (Option<Value>, Option<Value>) {
+    let updater = Updater { place, version: "v1", reset, convert: &no_other };
+    let who = Who { name: "m", subresource: "", now: at(7) };
+    let long = updater.update(empty(), object, Managed::default(), &who).encode();
+    let long = long.map(|entries| serde_json::to_value(&entries[0].fields_v1).unwrap());
+    let text = serde_json::to_vec(object).unwrap();
+    let short = fresh_fields(place, &text, reset).unwrap();
+    if let (Some(short), Some(long)) = (&short, &long) {
+        assert_eq!(std::str::from_utf8(short).unwrap(), long.to_string(), "the same bytes");
+    }
+    (short.map(|short| serde_json::from_slice(&short).unwrap()), long)
+}
+
+#[test]
+fn the_short_way_for_new_objects_comes_to_the_same() {
+    let nothing = Set::default();
+    for object in [
+        json!({}),
+        json!({"metadata": {"name": "a", "namespace": "b", "uid": "c"}}),
+        json!({"metadata": {"labels": {}, "annotations": {"z\"\\": "1", "a-b": "", "a": "2"}, "finalizers": ["b/c", "a/b"]}}),
+        json!({"metadata": {"ownerReferences": [{"uid": "2", "kind": "K"}, {"uid": "1"}, {"uid": "2"}, {"name": "x"}]}}),
+        json!({"spec": {"containers": [{"name": "a-b"}, {"name": "a"}, {"name": "a\""}]}, "status": {"phase": "P"}}),
+        json!({"spec": {"containers": []}}),
+        json!({"spec": {"containers": null, "securityContext": {}, "nodeSelector": {"b": "1", "a": "2"}}}),
+        json!({"spec": {"containers": [{"name": "a", "ports": [{"containerPort": 1}, {"containerPort": 10}, {"containerPort": 2, "protocol": "UDP"}], "resources": {"limits": {"cpu": 1, "memory": "1"}}}, {"name": "a"}, {"image": "x"}]}}),
+        json!({"spec": {"tolerations": [{"key": "x"}], "hostAliases": [{"ip": "2"}, {"ip": "1"}], "volumes": [{"name": "v", "emptyDir": {}, "projected": {"sources": []}}], "nodeName": null}}),
+        json!({"unheard": {"of": 1}, "spec": {"unheard": [1, 2.5, true]}}),
+    ] {
+        for reset in [&nothing, &status()] {
+            let (short, long) = owned_when_new(pods(), &object, reset);
+            assert_eq!(short, long, "{object}");
+            let (short, long) = owned_when_new(BuiltIn::Any, &object, reset);
+            assert_eq!(short, long, "{object} of no known kind");
+        }
+    }
+    assert!(fresh_fields(pods(), b"[]", &nothing).is_err());
+}
+
 fn deployment(replicas: i64, image: &str) -> Value {
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
@@ -412,6 +451,12 @@ proptest! {
         prop_assert!(a.paths().iter().all(|path| a.has(path)));
         prop_assert_eq!(a.paths().iter().collect::<Set>(), a.clone());
         prop_assert!(a.clone().recursive_difference(&b).paths().iter().all(|path| a.has(path) && !b.has(path)));
+    }
+
+    #[test]
+    fn new_objects_are_owned_the_same_both_ways(config in any_config()) {
+        let (short, long) = owned_when_new(deployments(), &config, &status());
+        prop_assert_eq!(short, long);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::{
 };
 
 /// Fields that nobody owns: they name the object, or only the server writes them.
-static NOBODYS: LazyLock<Set> = LazyLock::new(|| {
+pub(super) static NOBODYS: LazyLock<Set> = LazyLock::new(|| {
     let meta = |name: &str| Path::of(&["metadata", name]);
     Set::from([
         Path::of(&["apiVersion"]),

@@ -220,6 +220,11 @@ fn find_atomics(place: BuiltIn, value: &Json, path: &mut String, found: &mut Vec
 }
 
 impl MutatingPolicies {
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.any.load(Ordering::Acquire)
+    }
+
     pub(crate) fn new(store: Store) -> Self {
         Self { store, any: AtomicBool::new(false), current: RwLock::default() }
     }
