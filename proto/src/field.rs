@@ -21,19 +21,27 @@ impl Path {
     /// The path of the field `name` inside this one.
     #[must_use]
     pub fn child(&self, name: &str) -> Self {
-        if self.0.is_empty() { Self(name.to_owned()) } else { Self(format!("{}.{name}", self.0)) }
+        if self.0.is_empty() { Self(name.to_owned()) } else { self.with(&[".", name]) }
     }
 
     /// The path of the list element `index` of this field.
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
-        Self(format!("{}[{index}]", self.0))
+        self.with(&["[", &index.to_string(), "]"])
     }
 
     /// The path of the map entry `key` of this field.
     #[must_use]
     pub fn key(&self, key: &str) -> Self {
-        Self(format!("{}[{key}]", self.0))
+        self.with(&["[", key, "]"])
+    }
+
+    /// Validation makes a path for every field it looks at, and mostly throws it away; `format!` would be most of its time.
+    fn with(&self, parts: &[&str]) -> Self {
+        let mut text = String::with_capacity(self.0.len() + parts.iter().map(|part| part.len()).sum::<usize>());
+        text.push_str(&self.0);
+        parts.iter().for_each(|part| text.push_str(part));
+        Self(text)
     }
 
     /// The text of the path.
