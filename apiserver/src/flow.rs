@@ -320,6 +320,14 @@ impl FlowControl {
         follow(&self.store, [SCHEMAS, LEVELS], || self.load(), shutdown).await
     }
 
+    /// Makes the objects as they must be.
+    ///
+    /// # Errors
+    /// The first refusal of a write.
+    pub(crate) async fn settle(&self, registry: &Registry) -> Result<()> {
+        condition::settle(registry).await
+    }
+
     /// Keeps the objects as they must be whenever they changed, until `shutdown`.
     pub(crate) async fn keep(&self, registry: &Registry, shutdown: CancellationToken) {
         condition::keep(registry, &self.changed, shutdown).await;

@@ -347,6 +347,7 @@ impl Runner {
         let first = Arc::clone(&inner);
         parts.spawn(async move {
             bootstrap::run(&first.registry, &first.config, first.address).await.map_err(Error::Bootstrap)?;
+            first.flow.settle(&first.registry).await.map_err(Error::Bootstrap)?;
             let store = first.registry.store().clone();
             let rbac = Arc::new(Rbac::open(store.clone(), jiff::Timestamp::now()).await.map_err(Error::Rbac)?);
             first.registry.set_authorizer(Authorizer::new(store, Arc::clone(&rbac)));

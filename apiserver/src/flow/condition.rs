@@ -3,6 +3,7 @@
 
 use std::{error::Error as StdError, sync::Arc};
 
+use futures::future::try_join_all;
 use k8s_openapi::{
     api::flowcontrol::v1::{FlowSchema, FlowSchemaCondition, PriorityLevelConfiguration},
     apimachinery::pkg::apis::meta::v1::Time,
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     kinds::flow_defaults,
-    ops::{BoxObject, Part},
+    ops::{BoxObject, KindOps, Part},
     registry::{Change, Current, Registry, Writer},
     status_of::Result,
     user::User,
@@ -40,7 +41,11 @@ pub(super) async fn keep(registry: &Registry, changed: &Notify, shutdown: Cancel
     }
 }
 
-async fn settle(registry: &Registry) -> Result<()> {
+/// Makes the objects as they must be.
+///
+/// # Errors
+/// The first refusal of a write.
+pub(super) async fn settle(registry: &Registry) -> Result<()> {
     let user = Arc::new(User::new("system:apiserver", &["system:masters"]));
     let writer = || Writer { manager: MANAGER.into(), ..Writer::new(Arc::clone(&user)) };
     for name in flow_defaults::MANDATORY {
@@ -57,30 +62,31 @@ async fn settle(registry: &Registry) -> Result<()> {
     }
     let kind = registry.kind_of("flowcontrol.apiserver.k8s.io", "v1", "FlowSchema");
     let Some(kind) = kind else { return Ok(()) };
-    for schema in registry.list_typed::<FlowSchema>("")? {
-        let spec = schema.spec.clone().unwrap_or_default();
-        let level = spec.priority_level_configuration.name;
-        let is_there = registry.get_typed::<PriorityLevelConfiguration>("", &level)?.is_some();
-        if says(&schema, &level, is_there) {
-            continue;
-        }
-        let name = schema.metadata.name.unwrap_or_default();
-        let writer = writer();
-        let change = |current: &Current<'_>| {
-            let mut object = current.object.copied();
-            if let Some(schema) = object.as_any_mut().downcast_mut::<FlowSchema>() {
-                say(schema, &level, is_there, writer.now);
-            }
-            Ok::<BoxObject, _>(object)
-        };
-        match registry.update(&kind, ("", &name), Change::Of(Part::Status), &writer, change).await {
-            Ok(_) => {}
-            // It was deleted meanwhile.
-            Err(status) if status.code == 404 => {}
-            Err(status) => return Err(status),
-        }
+    // All at once, so that they share the store's group commits.
+    let schemas = registry.list_typed::<FlowSchema>("")?;
+    let settled = schemas.into_iter().map(|schema| settle_one(registry, &kind, schema, writer()));
+    try_join_all(settled).await.map(drop)
+}
+
+async fn settle_one(registry: &Registry, kind: &Arc<dyn KindOps>, schema: FlowSchema, writer: Writer) -> Result<()> {
+    let level = schema.spec.as_ref().map(|spec| spec.priority_level_configuration.name.clone()).unwrap_or_default();
+    let is_there = registry.get_typed::<PriorityLevelConfiguration>("", &level)?.is_some();
+    if says(&schema, &level, is_there) {
+        return Ok(());
     }
-    Ok(())
+    let name = schema.metadata.name.unwrap_or_default();
+    let change = |current: &Current<'_>| {
+        let mut object = current.object.copied();
+        if let Some(schema) = object.as_any_mut().downcast_mut::<FlowSchema>() {
+            say(schema, &level, is_there, writer.now);
+        }
+        Ok::<BoxObject, _>(object)
+    };
+    match registry.update(kind, ("", &name), Change::Of(Part::Status), &writer, change).await {
+        // It was deleted meanwhile.
+        Err(status) if status.code != 404 => Err(status),
+        _ => Ok(()),
+    }
 }
 
 /// The condition as it should be: its status, reason and message.
