@@ -211,7 +211,7 @@ impl<'o, 'k> Level<'o, 'k> {
 
 /// As it stands between the quotes of a JSON text.
 fn write_escaped(out: &mut Vec<u8>, text: &str) {
-    if text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
+    if is_plain(text) {
         out.extend_from_slice(text.as_bytes());
         return;
     }
@@ -274,22 +274,23 @@ fn visit_fields<'a>(
 
 fn visit_items<'a>(place: impl Place<'a>, is_map: bool, items: &[Json<'_>], left: Left<'_>, out: &mut Vec<u8>) -> bool {
     let Some(inner) = place.element() else { return false };
-    let keys: Vec<Option<(Element, String)>> = items.iter().map(|item| key_of(place, is_map, item)).collect();
+    let keys: Vec<Option<String>> = items.iter().map(|item| key_of(place, is_map, item)).collect();
     // Where a key is first, and whether elements share it: such are owned as one.
     let mut seen: HashMap<&str, (usize, bool)> = HashMap::with_capacity(keys.len());
     for (at, key) in keys.iter().enumerate() {
-        let Some((_, key)) = key else { continue };
+        let Some(key) = key else { continue };
         seen.entry(key).and_modify(|(_, is_shared)| *is_shared = true).or_insert((at, false));
     }
     let mut level = Level::new(out);
     for (at, (item, key)) in items.iter().zip(&keys).enumerate() {
         // What has no key cannot be owned.
-        let Some((element, key)) = key else { continue };
+        let Some(key) = key else { continue };
         let Some((first, is_shared)) = seen.get(key.as_str()) else { continue };
         if *first != at {
             continue;
         }
-        let (whole, alone, left) = if left.is_empty() { (false, false, left) } else { left.at(element) };
+        let element = if left.is_empty() { None } else { element_of(place, is_map, item) };
+        let (whole, alone, left) = element.map_or((false, false, left), |element| left.at(&element));
         if whole {
             continue;
         }
@@ -304,8 +305,67 @@ fn visit_items<'a>(place: impl Place<'a>, is_map: bool, items: &[Json<'_>], left
     level.end()
 }
 
-/// The element an item is, and how it stands in `fieldsV1`.
-fn key_of<'a>(place: impl Place<'a>, is_map: bool, item: &Json<'_>) -> Option<(Element, String)> {
+/// How the element that an item is stands in `fieldsV1`.
+fn key_of<'a>(place: impl Place<'a>, is_map: bool, item: &Json<'_>) -> Option<String> {
+    match item {
+        Json::Object(fields) if is_map => plain_key(place, fields),
+        _ => None,
+    }
+    .or_else(|| {
+        let mut text = String::new();
+        element_of(place, is_map, item)?.encode(&mut text);
+        Some(text)
+    })
+}
+
+/// The same of nearly all items there are: whose keys are texts without anything to escape, or natural numbers.
+fn plain_key<'a>(place: impl Place<'a>, fields: &[(Cow<'_, str>, Json<'_>)]) -> Option<String> {
+    let mut keys: SmallKeys<'_> = [None; 4];
+    let mut count = 0;
+    for key in place.keys() {
+        let found = fields.iter().find(|(name, _)| name == key).map(|(_, value)| value);
+        *keys.get_mut(count)? = match found {
+            Some(Json::Scalar(Scalar::Text(text))) if is_plain(text) => Some((key, Key::Text(text))),
+            Some(Json::Scalar(Scalar::Natural(number))) => Some((key, Key::Natural(*number))),
+            // Whether it has a default is for the long way to find out.
+            _ => return None,
+        };
+        count += 1;
+    }
+    let keys = keys.get_mut(..count).filter(|keys| !keys.is_empty())?;
+    keys.sort_unstable_by_key(|key| key.map(|(name, _)| name));
+    let mut text = String::with_capacity(48);
+    for (name, value) in keys.iter().flatten() {
+        text.push_str(if text.is_empty() { "k:{\"" } else { ",\"" });
+        text.push_str(name);
+        text.push_str("\":");
+        match value {
+            Key::Text(value) => {
+                text.push('"');
+                text.push_str(value);
+                text.push('"');
+            }
+            Key::Natural(number) => text.push_str(&number.to_string()),
+        }
+    }
+    text.push('}');
+    Some(text)
+}
+
+/// No kind has more keys; one that had would go the long way.
+type SmallKeys<'a> = [Option<(&'a str, Key<'a>)>; 4];
+
+#[derive(Clone, Copy)]
+enum Key<'a> {
+    Text(&'a str),
+    Natural(u64),
+}
+
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\')
+}
+
+fn element_of<'a>(place: impl Place<'a>, is_map: bool, item: &Json<'_>) -> Option<Element> {
     let item = match item {
         // Only what may be a key is looked at.
         Json::Object(fields) if is_map => {
@@ -315,10 +375,7 @@ fn key_of<'a>(place: impl Place<'a>, is_map: bool, item: &Json<'_>) -> Option<(E
         }
         item => item.to_value(),
     };
-    let element = Element::of_item(place, is_map, &item).ok()?;
-    let mut text = String::new();
-    element.encode(&mut text);
-    Some((element, text))
+    Element::of_item(place, is_map, &item).ok()
 }
 
 impl Json<'_> {

@@ -1,5 +1,7 @@
 //! What makes a pod invalid, a change of a pod forbidden, a status impossible.
 
+use std::borrow::Cow;
+
 use coracle_proto::{
     field::{Error, Errors, Path},
     name,
@@ -17,8 +19,8 @@ use crate::kinds::{
     rules, tolerations,
 };
 
-fn spec_of(pod: &Pod) -> PodSpec {
-    pod.spec.clone().unwrap_or_default()
+fn spec_of(pod: &Pod) -> Cow<'_, PodSpec> {
+    pod.spec.as_ref().map_or_else(|| Cow::Owned(PodSpec::default()), Cow::Borrowed)
 }
 
 /// Everything wrong with a new pod.
@@ -106,8 +108,8 @@ pub(super) fn validate_update(new: &Pod, old: &Pod) -> Errors {
     if after == before {
         return errors;
     }
-    let rest = without_allowed_changes(&mut errors, &path, after, &before);
-    if rest != before {
+    let rest = without_allowed_changes(&mut errors, &path, after.into_owned(), &before);
+    if rest != *before {
         let difference = difference::between(&rules::json(&before), &rules::json(&rest));
         let detail = format!("pod updates may not change fields other than {CHANGEABLE}\n{difference}");
         errors.push(Error::forbidden(&path, &detail));
