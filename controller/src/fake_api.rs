@@ -31,9 +31,19 @@ struct State {
     objects: BTreeMap<Key, Value>,
     /// Revision, resource, type of event, object.
     history: Vec<(u64, &'static str, &'static str, Value)>,
-    calls: usize,
-    failing: Option<usize>,
+    calls: BTreeMap<Call, usize>,
+    failing: Option<(Call, usize)>,
     made: usize,
+}
+
+/// What a client wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Call {
+    /// To know of all objects of a kind in the cluster, now or from now on: what an informer asks, the same way for every
+    /// kind.
+    Look,
+    /// Anything else.
+    Act,
 }
 
 /// See the module. Clones share everything.
@@ -243,14 +253,14 @@ impl FakeApi {
         api
     }
 
-    /// Has the n-th call of clients from now on (the first is 1) answered with an error, and nothing done.
-    pub(crate) fn fail_call(&self, number: usize) {
-        self.lock().failing = Some(number);
+    /// Has the n-th such call of clients (the first is 1) answered with an error, and nothing done.
+    pub(crate) fn fail(&self, call: Call, number: usize) {
+        self.lock().failing = Some((call, number));
     }
 
-    /// How many calls clients have made.
-    pub(crate) fn calls(&self) -> usize {
-        self.lock().calls
+    /// How many such calls clients have made.
+    pub(crate) fn calls(&self, call: Call) -> usize {
+        self.lock().calls.get(&call).copied().unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -332,15 +342,21 @@ impl FakeApi {
             .filter_map(|pair| pair.split_once('='))
             .map(|(name, value)| (name.to_owned(), value.replace("%3D", "=").replace("%2F", "/")))
             .collect();
+        let path = head.uri.path();
+        let is_of_all = |at: &Target| at.name.is_empty() && at.namespace.is_empty();
+        let looks =
+            head.method == Method::GET && discovery(path).is_none() && target(path).as_ref().is_some_and(is_of_all);
+        let call = if looks { Call::Look } else { Call::Act };
         let fails = {
             let mut state = self.lock();
-            state.calls += 1;
-            state.failing == Some(state.calls)
+            let count = state.calls.entry(call).or_default();
+            *count += 1;
+            let this = Some((call, *count));
+            state.failing == this
         };
         if fails {
             return answered(Err((500, "InternalError", "the disk is on fire".to_owned())));
         }
-        let path = head.uri.path();
         if let Some(found) = discovery(path).filter(|_| head.method == Method::GET) {
             return answered(Ok(found));
         }

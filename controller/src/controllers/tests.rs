@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::fake_api::FakeApi;
+use crate::fake_api::{Call, FakeApi};
 
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/shop/deployments";
 const WEB: &str = "/apis/apps/v1/namespaces/shop/deployments/web";
@@ -39,18 +39,22 @@ fn there(api: &FakeApi) -> BTreeMap<String, usize> {
 
 /// Tells the story without a fault, and then again with the first call failing, the second, and so on to the last.
 async fn whatever_fails(namespaces: &[&str], story: impl AsyncFn(&FakeApi)) -> BTreeMap<String, usize> {
+    whatever_fails_of(Call::Act, namespaces, story).await
+}
+
+async fn whatever_fails_of(call: Call, namespaces: &[&str], story: impl AsyncFn(&FakeApi)) -> BTreeMap<String, usize> {
     let expected = during(&FakeApi::new(namespaces), &story).await;
     for number in 1.. {
         let api = FakeApi::new(namespaces);
-        api.fail_call(number);
+        api.fail(call, number);
         let same = |api: &FakeApi| there(api) == expected;
         during(&api, async |api: &FakeApi| {
             story(api).await;
-            api.until(&format!("the same end although call {number} failed"), same).await;
+            api.until(&format!("the same end although {call:?} {number} failed"), same).await;
         })
         .await;
-        if api.calls() < number {
-            assert!(number > 40, "only {number} calls: the controllers cannot have done it all");
+        if api.calls(call) < number {
+            assert!(number > 3, "only {number} calls: the controllers cannot have done it all");
             break;
         }
     }
@@ -236,6 +240,17 @@ async fn what_every_namespace_must_have_comes_back_whichever_call_fails() {
         api.until("all is there again", right).await;
         api.delete(map, "Background");
         api.until("all is there once more", right).await;
+    })
+    .await;
+}
+
+/// Every informer looks in the same way, so that one short story will do for what becomes of one that cannot.
+#[tokio::test(start_paused = true)]
+async fn the_controllers_come_to_themselves_whichever_look_fails() {
+    whatever_fails_of(Call::Look, &["shop"], async |api: &FakeApi| {
+        api.until("there is an account", |api| api.all("serviceaccounts").len() == 1).await;
+        api.delete("/api/v1/namespaces/shop/serviceaccounts/default", "Background");
+        api.until("there is an account again", |api| api.all("serviceaccounts").len() == 1).await;
     })
     .await;
 }
