@@ -1,13 +1,16 @@
 //! The first objects of a cluster, made when they are missing.
 
-mod api_services;
+pub(crate) mod api_services;
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use futures::future::try_join_all;
 use k8s_openapi::{
     api::{
-        core::v1::{Namespace, Service, ServicePort, ServiceSpec},
+        core::v1::{ConfigMap, Namespace, Service, ServicePort, ServiceSpec},
         discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice},
         networking::v1::{ServiceCIDR, ServiceCIDRSpec},
         scheduling::v1::PriorityClass,
@@ -16,9 +19,11 @@ use k8s_openapi::{
 };
 
 use crate::{
+    aggregation::identity,
     config::Config,
     kind::Object,
     kinds::{flow_defaults, priority_class},
+    pki::{FRONT_PROXY, Pki},
     registry::{Registry, Writer},
     status_of::Result,
     user::User,
@@ -29,11 +34,14 @@ const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-nod
 /// The Service, the slice and the range by which the cluster knows its own API server.
 const OWN: &str = "kubernetes";
 
+/// The ConfigMap that tells aggregated API servers whom to trust.
+const TRUST: &str = "extension-apiserver-authentication";
+
 /// Writes what is missing.
 ///
 /// # Errors
 /// The first refusal; what is there already is none.
-pub(crate) async fn run(registry: &Registry, config: &Config, address: SocketAddr) -> Result<()> {
+pub(crate) async fn run(registry: &Registry, config: &Config, address: SocketAddr, pki: &Pki) -> Result<()> {
     let writer = Writer::new(User::new("system:apiserver", &["system:masters"]));
     ensure(
         registry,
@@ -47,7 +55,8 @@ pub(crate) async fn run(registry: &Registry, config: &Config, address: SocketAdd
     ensure(registry, priority_classes(), &writer).await?;
     ensure(registry, flow_defaults::levels(), &writer).await?;
     ensure(registry, flow_defaults::schemas(), &writer).await?;
-    ensure(registry, api_services::all(), &writer).await
+    ensure(registry, api_services::all(), &writer).await?;
+    keep_trust(registry, pki, &writer).await
 }
 
 /// Creates those that are not there, all at once so that they share the store's group commits.
@@ -61,6 +70,37 @@ async fn ensure<T: Object>(registry: &Registry, objects: impl IntoIterator<Item 
         }
     }
     try_join_all(missing).await.map(|_| ())
+}
+
+/// By what aggregated API servers know this one and its clients; written anew when it is not so any more.
+async fn keep_trust(registry: &Registry, pki: &Pki, writer: &Writer) -> Result<()> {
+    let list = |name: &str| format!("[{name:?}]");
+    let data: BTreeMap<String, String> = [
+        ("client-ca-file", pki.authority().pem().to_owned()),
+        ("requestheader-client-ca-file", pki.front_authority_pem().to_owned()),
+        ("requestheader-allowed-names", list(FRONT_PROXY)),
+        ("requestheader-username-headers", list(identity::USER)),
+        ("requestheader-uid-headers", list(identity::UID)),
+        ("requestheader-group-headers", list(identity::GROUP)),
+        ("requestheader-extra-headers-prefix", list(identity::EXTRA)),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into();
+    match registry.get_typed::<ConfigMap>("kube-system", TRUST)? {
+        None => {
+            let metadata = named(TRUST, Some("kube-system"));
+            let object = ConfigMap { metadata, data: Some(data), ..ConfigMap::default() };
+            registry.create_typed("kube-system", object, writer).await?;
+        }
+        Some(known) => {
+            let mut new = known.clone();
+            new.data.get_or_insert_default().extend(data);
+            if new != known {
+                registry.update_typed(new, writer).await?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn named(name: &str, namespace: Option<&str>) -> ObjectMeta {

@@ -26,9 +26,9 @@ mod rules;
 pub(crate) mod schema;
 pub(crate) mod structural;
 
+pub(crate) use self::{catalog::version_order, follow::Follower, path::SimplePath};
 pub use self::{
     catalog::{Catalog, Catalogs},
     kind::CustomKind,
     object::Custom,
 };
-pub(crate) use self::{follow::Follower, path::SimplePath};

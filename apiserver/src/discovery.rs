@@ -30,7 +30,7 @@ pub fn core_versions(server: &str) -> Value {
     json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": by_client})
 }
 
-fn group_document(group: &str, versions: &[&str]) -> Map<String, Value> {
+pub(crate) fn group_document(group: &str, versions: &[&str]) -> Map<String, Value> {
     let version = |v: &&str| json!({"groupVersion": format!("{group}/{v}"), "version": v});
     let all: Vec<Value> = versions.iter().map(version).collect();
     let preferred = all.first().cloned().unwrap_or_default();
@@ -46,6 +46,11 @@ fn group_document(group: &str, versions: &[&str]) -> Map<String, Value> {
 pub fn group_list(rows: Rows<'_>) -> Value {
     let named = groups(rows).into_iter().filter(|(group, _)| !group.is_empty());
     let groups: Vec<Value> = named.map(|(group, versions)| group_document(group, &versions).into()).collect();
+    list_of_groups(groups)
+}
+
+/// `/apis` of these groups.
+pub(crate) fn list_of_groups(groups: Vec<Value>) -> Value {
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
@@ -53,10 +58,15 @@ pub fn group_list(rows: Rows<'_>) -> Value {
 #[must_use]
 pub fn group(rows: Rows<'_>, name: &str) -> Option<Value> {
     let (_, versions) = groups(rows).into_iter().find(|(group, _)| !group.is_empty() && *group == name)?;
-    let mut document = group_document(name, &versions);
+    Some(single_group(name, &versions))
+}
+
+/// `/apis/<group>` of a group with these versions.
+pub(crate) fn single_group(name: &str, versions: &[&str]) -> Value {
+    let mut document = group_document(name, versions);
     document.insert("kind".to_owned(), "APIGroup".into());
     document.insert("apiVersion".to_owned(), "v1".into());
-    Some(document.into())
+    document.into()
 }
 
 fn in_version<'a>(rows: Rows<'a>, group: &'a str, version: &'a str) -> impl Iterator<Item = &'static Resource> + 'a {
@@ -136,21 +146,33 @@ pub fn aggregated(rows: Rows<'_>, half: Half) -> Value {
         .into_iter()
         .filter(|(group, _)| wanted(group))
         .map(|(group, versions)| {
-            let version = |version: &str| {
-                let resources: Vec<Value> = in_version(rows, group, version).map(aggregated_resource).collect();
-                json!({"version": version, "resources": resources, "freshness": "Current"})
-            };
-            let versions: Vec<Value> = versions.into_iter().map(version).collect();
-            let mut metadata = json!({"creationTimestamp": null});
-            if let (false, Some(metadata)) = (group.is_empty(), metadata.as_object_mut()) {
-                metadata.insert("name".to_owned(), group.into());
-            }
-            json!({"metadata": metadata, "versions": versions})
+            let versions = versions.into_iter().map(|version| aggregated_version(rows, group, version)).collect();
+            aggregated_group(group, versions)
         })
         .collect();
+    aggregated_list(items)
+}
+
+/// The aggregated document of these groups.
+pub(crate) fn aggregated_list(items: Vec<Value>) -> Value {
     json!({
         "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items,
     })
+}
+
+/// A group in the aggregated document.
+pub(crate) fn aggregated_group(group: &str, versions: Vec<Value>) -> Value {
+    let mut metadata = json!({"creationTimestamp": null});
+    if let (false, Some(metadata)) = (group.is_empty(), metadata.as_object_mut()) {
+        metadata.insert("name".to_owned(), group.into());
+    }
+    json!({"metadata": metadata, "versions": versions})
+}
+
+/// A version that this server serves, in the aggregated document.
+pub(crate) fn aggregated_version(rows: Rows<'_>, group: &str, version: &str) -> Value {
+    let resources: Vec<Value> = in_version(rows, group, version).map(aggregated_resource).collect();
+    json!({"version": version, "resources": resources, "freshness": "Current"})
 }
 
 fn aggregated_resource(resource: &'static Resource) -> Value {

@@ -1,5 +1,7 @@
 //! Paths that are not objects: discovery, OpenAPI, the version, the list of paths.
 
+mod merged;
+
 use std::sync::{LazyLock, OnceLock};
 
 use axum::body::Body;
@@ -12,6 +14,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha512};
 
+pub(crate) use self::merged::Merged;
 use crate::{
     answer::{json_bytes, json_value},
     compression,
@@ -43,6 +46,30 @@ impl Document {
     fn of(body: Bytes) -> Self {
         let tag = hex::encode_upper(Sha512::digest(&body));
         Self { packed: compression::gzip(&body, 6).into(), tag }
+    }
+
+    /// The document at a URL with the hash it had when the client learned of it: then it may be kept for good. A client
+    /// with an old hash is sent to the new one.
+    fn answer_hashed(&self, hash: &str, path: &str, headers: &HeaderMap) -> Response<Body> {
+        if !hash.is_empty() && hash != self.tag {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+            if let Ok(to) = HeaderValue::from_str(&format!("{path}?hash={}", self.tag)) {
+                response.headers_mut().insert(header::LOCATION, to);
+            }
+            return response;
+        }
+        let mut response = self.answer(headers, "application/json");
+        if !hash.is_empty() {
+            let year = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(365 * 24);
+            let ends = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&year);
+            let headers = response.headers_mut();
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+            if let Some(ends) = ends.ok().and_then(|ends| HeaderValue::from_str(&ends).ok()) {
+                headers.insert(header::EXPIRES, ends);
+            }
+        }
+        response
     }
 
     /// The document, or that the client has it already.
@@ -82,10 +109,11 @@ struct Slot {
 
 /// The documents about the resources there are at one time, each built when first asked for.
 pub(crate) struct Documents {
-    rows: Vec<&'static Resource>,
+    pub(crate) rows: Vec<&'static Resource>,
     named: OnceLock<Document>,
     v2: OnceLock<Document>,
     v2_protobuf: OnceLock<Document>,
+    v3_index: OnceLock<Document>,
     v3: Vec<Slot>,
 }
 
@@ -102,7 +130,14 @@ impl Documents {
     fn fresh(rows: Vec<&'static Resource>) -> Self {
         let slot = |(name, group, version)| Slot { name, document: OnceLock::new(), group, version };
         let v3 = openapi::v3_names(&rows).into_iter().map(slot).collect();
-        Self { rows, named: OnceLock::new(), v2: OnceLock::new(), v2_protobuf: OnceLock::new(), v3 }
+        Self {
+            rows,
+            named: OnceLock::new(),
+            v2: OnceLock::new(),
+            v2_protobuf: OnceLock::new(),
+            v3_index: OnceLock::new(),
+            v3,
+        }
     }
 
     fn named(&self) -> &Document {
@@ -230,6 +265,11 @@ pub(crate) fn answer(
     let found = |value: Option<Value>| value.as_ref().map_or_else(|| Err(missing()), ok);
     let parts: Vec<&str> = info.path.split('/').filter(|part| !part.is_empty()).collect();
     let catalog = server.registry.custom().newest();
+    if let Some(merged) = server.aggregation.merged()
+        && let Some(response) = merged.answer(server, &catalog, &parts, headers)
+    {
+        return Ok(response);
+    }
     let documents = catalog.documents();
     let rows = documents.rows.as_slice();
     match parts.as_slice() {
@@ -248,11 +288,15 @@ pub(crate) fn answer(
         }
         ["openapi", "v2"] if !takes_json(headers) => Err(Box::new(Status::not_acceptable(&["application/json"]))),
         ["openapi", "v2"] => Ok(documents.v2(server).answer(headers, "application/json")),
-        ["openapi", "v3"] => ok(&documents.v3_index(server)),
-        ["openapi", "v3", name @ ..] => match documents.v3(server, &name.join("/")) {
-            Some(document) => Ok(document.answer(headers, "application/json")),
-            None => Err(missing()),
-        },
+        ["openapi", "v3"] => {
+            let index = documents.v3_index.get_or_init(|| Document::new(&documents.v3_index(server)));
+            Ok(index.answer(headers, "application/json"))
+        }
+        ["openapi", "v3", name @ ..] => {
+            let name = name.join("/");
+            let document = documents.v3(server, &name).ok_or_else(missing)?;
+            Ok(document.answer_hashed(info.query.get("hash"), &format!("/openapi/v3/{name}"), headers))
+        }
         _ => Err(missing()),
     }
 }

@@ -1,5 +1,7 @@
 //! `/livez`, `/readyz`, `/healthz`.
 
+use std::collections::BTreeSet;
+
 use axum::body::Body;
 use http::{HeaderValue, Response, StatusCode, header};
 
@@ -12,7 +14,8 @@ const LIVE: &[(&str, Check)] = &[("ping", |_| Ok(()))];
 
 const READY: &[(&str, Check)] = &[
     ("ping", |_| Ok(())),
-    ("store", |server| match (server.progress.is_running(), server.registry.store().status().refusing) {
+    // The store, by the name that whoever asks Kubernetes about it uses.
+    ("etcd", |server| match (server.progress.is_running(), server.registry.store().status().refusing) {
         (true, None) => Ok(()),
         (true, Some(why)) => Err(format!("the store refuses writes: {why}")),
         (false, _) => Err("the store does not take writes".to_owned()),
@@ -44,10 +47,11 @@ pub(crate) fn answer(server: &Inner, info: &RequestInfo) -> Option<Response<Body
             Err(why) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("internal server error: {why}")),
         });
     }
+    let mut excluded: BTreeSet<&str> = info.query.all("exclude").collect();
     let mut failed = false;
     let mut lines = String::new();
     for (check, run) in checks {
-        if info.query.all("exclude").any(|excluded| excluded == *check) {
+        if excluded.remove(check) {
             lines.push_str(&format!("[+]{check} excluded: ok\n"));
             continue;
         }
@@ -58,6 +62,11 @@ pub(crate) fn answer(server: &Inner, info: &RequestInfo) -> Option<Response<Body
                 lines.push_str(&format!("[-]{check} failed: reason withheld\n"));
             }
         }
+    }
+    if !excluded.is_empty() {
+        let unknown: Vec<String> = excluded.iter().map(|name| format!("{name:?}")).collect();
+        let unknown = unknown.join(",");
+        lines.push_str(&format!("warn: some health checks cannot be excluded: no matches for {unknown}\n"));
     }
     Some(match (failed, info.query.find("verbose").is_some()) {
         (true, _) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{lines}{name} check failed\n")),

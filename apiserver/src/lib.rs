@@ -46,6 +46,10 @@ mod bootstrap;
 pub mod registry;
 pub mod security;
 
+mod aggregation;
+mod proxy;
+mod upstream;
+
 pub mod cel;
 pub mod custom;
 pub mod go_regex;

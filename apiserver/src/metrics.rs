@@ -250,7 +250,7 @@ mod tests {
             ),
             ("GET", "/apis/example.com/v1/widgets", "LIST cluster //other "),
             ("GET", "/api/v1/namespaces/a/pods/b/made-up", "GET resource //other "),
-            ("GET", "/readyz/store", "GET  // /readyz"),
+            ("GET", "/readyz/etcd", "GET  // /readyz"),
             ("GET", "/apis/apps/v1", "GET  // /apis"),
             ("GET", "/made-up", "GET  // "),
             ("BREW", "/api/v1/pods", "other  /v1/pods "),

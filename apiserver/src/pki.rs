@@ -8,11 +8,15 @@
 //!                             controller-manager.kubeconfig
 //!                             nodes' certificates        through `join`, or [`Pki::issue`] in the same process
 //!   sa.key ─────────signs──► service account tokens
+//!
+//!   front-proxy-ca.pem ──signs──► front-proxy-client.pem the server itself, towards aggregated API servers: whoever
+//!   (10 years)                                           shows it may say in headers whose request it passes on
 //! ```
 //!
 //! Everything the authority signs lives a year, unless told otherwise, and is replaced at two thirds of its life, in the
 //! files and in the running TLS configurations alike. The authority itself is not replaced by the process: all trust in the cluster
-//! hangs on it, so that is an operator's decision.
+//! hangs on it, so that is an operator's decision. On the front proxy's nothing hangs but what reads it from the
+//! ConfigMap `extension-apiserver-authentication`, so it is made anew when it is damaged.
 //!
 //! The admin credential is in `system:masters` rather than in a group bound to `cluster-admin`: the one who can read it
 //! can read the authority's key beside it, so a revocable binding would promise what it cannot hold, while
@@ -63,6 +67,9 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(12 * 3600);
 
 /// After a failed renewal (a full disk, say) it is tried again this much later.
 const RETRY: Duration = Duration::from_secs(10 * 60);
+
+/// The name the server has towards aggregated API servers.
+pub(crate) const FRONT_PROXY: &str = "front-proxy-client";
 
 /// What the certificates are about.
 #[derive(Clone, Debug)]
@@ -137,6 +144,7 @@ pub enum Error {
 enum Kept {
     Serving,
     NodeClient,
+    FrontProxy,
     Admin,
     Scheduler,
     ControllerManager,
@@ -147,6 +155,7 @@ impl Kept {
         match self {
             Self::Serving => config.dir.join("apiserver.pem"),
             Self::NodeClient => config.dir.join("node-client.pem"),
+            Self::FrontProxy => config.dir.join("front-proxy-client.pem"),
             Self::Admin => config.kubeconfigs.join("admin.kubeconfig"),
             Self::Scheduler => config.kubeconfigs.join("scheduler.kubeconfig"),
             Self::ControllerManager => config.kubeconfigs.join("controller-manager.kubeconfig"),
@@ -166,6 +175,7 @@ impl Kept {
                 usage: Usage::Server,
             },
             Self::NodeClient => Profile::client("kube-apiserver-kubelet-client", Some("system:masters")),
+            Self::FrontProxy => Profile::client(FRONT_PROXY, None),
             Self::Admin => Profile::client("kubernetes-admin", Some("system:masters")),
             Self::Scheduler => Profile::client("system:kube-scheduler", None),
             Self::ControllerManager => Profile::client("system:kube-controller-manager", None),
@@ -201,6 +211,8 @@ pub struct Pki {
     verifier: ClientVerifier,
     serving: Arc<Swap>,
     node_client: Arc<Swap>,
+    front_authority: Authority,
+    front_proxy: Arc<Swap>,
     /// Of every kept identity, when it is to be replaced.
     due: Mutex<Vec<(Kept, Timestamp)>>,
     /// Tells of every new credential of the administrator.
@@ -223,16 +235,19 @@ impl Pki {
         let roots = Roots::load_or_make(&config.dir, now, config.lifetime)?;
         files::make_dir(&config.kubeconfigs)?;
         let authority = roots.authority;
+        let front_authority = front_authority(&config, now)?;
         let mut due = Vec::new();
         let mut load = |kept: Kept| -> Result<Identity, Error> {
-            let identity = match load_kept(kept, &config, &authority, now) {
+            let signer = if kept == Kept::FrontProxy { &front_authority } else { &authority };
+            let identity = match load_kept(kept, &config, signer, now) {
                 Some(identity) => identity,
-                None => issue_kept(kept, &config, &authority, now)?,
+                None => issue_kept(kept, &config, signer, now)?,
             };
             due.push((kept, identity.renew_at()));
             Ok(identity)
         };
         let (serving, node_client) = (load(Kept::Serving)?, load(Kept::NodeClient)?);
+        let front_proxy = load(Kept::FrontProxy)?;
         for kept in [Kept::Admin, Kept::Scheduler, Kept::ControllerManager] {
             load(kept)?;
         }
@@ -240,6 +255,8 @@ impl Pki {
             verifier: ClientVerifier::new(authority.certificate())?,
             serving: Arc::new(Swap::new(&serving)?),
             node_client: Arc::new(Swap::new(&node_client)?),
+            front_proxy: Arc::new(Swap::new(&front_proxy)?),
+            front_authority,
             due: Mutex::new(due),
             admin: watch::Sender::new(()),
             signing: roots.signing,
@@ -316,6 +333,18 @@ impl Pki {
         tls::client(self.node_client.clone(), self.authority.certificate())
     }
 
+    /// The certificate of the authority (PEM) that signs what this server shows to aggregated API servers.
+    #[must_use]
+    pub fn front_authority_pem(&self) -> &str {
+        self.front_authority.pem()
+    }
+
+    /// What this server shows to aggregated API servers: always the current certificate.
+    #[must_use]
+    pub fn front_proxy(&self) -> Arc<dyn rustls::client::ResolvesClientCert> {
+        self.front_proxy.clone()
+    }
+
     /// Replaces every identity that is due, in the files and in the running TLS configurations; says when the next one
     /// is. Writes files: call it where blocking is allowed.
     ///
@@ -327,10 +356,12 @@ impl Pki {
             if *at > now {
                 continue;
             }
-            let identity = issue_kept(*kept, &self.config, &self.authority, now)?;
+            let signer = if *kept == Kept::FrontProxy { &self.front_authority } else { &self.authority };
+            let identity = issue_kept(*kept, &self.config, signer, now)?;
             match kept {
                 Kept::Serving => self.serving.set(&identity)?,
                 Kept::NodeClient => self.node_client.set(&identity)?,
+                Kept::FrontProxy => self.front_proxy.set(&identity)?,
                 Kept::Admin => self.admin.send_replace(()),
                 Kept::Scheduler | Kept::ControllerManager => {}
             }
@@ -432,6 +463,26 @@ impl Roots {
         let signing = SigningKey::parse(&files::read(&dir.join("sa.key"))?).map_err(damaged("sa.key"))?;
         Ok(Self { authority, signing })
     }
+}
+
+/// The front proxy's authority, from its one file or made anew into it.
+fn front_authority(config: &Config, now: Timestamp) -> Result<Authority, Error> {
+    let path = config.dir.join("front-proxy-ca.pem");
+    if files::exists(&path)? {
+        let text = files::read(&path)?;
+        // The certificate comes first, then the key.
+        let key = text.find("-----BEGIN PRIVATE KEY-----").unwrap_or(text.len());
+        let (certificate, key) = text.split_at(key);
+        match Authority::parse(certificate, key, config.lifetime) {
+            Ok(authority) => return Ok(authority),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the front proxy's authority is made anew");
+            }
+        }
+    }
+    let authority = Authority::make("front-proxy-ca", now, config.lifetime)?;
+    files::write(&path, &format!("{}{}", authority.pem(), authority.key_pem()))?;
+    Ok(authority)
 }
 
 fn error_chain(error: &dyn std::error::Error) -> String {

@@ -25,6 +25,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 pub use self::node_proxy::Nodes;
+pub(crate) use self::node_proxy::node_address;
 pub(crate) use self::reviews::user_info;
 pub(crate) use self::signer::Signer;
 use crate::{
@@ -87,8 +88,6 @@ fn route(info: &RequestInfo) -> Option<Route> {
         ("", "pods", "exec") => Some(Route::Exec),
         ("", "pods", "attach") => Some(Route::NotHere("pods/attach")),
         ("", "pods", "portforward") => Some(Route::NotHere("pods/portforward")),
-        ("", "pods", "proxy") => Some(Route::NotHere("pods/proxy")),
-        ("", "nodes", "proxy") => Some(Route::NotHere("nodes/proxy")),
         _ => None,
     }
 }
@@ -129,9 +128,9 @@ impl Security {
                 let mut response = answer::json_value(StatusCode::OK, &self.pki.signing_key().key_set());
                 let kind = HeaderValue::from_static("application/jwk-set+json");
                 response.headers_mut().insert(header::CONTENT_TYPE, kind);
-                Ok(response)
+                Ok(cached(response))
             }
-            Route::Discovery => Ok(answer::json_value(StatusCode::OK, &self.discovery())),
+            Route::Discovery => Ok(cached(answer::json_value(StatusCode::OK, &self.discovery()))),
         }
     }
 
@@ -145,6 +144,12 @@ impl Security {
             "id_token_signing_alg_values_supported": ["ES256"],
         })
     }
+}
+
+/// What anybody may keep for an hour, as Kubernetes says of its keys.
+fn cached(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    response
 }
 
 async fn json(request: Request<Body>) -> Result<Bytes> {

@@ -1,6 +1,11 @@
 //! The server: what it holds, how it starts, listens and stops.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use coracle_proto::status::Status;
 use coracle_store::{Driver, Store};
@@ -10,6 +15,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    aggregation::{self, Aggregation},
     authn::{Authenticator, Authenticators, Clock, Tokens},
     authz::{self, Authorizer, Rbac},
     bootstrap,
@@ -19,6 +25,7 @@ use crate::{
     flow::FlowControl,
     metrics::Metrics,
     pki::{self, Pki},
+    proxy::Proxies,
     registry::{Facts, Registry},
     request::RequestInfo,
     security::{Nodes, Security, Signer},
@@ -54,6 +61,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The ways to pods and nodes could not be set up.
+    #[error("ways to pods and nodes: {0}")]
+    Proxies(String),
     /// The first objects could not be written.
     #[error("write the first objects")]
     Bootstrap(#[source] Box<Status>),
@@ -139,11 +149,15 @@ pub(crate) struct Inner {
     pub(crate) authenticator: Arc<dyn Authenticator>,
     pub(crate) handlers: Vec<Arc<dyn Handler>>,
     security: Arc<Security>,
+    proxies: Arc<Proxies>,
+    pub(crate) aggregation: Arc<Aggregation>,
     pub(crate) writes: TaskTracker,
     pub(crate) flow: FlowControl,
     pub(crate) shutdown: CancellationToken,
     pub(crate) progress: Progress,
     pub(crate) metrics: Arc<Metrics>,
+    /// What other parts of this process have for `/metrics`.
+    pub(crate) pages: RwLock<Vec<fn() -> String>>,
 }
 
 /// A handle on the server; cheap to clone.
@@ -228,20 +242,26 @@ impl ApiServer {
             registry: registry.clone(),
             authenticators: Arc::clone(&authenticator),
             tokens,
-            nodes: Nodes::new(pki.node_tls().map_err(Error::Pki)?, shutdown.clone()),
+            nodes: Nodes::new(pki.node_tls().map_err(Error::Pki)?),
             clock,
         });
+        let proxies = Proxies::new(registry.clone(), Arc::clone(&security)).map_err(Error::Proxies)?;
+        let proxies = Arc::new(proxies);
+        let aggregation = Arc::new(Aggregation::new(registry.clone(), pki.front_proxy()));
         let inner = Arc::new(Inner {
             address,
+            aggregation,
             registry,
             authenticator,
-            handlers: vec![Arc::clone(&security) as Arc<dyn Handler>],
+            handlers: vec![Arc::clone(&security) as Arc<dyn Handler>, Arc::clone(&proxies) as Arc<dyn Handler>],
             security,
+            proxies,
             writes: TaskTracker::new(),
             flow,
             shutdown,
             progress: Progress(watch::Sender::new(Phase::Opened)),
             metrics: Metrics::new(),
+            pages: RwLock::default(),
             pki,
             config,
         });
@@ -264,6 +284,11 @@ impl ApiServer {
     #[must_use]
     pub fn pki(&self) -> &Arc<Pki> {
         &self.inner.pki
+    }
+
+    /// Has `/metrics` tell what another part of this process has to tell, in Prometheus' text format.
+    pub fn tell_also(&self, page: fn() -> String) {
+        self.inner.pages.write().unwrap_or_else(PoisonError::into_inner).push(page);
     }
 
     /// Requests of a component of this process: the same filters and verbs, without a socket.
@@ -344,9 +369,13 @@ impl Runner {
             signer.run(ends).await;
             Ok(())
         });
+        let (aggregation, ends) = (Arc::clone(&inner.aggregation), inner.shutdown.clone());
+        let dir = inner.config.data_dir.join("store");
+        parts.spawn(async move { aggregation.run(ends).await.map_err(|source| Error::Store { dir, source }) });
         let first = Arc::clone(&inner);
         parts.spawn(async move {
-            bootstrap::run(&first.registry, &first.config, first.address).await.map_err(Error::Bootstrap)?;
+            let address = first.address;
+            bootstrap::run(&first.registry, &first.config, address, &first.pki).await.map_err(Error::Bootstrap)?;
             first.flow.settle(&first.registry).await.map_err(Error::Bootstrap)?;
             let store = first.registry.store().clone();
             let rbac = Arc::new(Rbac::open(store.clone(), jiff::Timestamp::now()).await.map_err(Error::Rbac)?);
@@ -356,8 +385,10 @@ impl Runner {
             tracing::info!(address = %first.address, "serving");
             let (shutdown, own) = (first.shutdown.clone(), first.shutdown.child_token());
             let follow = async { definitions.run(own.clone()).await.map_err(Error::Definitions) };
-            let rbac = async { rbac.run(shutdown).await.map_err(Error::Rbac) };
-            tokio::try_join!(follow, rbac).map(drop)
+            let rbac = async { rbac.run(shutdown.clone()).await.map_err(Error::Rbac) };
+            let register =
+                async { aggregation::register(&first.registry, shutdown.clone()).await.map_err(Error::Definitions) };
+            tokio::try_join!(follow, rbac, register).map(drop)
         });
         let mut result = tokio::select! {
             () = shutdown.cancelled() => Ok(()),
@@ -368,7 +399,8 @@ impl Runner {
         inner.writes.close();
         // Writes end by themselves, but not if the store is gone already.
         let _ = tokio::time::timeout(GOODBYE, inner.writes.wait()).await;
-        inner.security.nodes.ended().await;
+        inner.security.nodes.stop().await;
+        inner.proxies.stop().await;
         store_end.cancel();
         keys_end.cancel();
         while let Some(ended) = parts.join_next().await {

@@ -197,6 +197,9 @@ pub(crate) async fn dispatch(
     info: Arc<RequestInfo>,
     request: Request<Body>,
 ) -> Result<Response<Body>> {
+    if let Some(remote) = server.aggregation.serves(&info) {
+        return Ok(server.aggregation.answer(&remote, &user, request).await);
+    }
     if let Some(handler) = server.handlers.iter().find(|handler| handler.serves(&info)) {
         return handler.handle(&user, &info, request).await;
     }

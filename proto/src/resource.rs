@@ -101,6 +101,17 @@ const fn own(name: &'static str, group: &'static str, kind: &'static str) -> Sub
     Subresource { name, group, version: "v1", kind, verbs: GET_PATCH_UPDATE }
 }
 
+/// A subresource that passes requests on, whatever their method.
+const fn proxy(kind: &'static str) -> Subresource {
+    Subresource {
+        name: "proxy",
+        group: "",
+        version: "v1",
+        kind,
+        verbs: &["create", "delete", "get", "patch", "update"],
+    }
+}
+
 const SCALE: Subresource =
     Subresource { name: "scale", group: "autoscaling", version: "v1", kind: "Scale", verbs: GET_PATCH_UPDATE };
 
@@ -182,7 +193,7 @@ pub const RESOURCES: &[Resource] = &[
     },
     Resource {
         short_names: &["no"],
-        subresources: &[own("status", "", "Node")],
+        subresources: &[proxy("NodeProxyOptions"), own("status", "", "Node")],
         ..row("", "Node", "NodeList", "nodes", "node", Scope::Cluster)
     },
     Resource {
@@ -211,6 +222,7 @@ pub const RESOURCES: &[Resource] = &[
             Subresource { name: "eviction", group: "policy", version: "v1", kind: "Eviction", verbs: CREATE },
             Subresource { name: "exec", group: "", version: "v1", kind: "PodExecOptions", verbs: &["create", "get"] },
             Subresource { name: "log", group: "", version: "v1", kind: "Pod", verbs: &["get"] },
+            proxy("PodProxyOptions"),
             own("resize", "", "Pod"),
             own("status", "", "Pod"),
         ],
@@ -250,7 +262,7 @@ pub const RESOURCES: &[Resource] = &[
     Resource {
         short_names: &["svc"],
         categories: &["all"],
-        subresources: &[own("status", "", "Service")],
+        subresources: &[proxy("ServiceProxyOptions"), own("status", "", "Service")],
         ..row("", "Service", "ServiceList", "services", "service", Scope::Namespaced)
     },
     row(

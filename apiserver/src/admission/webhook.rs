@@ -6,8 +6,6 @@
 
 mod client;
 pub(super) mod review;
-mod service;
-mod trust;
 
 use std::{
     collections::BTreeSet,
@@ -27,10 +25,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    client::{Client, Tasks},
-    review::Verdict,
-};
+use self::{client::Client, review::Verdict};
 use super::{
     Write,
     matching::Matcher,
@@ -45,6 +40,7 @@ use crate::{
     kinds::webhooks::{REVIEW_VERSIONS, widened},
     ops::{AnyObject, BoxObject, KindOps},
     status_of::Result,
+    upstream::connect::Tasks,
 };
 
 const MUTATING: &str = "mutatingwebhookconfigurations";

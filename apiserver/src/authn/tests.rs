@@ -99,7 +99,7 @@ async fn code(authenticators: &Authenticators, credentials: &Credentials) -> u16
 fn only_health_and_version_are_open() {
     for (path, open) in [
         ("/healthz", true),
-        ("/readyz/store", true),
+        ("/readyz/etcd", true),
         ("/livez", true),
         ("/version", true),
         ("/versions", false),

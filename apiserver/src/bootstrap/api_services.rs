@@ -35,10 +35,19 @@ const PRIORITIES: &[(&str, i32, i32)] = &[
 /// A group that Kubernetes no longer has comes after all others.
 const OLD_GROUP: i32 = 1000;
 
-/// Says that the server made it and keeps it.
-const AUTOMANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
+/// What those of definitions have as priorities of group and version.
+pub(crate) const DEFINED: (i32, i32) = (1000, 100);
 
-fn priority(group: &str, version: &str) -> (i32, i32) {
+/// Says that the server made it and keeps it.
+pub(crate) const AUTOMANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
+
+/// Whether the server itself has this group and version, whatever definitions there are.
+pub(crate) fn is_built_in(group: &str, version: &str) -> bool {
+    old::all().any(|resource| resource.group == group && resource.version == version)
+}
+
+/// How important a built-in group and its version are to discovery; those of definitions come after.
+pub(crate) fn priority(group: &str, version: &str) -> (i32, i32) {
     let known = PRIORITIES.iter().find(|(known, ..)| *known == group);
     let (group_priority, first) = known.map_or((OLD_GROUP, 15), |(_, group, version)| (*group, *version));
     match version {

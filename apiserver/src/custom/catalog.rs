@@ -7,6 +7,8 @@ use std::{
 
 use coracle_proto::resource::{RESOURCES, Resource, old};
 
+use tokio::sync::watch;
+
 use super::CustomKind;
 use crate::{documents::Documents, ops::KindOps};
 
@@ -64,7 +66,7 @@ impl Catalog {
 
 /// Where a version stands among others (KEP-2876's neighbour, the "version priority" of definitions): stable ones by
 /// number, then beta, then alpha, then all others by name, the later first.
-pub(super) fn version_order(version: &str) -> (u8, u64, u64, std::cmp::Reverse<String>) {
+pub(crate) fn version_order(version: &str) -> (u8, u64, u64, std::cmp::Reverse<String>) {
     let other = (0, 0, 0, std::cmp::Reverse(version.to_owned()));
     let Some(rest) = version.strip_prefix('v') else { return other };
     let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
@@ -85,21 +87,31 @@ pub(super) fn version_order(version: &str) -> (u8, u64, u64, std::cmp::Reverse<S
 
 /// The newest picture. Who looks holds what it was then; the lock is held only while a pointer is copied.
 #[derive(Default)]
-pub struct Catalogs(RwLock<Arc<Catalog>>);
+pub struct Catalogs {
+    newest: RwLock<Arc<Catalog>>,
+    changes: watch::Sender<()>,
+}
 
 impl Catalogs {
     /// The newest picture.
     #[must_use]
     pub fn newest(&self) -> Arc<Catalog> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.newest.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Tells of every picture after this.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// Puts another picture in its place. Watches of kinds that are not in the new one end.
     pub(super) fn replace(&self, catalog: Catalog) {
-        let old = std::mem::replace(&mut *self.0.write().unwrap_or_else(PoisonError::into_inner), Arc::new(catalog));
+        let old =
+            std::mem::replace(&mut *self.newest.write().unwrap_or_else(PoisonError::into_inner), Arc::new(catalog));
         let new = self.newest();
         let kept: HashSet<*const CustomKind> = new.kinds().iter().map(Arc::as_ptr).collect();
         old.kinds().iter().filter(|kind| !kept.contains(&Arc::as_ptr(kind))).for_each(|kind| kind.end());
+        self.changes.send_replace(());
     }
 
     /// A kind by what it is served as.

@@ -1,7 +1,7 @@
 //! API services: who serves which group and version.
 //!
-//! Those without a service are served by this server itself. One with a service would be passed on to it, which needs
-//! a way to services that is not there yet; so it says that it is not available, and why.
+//! Those without a service are served by this server itself and always available. Of one with a service the condition is
+//! written by whoever passes requests on to it, who knows whether it answers.
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -32,21 +32,15 @@ const COLUMNS: &[Column] = &[
     AGE,
 ];
 
-/// The condition that an API service of this kind has from its creation on.
-fn available(object: &APIService, now: Timestamp) -> APIServiceCondition {
-    let is_local = object.spec.as_ref().is_none_or(|spec| spec.service.is_none());
-    let (status, reason, message) = if is_local {
-        ("True", "Local", "Local APIServices are always available")
-    } else {
-        ("False", "ServiceProxyNotServed", "this version of Coracle does not pass requests on to services")
-    };
-    APIServiceCondition {
+/// The condition that an API service without a service has from its creation on.
+fn available(object: &APIService, now: Timestamp) -> Option<APIServiceCondition> {
+    object.spec.as_ref().is_none_or(|spec| spec.service.is_none()).then(|| APIServiceCondition {
         type_: "Available".to_owned(),
-        status: status.to_owned(),
-        reason: Some(reason.to_owned()),
-        message: Some(message.to_owned()),
+        status: "True".to_owned(),
+        reason: Some("Local".to_owned()),
+        message: Some("Local APIServices are always available".to_owned()),
         last_transition_time: Some(Time(now)),
-    }
+    })
 }
 
 fn conditions(object: &APIService) -> &[APIServiceCondition] {
@@ -80,13 +74,13 @@ impl Strategy for ApiServices {
     }
 
     fn prepare_create(&self, object: &mut APIService, context: &Context<'_>) {
-        let condition = available(object, context.now);
-        object.status = Some(APIServiceStatus { conditions: Some(vec![condition]) });
+        let conditions = available(object, context.now).map(|condition| vec![condition]);
+        object.status = Some(APIServiceStatus { conditions });
     }
 
     fn prepare_update(&self, new: &mut APIService, old: &APIService, context: &Context<'_>) {
         new.status.clone_from(&old.status);
-        let condition = available(new, context.now);
+        let Some(condition) = available(new, context.now) else { return };
         let status = new.status.get_or_insert_default().conditions.get_or_insert_default();
         match status.iter_mut().find(|before| before.type_ == condition.type_) {
             Some(before) if before.reason == condition.reason => {}
@@ -233,10 +227,9 @@ mod tests {
     }
 
     #[test]
-    fn one_with_a_service_says_why_it_is_not_available() {
+    fn one_without_a_service_is_available_and_of_others_that_is_not_known_yet() {
         let object = serde_json::to_value(created(&ApiServices, &base())).unwrap();
-        let expected =
-            "v1beta1.metrics.k8s.io | kube-system/metrics-server | False (ServiceProxyNotServed) | <unknown>";
+        let expected = "v1beta1.metrics.k8s.io | kube-system/metrics-server | Unknown | <unknown>";
         assert_eq!(row(&ApiServices, &object), expected);
         assert_eq!(object["spec"]["service"]["port"], 443);
         let local = crate::kinds::testing::merged(&base(), &json!({"spec": {"service": null}}));

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fmt::{self, Display, Write},
-    sync::atomic::Ordering,
+    sync::{PoisonError, atomic::Ordering},
 };
 
 use axum::body::Body;
@@ -24,11 +24,15 @@ pub(crate) fn answer(server: &Inner) -> Response<Body> {
     flow::write(&server.flow, &mut out);
     objects(server, &mut out);
     store(server, &mut out);
+    aggregation(server, &mut out);
     for (name, kind, help, value) in process::figures() {
         out.one(name, kind, help, value);
     }
     out.head("kubernetes_build_info", "gauge", "[ALPHA] The version that runs.");
     out.line("kubernetes_build_info", format_args!("{{git_version=\"{VERSION}\",major=\"1\",minor=\"36\"}}"), 1);
+    for page in server.pages.read().unwrap_or_else(PoisonError::into_inner).iter() {
+        out.0.push_str(&page());
+    }
     let mut response = health::text(StatusCode::OK, out.0);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA));
     response
@@ -159,6 +163,24 @@ fn objects(server: &Inner, out: &mut Page) {
     out.head(name, "gauge", "[ALPHA] Number of stored objects at the time of last check split by kind.");
     for (resource, count) in &counts {
         out.line(name, format_args!("{{group=\"{}\",resource=\"{}\"}}", resource.group, resource.plural), count);
+    }
+}
+
+/// Which groups and versions of other API servers are not available.
+fn aggregation(server: &Inner, out: &mut Page) {
+    let remotes = server.aggregation.available();
+    if remotes.is_empty() {
+        return;
+    }
+    let name = "aggregator_unavailable_apiservice";
+    out.head(
+        name,
+        "gauge",
+        "[ALPHA] Gauge of APIServices which are marked as unavailable broken down by APIService name.",
+    );
+    for (remote, is_available) in remotes {
+        // A name is a group and version as objects may have them, so it needs no escape.
+        out.line(name, format_args!("{{name=\"{remote}\"}}"), u8::from(!is_available));
     }
 }
 

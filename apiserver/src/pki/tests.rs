@@ -45,7 +45,7 @@ fn a_second_start_finds_what_the_first_made() {
     let config = config(dir.path());
     let first = Pki::open(config.clone(), now()).unwrap();
     let files = snapshot(&config);
-    assert_eq!(files.len(), 8, "{files:?}");
+    assert_eq!(files.len(), 10, "{files:?}");
     for (path, _) in &files {
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
     }
@@ -68,7 +68,7 @@ fn everything_is_replaced_at_two_thirds_of_its_life_and_the_authority_stays() {
     let next = pki.renew(next).unwrap();
     let after = snapshot(&config);
     for ((path, old), (_, new)) in before.iter().zip(&after) {
-        let root = ["ca.crt", "ca.key", "sa.key"].iter().any(|n| path.ends_with(n));
+        let root = ["ca.crt", "ca.key", "sa.key", "front-proxy-ca.pem"].iter().any(|n| path.ends_with(n));
         assert_eq!(old == new, root, "{}", path.display());
     }
     let current = Identity::parse(&std::fs::read_to_string(config.dir.join("apiserver.pem")).unwrap()).unwrap();
@@ -204,7 +204,7 @@ async fn the_keeper_replaces_what_is_due_and_ends_when_told() {
     };
     pki.run(clock, shutdown).await;
     for ((path, old), (_, new)) in before.iter().zip(snapshot(&config)) {
-        let root = ["ca.crt", "ca.key", "sa.key"].iter().any(|n| path.ends_with(n));
+        let root = ["ca.crt", "ca.key", "sa.key", "front-proxy-ca.pem"].iter().any(|n| path.ends_with(n));
         assert_eq!(*old == new, root, "{}", path.display());
     }
 }

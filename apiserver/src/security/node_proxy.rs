@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::body::Body;
 use coracle_proto::status::Status;
-use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
@@ -17,12 +17,15 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use rustls::pki_types::ServerName;
 use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
 use tokio_rustls::TlsConnector;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     registry::Registry,
     request::RequestInfo,
     status_of::{self, Result},
+    upstream::{
+        connect::{Tasks, joined},
+        pass::{incoming, is_upgrade, outgoing},
+    },
 };
 
 /// How long a node may take to answer a connection and its handshake.
@@ -37,22 +40,10 @@ const SESSIONS: usize = 1024;
 /// As much of a node's error as is passed on.
 const MAX_ERROR: usize = 8 * 1024;
 
-/// What of an upgrade's headers concerns both ends.
-static PASSED: [HeaderName; 7] = [
-    header::CONNECTION,
-    header::UPGRADE,
-    header::SEC_WEBSOCKET_KEY,
-    header::SEC_WEBSOCKET_VERSION,
-    header::SEC_WEBSOCKET_PROTOCOL,
-    header::SEC_WEBSOCKET_ACCEPT,
-    HeaderName::from_static("x-stream-protocol-version"),
-];
-
 /// The ways to the nodes' servers.
 pub struct Nodes {
     tls: TlsConnector,
-    tasks: TaskTracker,
-    shutdown: CancellationToken,
+    tasks: Tasks,
     room: Arc<Semaphore>,
 }
 
@@ -119,7 +110,16 @@ fn place(registry: &Registry, info: &RequestInfo) -> Result<Option<Place>> {
     let Some(node) = pod.spec.and_then(|spec| spec.node_name).filter(|node| !node.is_empty()) else {
         return Ok(None);
     };
-    let object: Node = registry.get_typed("", &node)?.ok_or_else(|| Box::new(Status::not_found("", "nodes", &node)))?;
+    let (host, port) = node_address(registry, &node)?;
+    Ok(Some(Place { address: joined(&host, port), node, container }))
+}
+
+/// Where a node's own server listens.
+///
+/// # Errors
+/// 404 when there is no such node, 500 when it has no address.
+pub(crate) fn node_address(registry: &Registry, node: &str) -> Result<(String, u16)> {
+    let object: Node = registry.get_typed("", node)?.ok_or_else(|| Box::new(Status::not_found("", "nodes", node)))?;
     let status = object.status.unwrap_or_default();
     let addresses = status.addresses.unwrap_or_default();
     let Some(address) = addresses.iter().find(|a| a.type_ == "InternalIP") else {
@@ -127,38 +127,56 @@ fn place(registry: &Registry, info: &RequestInfo) -> Result<Option<Place>> {
         let why = format!("no preferred addresses found; known addresses: [{}]", known.join(" "));
         return Err(Box::new(Status::internal(why)));
     };
-    let port = status.daemon_endpoints.and_then(|d| d.kubelet_endpoint).map_or(10250, |endpoint| endpoint.port);
-    let host = if address.address.contains(':') { format!("[{}]", address.address) } else { address.address.clone() };
-    Ok(Some(Place { address: format!("{host}:{port}"), node, container }))
+    let port = status.daemon_endpoints.and_then(|d| d.kubelet_endpoint).map(|endpoint| endpoint.port);
+    let port = port.and_then(|port| u16::try_from(port).ok()).unwrap_or(10250);
+    Ok((address.address.clone(), port))
+}
+
+/// Why there is no answer.
+enum Unreached {
+    /// As many sessions as there may be are under way.
+    Full,
+    /// In the words of Go's clients.
+    Dial(String),
+}
+
+impl Unreached {
+    fn text(self) -> String {
+        match self {
+            Self::Full => "too many sessions with nodes, try again".to_owned(),
+            Self::Dial(why) => why,
+        }
+    }
+}
+
+impl From<Unreached> for Box<Status> {
+    fn from(unreached: Unreached) -> Self {
+        Self::new(match unreached {
+            Unreached::Full => Status::too_many_requests(unreached.text(), 1),
+            Unreached::Dial(why) => Status::internal(format!("error dialing backend: {why}")),
+        })
+    }
 }
 
 impl Nodes {
-    /// The ways to the nodes, until `shutdown`.
+    /// The ways to the nodes.
     #[must_use]
-    pub fn new(tls: rustls::ClientConfig, shutdown: CancellationToken) -> Self {
-        Self {
-            tls: TlsConnector::from(Arc::new(tls)),
-            tasks: TaskTracker::new(),
-            shutdown,
-            room: Arc::new(Semaphore::new(SESSIONS)),
-        }
+    pub fn new(tls: rustls::ClientConfig) -> Self {
+        Self { tls: TlsConnector::from(Arc::new(tls)), tasks: Tasks::new(), room: Arc::new(Semaphore::new(SESSIONS)) }
     }
 
-    /// Waits until all sessions have ended; `shutdown` must have been cancelled.
-    pub async fn ended(&self) {
-        self.tasks.close();
-        self.tasks.wait().await;
+    /// Ends all sessions and waits for them.
+    pub async fn stop(&self) {
+        self.tasks.stop().await;
     }
 
     /// Sends a request to the pod's node; the connection lives as long as the answer.
-    async fn send(&self, place: &Place, request: Request<Body>) -> Result<Response<Incoming>> {
+    async fn send(&self, place: &Place, request: Request<Body>) -> Result<Response<Incoming>, Unreached> {
         let dialing = |why: &dyn std::fmt::Display| {
             tracing::debug!(node = place.node, address = place.address, %why, "node not reached");
-            Box::new(Status::internal(format!("error dialing backend: {why}")))
+            Unreached::Dial(why.to_string())
         };
-        let room = Arc::clone(&self.room)
-            .try_acquire_owned()
-            .map_err(|_| Box::new(Status::too_many_requests("too many sessions with nodes, try again", 1)))?;
+        let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| Unreached::Full)?;
         let name = ServerName::try_from(place.node.clone()).map_err(|error| dialing(&error))?;
         let connect = async {
             let socket = TcpStream::connect(&place.address).await?;
@@ -171,20 +189,33 @@ impl Nodes {
             .map_err(|error| dialing(&format_args!("dial tcp {}: {error}", place.address)))?;
         let (mut sender, connection) =
             http1::handshake::<_, Body>(TokioIo::new(stream)).await.map_err(|error| dialing(&error))?;
-        let shutdown = self.shutdown.clone();
         self.tasks.spawn(async move {
             let _room = room;
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                ended = connection.with_upgrades() => if let Err(error) = ended {
-                    tracing::debug!(error = &error as &(dyn std::error::Error + 'static), "connection to a node ended");
-                },
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(error = &error as &(dyn std::error::Error + 'static), "connection to a node ended");
             }
         });
         timeout(ANSWER, sender.send_request(request))
             .await
             .map_err(|_| dialing(&"the node does not answer"))?
             .map_err(|error| dialing(&error))
+    }
+
+    /// Passes a client's request on to the node's own server and its answer back.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub(crate) async fn pass(
+        &self,
+        node: &str,
+        address: &str,
+        request: Request<Body>,
+        to: Uri,
+    ) -> Result<Response<Body>, String> {
+        let place = Place { node: node.to_owned(), address: address.to_owned(), container: String::new() };
+        let (request, client) = outgoing(request, to);
+        let answer = self.send(&place, request).await.map_err(Unreached::text)?;
+        incoming(answer, client, &self.tasks)
     }
 
     /// `pods/NAME/log`.
@@ -207,7 +238,7 @@ impl Nodes {
             }
         }
         let path = path("containerLogs", info, &place, &query);
-        let request = request(Method::GET, &path, &place, &HeaderMap::new())?;
+        let request = request(Method::GET, &path, &place)?;
         let answer = self.send(&place, request).await?;
         if !answer.status().is_success() {
             return Err(failed(answer).await);
@@ -225,7 +256,7 @@ impl Nodes {
         &self,
         registry: &Registry,
         info: &RequestInfo,
-        mut asked: Request<Body>,
+        asked: Request<Body>,
     ) -> Result<Response<Body>> {
         if !matches!(asked.method(), &Method::GET | &Method::POST) {
             return Err(Box::new(Status::method_not_allowed()));
@@ -233,7 +264,7 @@ impl Nodes {
         let Some(place) = place(registry, info)? else {
             return Err(bad(format!("pod {} does not have a host assigned", info.name)));
         };
-        if !asked.headers().contains_key(header::UPGRADE) {
+        if !is_upgrade(asked.headers()) {
             return Err(bad("Upgrade request required".to_owned()));
         }
         let mut query: Vec<String> = Vec::new();
@@ -247,31 +278,15 @@ impl Nodes {
             return Err(bad("you must specify at least 1 of stdin, stdout, stderr".to_owned()));
         }
         let path = path("exec", info, &place, &query);
-        let request = request(asked.method().clone(), &path, &place, asked.headers())?;
-        let mut answer = self.send(&place, request).await?;
+        let broken = |error: http::uri::InvalidUri| status_of::broken("a request to a node cannot be made", &error);
+        let to: Uri = path.parse().map_err(broken)?;
+        let (request, client) = outgoing(asked, to);
+        let answer = self.send(&place, request).await?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(failed(answer).await);
         }
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        copy_headers(answer.headers(), response.headers_mut());
-        let (client, node) = (hyper::upgrade::on(&mut asked), hyper::upgrade::on(&mut answer));
-        let shutdown = self.shutdown.clone();
-        self.tasks.spawn(async move {
-            let session = async {
-                let (client, node) = tokio::try_join!(client, node).map_err(std::io::Error::other)?;
-                let (mut client, mut node) = (TokioIo::new(client), TokioIo::new(node));
-                tokio::io::copy_bidirectional(&mut client, &mut node).await
-            };
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                // Sessions end as clients please; what went wrong is told on the session's own error stream.
-                ended = session => if let Err(error) = ended {
-                    tracing::debug!(error = &error as &(dyn std::error::Error + 'static), "a session was cut off");
-                },
-            }
-        });
-        Ok(response)
+        // Sessions end as clients please; what went wrong is told on the session's own error stream.
+        incoming(answer, client, &self.tasks).map_err(bad)
     }
 }
 
@@ -286,23 +301,13 @@ fn path(verb: &str, info: &RequestInfo, place: &Place, query: &[String]) -> Stri
     )
 }
 
-fn copy_headers(from: &HeaderMap, to: &mut HeaderMap) {
-    for name in &PASSED {
-        for value in from.get_all(name) {
-            to.append(name, value.clone());
-        }
-    }
-}
-
-fn request(method: Method, path: &str, place: &Place, headers: &HeaderMap) -> Result<Request<Body>> {
-    let mut request = Request::builder()
+fn request(method: Method, path: &str, place: &Place) -> Result<Request<Body>> {
+    Request::builder()
         .method(method)
         .uri(path)
         .header(header::HOST, &place.address)
         .body(Body::empty())
-        .map_err(|error| status_of::broken("a request to a node cannot be made", &error))?;
-    copy_headers(headers, request.headers_mut());
-    Ok(request)
+        .map_err(|error| status_of::broken("a request to a node cannot be made", &error))
 }
 
 /// What a node's refusal becomes.

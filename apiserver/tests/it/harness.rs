@@ -1,16 +1,21 @@
 //! A server of its own for each test.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use coracle_apiserver::{
     config::Config,
+    pki::Profile,
     server::{ApiServer, Error},
     service::Service,
     user::User,
 };
 use http::{Request, header};
 use http_body_util::BodyExt as _;
+use kube::client::ConfigExt as _;
 use serde_json::Value;
-use tokio::task::JoinSet;
+use tokio::{net::TcpStream, task::JoinSet};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
@@ -55,6 +60,19 @@ impl Cluster {
         tasks.spawn(runner.run(shutdown.clone()));
         server.ready().await;
         Self { server, shutdown, tasks, _dir: dir }
+    }
+
+    /// A TLS connection whose client shows a certificate for this user.
+    pub(crate) async fn connect(&self, profile: &Profile) -> TlsStream<TcpStream> {
+        let identity = self.server.pki().issue(profile, jiff::Timestamp::now()).unwrap();
+        let authority = self.server.pki().authority().pem();
+        let url = format!("https://{}", self.server.address());
+        let text = coracle_apiserver::pki::kubeconfig(&url, authority, "user", &identity);
+        let parsed = kube::config::Kubeconfig::from_yaml(&text).unwrap();
+        let config = kube::Config::from_custom_kubeconfig(parsed, &Default::default()).await.unwrap();
+        let tls = TlsConnector::from(Arc::new(config.rustls_client_config().unwrap()));
+        let socket = TcpStream::connect(self.server.address()).await.unwrap();
+        tls.connect("127.0.0.1".try_into().unwrap(), socket).await.unwrap()
     }
 
     pub(crate) fn service(&self) -> Service {

@@ -1,9 +1,10 @@
 //! The server as clients see it: in process, and over real sockets.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::print_stderr)]
 
 mod admission;
 mod admission_policies;
+mod aggregation;
 mod applying;
 mod auth;
 mod compaction;
@@ -11,6 +12,7 @@ mod contention;
 mod credentials;
 mod custom_resources;
 mod definitions;
+mod extension_server;
 mod first_objects;
 mod flow;
 mod harness;
@@ -20,6 +22,8 @@ mod limits;
 mod metrics;
 mod old_versions;
 mod patching;
+mod proxies;
+mod raw_paths;
 mod reading;
 mod refusals;
 mod signing;

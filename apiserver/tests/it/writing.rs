@@ -171,3 +171,25 @@ async fn a_deployment_is_scaled_and_counts_generations() {
     assert_eq!(c.get(&format!("{path}/d")).await.body["metadata"]["generation"], 2);
     c.stop().await;
 }
+
+#[tokio::test]
+async fn events_hang_on_a_lease_and_nothing_else_does() {
+    let c = Cluster::start().await;
+    let about = json!({"kind": "Pod", "namespace": "default", "name": "p"});
+    let event = json!({"metadata": {"name": "e"}, "involvedObject": about, "reason": "Tested", "type": "Normal"});
+    for (path, object, leased) in [
+        ("/api/v1/namespaces/default/events", event, true),
+        ("/api/v1/namespaces/default/configmaps", json!({"metadata": {"name": "e"}}), false),
+    ] {
+        assert_eq!(c.post(path, &object).await.code, 201);
+        let resource = path.rsplit('/').next().unwrap();
+        let row = coracle_proto::resource::find("", "v1", resource).unwrap();
+        let entry = c.server.registry().entry(row, "default", "e").unwrap();
+        assert_eq!(entry.lease.is_some(), leased, "{resource}");
+        // A later write hangs on one too.
+        assert_eq!(c.merge(&format!("{path}/e"), &json!({"metadata": {"labels": {"a": "b"}}})).await.code, 200);
+        let entry = c.server.registry().entry(row, "default", "e").unwrap();
+        assert_eq!(entry.lease.is_some(), leased, "{resource}");
+    }
+    c.stop().await;
+}

@@ -39,9 +39,10 @@ pub(crate) struct Left {
 /// Finds all resources whose objects may be in a namespace; what fails is noted in `found`.
 pub(crate) async fn discover(client: &Client, found: &mut Findings) -> Vec<Content> {
     let mut all = Vec::new();
+    let mut failed = Vec::new();
     match client.list_core_api_resources("v1").await {
         Ok(list) => all.extend(contents(&list, found)),
-        Err(error) => found.undiscovered.push(format!("v1: {}", text(&error))),
+        Err(error) => failed.push(undiscovered("v1", &error)),
     }
     let groups = match client.list_api_groups().await {
         Ok(list) => list.groups,
@@ -55,10 +56,22 @@ pub(crate) async fn discover(client: &Client, found: &mut Findings) -> Vec<Conte
         let Some(version) = version.map(|v| v.group_version.clone()) else { continue };
         match client.list_api_group_resources(&version).await {
             Ok(list) => all.extend(contents(&list, found)),
-            Err(error) => found.undiscovered.push(format!("{version}: {}", text(&error))),
+            Err(error) => failed.push(undiscovered(&version, &error)),
         }
     }
+    if !failed.is_empty() {
+        let failed = failed.join(", ");
+        found.undiscovered.push(format!("unable to retrieve the complete list of server APIs: {failed}"));
+    }
     all
+}
+
+/// What is said of a group and version that discovery does not tell about. Another server may serve it, which is not there.
+fn undiscovered(version: &str, error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if status.code == 503 => format!("{version}: stale GroupVersion discovery: {version}"),
+        error => format!("{version}: {}", text(error)),
+    }
 }
 
 fn contents(list: &APIResourceList, found: &mut Findings) -> Vec<Content> {

@@ -1,4 +1,4 @@
-//! Where a Service's webhook is reached: a ready pod's own address, as the Service's endpoints would lead to.
+//! Where a Service is reached: a ready pod's own address, as the Service's endpoints would lead to.
 
 use coracle_store::{Range, Store};
 use k8s_openapi::{
@@ -14,10 +14,10 @@ use crate::stored;
 
 /// Which Service's port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) namespace: String,
-    pub(super) name: String,
-    pub(super) port: u16,
+pub(crate) struct Place {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) port: u16,
 }
 
 fn all<T: DeserializeOwned>(store: &Store, storage: &str, namespace: &str) -> Vec<T> {
@@ -70,7 +70,7 @@ fn from_slices(store: &Store, place: &Place, port: &ServicePort) -> Vec<(String,
 ///
 /// # Errors
 /// Why there is none, in Kubernetes' words.
-pub(super) fn resolve(store: &Store, place: &Place) -> Result<(String, u16), String> {
+pub(crate) fn resolve(store: &Store, place: &Place) -> Result<(String, u16), String> {
     let Place { namespace, name, port } = place;
     let service: Option<Service> = store
         .get(&stored::key("services", namespace, name))
