@@ -17,6 +17,7 @@
 mod object_key;
 mod view;
 
+mod figures;
 mod informer;
 mod informers;
 mod reconcile;
@@ -52,6 +53,7 @@ use std::{path::PathBuf, time::Duration};
 
 pub use args::Args;
 pub use controllers::run;
+pub use figures::figures;
 pub use node_ipam::{ClusterCidr, ClusterCidrError};
 
 /// What the controllers need to know.

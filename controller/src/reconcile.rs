@@ -109,6 +109,7 @@ async fn run<R: Reconcile>(
     workers: usize,
     shutdown: CancellationToken,
 ) {
+    queue.tell_as(R::NAME);
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {

@@ -1,13 +1,15 @@
 //! Work queues: keys of objects to look at, each once however often it is added, never two workers on one key.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     hash::Hash,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::{sync::Notify, time::Instant};
+
+use crate::figures::{self, QueueFigures};
 
 /// The first wait after a failure; it doubles with each (client-go's default rate limiter).
 const FIRST_RETRY: Duration = Duration::from_millis(5);
@@ -16,13 +18,14 @@ const LONGEST_RETRY: Duration = Duration::from_secs(300);
 
 struct Inner<K> {
     ready: VecDeque<K>,
-    /// In `ready`, or to be put there when its worker is done.
-    dirty: HashSet<K>,
-    /// With a worker.
-    busy: HashSet<K>,
+    /// In `ready`, or to be put there when its worker is done; since when.
+    dirty: HashMap<K, Instant>,
+    /// With a worker; since when.
+    busy: HashMap<K, Instant>,
     later: BTreeSet<(Instant, K)>,
     due: HashMap<K, Instant>,
     failures: HashMap<K, u32>,
+    figures: Arc<QueueFigures>,
 }
 
 /// See the module. Bounded by the number of objects there are.
@@ -41,13 +44,19 @@ impl<K: Clone + Eq + Hash + Ord> WorkQueue<K> {
     pub(crate) fn new() -> Self {
         let inner = Inner {
             ready: VecDeque::new(),
-            dirty: HashSet::new(),
-            busy: HashSet::new(),
+            dirty: HashMap::new(),
+            busy: HashMap::new(),
             later: BTreeSet::new(),
             due: HashMap::new(),
             failures: HashMap::new(),
+            figures: Arc::default(),
         };
         Self { inner: Mutex::new(inner), news: Notify::new() }
+    }
+
+    /// Has the queue told of under this name in the process's figures.
+    pub(crate) fn tell_as(&self, name: &'static str) {
+        figures::tell_of(name, &self.lock().figures);
     }
 
     /// Has the key looked at as soon as a worker is free.
@@ -81,6 +90,7 @@ impl<K: Clone + Eq + Hash + Ord> WorkQueue<K> {
         let failures = inner.failures.entry(key.clone()).or_default();
         let delay = FIRST_RETRY.saturating_mul(1 << (*failures).min(24)).min(LONGEST_RETRY);
         *failures = failures.saturating_add(1);
+        inner.figures.retried();
         drop(inner);
         self.add_after(key, delay);
     }
@@ -98,10 +108,13 @@ impl<K: Clone + Eq + Hash + Ord> WorkQueue<K> {
         loop {
             let due = {
                 let mut inner = self.lock();
-                inner.wake(Instant::now());
+                let now = Instant::now();
+                inner.wake(now);
                 if let Some(key) = inner.ready.pop_front() {
-                    inner.dirty.remove(&key);
-                    inner.busy.insert(key.clone());
+                    let since = inner.dirty.remove(&key).unwrap_or(now);
+                    inner.busy.insert(key.clone(), now);
+                    inner.figures.taken(now - since);
+                    inner.figures.set_depth(inner.ready.len());
                     // Others may be waiting while there is more.
                     if !inner.ready.is_empty() {
                         self.news.notify_one();
@@ -124,9 +137,12 @@ impl<K: Clone + Eq + Hash + Ord> WorkQueue<K> {
     /// The worker is done with the key; if it was added meanwhile it is ready again.
     pub(crate) fn done(&self, key: &K) {
         let mut inner = self.lock();
-        inner.busy.remove(key);
-        if inner.dirty.contains(key) {
+        if let Some(since) = inner.busy.remove(key) {
+            inner.figures.done(since.elapsed());
+        }
+        if inner.dirty.contains_key(key) {
             inner.ready.push_back(key.clone());
+            inner.figures.set_depth(inner.ready.len());
             drop(inner);
             self.news.notify_one();
         }
@@ -143,8 +159,14 @@ impl<K: Clone + Eq + Hash + Ord> Inner<K> {
         if let Some(due) = self.due.remove(&key) {
             self.later.remove(&(due, key.clone()));
         }
-        if self.dirty.insert(key.clone()) && !self.busy.contains(&key) {
+        if self.dirty.contains_key(&key) {
+            return;
+        }
+        self.dirty.insert(key.clone(), Instant::now());
+        self.figures.added();
+        if !self.busy.contains_key(&key) {
             self.ready.push_back(key);
+            self.figures.set_depth(self.ready.len());
         }
     }
 

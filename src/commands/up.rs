@@ -167,6 +167,7 @@ async fn up(args: Args, start: Instant, shutdown: CancellationToken) -> anyhow::
         if let Some(config) = &mut node_config {
             controller.given_range = choose_range(&server, &args.controller.pod_cidr, config).await?;
         }
+        server.tell_also(coracle_controller::figures);
         start_control(&mut components, &server, args.scheduler, controller);
         let nodes = match node_config {
             Some(config) => start_node(&mut components, &server, config).await?,
