@@ -7,3 +7,4 @@ pub(crate) mod load;
 pub(crate) mod pods;
 pub(crate) mod process;
 pub(crate) mod report;
+pub(crate) mod scale;

@@ -19,10 +19,10 @@ pub(crate) struct Plan {
     pub(crate) length: Duration,
 }
 
-const NAMESPACE: &str = "coracle-bench";
+pub(super) const NAMESPACE: &str = "coracle-bench";
 
 /// A pod of about 1.5 KB that no scheduler touches.
-fn pod(name: &str) -> serde_json::Value {
+pub(super) fn pod(name: &str) -> serde_json::Value {
     let environment: Vec<_> =
         (0..10).map(|n| json!({"name": format!("SETTING_{n}"), "value": "x".repeat(24)})).collect();
     json!({
@@ -53,14 +53,19 @@ pub(crate) async fn run(target: &Target, plan: &Plan, report: &mut Report) -> an
 }
 
 /// One request on a connection of its own: one that was idle while others were measured may have been closed.
-async fn once(target: &Target, method: Method, path: &str, body: Bytes) -> anyhow::Result<(StatusCode, Bytes)> {
+pub(super) async fn once(
+    target: &Target,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> anyhow::Result<(StatusCode, Bytes)> {
     let mut tasks = JoinSet::new();
     let answer = target.connect(&mut tasks).await?.call(method, path, body).await;
     tasks.shutdown().await;
     answer
 }
 
-async fn measure(target: &Target, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+pub(super) async fn measure(target: &Target, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     let pods: Arc<str> = format!("/api/v1/namespaces/{NAMESPACE}/pods").into();
     let path = Arc::clone(&pods);
     let created = load::run(target, plan.clients, plan.length, move |n| {

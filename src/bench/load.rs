@@ -47,6 +47,16 @@ impl Target {
         Ok(Self { host, port, name, tls: TlsConnector::from(Arc::new(tls)), bearer })
     }
 
+    /// The same server, for whoever holds the token.
+    ///
+    /// # Errors
+    /// The kubeconfig cannot be used for TLS.
+    pub(crate) fn with_token(config: &kube::Config, token: &str) -> anyhow::Result<Self> {
+        let mut config = config.clone();
+        config.auth_info = kube::config::AuthInfo::default();
+        Ok(Self { bearer: Some(format!("Bearer {token}")), ..Self::new(&config)? })
+    }
+
     /// Opens a connection; its driver runs in `tasks`.
     pub(crate) async fn connect(&self, tasks: &mut JoinSet<()>) -> anyhow::Result<Connection> {
         let socket = TcpStream::connect((self.host.trim_matches(['[', ']']), self.port)).await.context("connecting")?;
@@ -160,11 +170,30 @@ pub(crate) struct Outcome {
     pub(crate) p99: f64,
 }
 
+/// When a run of load is over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Until {
+    /// After this time.
+    Time(Duration),
+    /// After so many requests.
+    Count(u64),
+}
+
 /// Has `clients` connections send what `request` gives for the n-th request, for `length`; every answer must be a success.
 pub(crate) async fn run(
     target: &Target,
     clients: usize,
     length: Duration,
+    request: impl Fn(u64) -> (http::Method, String, Bytes) + Send + Sync + 'static,
+) -> anyhow::Result<Outcome> {
+    run_until(target, clients, Until::Time(length), request).await
+}
+
+/// The same, until something else.
+pub(crate) async fn run_until(
+    target: &Target,
+    clients: usize,
+    until: Until,
     request: impl Fn(u64) -> (http::Method, String, Bytes) + Send + Sync + 'static,
 ) -> anyhow::Result<Outcome> {
     let mut drivers = JoinSet::new();
@@ -178,8 +207,16 @@ pub(crate) async fn run(
     for mut connection in connections {
         let (histogram, counter, request) = (Arc::clone(&histogram), Arc::clone(&counter), Arc::clone(&request));
         workers.spawn(async move {
-            while start.elapsed() < length {
-                let (method, path, body) = request(counter.fetch_add(1, Ordering::Relaxed));
+            loop {
+                let n = counter.fetch_add(1, Ordering::Relaxed);
+                let is_over = match until {
+                    Until::Time(length) => start.elapsed() >= length,
+                    Until::Count(count) => n >= count,
+                };
+                if is_over {
+                    break;
+                }
+                let (method, path, body) = request(n);
                 let sent = Instant::now();
                 let (status, answer) = connection.call(method, &path, body).await?;
                 if !status.is_success() {

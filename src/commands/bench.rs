@@ -24,6 +24,7 @@ const SETTLE: u64 = 15;
 const WATCHED: u64 = 60;
 const CLIENTS: usize = 32;
 const LOADED: u64 = 10;
+const OBJECTS: u64 = 10_000;
 const PODS: usize = 20;
 
 #[derive(Subcommand)]
@@ -55,6 +56,21 @@ enum What {
         #[arg(long, default_value_t = LOADED, value_name = "SECONDS")]
         seconds: u64,
     },
+    /// Reads, lists, creates and watches as a user whose permissions come from RBAC, with many pods in place.
+    Scale {
+        /// The cluster to measure; without it one is started for the purpose.
+        #[arg(long, value_name = "FILE")]
+        kubeconfig: Option<PathBuf>,
+        /// How many pods are there first.
+        #[arg(long, default_value_t = OBJECTS)]
+        objects: u64,
+        /// Connections at once.
+        #[arg(long, default_value_t = CLIENTS)]
+        clients: usize,
+        /// Seconds each kind of request is sent.
+        #[arg(long, default_value_t = LOADED, value_name = "SECONDS")]
+        seconds: u64,
+    },
     /// From being bound to running, image present. Works against any Kubernetes API.
     Pods {
         /// The cluster to measure; without it one is started, with an image made of this machine's static busybox.
@@ -78,6 +94,7 @@ impl What {
             Self::Boot { rounds: ROUNDS },
             Self::Idle { settle: SETTLE, seconds: WATCHED },
             Self::Api { kubeconfig: None, clients: CLIENTS, seconds: LOADED },
+            Self::Scale { kubeconfig: None, objects: OBJECTS, clients: CLIENTS, seconds: LOADED },
             Self::Pods { kubeconfig: None, image: None, count: PODS },
             Self::Size,
         ]
@@ -97,6 +114,20 @@ impl What {
                 let subject = start(&["--no-agent"]).await?;
                 let target = Target::new(&config(&subject.kubeconfig()).await?)?;
                 let measured = bench::api::run(&target, &plan, report).await;
+                end(subject).await?;
+                measured
+            }
+            Self::Scale { kubeconfig, objects, clients, seconds } => {
+                let load = bench::api::Plan { clients, length: Duration::from_secs(seconds) };
+                let plan = bench::scale::Plan { load, objects };
+                if let Some(file) = kubeconfig {
+                    return bench::scale::run(&config(&file).await?, &plan, None, report).await;
+                }
+                let subject = start(&["--no-agent"]).await?;
+                let measured = async {
+                    bench::scale::run(&config(&subject.kubeconfig()).await?, &plan, Some(&subject), report).await
+                };
+                let measured = measured.await;
                 end(subject).await?;
                 measured
             }
