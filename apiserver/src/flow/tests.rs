@@ -1,3 +1,5 @@
+//! Seats, queues and what levels lend each other, request by request.
+
 use super::{
     level::{Place, Refusal, Standing},
     shares::Bounds,
