@@ -48,6 +48,7 @@ pub mod security;
 
 pub mod cel;
 pub mod custom;
+pub mod go_json;
 pub mod go_regex;
 
 pub mod kind;
