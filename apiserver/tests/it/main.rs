@@ -6,6 +6,7 @@ mod admission;
 mod admission_policies;
 mod applying;
 mod auth;
+mod classes;
 mod compaction;
 mod contention;
 mod credentials;
