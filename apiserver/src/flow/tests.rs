@@ -1,3 +1,5 @@
+//! Who gets a seat, who waits and who is refused, with levels made for the purpose.
+
 use super::{
     level::{Place, Refusal, Standing},
     shares::Bounds,
