@@ -6,6 +6,8 @@
 //!   validate:  plugins ─► policies ─► webhooks
 //! ```
 
+mod certificates;
+mod default_class;
 mod escalation;
 mod limit_ranger;
 mod matching;
@@ -16,9 +18,12 @@ mod notes;
 mod pod_security;
 pub(crate) mod policy;
 mod priority;
+mod runtime_class;
 mod service_account;
+mod storage_protection;
 pub(crate) mod stored_objects;
 mod tolerations;
+pub(crate) mod topology_labels;
 pub(crate) mod webhook;
 
 use coracle_proto::status::Status;
@@ -118,10 +123,22 @@ const MUTATING: &[Mutating] = &[
     node_taint::admit,
     priority::admit,
     tolerations::admit,
+    default_class::admit,
+    storage_protection::admit,
+    // After the tolerations that every pod gets, which a class' own may cover.
+    runtime_class::admit,
+    topology_labels::admit,
 ];
 
 /// The plugins after validation, in their order.
-const VALIDATING: &[Validating] = &[limit_ranger::check, pod_security::admit];
+const VALIDATING: &[Validating] = &[
+    limit_ranger::check,
+    pod_security::admit,
+    priority::check,
+    default_class::check,
+    runtime_class::check,
+    certificates::check,
+];
 
 fn part<'a>(object: &'a mut Option<&mut BoxObject>) -> Option<&'a mut dyn AnyObject> {
     object.as_deref_mut().map(|object| &mut **object)

@@ -74,13 +74,29 @@ impl Form {
     /// # Errors
     /// 406 when none is.
     pub fn of(headers: &HeaderMap) -> Result<Self> {
+        Self::first(headers, |_| true)
+    }
+
+    /// As [`Form::of`], of what cannot be shown in a table.
+    ///
+    /// # Errors
+    /// 406 when no form is given.
+    pub fn without_table(headers: &HeaderMap) -> Result<Self> {
+        Self::first(headers, |form| form != Self::Table)
+    }
+
+    fn first(headers: &HeaderMap, is_given: impl Fn(Self) -> bool) -> Result<Self> {
         let Some(accept) = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()) else {
             return Ok(Self::Json);
         };
         if accept.trim().is_empty() {
             return Ok(Self::Json);
         }
-        accept.split(',').find_map(form_of).ok_or_else(|| Box::new(Status::not_acceptable(GIVEN)))
+        accept
+            .split(',')
+            .filter_map(form_of)
+            .find(|form| is_given(*form))
+            .ok_or_else(|| Box::new(Status::not_acceptable(GIVEN)))
     }
 }
 
@@ -340,5 +356,12 @@ mod tests {
             assert_eq!(form(accept).unwrap(), expected, "{accept}");
         }
         assert_eq!(form("application/vnd.kubernetes.protobuf").unwrap_err().code, 406);
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        let without = |accept: &str| {
+            let headers = HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]);
+            Form::without_table(&headers).map_err(|status| status.code)
+        };
+        assert_eq!(without(table), Err(406));
+        assert_eq!(without(&format!("{table},application/json")), Ok(Form::Json));
     }
 }

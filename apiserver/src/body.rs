@@ -7,7 +7,7 @@ use http::{HeaderMap, Request, header};
 use http_body_util::BodyExt as _;
 
 use crate::{
-    ops::{BoxObject, KindOps, TypeMeta, duplicates},
+    ops::{BoxObject, KindOps, TypeMeta, dropped},
     status_of::Result,
 };
 
@@ -177,8 +177,11 @@ pub fn decode(kind: &dyn KindOps, json: &[u8], validation: FieldValidation) -> R
     if validation == FieldValidation::Ignore {
         return Ok((decoded.object, Vec::new()));
     }
-    let twice = duplicates(json).map_err(|error| unreadable(&error))?;
-    let mut found: Vec<String> = twice.iter().map(|path| format!("duplicate field \"{path}\"")).collect();
-    found.extend(decoded.unknown.iter().map(|path| format!("unknown field \"{path}\"")));
+    // What is of a definition's kind is read as it stands, and measured against the definition afterwards.
+    let at_once = if kind.is_custom() { &[][..] } else { &decoded.unknown };
+    let mut found = dropped(json, at_once).map_err(|error| unreadable(&error))?;
+    if kind.is_custom() {
+        found.extend(decoded.unknown.iter().map(|path| format!("unknown field \"{path}\"")));
+    }
     Ok((decoded.object, found))
 }

@@ -52,6 +52,7 @@ mod upstream;
 
 pub mod cel;
 pub mod custom;
+pub mod go_json;
 pub mod go_regex;
 
 pub mod kind;

@@ -3,10 +3,10 @@
 //! [`KindOps`] over a built-in kind's strategy is [`Typed`]; a kind that is only known at run time implements it over
 //! JSON. Objects travel as [`AnyObject`].
 
-use std::{any::Any, borrow::Cow};
+use std::{any::Any, borrow::Cow, collections::HashSet};
 
 use bytes::Bytes;
-use coracle_proto::{apply::BuiltIn, field, resource::Resource};
+use coracle_proto::{apply::BuiltIn, field, resource::Resource, schema};
 use coracle_store::Revision;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -16,6 +16,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    go_json,
     kind::{Context, Deletion, Object, Scale, Strategy},
     ownership::{BySchema, Owners},
 };
@@ -221,16 +222,14 @@ impl<S: Strategy> KindOps for Typed<S> {
     }
 
     fn decode(&self, json: &[u8]) -> Result<Decoded, DecodeError> {
-        let mut unknown = Vec::new();
-        let mut note = |path: serde_ignored::Path<'_>| unknown.push(dotted(&path));
-        // Behind a pointer the closure is the same type for all kinds, and so is the code that reads what kinds share:
-        // otherwise each kind with a pod template would bring its own copy of it.
-        let note: &mut dyn FnMut(serde_ignored::Path<'_>) = &mut note;
-        let mut reader = serde_json::Deserializer::from_slice(json);
-        match serde_ignored::deserialize::<_, _, S::Object>(&mut reader, note) {
-            Ok(object) => Ok(Decoded { object: Box::new(object), unknown }),
-            Err(error) => Err(explain(self.resource.kind, json, &error)),
-        }
+        let resource = self.resource;
+        let refusal = match read::<S::Object>(json) {
+            Ok(decoded) => return Ok(decoded),
+            Err(error) => explain(resource.kind, json, &error),
+        };
+        // Rarely a document has nothing where the type wants something, and Go would take a zero.
+        let Some(filled) = with_zeros(resource, json) else { return Err(refusal) };
+        read::<S::Object>(&filled).map_err(|error| explain(resource.kind, &filled, &error))
     }
 
     fn from_stored(&self, stored: &[u8]) -> serde_json::Result<BoxObject> {
@@ -240,14 +239,14 @@ impl<S: Strategy> KindOps for Typed<S> {
     fn to_stored(&self, object: &dyn AnyObject) -> serde_json::Result<Vec<u8>> {
         let object = of::<S::Object>(object);
         if self.strategy.is_stored_as_shown() {
-            serde_json::to_vec(object)
+            go_json::to_vec(object)
         } else {
-            serde_json::to_vec(&self.strategy.to_stored(object)?)
+            go_json::to_vec(&self.strategy.to_stored(object)?)
         }
     }
 
     fn to_shown(&self, object: &dyn AnyObject) -> serde_json::Result<Vec<u8>> {
-        serde_json::to_vec(of::<S::Object>(object))
+        go_json::to_vec(of::<S::Object>(object))
     }
 
     fn is_stored_as_shown(&self) -> bool {
@@ -379,6 +378,25 @@ impl<S: Strategy> Typed<S> {
     }
 }
 
+/// Reads JSON as a type, and says what in it the type has no field for.
+fn read<T: Object>(json: &[u8]) -> serde_json::Result<Decoded> {
+    let mut unknown = Vec::new();
+    let mut note = |path: serde_ignored::Path<'_>| unknown.push(dotted(&path));
+    // Behind a pointer the closure is the same type for all kinds, and so is the code that reads what kinds share:
+    // otherwise each kind with a pod template would bring its own copy of it.
+    let note: &mut dyn FnMut(serde_ignored::Path<'_>) = &mut note;
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let object = serde_ignored::deserialize::<_, _, T>(&mut reader, note)?;
+    Ok(Decoded { object: Box::new(object), unknown })
+}
+
+/// The document with zeros where it has nothing, if there are any such places.
+fn with_zeros(resource: &Resource, json: &[u8]) -> Option<Vec<u8>> {
+    let root = schema::of_kind(resource.group, resource.version, resource.kind)?;
+    let mut value: Value = serde_json::from_slice(json).ok()?;
+    schema::zero::fill(&mut value, root).then(|| serde_json::to_vec(&value).ok()).flatten()
+}
+
 /// Says where the JSON of a kind cannot be read.
 fn explain(kind: &str, json: &[u8], error: &serde_json::Error) -> DecodeError {
     let path = path_at(json, offset(json, error));
@@ -470,24 +488,40 @@ pub(crate) fn dotted(path: &serde_ignored::Path<'_>) -> String {
     }
 }
 
-/// Paths of fields that stand twice in the same object, in the order they stand there.
+/// Sentences about fields that stand twice in the same object, and about those at the paths that are said to be unknown,
+/// in the order they stand in the document. Each is said once; what an unknown field holds is not looked at.
 ///
 /// # Errors
 /// It is no JSON, or nested too deeply.
-pub fn duplicates(json: &[u8]) -> serde_json::Result<Vec<String>> {
-    let mut scan = Scan { path: Vec::new(), found: Vec::new() };
+pub fn dropped(json: &[u8], unknown: &[String]) -> serde_json::Result<Vec<String>> {
+    let unknown = unknown.iter().map(String::as_str).collect();
+    let mut scan = Scan { path: Vec::new(), unknown, said: HashSet::new(), found: Vec::new() };
     let mut reader = serde_json::Deserializer::from_slice(json);
     serde::de::DeserializeSeed::deserialize(&mut scan, &mut reader)?;
     reader.end()?;
     Ok(scan.found)
 }
 
-struct Scan {
+/// As many sentences as one document can cause.
+const MAX_FOUND: usize = 100;
+
+struct Scan<'u> {
     path: Vec<String>,
+    unknown: HashSet<&'u str>,
+    said: HashSet<String>,
     found: Vec<String>,
 }
 
-impl<'de> serde::de::DeserializeSeed<'de> for &mut Scan {
+impl Scan<'_> {
+    fn say(&mut self, what: &str, path: &str) {
+        let sentence = format!("{what} field \"{path}\"");
+        if self.found.len() < MAX_FOUND && self.said.insert(sentence.clone()) {
+            self.found.push(sentence);
+        }
+    }
+}
+
+impl<'de> serde::de::DeserializeSeed<'de> for &mut Scan<'_> {
     type Value = ();
 
     fn deserialize<D: serde::Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
@@ -495,7 +529,7 @@ impl<'de> serde::de::DeserializeSeed<'de> for &mut Scan {
     }
 }
 
-impl<'de> serde::de::Visitor<'de> for &mut Scan {
+impl<'de> serde::de::Visitor<'de> for &mut Scan<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -540,14 +574,21 @@ impl<'de> serde::de::Visitor<'de> for &mut Scan {
     }
 
     fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         while let Some(key) = map.next_key::<std::borrow::Cow<'_, str>>()? {
             let name = if self.path.is_empty() { key.to_string() } else { format!(".{key}") };
             self.path.push(name);
-            if !seen.insert(key) {
-                self.found.push(self.path.concat());
+            let is_again = !seen.insert(key);
+            let is_unknown = !self.unknown.is_empty() && self.unknown.contains(self.path.concat().as_str());
+            if is_again || is_unknown {
+                let path = self.path.concat();
+                self.say(if is_unknown { "unknown" } else { "duplicate" }, &path);
             }
-            map.next_value_seed(&mut *self)?;
+            if is_unknown {
+                map.next_value::<serde::de::IgnoredAny>()?;
+            } else {
+                map.next_value_seed(&mut *self)?;
+            }
             self.path.pop();
         }
         Ok(())
@@ -601,6 +642,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_out_is_its_types_zero() {
+        use crate::kinds::service::Services;
+        let conditions = r#"[{"type":"A","status":"True","lastTransitionTime":null},{"type":"B","foo":1}]"#;
+        let json = format!(r#"{{"metadata":{{"annotations":{{"a":null}}}},"status":{{"conditions":{conditions}}}}}"#);
+        let decoded = Typed::new(Services).decode(json.as_bytes()).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(decoded.unknown, ["status.conditions[1].foo"]);
+        let json = decoded.object.to_json().unwrap();
+        assert_eq!(json["metadata"]["annotations"]["a"], "");
+        assert_eq!(json["status"]["conditions"][1]["lastTransitionTime"], schema::zero::TIME);
+        let wrong = br#"{"metadata":{"annotations":{"a":null}},"spec":{"ports":5}}"#;
+        assert_eq!(Typed::new(Services).decode(wrong).err().unwrap().path, "Service.spec.ports");
+    }
+
+    #[test]
     fn a_path_is_found_in_anything() {
         for json in ["", "{", "}]", "\"", "{\"a\\", "[,,{\"a\":", "{\"a\":1}}}"] {
             for at in 0..10 {
@@ -612,9 +667,27 @@ mod tests {
 
     #[test]
     fn fields_that_stand_twice_are_named_with_their_paths() {
-        let found = duplicates(br#"{"a":1,"b":[{"c":1,"c":2}],"a":{"d":1,"d":1}}"#).unwrap();
-        assert_eq!(found, ["b[0].c", "a", "a.d"]);
-        assert!(duplicates(b"{} x").is_err());
-        assert!(duplicates("[".repeat(100_000).as_bytes()).is_err());
+        let found = |json: &str, unknown: &[&str]| {
+            let unknown: Vec<String> = unknown.iter().map(|path| (*path).to_owned()).collect();
+            dropped(json.as_bytes(), &unknown)
+        };
+        assert_eq!(
+            found(r#"{"a":1,"b":[{"c":1,"c":2}],"a":{"d":1,"d":1,"d":2}}"#, &[]).unwrap(),
+            [r#"duplicate field "b[0].c""#, r#"duplicate field "a""#, r#"duplicate field "a.d""#]
+        );
+        assert!(found("{} x", &[]).is_err());
+        assert!(found(&"[".repeat(100_000), &[]).is_err());
+        let many: Vec<String> = (0..500).map(|i| format!(r#""x{i}":1,"x{i}":2"#)).collect();
+        assert_eq!(found(&format!("{{{}}}", many.join(",")), &[]).unwrap().len(), MAX_FOUND);
+    }
+
+    #[test]
+    fn fields_that_are_dropped_are_named_in_the_order_they_stand_in() {
+        let json = br#"{"spec":{"x":{"y":1,"y":2},"replicas":2,"replicas":3,"x":5},"z":0}"#;
+        let unknown = ["z".to_owned(), "spec.x".to_owned()];
+        assert_eq!(
+            dropped(json, &unknown).unwrap(),
+            [r#"unknown field "spec.x""#, r#"duplicate field "spec.replicas""#, r#"unknown field "z""#]
+        );
     }
 }

@@ -336,7 +336,7 @@ fn kind_of(config: &Value) -> String {
 /// Checks what can be said of a configuration without an object: that it is of the kind, and names no owners.
 ///
 /// # Errors
-/// 400. Kubernetes answers 500 with the same sentence to what its schema does not have, which blames the wrong side.
+/// 400; 500 for what the kind's schema does not have.
 pub fn check(kind: &dyn KindOps, part: Part, config: &Config) -> Result<()> {
     let resource = kind.resource();
     let bad = |why: String| Err(Box::new(Status::bad_request(why)));
@@ -348,9 +348,7 @@ pub fn check(kind: &dyn KindOps, part: Part, config: &Config) -> Result<()> {
     if value.pointer("/metadata/managedFields").is_some_and(|fields| !fields.is_null()) {
         return bad("metadata.managedFields must be nil".to_owned());
     }
-    kind.owners(part)
-        .check(value)
-        .or_else(|why| bad(format!("failed to create typed patch object ({}): {why}", described(value))))
+    kind.owners(part).check(value).map_err(|why| status_of::untyped(&described(value), &why.to_string()))
 }
 
 /// What a configuration makes of an object (of nothing, when there is no `live`), with its owners.
@@ -404,8 +402,7 @@ fn decode(kind: &dyn KindOps, mut object: Value, managed: Managed, config: &Valu
     let json = serde_json::to_vec(&object).map_err(|error| status_of::broken("an object cannot be encoded", &error))?;
     let decoded = kind.decode(&json).map_err(|error| {
         let path = error.path.strip_prefix(resource.kind).unwrap_or(&error.path);
-        let why = format!("failed to create typed patch object ({}): {path}: {}", described(config), error.why);
-        Box::new(Status::bad_request(why))
+        status_of::untyped(&described(config), &format!("{path}: {}", error.why))
     })?;
     let mut object = decoded.object;
     object.meta_mut().managed_fields = managed.encode();

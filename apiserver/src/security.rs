@@ -109,10 +109,12 @@ impl Security {
         match route {
             Route::Review | Route::Token | Route::Join if !creates => Err(Box::new(Status::method_not_allowed())),
             Route::Review => {
+                answer::Form::without_table(request.headers())?;
                 let review = reviews::answer(self, user, info, &json(request).await?)?;
                 Ok(answer::json_value(StatusCode::CREATED, &review))
             }
             Route::Token => {
+                answer::Form::without_table(request.headers())?;
                 let token = token_request::answer(self, user, info, &json(request).await?)?;
                 Ok(answer::json_value(StatusCode::CREATED, &token))
             }

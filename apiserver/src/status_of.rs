@@ -79,6 +79,12 @@ pub(crate) fn patch(error: &PatchError, resource: &Resource, name: &str) -> Box<
     })
 }
 
+/// The answer to a configuration with a field that the kind does not have, or with another type than the field's. It is
+/// the client's fault, but Kubernetes says 500 and gives no reason, and clients look at that.
+pub(crate) fn untyped(config: &str, why: &str) -> Box<Status> {
+    Box::new(Status::failure(500, "", format!("failed to create typed patch object ({config}): {why}")))
+}
+
 /// The answer to an apply that was not carried out; `config` says what was applied.
 pub(crate) fn apply(error: &ApplyError, config: &str) -> Box<Status> {
     let conflicts = match error {

@@ -20,6 +20,7 @@ use crate::{
     resource_quota::ResourceQuotas,
     root_ca::RootCa,
     service_account::ServiceAccounts,
+    storage_protection::StorageProtection,
     taint_eviction::TaintEviction,
     token_cleaner::TokenCleaner,
 };
@@ -75,6 +76,8 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
     }
     // Deletes pods that nobody else will. Watches pods and nodes.
     controllers.add(PodGc::over(&mut informers));
+    // Keeps what holds data while it is used. Watches claims, volumes, classes of their attributes, and pods.
+    controllers.add(StorageProtection::over(&mut informers));
     // Deletes expired bootstrap tokens. Watches those Secrets.
     controllers.add(TokenCleaner::over(&mut informers));
 

@@ -14,7 +14,7 @@ use crate::{
     deployment,
     informer::Informer,
     node_lifecycle, pod_index, root_ca, service_account, token_cleaner,
-    view::{LeaseView, NodeView, PodView, TokenView},
+    view::{AttributesClassView, ClaimView, LeaseView, NodeView, PodView, TokenView, VolumeView},
 };
 
 /// See the module. Controllers add their handlers and take readers; then everything runs.
@@ -35,6 +35,9 @@ pub(crate) struct Informers {
     pub(crate) nodes: Informer<NodeView>,
     /// The leases in `kube-node-lease`.
     pub(crate) leases: Informer<LeaseView>,
+    pub(crate) claims: Informer<ClaimView>,
+    pub(crate) volumes: Informer<VolumeView>,
+    pub(crate) attributes_classes: Informer<AttributesClassView>,
     /// The Secrets of bootstrap tokens, in `kube-system`.
     pub(crate) tokens: Informer<TokenView>,
 }
@@ -54,6 +57,9 @@ impl Informers {
             root_cas: Informer::selecting(&named(root_ca::NAME)),
             nodes: Informer::new(None),
             leases: Informer::new(None),
+            claims: Informer::new(None),
+            volumes: Informer::new(None),
+            attributes_classes: Informer::new(None),
             tokens: Informer::selecting(&format!("type={}", token_cleaner::TYPE)),
         }
     }
@@ -81,6 +87,9 @@ impl Informers {
             root_cas in Api::all(client()),
             nodes in Api::all(client()),
             leases in Api::namespaced(client(), node_lifecycle::LEASES),
+            claims in Api::all(client()),
+            volumes in Api::all(client()),
+            attributes_classes in Api::all(client()),
             tokens in Api::namespaced(client(), token_cleaner::NAMESPACE),
         );
         tokio::select! {

@@ -27,6 +27,7 @@ mod events;
 mod pod_control;
 mod pod_index;
 mod status_patch;
+mod storage_protection;
 
 mod deployment;
 mod disruption;

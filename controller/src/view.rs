@@ -1,4 +1,4 @@
-//! What controllers read of pods, nodes, leases and tokens: the few fields they decide by.
+//! What controllers read of pods, nodes, leases, volumes and tokens: the few fields they decide by.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time},
     jiff::Timestamp,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
 /// A pod, as far as controllers go.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -26,6 +26,43 @@ pub(crate) struct PodView {
 pub(crate) struct PodSpecView {
     pub(crate) node_name: String,
     pub(crate) tolerations: Vec<Toleration>,
+    /// The claims among its volumes.
+    #[serde(rename = "volumes", deserialize_with = "claims")]
+    pub(crate) claims: Vec<ClaimUse>,
+}
+
+/// How a pod has a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ClaimUse {
+    /// By this name.
+    Named(String),
+    /// As its own, for its volume of this name.
+    Own(String),
+}
+
+/// Of all that volumes say, only what few of them do: which claim they are.
+fn claims<'de, D: Deserializer<'de>>(reader: D) -> Result<Vec<ClaimUse>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Volume {
+        #[serde(default)]
+        name: String,
+        persistent_volume_claim: Option<Source>,
+        ephemeral: Option<IgnoredAny>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Source {
+        #[serde(default)]
+        claim_name: String,
+    }
+    let volumes = Option::<Vec<Volume>>::deserialize(reader)?.unwrap_or_default();
+    let claim = |volume: Volume| match (volume.persistent_volume_claim, volume.ephemeral) {
+        (Some(source), _) => Some(ClaimUse::Named(source.claim_name)),
+        (None, Some(_)) => Some(ClaimUse::Own(volume.name)),
+        (None, None) => None,
+    };
+    Ok(volumes.into_iter().filter_map(claim).collect())
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -128,6 +165,57 @@ pub(crate) struct LeaseSpecView {
     pub(crate) renew_time: Option<MicroTime>,
 }
 
+/// A claim of a volume, as far as it is protected and protects.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct ClaimView {
+    pub(crate) metadata: ObjectMeta,
+    #[serde(default)]
+    pub(crate) spec: OfClass,
+    #[serde(default)]
+    pub(crate) status: ClaimStatusView,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct OfClass {
+    pub(crate) volume_attributes_class_name: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ClaimStatusView {
+    pub(crate) current_volume_attributes_class_name: String,
+    pub(crate) modify_volume_status: Option<ModifyVolumeView>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ModifyVolumeView {
+    pub(crate) target_volume_attributes_class_name: String,
+}
+
+/// A volume, as far as it is protected and protects.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct VolumeView {
+    pub(crate) metadata: ObjectMeta,
+    #[serde(default)]
+    pub(crate) spec: OfClass,
+    #[serde(default)]
+    pub(crate) status: PhaseView,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct PhaseView {
+    pub(crate) phase: String,
+}
+
+/// A class of volumes' attributes, as far as it is protected.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct AttributesClassView {
+    pub(crate) metadata: ObjectMeta,
+}
+
 /// A Secret of a bootstrap token, without the token itself.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct TokenView {
@@ -175,4 +263,13 @@ macro_rules! resource {
 resource!(PodView, "", "Pod", "pods", NamespaceResourceScope);
 resource!(NodeView, "", "Node", "nodes", ClusterResourceScope);
 resource!(LeaseView, "coordination.k8s.io", "Lease", "leases", NamespaceResourceScope);
+resource!(ClaimView, "", "PersistentVolumeClaim", "persistentvolumeclaims", NamespaceResourceScope);
+resource!(VolumeView, "", "PersistentVolume", "persistentvolumes", ClusterResourceScope);
+resource!(
+    AttributesClassView,
+    "storage.k8s.io",
+    "VolumeAttributesClass",
+    "volumeattributesclasses",
+    ClusterResourceScope
+);
 resource!(TokenView, "", "Secret", "secrets", NamespaceResourceScope);

@@ -13,9 +13,11 @@
 //!   containers:[Container]|merge=name|map=name     a list: patch strategy and merge key, list type and its keys
 //!   nodeSelector:{}|atomic            a map; `{Type}` when its values are objects
 //!   raw:any                           anything
+//!   since|time                        a time that the type has to have
 //! ```
 
 pub mod openapi;
+pub mod zero;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -86,6 +88,8 @@ pub struct Field {
     pub atomic: bool,
     /// Whether it is owned field by field here, whatever its type says.
     pub granular: bool,
+    /// Whether it is a time that the type has to have.
+    pub is_required_time: bool,
     child: Option<String>,
 }
 
@@ -211,6 +215,7 @@ fn read_field(package: &str, token: &'static str) -> Field {
         list_type: None,
         atomic: false,
         granular: false,
+        is_required_time: false,
         child: (!child.is_empty()).then(|| full_name(package, child)),
     };
     for part in parts {
@@ -227,6 +232,7 @@ fn read_field(package: &str, token: &'static str) -> Field {
             "atomic" if shape == Shape::List => field.list_type = Some(ListType::Atomic),
             "atomic" => field.atomic = true,
             "granular" => field.granular = true,
+            "time" => field.is_required_time = true,
             _ => {}
         }
     }
@@ -294,7 +300,7 @@ mod tests {
                 );
             }
         }
-        let words = ["merge", "replace", "retainKeys", "set", "map", "atomic", "granular"];
+        let words = ["merge", "replace", "retainKeys", "set", "map", "atomic", "granular", "time"];
         for token in FACTS.iter().flat_map(|text| text.split_whitespace()) {
             for part in token.split('|').skip(1) {
                 let word = part.split('=').next().unwrap();

@@ -75,3 +75,35 @@ fn a_budget_holds_a_drain() {
     let drained = cluster.kubectl(&["drain", "node-1", "--timeout=60s"]);
     assert!(drained.contains("node/node-1 drained"), "{drained}");
 }
+
+const CLAIMED: &str = "apiVersion: scheduling.k8s.io/v1
+kind: PriorityClass
+metadata: {name: usual}
+value: 1000
+globalDefault: true
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: p}
+spec:
+  nodeName: node-1
+  containers: [{name: c, image: 'busybox:1', volumeMounts: [{name: data, mountPath: /data}]}]
+  volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
+";
+
+#[test]
+fn a_claim_stays_while_a_pod_has_it() {
+    let cluster = Cluster::start();
+    cluster.apply(CLAIMED);
+    cluster.wait_jsonpath(&["pod", "p"], "{.spec.priorityClassName} {.spec.priority}", "usual 1000");
+    cluster.kubectl(&["delete", "pvc", "data", "--wait=false"]);
+    let status = cluster.kubectl(&["get", "pvc", "data", "--no-headers"]);
+    assert_eq!(status.split_whitespace().nth(1), Some("Terminating"), "{status}");
+    cluster.kubectl(&["delete", "pod", "p", "--timeout=60s"]);
+    cluster.kubectl(&["wait", "--for=delete", "pvc/data", "--timeout=30s"]);
+}

@@ -335,7 +335,10 @@ impl Follower {
                 // Objects of a version that is no longer served go as well.
                 let kinds = kinds_of(&seen.definition, seen.since, false);
                 self.tasks.spawn(async move {
-                    if let Err(status) = finalize(&registry, &name, &kinds).await {
+                    // What has gone meanwhile needs no more: the last event seen of it may be older than its end.
+                    if let Err(status) = finalize(&registry, &name, &kinds).await
+                        && status.code != 404
+                    {
                         warn!(definition = name, status = status.message, "a definition's objects are not all removed");
                     }
                     name

@@ -5,7 +5,10 @@ use std::any::Any;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Map, Value};
 
-use crate::ops::{AnyObject, BoxObject};
+use crate::{
+    go_json,
+    ops::{AnyObject, BoxObject},
+};
 
 /// Metadata, which has Kubernetes' own type, and the rest as JSON.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -23,19 +26,19 @@ impl Custom {
         out.push(b'{');
         for name in ["apiVersion", "kind"] {
             if let Some(value) = self.content.get(name) {
-                serde_json::to_writer(&mut out, name)?;
+                go_json::append(&mut out, name)?;
                 out.push(b':');
-                serde_json::to_writer(&mut out, value)?;
+                go_json::append(&mut out, value)?;
                 out.push(b',');
             }
         }
         out.extend_from_slice(b"\"metadata\":");
-        serde_json::to_writer(&mut out, &self.meta)?;
+        go_json::append(&mut out, &self.meta)?;
         for (name, value) in self.content.iter().filter(|(name, _)| !matches!(name.as_str(), "apiVersion" | "kind")) {
             out.push(b',');
-            serde_json::to_writer(&mut out, name)?;
+            go_json::append(&mut out, name)?;
             out.push(b':');
-            serde_json::to_writer(&mut out, value)?;
+            go_json::append(&mut out, value)?;
         }
         out.push(b'}');
         Ok(out)

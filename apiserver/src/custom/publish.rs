@@ -103,14 +103,17 @@ fn embed(dialect: Dialect, schema: &mut Value, is_root: bool) {
 
 /// The schemas of one version's objects and lists, by name.
 pub(crate) fn schemas(dialect: Dialect, resource: &Resource, definition: &Value) -> Vec<(String, Value)> {
-    let mut schema = stored(definition, resource.version).cloned().unwrap_or_else(|| json!({"type": "object"}));
+    let unknown = || json!({"type": "object"});
+    let mut schema = stored(definition, resource.version).cloned().unwrap_or_else(unknown);
     let keeps_all = schema.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true));
-    if dialect == Dialect::V2 {
-        narrowed(&mut schema);
-    }
-    // Of what keeps all its fields nothing is known but that it is an object.
-    if dialect == Dialect::V3 || !keeps_all {
-        embed(dialect, &mut schema, true);
+    match dialect {
+        // With a field more, the clients that read the second version would take every other one for unknown.
+        Dialect::V2 if keeps_all => schema = unknown(),
+        Dialect::V2 => {
+            narrowed(&mut schema);
+            embed(dialect, &mut schema, true);
+        }
+        Dialect::V3 => embed(dialect, &mut schema, true),
     }
     let gvk = |kind: &str| json!([{"group": resource.group, "version": resource.version, "kind": kind}]);
     if let Some(map) = schema.as_object_mut() {
@@ -169,5 +172,19 @@ mod tests {
         let (_, three) = find(Dialect::V3);
         assert!(three["properties"]["spec"].get("oneOf").is_some());
         assert_eq!(three["x-kubernetes-group-version-kind"][0]["kind"], "Foo");
+    }
+
+    #[test]
+    fn of_what_keeps_all_its_fields_the_second_version_says_only_that_it_is_an_object() {
+        let row = coracle_proto::resource::RESOURCES.first().copied().unwrap();
+        let row = Resource { group: "stable.example.com", version: "v1", kind: "Foo", list_kind: "FooList", ..row };
+        let schema = json!({"type": "object", "description": "A foo.", "x-kubernetes-preserve-unknown-fields": true});
+        let definition = json!({"spec": {"versions": [{"name": "v1", "schema": {"openAPIV3Schema": schema}}]}});
+        let (_, two) = schemas(Dialect::V2, &row, &definition).swap_remove(0);
+        let gvk = json!([{"group": "stable.example.com", "version": "v1", "kind": "Foo"}]);
+        assert_eq!(two, json!({"type": "object", "x-kubernetes-group-version-kind": gvk}));
+        let (_, three) = schemas(Dialect::V3, &row, &definition).swap_remove(0);
+        assert_eq!(three["x-kubernetes-preserve-unknown-fields"], true);
+        assert!(three["properties"]["metadata"].is_object());
     }
 }

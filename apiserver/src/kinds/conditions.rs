@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use coracle_proto::{
     field::{Error, Errors, Path},
-    name,
+    name, schema,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
@@ -32,6 +32,9 @@ fn validate_one(errors: &mut Errors, path: &Path, condition: &Condition) {
     if let Some(generation) = condition.observed_generation.filter(|generation| *generation < 0) {
         let at = path.child("observedGeneration");
         errors.push(Error::invalid(&at, generation, "must be greater than or equal to zero"));
+    }
+    if schema::zero::is_zero(&condition.last_transition_time) {
+        errors.push(Error::required(&path.child("lastTransitionTime"), "must be set"));
     }
     let at = path.child("reason");
     if condition.reason.is_empty() {

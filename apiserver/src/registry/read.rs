@@ -306,9 +306,7 @@ impl Registry {
                 limit if selection.is_everything() => limit,
                 limit => limit.max(STRIDE),
             };
-            // What lies beyond the limit is counted where that costs nothing; Kubernetes may leave the count out as well.
-            let what = if at.is_some() { What::Page } else { What::Entries };
-            let range = Range { start, end: Some(end.clone()), at, limit: take, what };
+            let range = Range { start, end: Some(end.clone()), at, limit: take, what: What::Entries };
             let found = self.store.range(&range).map_err(|error| expired(&error, options.after.as_ref()))?;
             let revision = *shown.get_or_insert(at.unwrap_or(found.revision));
             let total = found.entries.len();
@@ -331,8 +329,7 @@ impl Registry {
             if entries.len() == options.limit {
                 let rest = last.key.get(prefix.len()..).unwrap_or_default();
                 let next = write_token(revision, &(String::from_utf8_lossy(rest).into_owned() + "\0"));
-                let is_counted = what == What::Entries && selection.is_everything();
-                let remaining = is_counted.then(|| found.count.saturating_sub(looked));
+                let remaining = selection.is_everything().then(|| found.count.saturating_sub(looked));
                 return Ok(Listed { revision, entries, next, remaining });
             }
             // The rest of the page is of the same version as its beginning.

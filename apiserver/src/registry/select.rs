@@ -80,7 +80,8 @@ impl Selection {
         let own;
         let fields = if self.fields.is_everything() {
             &[][..]
-        } else if self.kind.fields_change() {
+        } else if self.kind.fields_change() || !self.kind.is_stored_as_shown() {
+            // What is kept has the names of the kind the objects are stored as; another one has its own.
             own = self.fields_of(entry);
             &own
         } else {

@@ -20,11 +20,12 @@ use super::{
     patch,
 };
 use crate::{
+    admission::topology_labels,
     answer, body,
     ops::{BoxObject, KindOps, Part},
     ownership::Config,
     registry::{Change, Current, Written},
-    status_of::Result,
+    status_of::{self, Result},
 };
 
 pub(super) async fn dispatch(call: &Call, request: Request<Body>) -> Result<Response<Body>> {
@@ -106,7 +107,7 @@ fn unscaled(kind: &dyn KindOps, config: &Config) -> Result<Config> {
     }
     if let Some(place) = BuiltIn::of_kind("autoscaling", "v1", "Scale") {
         validate(place, value, Duplicates::Refused)
-            .map_err(|why| bad(format!("failed to create typed patch object (autoscaling/v1, Kind=Scale): {why}")))?;
+            .map_err(|why| status_of::untyped("autoscaling/v1, Kind=Scale", &why.to_string()))?;
     }
     let resource = kind.resource();
     let mut metadata = value.get("metadata").cloned().unwrap_or_else(|| json!({}));
@@ -251,6 +252,9 @@ fn bound(current: &Current<'_>, binding: &Binding, now: jiff::Timestamp) -> Resu
     if let Some(annotations) = &binding.metadata.annotations {
         pod.metadata.annotations.get_or_insert_default().extend(annotations.clone());
     }
+    if let Some(labels) = &binding.metadata.labels {
+        pod.metadata.labels.get_or_insert_default().extend(labels.clone());
+    }
     let conditions = pod.status.get_or_insert_default().conditions.get_or_insert_default();
     conditions.retain(|condition| condition.type_ != "PodScheduled");
     conditions.push(PodCondition {
@@ -288,7 +292,7 @@ pub(super) async fn bind_by_name(call: &Call, request: Request<Body>) -> Result<
     bind_pod(call, &name, binding).await
 }
 
-async fn bind_pod(call: &Call, name: &str, binding: Binding) -> Result<Response<Body>> {
+async fn bind_pod(call: &Call, name: &str, mut binding: Binding) -> Result<Response<Body>> {
     let options = WriteOptions::of(&call.info.query, "CreateOptions")?;
     let target = Path::new("target");
     let mut errors = Vec::new();
@@ -300,6 +304,10 @@ async fn bind_pod(call: &Call, name: &str, binding: Binding) -> Result<Response<
     }
     if !errors.is_empty() {
         return Err(Box::new(Status::invalid("", "Binding", name, &errors)));
+    }
+    let place = topology_labels::of_node(call.registry(), binding.target.name.as_deref().unwrap_or_default())?;
+    if !place.is_empty() {
+        binding.metadata.labels.get_or_insert_default().extend(place);
     }
     let (own, writer, name) = (call.clone(), call.writer(&options), name.to_owned());
     call.to_its_end(async move {

@@ -15,8 +15,9 @@ pub struct Retention {
 
 impl Default for Retention {
     fn default() -> Self {
-        // An hour is what lets a watcher come back after a long pause; 32 MiB is what a home lab's idle server can spare.
-        Self { age: Duration::from_hours(1), bytes: 32 << 20 }
+        // Kubernetes has etcd forget after five minutes, and clients count on it: a list's next page shows that version
+        // or says that it is gone. 32 MiB is what a home lab's busy server can spare.
+        Self { age: Duration::from_mins(5), bytes: 32 << 20 }
     }
 }
 

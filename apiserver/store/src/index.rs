@@ -98,9 +98,18 @@ impl Index {
         result
     }
 
-    /// Reads a range as it was at `revision`, which the caller knows to be within the history.
+    /// How many live keys a range holds.
+    pub(crate) fn count(&self, start: &[u8], end: Option<&[u8]>) -> usize {
+        self.live.count(start, end)
+    }
+
+    /// Reads a range as it was at `revision`, which the caller knows to be within the history, up to the limit. The
+    /// caller counts.
     pub(crate) fn range_at(&self, range: &Range, revision: Revision) -> RangeResult {
         let mut result = RangeResult::default();
+        if range.what == What::Count {
+            return result;
+        }
         let limit = if range.limit == 0 { usize::MAX } else { range.limit };
         let Some(bounds) = bounds(&range.start, range.end.as_deref()) else { return result };
         let mut live = self.live.range(&range.start, range.end.as_deref()).peekable();
@@ -129,16 +138,11 @@ impl Index {
                 None => live.next().filter(|entry| entry.mod_revision <= revision),
             };
             let Some(entry) = found else { continue };
-            result.count += 1;
-            match range.what {
-                What::Count => {}
-                What::Entries | What::Page if result.entries.len() < limit => result.entries.push(Arc::clone(entry)),
-                What::Entries => result.more = true,
-                What::Page => {
-                    result.more = true;
-                    break;
-                }
+            if result.entries.len() == limit {
+                result.more = true;
+                break;
             }
+            result.entries.push(Arc::clone(entry));
         }
         result
     }

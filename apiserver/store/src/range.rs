@@ -26,9 +26,6 @@ pub struct Range {
 pub enum What {
     /// The entries (shared, so leaving the values out would save nothing) and the count.
     Entries,
-    /// The entries, and a count that may end where the limit does: at an earlier revision what lies beyond it has to be
-    /// looked at to be counted.
-    Page,
     /// Only the count.
     Count,
 }
@@ -60,13 +57,6 @@ impl Range {
         self
     }
 
-    /// The same range, counted only where that costs nothing.
-    #[must_use]
-    pub const fn page(mut self) -> Self {
-        self.what = What::Page;
-        self
-    }
-
     /// The same range, only counted.
     #[must_use]
     pub const fn count(mut self) -> Self {
@@ -84,7 +74,7 @@ pub struct RangeResult {
     pub entries: Vec<Arc<Entry>>,
     /// Whether the limit cut something off.
     pub more: bool,
-    /// How many keys the whole range holds, whatever the limit; but see [`What::Page`].
+    /// How many keys the whole range holds, whatever the limit.
     pub count: usize,
 }
 

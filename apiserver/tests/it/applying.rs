@@ -241,7 +241,7 @@ async fn what_cannot_be_applied_is_refused_in_kubernetes_words() {
         (
             "fieldManager=a",
             unknown.to_string(),
-            400,
+            500,
             "failed to create typed patch object (/m; /v1, Kind=ConfigMap): .foo: field not declared in schema",
         ),
         ("fieldManager=a", managed.to_string(), 400, "metadata.managedFields must be nil"),
@@ -272,7 +272,7 @@ async fn what_cannot_be_applied_is_refused_in_kubernetes_words() {
         assert_eq!((answer.code, answer.refusal().2), (code, message), "{config}");
     }
     let wrong = c.apply(&m, "fieldManager=a", &typed).await;
-    assert_eq!(wrong.code, 400, "{}", wrong.body);
+    assert_eq!((wrong.code, wrong.refusal().1), (500, ""), "{}", wrong.body);
     assert!(wrong.refusal().2.starts_with("failed to create typed patch object (/m; /v1, Kind=ConfigMap): .data.a: "));
     let bad = c.send("PATCH", &format!("{m}?fieldManager=a"), APPLY, "a: [").await;
     assert_eq!(bad.code, 400);

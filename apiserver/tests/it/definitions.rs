@@ -315,3 +315,17 @@ async fn names_at_the_edge_of_the_api_stay_where_they_are() {
     assert_eq!(c.get("/apis/coordination.k8s.io/v1/namespaces/default/leases").await.code, 200);
     c.stop().await;
 }
+
+#[tokio::test]
+async fn whole_numbers_are_shown_as_they_were_written() {
+    let c = Cluster::start().await;
+    let size = json!({"type": "number", "minimum": 1, "maximum": 2.5});
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {"size": size}}}});
+    let made = establish(&c, &foos(&schema)).await;
+    let shown = &made["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["size"];
+    assert_eq!(*shown, size);
+    let foo = json!({"apiVersion": "example.com/v1", "kind": "Foo", "metadata": {"name": "f"}, "spec": {"size": 2.0}});
+    let made = c.post("/apis/example.com/v1/namespaces/default/foos", &foo).await;
+    assert_eq!((made.code, &made.body["spec"]["size"]), (201, &json!(2)));
+    c.stop().await;
+}

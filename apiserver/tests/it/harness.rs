@@ -81,8 +81,11 @@ impl Cluster {
 
     /// Sends a request whose body is of the media type.
     pub(crate) async fn send(&self, method: &str, path: &str, media: &str, body: impl Into<Body>) -> Answer {
-        let request =
-            Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, media).body(body.into()).unwrap();
+        self.answer(Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, media), body).await
+    }
+
+    async fn answer(&self, request: http::request::Builder, body: impl Into<Body>) -> Answer {
+        let request = request.body(body.into()).unwrap();
         let response = self.service().oneshot(request).await.unwrap();
         let code = response.status().as_u16();
         let warnings = response.headers().get_all(header::WARNING);
@@ -97,6 +100,12 @@ impl Cluster {
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
         self.send("POST", path, "application/json", body.to_string()).await
+    }
+
+    /// As `post`, asking for an answer in one of these forms.
+    pub(crate) async fn post_accepting(&self, path: &str, body: &Value, accept: &str) -> Answer {
+        let request = Request::builder().method("POST").uri(path).header(header::CONTENT_TYPE, "application/json");
+        self.answer(request.header(header::ACCEPT, accept), body.to_string()).await
     }
 
     pub(crate) async fn put(&self, path: &str, body: &Value) -> Answer {

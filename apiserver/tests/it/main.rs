@@ -7,6 +7,7 @@ mod admission_policies;
 mod aggregation;
 mod applying;
 mod auth;
+mod classes;
 mod compaction;
 mod contention;
 mod credentials;

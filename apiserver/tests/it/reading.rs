@@ -37,6 +37,40 @@ async fn events(c: &Cluster, path: &str, count: usize) -> Vec<(String, String)> 
 }
 
 #[tokio::test]
+async fn each_group_selects_events_by_its_own_names_of_fields() {
+    let c = Cluster::start().await;
+    let (core, named) = ("/api/v1/namespaces/default/events", "/apis/events.k8s.io/v1/namespaces/default/events");
+    let event = json!({"metadata": {"name": "e"}, "eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": "r",
+        "reportingInstance": "i", "action": "Do", "reason": "Because", "type": "Normal",
+        "regarding": {"kind": "Pod", "name": "p", "namespace": "default"}});
+    let made = c.post(named, &event).await;
+    assert_eq!(made.code, 201, "{}", made.body);
+    // What the one has asked for is no answer to the other.
+    for path in [
+        format!("{core}?fieldSelector=source%3Dr"),
+        format!("{named}?fieldSelector=reportingController%3Dr"),
+        format!("{core}?fieldSelector=involvedObject.name%3Dp"),
+        format!("{named}?fieldSelector=regarding.name%3Dp"),
+    ] {
+        assert_eq!(names(&c.get(&path).await.body), ["e"], "{path}");
+    }
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn reviews_have_no_table() {
+    let c = Cluster::start().await;
+    let review = json!({"spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}});
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let refused = c.post_accepting(path, &review, table).await;
+    assert_eq!((refused.code, refused.refusal().1), (406, "NotAcceptable"));
+    let plain = c.post_accepting(path, &review, &format!("{table}, application/json")).await;
+    assert_eq!((plain.code, &plain.body["kind"]), (201, &json!("SelfSubjectAccessReview")));
+    c.stop().await;
+}
+
+#[tokio::test]
 async fn a_list_is_paged_at_one_version_and_selected() {
     let c = Cluster::start().await;
     for name in ["a", "b", "d"] {
@@ -49,6 +83,8 @@ async fn a_list_is_paged_at_one_version_and_selected() {
     let token = first.body["metadata"]["continue"].as_str().unwrap();
     let rest = c.get(&format!("{MAPS}?limit=9&continue={token}")).await;
     assert_eq!(names(&rest.body), ["d", "kube-root-ca.crt"], "the page is of the first one's version");
+    let next = c.get(&format!("{MAPS}?limit=1&continue={token}")).await;
+    assert_eq!((names(&next.body), &next.body["metadata"]["remainingItemCount"]), (vec!["d"], &json!(1)));
     assert_eq!(rest.version(), first.version());
     assert_eq!(names(&c.get(&format!("{MAPS}?labelSelector=l%3Dx&limit=2")).await.body), ["a", "c"]);
     assert_eq!(names(&c.get(&format!("{MAPS}?fieldSelector=metadata.name%3Db")).await.body), ["b"]);

@@ -4,6 +4,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use serde_json::{Value, json};
 
+use coracle_apiserver::user::User;
+
 use crate::harness::Cluster;
 
 const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
@@ -80,5 +82,71 @@ async fn a_request_for_more_than_the_signer_signs_fails() {
     let failed = status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "Failed").unwrap().clone();
     assert_eq!(failed["reason"], "SignerValidationFailure");
     assert_eq!(failed["message"], "invalid usages: [client auth server auth]");
+    c.stop().await;
+}
+
+/// A PATCH by somebody who may change requests, and for signers no more than what the rule says.
+async fn patched_by(c: &Cluster, path: &str, patch: &Value) -> (u16, String) {
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    let service = c.server.service(User::new("bob", &["system:authenticated"]));
+    let request = http::Request::builder().method("PATCH").uri(path);
+    let request = request.header(http::header::CONTENT_TYPE, "application/merge-patch+json");
+    let response = service.oneshot(request.body(axum::body::Body::from(patch.to_string())).unwrap()).await.unwrap();
+    let code = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    (code, body["message"].as_str().unwrap_or_default().to_owned())
+}
+
+#[tokio::test]
+async fn requests_are_approved_and_signed_by_who_may_for_their_signer() {
+    let c = Cluster::start().await;
+    let rules = json!([
+        {"apiGroups": ["certificates.k8s.io"], "resources": ["certificatesigningrequests", "certificatesigningrequests/approval",
+         "certificatesigningrequests/status"], "verbs": ["get", "patch"]},
+        {"apiGroups": ["certificates.k8s.io"], "resources": ["signers"], "resourceNames": ["example.com/*"], "verbs": ["approve"]},
+    ]);
+    let roles = "/apis/rbac.authorization.k8s.io/v1";
+    let role = json!({"metadata": {"name": "approver"}, "rules": rules});
+    assert_eq!(c.post(&format!("{roles}/clusterroles"), &role).await.code, 201);
+    let binding = json!({"metadata": {"name": "approver"}, "subjects": [{"kind": "User", "name": "bob"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "approver"}});
+    assert_eq!(c.post(&format!("{roles}/clusterrolebindings"), &binding).await.code, 201);
+    let mut own = request("own", &["client auth"]);
+    own["spec"]["signerName"] = "example.com/seal".into();
+    for made in [request("jane", &["client auth"]), own] {
+        assert_eq!(c.post(REQUESTS, &made).await.code, 201);
+    }
+    let approved =
+        json!({"status": {"conditions": [{"type": "Approved", "status": "True", "reason": "r", "message": "m"}]}});
+    let refusal = |name: &str, what: &str, signer: &str| {
+        let why = format!("user not permitted to {what} requests with signerName \"{signer}\"");
+        (403, format!("certificatesigningrequests.certificates.k8s.io \"{name}\" is forbidden: {why}"))
+    };
+    let jane = patched_by(&c, &format!("{REQUESTS}/jane/approval"), &approved).await;
+    assert_eq!(jane, refusal("jane", "approve", "kubernetes.io/kube-apiserver-client"));
+    assert_eq!(patched_by(&c, &format!("{REQUESTS}/own/approval"), &approved).await.0, 200);
+    let failed =
+        json!({"status": {"conditions": [{"type": "Failed", "status": "True", "reason": "r", "message": "m"}]}});
+    let jane = patched_by(&c, &format!("{REQUESTS}/jane/status"), &failed).await;
+    assert_eq!(jane, refusal("jane", "sign", "kubernetes.io/kube-apiserver-client"));
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_asks_for_a_certificate_of_the_superusers() {
+    let c = Cluster::start().await;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationName, "system:masters");
+    let pem = params.serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap();
+    let mut asked = request("root", &["client auth"]);
+    asked["spec"]["request"] = STANDARD.encode(pem).into();
+    let refused = c.post(REQUESTS, &asked).await;
+    let why = "certificatesigningrequests.certificates.k8s.io \"root\" is forbidden: use of \
+               kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed";
+    assert_eq!(refused.refusal(), (403, "Forbidden", why));
     c.stop().await;
 }

@@ -334,6 +334,44 @@ async fn a_budget_is_worked_out_whichever_call_fails() {
 
 /// Invariant 3: every reconcile can be cut at any line and run again.
 #[tokio::test(start_paused = true)]
+async fn a_claim_stays_while_a_pod_has_it_whichever_call_fails() {
+    const CLAIMS: &str = "/api/v1/namespaces/shop/persistentvolumeclaims";
+    const VOLUMES: &str = "/api/v1/persistentvolumes";
+    let held = |api: &FakeApi, kind: &str, by: &str| {
+        api.all(kind).first().is_some_and(|object| object["metadata"]["finalizers"] == json!([by]))
+    };
+    whatever_fails(&["shop"], async |api: &FakeApi| {
+        api.create(CLAIMS, json!({"metadata": {"name": "data"}, "spec": {"volumeAttributesClassName": "fast"}}));
+        api.create(VOLUMES, json!({"metadata": {"name": "disk"}, "status": {"phase": "Bound"}}));
+        api.create("/apis/storage.k8s.io/v1/volumeattributesclasses", json!({"metadata": {"name": "fast"}}));
+        let volume = json!({"name": "v", "persistentVolumeClaim": {"claimName": "data"}});
+        let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n", "containers": [], "volumes": [volume]}});
+        api.create("/api/v1/nodes", json!({"metadata": {"name": "n"}}));
+        api.create("/api/v1/namespaces/shop/pods", pod);
+        api.until("all are protected", |api| {
+            held(api, "persistentvolumeclaims", "kubernetes.io/pvc-protection")
+                && held(api, "persistentvolumes", "kubernetes.io/pv-protection")
+                && held(api, "volumeattributesclasses", "kubernetes.io/vac-protection")
+        })
+        .await;
+        api.delete("/apis/storage.k8s.io/v1/volumeattributesclasses/fast", "Background");
+        api.delete(&format!("{CLAIMS}/data"), "Background");
+        api.delete(&format!("{VOLUMES}/disk"), "Background");
+        api.patch(&format!("{VOLUMES}/disk"), json!({"status": {"phase": "Released"}}));
+        api.until("what is bound no more is gone", |api| api.all("persistentvolumes").is_empty()).await;
+        assert_eq!(api.all("persistentvolumeclaims").len(), 1, "a pod has it");
+        assert_eq!(api.all("volumeattributesclasses").len(), 1, "a claim is of it");
+        api.delete("/api/v1/namespaces/shop/pods/p", "Background");
+        let gone = |api: &FakeApi| {
+            ["pods", "persistentvolumeclaims", "volumeattributesclasses"].iter().all(|r| api.all(r).is_empty())
+        };
+        api.until("claim and class have gone with their last user", gone).await;
+    })
+    .await;
+}
+
+/// Invariant 3: every reconcile can be cut at any line and run again.
+#[tokio::test(start_paused = true)]
 async fn a_quota_is_counted_whichever_call_fails() {
     let used = |api: &FakeApi, pods: &str| {
         api.all("resourcequotas").first().is_some_and(|quota| quota["status"]["used"] == json!({"pods": pods}))

@@ -154,6 +154,21 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn an_owner_that_is_named_by_an_old_version_is_there() {
+        let mut graph = Graph::default();
+        let deployment = Shadow { resource: find_kind("apps", "v1", "Deployment").unwrap(), ..object("owner", &[]) };
+        graph.set(deployment);
+        let mut dependent = object("a", &["owner"]);
+        dependent.owners[0].kind = "Deployment".to_owned();
+        for (version, is_there) in [("extensions/v1beta1", true), ("apps/v1beta2", true), ("example.com/v1", false)] {
+            dependent.name = version.to_owned();
+            dependent.uid = uid(version);
+            dependent.owners[0].api_version = version.to_owned();
+            assert_eq!(graph.set(dependent.clone()).is_empty(), is_there, "{version}");
+        }
+    }
+
+    #[test]
     fn an_owner_that_waits_hears_of_every_dependent_it_loses() {
         let mut graph = Graph::default();
         graph.set(object("a", &["owner!"]));

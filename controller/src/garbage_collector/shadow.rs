@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use coracle_proto::resource::{RESOURCES, Resource, find_kind};
+use coracle_proto::resource::{RESOURCES, Resource, find_kind, old};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::core::{ApiResource, GroupVersionKind};
 
@@ -99,9 +99,11 @@ impl Shadow {
 
     /// Whether `owner`, as a dependent in `namespace` names it, means this object.
     pub(crate) fn is_meant_by(&self, owner: &Owner, namespace: &str) -> bool {
+        // Under an old group it is the same object.
+        let is_of = || self.resource.group == owner.group() || resource_of(owner) == Some(self.resource);
         self.uid == owner.uid
             && self.resource.kind == owner.kind
-            && self.resource.group == owner.group()
+            && is_of()
             && self.name == owner.name
             && (self.namespace.is_empty() || self.namespace == namespace)
     }
@@ -128,8 +130,8 @@ pub(crate) fn is_built_in(resource: &Resource) -> bool {
     find_kind(resource.group, resource.version, resource.kind) == Some(resource)
 }
 
-/// The built-in resource an owner reference speaks of.
+/// The built-in resource an owner reference speaks of, by today's version or by an old one.
 pub(crate) fn resource_of(owner: &Owner) -> Option<&'static Resource> {
     let version = owner.api_version.rsplit('/').next().unwrap_or_default();
-    find_kind(owner.group(), version, &owner.kind)
+    find_kind(owner.group(), version, &owner.kind).or_else(|| old::modern(owner.group(), version, &owner.kind))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use coracle_proto::resource::old;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResourceList;
 use kube::{
     Api, Client,
@@ -84,7 +85,8 @@ fn contents(list: &APIResourceList, found: &mut Findings) -> Vec<Content> {
         }
     };
     let own = list.resources.iter().filter(|r| r.namespaced && !r.name.contains('/'));
-    own.filter(|r| r.verbs.iter().any(|verb| verb == "delete"))
+    // What is there under an old name is there under today's as well, and one object is one.
+    own.filter(|r| r.verbs.iter().any(|verb| verb == "delete") && old::modern(group, version, &r.kind).is_none())
         .map(|r| {
             let kind = GroupVersionKind::gvk(group, version, &r.kind);
             Content { resource: ApiResource::from_gvk_with_plural(&kind, &r.name), verbs: r.verbs.clone() }
@@ -179,6 +181,14 @@ mod tests {
         assert_eq!(core.iter().map(|c| c.resource.plural.as_str()).collect::<Vec<_>>(), ["pods"]);
         assert!(core.iter().all(Content::is_pods));
         assert!(!contents(&list("example.com/v1"), &mut found).iter().any(Content::is_pods));
+        let deployments = |version: &str| -> APIResourceList {
+            serde_json::from_value(serde_json::json!({"groupVersion": version, "resources": [
+                {"name": "deployments", "namespaced": true, "kind": "Deployment", "singularName": "", "verbs": ["delete"]},
+            ]}))
+            .unwrap()
+        };
+        assert_eq!(contents(&deployments("apps/v1"), &mut found).len(), 1);
+        assert!(contents(&deployments("extensions/v1beta1"), &mut found).is_empty(), "the same objects once more");
         assert!(found.is_clean() && contents(&list("a/b/c"), &mut found).is_empty());
         assert_eq!(found.unparsed, ["unexpected GroupVersion string: a/b/c"]);
     }

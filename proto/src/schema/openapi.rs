@@ -361,7 +361,14 @@ mod tests {
             let theirs: BTreeSet<&str> = properties.keys().map(String::as_str).collect();
             let ours: BTreeSet<&str> = facts.fields().iter().map(|f| f.name).collect();
             assert_eq!(theirs, ours, "{name}");
+            let required = schema["required"].as_array().map(Vec::as_slice).unwrap_or_default();
             for field in facts.fields() {
+                let is_time = properties[field.name]["format"] == "date-time" || {
+                    let text = properties[field.name].to_string();
+                    text.contains(".meta.v1.Time\"") || text.contains(".meta.v1.MicroTime\"")
+                };
+                let is_required = required.iter().any(|name| *name == field.name);
+                assert_eq!(field.is_required_time, is_time && is_required, "{name}.{}: {schema}", field.name);
                 let is_list = properties[field.name]["type"] == "array";
                 assert_eq!(field.shape == super::super::Shape::List, is_list, "{name}.{}", field.name);
                 let text = properties[field.name].to_string();

@@ -433,6 +433,21 @@ pub(super) const CONTROLLERS: &[(&str, &[&str])] = &[
             EVENTS,
         ],
     ),
+    (
+        "pvc-protection-controller",
+        // Kubernetes writes the whole claim where Coracle patches it.
+        &["get,list,watch,update,patch core persistentvolumeclaims", "get,list,watch core pods", EVENTS],
+    ),
+    ("pv-protection-controller", &["get,list,watch,update,patch core persistentvolumes", EVENTS]),
+    (
+        "volumeattributesclass-protection-controller",
+        &[
+            "get,list,watch core persistentvolumeclaims",
+            "get,list,watch core persistentvolumes",
+            "get,list,watch,update,patch storage.k8s.io volumeattributesclasses",
+            EVENTS,
+        ],
+    ),
     ("ttl-controller", &["update,patch,list,watch core nodes", EVENTS]),
     ("ttl-after-finished-controller", &["get,list,watch,delete batch jobs", EVENTS]),
     ("root-ca-cert-publisher", &["create,update core configmaps", EVENTS]),
