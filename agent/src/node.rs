@@ -257,6 +257,22 @@ pub(crate) async fn register(config: &Config, client: &kube::Client, wanted: &No
     .await
 }
 
+/// The node as the API server has it now, or, if that does not answer, as it was last seen.
+pub(crate) async fn look(context: &Context) -> Arc<Node> {
+    let api: Api<Node> = Api::all(context.client.clone());
+    match api.get(&context.config.node_name).await {
+        Ok(node) => {
+            let node = Arc::new(node);
+            *context.node.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::clone(&node);
+            node
+        }
+        Err(error) => {
+            tracing::warn!(error = &error as &(dyn StdError + 'static), "node not looked at");
+            context.node()
+        }
+    }
+}
+
 /// Keeps the node's status true until `shutdown`, or until the cluster gives the node's range of addresses to another one.
 pub(crate) async fn keep_status(context: Arc<Context>, port: u16, range: Ipv4Net, shutdown: CancellationToken) {
     let api: Api<Node> = Api::all(context.client.clone());

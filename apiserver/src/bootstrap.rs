@@ -1,17 +1,14 @@
 //! The first objects of a cluster, made when they are missing.
 
 pub(crate) mod api_services;
+pub(crate) mod own_address;
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-};
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use futures::future::try_join_all;
 use k8s_openapi::{
     api::{
         core::v1::{ConfigMap, Namespace, Service, ServicePort, ServiceSpec},
-        discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice},
         networking::v1::{ServiceCIDR, ServiceCIDRSpec},
         scheduling::v1::PriorityClass,
     },
@@ -42,21 +39,46 @@ const TRUST: &str = "extension-apiserver-authentication";
 /// # Errors
 /// The first refusal; what is there already is none.
 pub(crate) async fn run(registry: &Registry, config: &Config, address: SocketAddr, pki: &Pki) -> Result<()> {
-    let writer = Writer::new(User::new("system:apiserver", &["system:masters"]));
+    let writer = self_writer();
     ensure(
         registry,
         NAMESPACES.iter().map(|name| Namespace { metadata: named(name, None), ..Namespace::default() }),
         &writer,
     )
     .await?;
-    ensure(registry, [own_service(config, address)], &writer).await?;
-    ensure(registry, own_slice(config, address), &writer).await?;
     ensure(registry, [own_range(config)], &writer).await?;
+    registry.repair_addresses(&writer).await?;
+    ensure(registry, [own_service(config, address)], &writer).await?;
+    if let Some(ip) = own_address::known(config, address) {
+        own_address::publish(registry, SocketAddr::new(ip, address.port()), &writer).await?;
+    }
     ensure(registry, priority_classes(), &writer).await?;
     ensure(registry, flow_defaults::levels(), &writer).await?;
     ensure(registry, flow_defaults::schemas(), &writer).await?;
     ensure(registry, api_services::all(), &writer).await?;
     keep_trust(registry, pki, &writer).await
+}
+
+/// The server itself, as a writer.
+fn self_writer() -> Writer {
+    Writer::new(User::new("system:apiserver", &["system:masters"]))
+}
+
+/// Has the Service `kubernetes` lead to `ip`, for a server that was not told where others reach it and listens everywhere.
+///
+/// # Errors
+/// The first refusal.
+pub(crate) async fn reached_at(
+    registry: &Registry,
+    config: &Config,
+    address: SocketAddr,
+    ip: std::net::IpAddr,
+) -> Result<()> {
+    let is_told = own_address::known(config, address).is_some();
+    if is_told || !address.ip().is_unspecified() || !own_address::is_reachable(&ip) {
+        return Ok(());
+    }
+    own_address::publish(registry, SocketAddr::new(ip, address.port()), &self_writer()).await
 }
 
 /// Creates those that are not there, all at once so that they share the store's group commits.
@@ -144,27 +166,4 @@ fn own_service(config: &Config, address: SocketAddr) -> Service {
         }),
         ..Service::default()
     }
-}
-
-/// Where the Service leads to. A server that only its own machine reaches has no address that a slice may hold.
-fn own_slice(config: &Config, address: SocketAddr) -> Option<EndpointSlice> {
-    let reachable = |ip: &IpAddr| !ip.is_unspecified() && !ip.is_loopback();
-    let ip = config.advertise.filter(reachable).or_else(|| Some(address.ip()).filter(reachable))?;
-    let labels = [("kubernetes.io/service-name".to_owned(), OWN.to_owned())];
-    let ready = EndpointConditions { ready: Some(true), ..EndpointConditions::default() };
-    Some(EndpointSlice {
-        metadata: ObjectMeta { labels: Some(labels.into()), ..named(OWN, Some("default")) },
-        address_type: if ip.is_ipv4() { "IPv4" } else { "IPv6" }.to_owned(),
-        endpoints: Some(vec![Endpoint {
-            addresses: vec![ip.to_string()],
-            conditions: Some(ready),
-            ..Endpoint::default()
-        }]),
-        ports: Some(vec![EndpointPort {
-            name: Some("https".to_owned()),
-            protocol: Some("TCP".to_owned()),
-            port: Some(i32::from(address.port())),
-            app_protocol: None,
-        }]),
-    })
 }

@@ -9,6 +9,7 @@ mod event_life;
 mod quotas;
 mod read;
 mod select;
+mod service_addresses;
 mod watch;
 mod write;
 

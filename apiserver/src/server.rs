@@ -274,6 +274,16 @@ impl ApiServer {
         self.inner.address
     }
 
+    /// Has the Service `kubernetes` lead to this address, unless the server was told which one others reach it at, or
+    /// does not listen there.
+    ///
+    /// # Errors
+    /// When the addresses cannot be written.
+    pub async fn reached_at(&self, ip: std::net::IpAddr) -> Result<(), Error> {
+        let Inner { registry, config, address, .. } = self.inner.as_ref();
+        crate::bootstrap::reached_at(registry, config, *address, ip).await.map_err(Error::Bootstrap)
+    }
+
     /// The objects.
     #[must_use]
     pub fn registry(&self) -> &Registry {

@@ -1,5 +1,6 @@
 //! The list of controllers.
 
+use k8s_openapi::api::{apps::v1::ReplicaSet, core::v1::ReplicationController};
 use kube::Client;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -7,19 +8,27 @@ use tracing::info;
 
 use crate::{
     Config, Error,
+    cron_job::CronJobs,
+    daemon_set::DaemonSets,
     deployment::Deployments,
     disruption::Disruption,
+    endpoint_slice_mirroring::EndpointSliceMirroring,
+    endpoint_slices::EndpointSlices,
+    endpoints::Endpoints,
     garbage_collector::GarbageCollector,
     informers::Informers,
+    job::Jobs,
     namespace::Namespaces,
     node_ipam::NodeIpam,
     node_lifecycle::NodeLifecycle,
     pod_gc::PodGc,
     reconcile::{Control, Reconcile, Start},
-    replica_set::ReplicaSets,
+    replica_set::Replicas,
     resource_quota::ResourceQuotas,
     root_ca::RootCa,
     service_account::ServiceAccounts,
+    service_cidr::ServiceCidrs,
+    stateful_set::StatefulSets,
     storage_protection::StorageProtection,
     taint_eviction::TaintEviction,
     token_cleaner::TokenCleaner,
@@ -46,11 +55,29 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
     let mut controllers = Controllers::default();
 
     // As many pods as each ReplicaSet asks for. Watches ReplicaSets and pods.
-    controllers.add(ReplicaSets::over(&mut informers));
+    controllers.add(Replicas::<ReplicaSet>::over(&mut informers));
+    // The same for each ReplicationController. Watches ReplicationControllers and pods.
+    controllers.add(Replicas::<ReplicationController>::over(&mut informers));
     // A ReplicaSet for each template of a Deployment, rolled over. Watches Deployments, ReplicaSets, and ends of pods.
     controllers.add(Deployments::over(&mut informers));
+    // A pod on every node that is one for it, of the newest template. Watches DaemonSets, nodes, pods and revisions.
+    controllers.add(DaemonSets::over(&mut informers));
+    // Pods with names and volumes of their own. Watches StatefulSets, pods, claims and revisions.
+    controllers.add(StatefulSets::over(&mut informers));
+    // Pods until enough have succeeded, and the end of Jobs whose time is over. Watches Jobs and pods.
+    controllers.add(Jobs::over(&mut informers));
+    // A Job at each time of a schedule. Watches CronJobs and Jobs.
+    controllers.add(CronJobs::over(&mut informers));
     // How many pods may be evicted. Watches PodDisruptionBudgets and pods, and looks at what owns these.
     controllers.add(Disruption::over(&mut informers));
+    // The addresses behind Services, all in one object each. Watches Services, pods, and what it writes.
+    controllers.add(Endpoints::over(&mut informers));
+    // The same in slices. Watches Services, pods, nodes (for their zones), and what it writes.
+    controllers.add(EndpointSlices::over(&mut informers));
+    // What others write as Endpoints, in slices. Watches Services, Endpoints, and what it writes.
+    controllers.add(EndpointSliceMirroring::over(&mut informers));
+    // Keeps ranges of Services' addresses while they are used. Watches ServiceCIDRs and IPAddresses.
+    controllers.add(ServiceCidrs::over(&mut informers));
     // Empties namespaces that are being deleted. Watches namespaces, and hears of every loss from the collector below.
     let namespaces = Namespaces::over(&mut informers);
     let on_gone = Namespaces::on_loss(&namespaces);

@@ -2,7 +2,7 @@
 
 mod rollout;
 mod status;
-mod template;
+pub(crate) mod template;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -25,6 +25,7 @@ use kube::{
 };
 use serde_json::json;
 
+pub(crate) use self::rollout::scaled;
 use self::{
     rollout::{Resize, Rollout, asked, limits, recreates, replicas},
     status::{NEW_AVAILABLE, condition, find},

@@ -148,7 +148,8 @@ impl State {
             // The node is a good one: pods run and are ready at once.
             let mut running = created.clone();
             let ready = json!({"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:01Z"});
-            running["status"] = json!({"phase": "Running", "conditions": [ready]});
+            let ips = json!([{"ip": format!("10.42.0.{}", self.revision % 250 + 1)}]);
+            running["status"] = json!({"phase": "Running", "conditions": [ready], "podIPs": ips});
             self.put("MODIFIED", &key, running);
         }
         Ok(created)

@@ -2,8 +2,14 @@
 
 use futures::future::{BoxFuture, join_all};
 use k8s_openapi::api::{
-    apps::v1::{Deployment, ReplicaSet},
-    core::v1::{ConfigMap, Namespace, ResourceQuota, ServiceAccount},
+    apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
+    batch::v1::{CronJob, Job},
+    core::v1::{
+        ConfigMap, Endpoints, Namespace, PersistentVolumeClaim, ReplicationController, ResourceQuota, Service,
+        ServiceAccount,
+    },
+    discovery::v1::EndpointSlice,
+    networking::v1::{IPAddress, ServiceCIDR},
     policy::v1::PodDisruptionBudget,
 };
 use kube::{Api, Client};
@@ -11,9 +17,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    deployment,
+    cron_job, deployment, endpoint_slices, history,
     informer::Informer,
-    node_lifecycle, pod_index, root_ca, service_account, token_cleaner,
+    node_lifecycle, pod_index, root_ca, service_account, service_pods, token_cleaner,
     view::{AttributesClassView, ClaimView, LeaseView, NodeView, PodView, TokenView, VolumeView},
 };
 
@@ -24,7 +30,16 @@ pub(crate) struct Informers {
     pub(crate) pods: Informer<PodView>,
     /// All ReplicaSets, by managing owner.
     pub(crate) replica_sets: Informer<ReplicaSet>,
+    pub(crate) replication_controllers: Informer<ReplicationController>,
     pub(crate) deployments: Informer<Deployment>,
+    pub(crate) daemon_sets: Informer<DaemonSet>,
+    pub(crate) stateful_sets: Informer<StatefulSet>,
+    /// All ControllerRevisions, by managing owner.
+    pub(crate) revisions: Informer<ControllerRevision>,
+    pub(crate) claims: Informer<PersistentVolumeClaim>,
+    /// All Jobs, by managing owner.
+    pub(crate) jobs: Informer<Job>,
+    pub(crate) cron_jobs: Informer<CronJob>,
     pub(crate) budgets: Informer<PodDisruptionBudget>,
     pub(crate) namespaces: Informer<Namespace>,
     pub(crate) resource_quotas: Informer<ResourceQuota>,
@@ -32,6 +47,13 @@ pub(crate) struct Informers {
     pub(crate) default_accounts: Informer<ServiceAccount>,
     /// The ConfigMaps named `kube-root-ca.crt`.
     pub(crate) root_cas: Informer<ConfigMap>,
+    /// All Services, by namespace.
+    pub(crate) services: Informer<Service>,
+    pub(crate) service_cidrs: Informer<ServiceCIDR>,
+    pub(crate) ip_addresses: Informer<IPAddress>,
+    pub(crate) endpoints: Informer<Endpoints>,
+    /// All EndpointSlices, by the Service they are of.
+    pub(crate) endpoint_slices: Informer<EndpointSlice>,
     pub(crate) nodes: Informer<NodeView>,
     /// The leases in `kube-node-lease`.
     pub(crate) leases: Informer<LeaseView>,
@@ -49,12 +71,24 @@ impl Informers {
             client,
             pods: Informer::new(Some(pod_index::values)),
             replica_sets: Informer::new(Some(deployment::index_replica_sets)),
+            replication_controllers: Informer::new(None),
             deployments: Informer::new(None),
+            daemon_sets: Informer::new(None),
+            stateful_sets: Informer::new(None),
+            revisions: Informer::new(Some(history::index)),
+            claims: Informer::new(None),
+            jobs: Informer::new(Some(cron_job::index_jobs)),
+            cron_jobs: Informer::new(None),
             budgets: Informer::new(None),
             namespaces: Informer::new(None),
             resource_quotas: Informer::new(None),
             default_accounts: Informer::selecting(&named(service_account::DEFAULT)),
             root_cas: Informer::selecting(&named(root_ca::NAME)),
+            services: Informer::new(Some(service_pods::index_services)),
+            service_cidrs: Informer::new(None),
+            ip_addresses: Informer::new(None),
+            endpoints: Informer::new(None),
+            endpoint_slices: Informer::new(Some(endpoint_slices::index)),
             nodes: Informer::new(None),
             leases: Informer::new(None),
             claims: Informer::new(None),
@@ -79,12 +113,24 @@ impl Informers {
         start!(
             pods in Api::all(client()),
             replica_sets in Api::all(client()),
+            replication_controllers in Api::all(client()),
             deployments in Api::all(client()),
+            daemon_sets in Api::all(client()),
+            stateful_sets in Api::all(client()),
+            revisions in Api::all(client()),
+            claims in Api::all(client()),
+            jobs in Api::all(client()),
+            cron_jobs in Api::all(client()),
             budgets in Api::all(client()),
             namespaces in Api::all(client()),
             resource_quotas in Api::all(client()),
             default_accounts in Api::all(client()),
             root_cas in Api::all(client()),
+            services in Api::all(client()),
+            service_cidrs in Api::all(client()),
+            ip_addresses in Api::all(client()),
+            endpoints in Api::all(client()),
+            endpoint_slices in Api::all(client()),
             nodes in Api::all(client()),
             leases in Api::namespaced(client(), node_lifecycle::LEASES),
             claims in Api::all(client()),

@@ -22,17 +22,30 @@ mod informer;
 mod informers;
 mod reconcile;
 mod work_queue;
+mod written;
 
 mod events;
 mod pod_control;
 mod pod_index;
+mod pod_owners;
 mod status_patch;
 mod storage_protection;
 
+mod cron_job;
+mod daemon_set;
 mod deployment;
 mod disruption;
+mod history;
+mod job;
 mod replica_set;
 mod resource_quota;
+mod stateful_set;
+
+mod endpoint_slice_mirroring;
+mod endpoint_slices;
+mod endpoints;
+mod service_cidr;
+mod service_pods;
 
 mod garbage_collector;
 mod namespace;

@@ -25,6 +25,23 @@ pub(crate) fn managing_owner<K: kube::Resource<DynamicType = ()>>(object: &K) ->
     }
 }
 
+/// A pod of the template, owned by `owner`, to be named `<owner>-<random>`.
+pub(crate) fn pod_of(template: PodTemplateSpec, owner: OwnerReference) -> Pod {
+    let from = template.metadata.unwrap_or_default();
+    Pod {
+        metadata: ObjectMeta {
+            generate_name: Some(format!("{}-", owner.name)),
+            labels: from.labels,
+            annotations: from.annotations,
+            finalizers: from.finalizers,
+            owner_references: Some(vec![owner]),
+            ..ObjectMeta::default()
+        },
+        spec: template.spec,
+        status: None,
+    }
+}
+
 /// Writes pods.
 #[derive(Clone)]
 pub(crate) struct PodControl {
@@ -36,26 +53,8 @@ impl PodControl {
         Self { client }
     }
 
-    /// Creates a pod from the template, owned by `owner`, named `<owner>-<random>`. Returns it as created.
-    pub(crate) async fn create(
-        &self,
-        namespace: &str,
-        template: &PodTemplateSpec,
-        owner: OwnerReference,
-    ) -> Result<Pod, kube::Error> {
-        let from = template.metadata.clone().unwrap_or_default();
-        let pod = Pod {
-            metadata: ObjectMeta {
-                generate_name: Some(format!("{}-", owner.name)),
-                labels: from.labels,
-                annotations: from.annotations,
-                finalizers: from.finalizers,
-                owner_references: Some(vec![owner]),
-                ..ObjectMeta::default()
-            },
-            spec: template.spec.clone(),
-            status: None,
-        };
+    /// Creates a pod. Returns it as created.
+    pub(crate) async fn create(&self, namespace: &str, pod: Pod) -> Result<Pod, kube::Error> {
         Api::<Pod>::namespaced(self.client.clone(), namespace).create(&PostParams::default(), &pod).await
     }
 
@@ -85,22 +84,28 @@ impl PodControl {
 
     /// Makes `owner` the managing owner of an orphan.
     pub(crate) async fn adopt(&self, pod: &PodView, owner: &OwnerReference) -> Result<(), kube::Error> {
-        self.patch(pod, json!({"metadata": {"uid": pod.metadata.uid, "ownerReferences": [owner]}})).await
+        self.patch(pod, json!({"metadata": {"uid": pod.metadata.uid, "ownerReferences": [owner]}})).await.map(drop)
     }
 
     /// Takes `owner` off a pod that it no longer selects.
     pub(crate) async fn release(&self, pod: &PodView, owner_uid: &str) -> Result<(), kube::Error> {
         let owners = json!([{"$patch": "delete", "uid": owner_uid}]);
-        self.patch(pod, json!({"metadata": {"uid": pod.metadata.uid, "ownerReferences": owners}})).await
+        self.patch(pod, json!({"metadata": {"uid": pod.metadata.uid, "ownerReferences": owners}})).await.map(drop)
     }
 
-    async fn patch(&self, pod: &PodView, patch: serde_json::Value) -> Result<(), kube::Error> {
+    /// Takes a finalizer off a pod. Returns the version without it; 0 for a pod that is gone already.
+    pub(crate) async fn let_go(&self, pod: &PodView, finalizer: &str) -> Result<u64, kube::Error> {
+        let patch = json!({"metadata": {"uid": pod.metadata.uid, "$deleteFromPrimitiveList/finalizers": [finalizer]}});
+        self.patch(pod, patch).await
+    }
+
+    async fn patch(&self, pod: &PodView, patch: serde_json::Value) -> Result<u64, kube::Error> {
         let meta = &pod.metadata;
         let pods = Api::<PodView>::namespaced(self.client.clone(), meta.namespace.as_deref().unwrap_or_default());
         let name = meta.name.as_deref().unwrap_or_default();
         match pods.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Ok(patched) => Ok(version_of(&patched)),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(0),
             Err(error) => Err(error),
         }
     }

@@ -47,10 +47,21 @@ impl ReconcileError {
     }
 
     /// Whether it is only that somebody else was quicker: worth another try, not worth a warning.
-    fn is_conflict(&self) -> bool {
+    pub(crate) fn is_conflict(&self) -> bool {
         match self {
             Self::Api { source, .. } => matches!(source.as_ref(), kube::Error::Api(status) if status.code == 409),
             Self::Several { .. } => false,
+        }
+    }
+
+    /// The reason in the words of whoever refused.
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Self::Api { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) => status.message.clone(),
+                other => other.to_string(),
+            },
+            Self::Several { first, .. } => first.clone(),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use coracle_proto::placement::tolerates;
 use k8s_openapi::{
     api::core::v1::{Taint, Toleration},
     apimachinery::pkg::apis::meta::v1::Time,
@@ -36,19 +37,6 @@ enum Fate {
     Stays,
     /// It tolerates them for so much longer; zero: no longer.
     GoesIn(Duration),
-}
-
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let same = |wanted: Option<&str>, has: &str| wanted.unwrap_or_default().is_empty() || wanted == Some(has);
-    same(toleration.effect.as_deref(), &taint.effect)
-        && same(toleration.key.as_deref(), &taint.key)
-        && match toleration.operator.as_deref() {
-            Some("Exists") => true,
-            Some("Equal" | "") | None => {
-                toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()
-            }
-            Some(_) => false,
-        }
 }
 
 fn no_execute(node: &NodeView) -> impl Iterator<Item = &Taint> {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use k8s_openapi::{
     ByteString, ClusterResourceScope, NamespaceResourceScope,
-    api::core::v1::{NodeCondition, Taint, Toleration},
+    api::core::v1::{ContainerPort, NodeCondition, NodeSelector, PodIP, Taint, Toleration},
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time},
     jiff::Timestamp,
 };
@@ -25,10 +25,15 @@ pub(crate) struct PodView {
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct PodSpecView {
     pub(crate) node_name: String,
+    pub(crate) hostname: String,
+    pub(crate) subdomain: String,
+    pub(crate) affinity: Option<AffinityView>,
     pub(crate) tolerations: Vec<Toleration>,
     /// The claims among its volumes.
     #[serde(rename = "volumes", deserialize_with = "claims")]
     pub(crate) claims: Vec<ClaimUse>,
+    pub(crate) containers: Vec<ContainerView>,
+    pub(crate) init_containers: Vec<ContainerView>,
 }
 
 /// How a pod has a claim.
@@ -65,13 +70,38 @@ fn claims<'de, D: Deserializer<'de>>(reader: D) -> Result<Vec<ClaimUse>, D::Erro
     Ok(volumes.into_iter().filter_map(claim).collect())
 }
 
+/// What a pod's affinity says of the node it must be on.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct AffinityView {
+    pub(crate) node_affinity: Option<NodeAffinityView>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct NodeAffinityView {
+    #[serde(rename = "requiredDuringSchedulingIgnoredDuringExecution")]
+    pub(crate) required: Option<NodeSelector>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ContainerView {
+    pub(crate) name: String,
+    pub(crate) ports: Vec<ContainerPort>,
+    pub(crate) restart_policy: Option<String>,
+}
+
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct PodStatusView {
     pub(crate) phase: String,
     pub(crate) reason: String,
+    #[serde(rename = "podIPs")]
+    pub(crate) pod_ips: Vec<PodIP>,
     pub(crate) conditions: Vec<PodConditionView>,
     pub(crate) container_statuses: Vec<ContainerStatusView>,
+    pub(crate) init_container_statuses: Vec<ContainerStatusView>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -86,7 +116,22 @@ pub(crate) struct PodConditionView {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ContainerStatusView {
+    pub(crate) name: String,
     pub(crate) restart_count: i32,
+    pub(crate) state: ContainerStateView,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ContainerStateView {
+    pub(crate) terminated: Option<TerminatedView>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct TerminatedView {
+    pub(crate) exit_code: i32,
+    pub(crate) finished_at: Option<Time>,
 }
 
 impl PodView {
@@ -104,6 +149,12 @@ impl PodView {
     pub(crate) fn ready_since(&self) -> Option<Timestamp> {
         let ready = self.status.conditions.iter().find(|c| c.kind == "Ready" && c.status == "True")?;
         Some(ready.last_transition_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0))
+    }
+
+    /// When it last became ready or ceased to be, if that is known.
+    pub(crate) fn readiness_changed(&self) -> Option<Timestamp> {
+        let ready = self.status.conditions.iter().find(|c| c.kind == "Ready")?;
+        ready.last_transition_time.as_ref().map(|time| time.0)
     }
 
     /// Whether it has a condition Ready that is true.

@@ -35,6 +35,7 @@ pub mod meta;
 pub mod name;
 
 pub mod cron;
+pub mod placement;
 pub mod pod_resources;
 pub mod quantity;
 pub mod quota;

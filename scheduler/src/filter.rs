@@ -9,7 +9,6 @@ mod node_resources;
 mod node_unschedulable;
 mod taint_toleration;
 
-pub(crate) use node_affinity::matches_term;
 pub(crate) use taint_toleration::tolerates;
 
 use crate::cluster::{Node, Pod};

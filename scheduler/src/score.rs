@@ -1,10 +1,11 @@
 //! The scores: of the nodes that can take a pod, which is best. 0 to 100 each, weighted and added.
 
+use coracle_proto::placement::matches_term;
 use tracing::trace;
 
 use crate::{
     cluster::{Node, Pod},
-    filter::{matches_term, tolerates},
+    filter::tolerates,
 };
 
 /// The best score a node can have from one scorer.

@@ -2,7 +2,7 @@
 
 use std::{
     io::Write,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -166,6 +166,7 @@ async fn up(args: Args, start: Instant, shutdown: CancellationToken) -> anyhow::
         let shown = give_kubeconfig(&mut components, &server, args.kubeconfig)?;
         if let Some(config) = &mut node_config {
             controller.given_range = choose_range(&server, &args.controller.pod_cidr, config).await?;
+            server.reached_at(own_address(config)).await?;
         }
         server.tell_also(coracle_controller::figures);
         start_control(&mut components, &server, args.scheduler, controller);
@@ -193,6 +194,16 @@ async fn up(args: Args, start: Instant, shutdown: CancellationToken) -> anyhow::
     match broken {
         Some(error) => Err(error),
         None => stopped,
+    }
+}
+
+/// Where pods reach this machine: at its address, or, as long as it is in no network, at the one it has towards its pods.
+fn own_address(config: &coracle_agent::Config) -> IpAddr {
+    match config.pod_cidr {
+        Some(range) if config.node_ip.is_loopback() => {
+            IpAddr::V4(Ipv4Addr::from(u32::from(range.network()).saturating_add(1)))
+        }
+        _ => config.node_ip,
     }
 }
 

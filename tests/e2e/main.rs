@@ -13,6 +13,7 @@ mod wait;
 
 mod apart;
 mod containers;
+mod controllers;
 mod custom_resources;
 mod kills;
 mod kinds;

@@ -1,6 +1,7 @@
 //! Whether a pod that was bound here may run here, as kubelet checks once more before it starts anything.
 
-use k8s_openapi::api::core::v1::{Node, NodeSelectorTerm, Pod};
+use coracle_proto::placement::matches_required;
+use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::resources::{self, Amounts};
 use super::spec;
@@ -69,7 +70,8 @@ fn out_of(
     }
 }
 
-fn matches_node(pod: &Pod, node: &Node) -> bool {
+/// Whether the pod wants a node with such labels.
+pub(crate) fn matches_node(pod: &Pod, node: &Node) -> bool {
     let empty = std::collections::BTreeMap::new();
     let labels = node.metadata.labels.as_ref().unwrap_or(&empty);
     let Some(spec) = spec(pod).0 else { return true };
@@ -80,34 +82,7 @@ fn matches_node(pod: &Pod, node: &Node) -> bool {
         .and_then(|a| a.node_affinity.as_ref())
         .and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
     let name = node.metadata.name.as_deref().unwrap_or_default();
-    selected && required.is_none_or(|r| r.node_selector_terms.iter().any(|term| matches_term(term, labels, name)))
-}
-
-fn matches_term(term: &NodeSelectorTerm, labels: &std::collections::BTreeMap<String, String>, name: &str) -> bool {
-    let expressions = term.match_expressions.as_deref().unwrap_or_default();
-    let fields = term.match_fields.as_deref().unwrap_or_default();
-    if expressions.is_empty() && fields.is_empty() {
-        return false;
-    }
-    let holds = |operator: &str, value: Option<&str>, values: &[String]| {
-        let number = |text: Option<&str>| text.and_then(|t| t.parse::<i64>().ok());
-        let bound = || number(values.first().map(String::as_str));
-        match operator {
-            "In" => value.is_some_and(|v| values.iter().any(|w| w == v)),
-            "NotIn" => value.is_none_or(|v| values.iter().all(|w| w != v)),
-            "Exists" => value.is_some(),
-            "DoesNotExist" => value.is_none(),
-            "Gt" => matches!((number(value), bound()), (Some(a), Some(b)) if a > b),
-            "Lt" => matches!((number(value), bound()), (Some(a), Some(b)) if a < b),
-            _ => false,
-        }
-    };
-    expressions.iter().all(|e| {
-        let value = labels.get(&e.key).map(String::as_str);
-        holds(&e.operator, value, e.values.as_deref().unwrap_or_default())
-    }) && fields
-        .iter()
-        .all(|f| f.key == "metadata.name" && holds(&f.operator, Some(name), f.values.as_deref().unwrap_or_default()))
+    selected && required.is_none_or(|required| matches_required(required, name, labels))
 }
 
 #[cfg(test)]

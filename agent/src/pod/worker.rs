@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use coracle_runtime::{Sandbox, SandboxId, SandboxStatus};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
@@ -153,7 +153,7 @@ impl Worker {
             over: over || going,
         };
         let context = Arc::clone(&self.context);
-        let node = context.node();
+        let node = self.node().await;
         let refusal = context.table.with(|table| {
             let mut room = admission::Room {
                 allocatable: context.allocatable.clone(),
@@ -183,6 +183,16 @@ impl Worker {
             self.facts.torn_down = true;
         } else if self.recovering {
             self.take_over().await;
+        }
+    }
+
+    /// The node, looked at anew if the pod seems to want another one: its labels may have changed since it was last seen,
+    /// and the scheduler knows them sooner.
+    async fn node(&self) -> Arc<Node> {
+        let node = self.context.node();
+        match admission::matches_node(&self.pod, &node) {
+            true => node,
+            false => crate::node::look(&self.context).await,
         }
     }
 

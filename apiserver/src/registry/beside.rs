@@ -1,6 +1,6 @@
 //! What is written in the same transaction as an object: a namespace's own first objects, a Service's address and ports.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use coracle_proto::{
@@ -15,7 +15,7 @@ use k8s_openapi::{
 
 use super::{Registry, Writer};
 use crate::{
-    kinds::service::{set_cluster_ip, wants_cluster_ip, wants_node_ports},
+    kinds::service::wants_node_ports,
     ops::{AnyObject, KindOps},
     status_of::{self, Result},
     stored,
@@ -48,17 +48,8 @@ impl Beside {
     }
 }
 
-fn address_key(address: &str) -> String {
-    format!("/allocated/addresses/{address}")
-}
-
 fn port_key(port: i32) -> String {
     format!("/allocated/ports/{port}")
-}
-
-fn address_of(service: &Service) -> Option<String> {
-    let address = service.spec.as_ref()?.cluster_ip.clone()?;
-    (!address.is_empty() && address != "None").then_some(address)
 }
 
 fn ports_of(service: &Service) -> BTreeSet<i32> {
@@ -66,7 +57,7 @@ fn ports_of(service: &Service) -> BTreeSet<i32> {
     ports.iter().filter_map(|port| port.node_port).filter(|port| *port > 0).collect()
 }
 
-fn invalid(service: &Service, error: field::Error) -> Box<Status> {
+pub(super) fn invalid(service: &Service, error: field::Error) -> Box<Status> {
     Box::new(Status::invalid("", "Service", service.metadata.name.as_deref().unwrap_or_default(), &[error]))
 }
 
@@ -88,7 +79,7 @@ impl Registry {
             ("", "services") => {
                 let new = new.and_then(|n| n.as_any_mut().downcast_mut::<Service>());
                 let old = old.and_then(|o| o.as_any().downcast_ref::<Service>());
-                self.service_numbers(new, old)
+                self.service_numbers(new, old, writer)
             }
             _ => Ok(Beside::default()),
         }
@@ -133,25 +124,16 @@ impl Registry {
     }
 
     /// Gives a Service its address and node ports, and takes back what it no longer has.
-    fn service_numbers(&self, new: Option<&mut Service>, old: Option<&Service>) -> Result<Beside> {
-        let mut beside = Beside::default();
-        let (had, had_ports) = (old.and_then(address_of), old.map(ports_of).unwrap_or_default());
-        let (mut has, mut has_ports) = (None, BTreeSet::new());
+    fn service_numbers(&self, mut new: Option<&mut Service>, old: Option<&Service>, writer: &Writer) -> Result<Beside> {
+        let mut beside = self.service_address(new.as_deref_mut(), old, writer)?;
+        let had_ports = old.map(ports_of).unwrap_or_default();
+        let mut has_ports = BTreeSet::new();
         if let Some(service) = new {
             let owner = format!(
                 "{}/{}",
                 service.metadata.namespace.as_deref().unwrap_or_default(),
                 service.metadata.name.as_deref().unwrap_or_default()
             );
-            if wants_cluster_ip(service) {
-                let free = self.free_address(service)?;
-                set_cluster_ip(service, free.into());
-            }
-            has = address_of(service);
-            if let Some(address) = has.as_ref().filter(|address| had.as_ref() != Some(*address)) {
-                self.check_address(service, address)?;
-                beside.take(address_key(address), &owner);
-            }
             if wants_node_ports(service) {
                 self.fill_ports(service)?;
             }
@@ -161,47 +143,10 @@ impl Registry {
                 beside.take(port_key(*port), &owner);
             }
         }
-        if let Some(address) = had.filter(|address| has.as_ref() != Some(address)) {
-            beside.then.push(Op::delete(address_key(&address)));
-        }
         for port in had_ports.difference(&has_ports) {
             beside.then.push(Op::delete(port_key(*port)));
         }
         Ok(beside)
-    }
-
-    fn free_address(&self, service: &Service) -> Result<Ipv4Addr> {
-        let cidr = self.facts.service_cidr;
-        let taken = self.allocated("/allocated/addresses/")?;
-        // The network's own address and the broadcast address are no one's.
-        let usable = cidr.size().saturating_sub(2).max(1);
-        let first = rand::random_range(0..usable);
-        (0..usable)
-            .map(|step| cidr.nth(1 + (first + step) % usable))
-            .find(|address| !taken.contains(&address.to_string()))
-            .ok_or_else(|| {
-                let why = "failed to allocate a serviceIP: range is full";
-                invalid(
-                    service,
-                    field::Error::invalid(&Path::new("spec").child("clusterIPs"), Vec::<String>::new(), why),
-                )
-            })
-    }
-
-    fn check_address(&self, service: &Service, address: &str) -> Result<()> {
-        let path = Path::new("spec").child("clusterIPs");
-        let refuse = |why: String| Err(invalid(service, field::Error::invalid(&path, vec![address.to_owned()], &why)));
-        let cidr = self.facts.service_cidr;
-        if !address.parse::<Ipv4Addr>().is_ok_and(|a| cidr.contains(a)) {
-            return refuse(format!(
-                "failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. \
-                 The range of valid IPs is {cidr}"
-            ));
-        }
-        if self.store.get(address_key(address).as_bytes()).is_some() {
-            return refuse(format!("failed to allocate IP {address}: provided IP is already allocated"));
-        }
-        Ok(())
     }
 
     fn check_port(&self, service: &Service, port: i32) -> Result<()> {

@@ -244,6 +244,7 @@ impl Registry {
     ) -> Result<Written> {
         let resource = kind.resource();
         kind.default(&mut *object);
+        drop_empty(object.meta_mut());
         let mut fresh = match owners {
             Owners::Open => ownership::created(&**kind, &mut *object, &writer.who(""))?,
             Owners::Settled => None,
@@ -541,12 +542,22 @@ impl Registry {
             new.deletion_timestamp.clone_from(&old.deletion_timestamp);
             new.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
         }
+        drop_empty(new);
         new.generation = old.generation;
         new.generate_name = new.generate_name.take().or_else(|| old.generate_name.clone());
         new.resource_version = None;
         new.self_link = None;
         Ok(())
     }
+}
+
+/// What has nothing in it is not there.
+fn drop_empty(meta: &mut ObjectMeta) {
+    for map in [&mut meta.labels, &mut meta.annotations] {
+        *map = map.take().filter(|map| !map.is_empty());
+    }
+    meta.finalizers = meta.finalizers.take().filter(|list| !list.is_empty());
+    meta.owner_references = meta.owner_references.take().filter(|list| !list.is_empty());
 }
 
 pub(super) fn wrong_name(given: &str, name: &str) -> Box<Status> {

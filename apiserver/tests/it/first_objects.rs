@@ -1,5 +1,7 @@
 //! What every cluster has from its first start on.
 
+use coracle_apiserver::config::Config;
+
 use crate::harness::Cluster;
 
 #[tokio::test]
@@ -27,5 +29,18 @@ async fn a_new_cluster_has_its_classes_levels_and_api_services() {
     let patch = serde_json::json!({"spec": {"matchingPrecedence": 9999}});
     let fixed = c.merge("/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/catch-all", &patch).await;
     assert!(fixed.refusal().2.contains("spec of 'catch-all' must equal the fixed value"), "{}", fixed.body);
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn the_service_of_the_server_leads_to_it() {
+    let c = Cluster::start_with(|config| Config { advertise: Some("192.0.2.7".parse().unwrap()), ..config }).await;
+    let endpoints = c.get("/api/v1/namespaces/default/endpoints/kubernetes").await;
+    let subset = &endpoints.body["subsets"][0];
+    assert_eq!(subset["addresses"][0]["ip"], "192.0.2.7", "{}", endpoints.body);
+    assert_eq!(endpoints.body["metadata"]["labels"]["endpointslice.kubernetes.io/skip-mirror"], "true");
+    let slice = c.get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes").await;
+    assert_eq!(slice.body["endpoints"][0]["addresses"][0], "192.0.2.7", "{}", slice.body);
+    assert_eq!(slice.body["ports"][0]["port"], subset["ports"][0]["port"]);
     c.stop().await;
 }

@@ -157,6 +157,40 @@ async fn a_service_has_an_address_and_ports_of_its_own() {
 }
 
 #[tokio::test]
+async fn an_address_is_held_by_an_object_and_comes_out_of_ranges_that_are_ready() {
+    const RANGES: &str = "/apis/networking.k8s.io/v1/servicecidrs";
+    const ADDRESSES: &str = "/apis/networking.k8s.io/v1/ipaddresses";
+    let c = Cluster::start().await;
+    let services = "/api/v1/namespaces/default/services";
+    let own = c.get(&format!("{ADDRESSES}/10.43.0.1")).await;
+    assert_eq!(own.body["spec"]["parentRef"]["name"], "kubernetes", "{}", own.body);
+    let web = json!({"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}});
+    let made = c.post(services, &web).await;
+    let address = made.body["spec"]["clusterIP"].as_str().unwrap().to_owned();
+    let held = c.get(&format!("{ADDRESSES}/{address}")).await;
+    let parent = json!({"resource": "services", "namespace": "default", "name": "web"});
+    assert_eq!(held.body["spec"]["parentRef"], parent, "{}", held.body);
+    assert_eq!(held.body["metadata"]["labels"]["ipaddress.kubernetes.io/managed-by"], "ipallocator.k8s.io");
+    assert_eq!(c.delete(&format!("{services}/web")).await.code, 200);
+    assert_eq!(c.get(&format!("{ADDRESSES}/{address}")).await.code, 404, "it went with the Service");
+
+    let mut other = web.clone();
+    other["spec"]["clusterIP"] = json!("10.90.0.7");
+    let refused = c.post(services, &other).await;
+    assert!(refused.refusal().2.contains("is not in the valid range"), "{}", refused.body);
+    let range = json!({"metadata": {"name": "more"}, "spec": {"cidrs": ["10.90.0.0/24"]}});
+    assert_eq!(c.post(RANGES, &range).await.code, 201);
+    assert_eq!(c.post(services, &other).await.code, 422, "nobody has said that it is ready");
+    let ready = json!([{"type": "Ready", "status": "True", "reason": "", "message": "",
+                        "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+    let told = c.merge(&format!("{RANGES}/more/status"), &json!({"status": {"conditions": ready}})).await;
+    assert_eq!(told.code, 200, "{}", told.body);
+    let made = c.post(services, &other).await;
+    assert_eq!(made.code, 201, "{}", made.body);
+    c.stop().await;
+}
+
+#[tokio::test]
 async fn a_deployment_is_scaled_and_counts_generations() {
     let c = Cluster::start().await;
     let path = "/apis/apps/v1/namespaces/default/deployments";

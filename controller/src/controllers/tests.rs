@@ -388,3 +388,287 @@ async fn a_quota_is_counted_whichever_call_fails() {
     .await;
     assert_eq!(end["pods"], 1);
 }
+
+/// The addresses in all EndpointSlices, each with whether it is ready.
+fn in_slices(api: &FakeApi) -> Vec<(Value, Value)> {
+    let slices = api.all("endpointslices");
+    let endpoints = slices.iter().flat_map(|slice| slice["endpoints"].as_array().cloned().unwrap_or_default());
+    endpoints.map(|endpoint| (endpoint["addresses"][0].clone(), endpoint["conditions"]["ready"].clone())).collect()
+}
+
+/// How many addresses are in all Endpoints: ready and not.
+fn in_endpoints(api: &FakeApi) -> (usize, usize) {
+    let subsets: Vec<Value> =
+        api.all("endpoints").iter().flat_map(|e| e["subsets"].as_array().cloned().unwrap_or_default()).collect();
+    let count = |field: &str| subsets.iter().filter_map(|subset| subset[field].as_array()).map(Vec::len).sum();
+    (count("addresses"), count("notReadyAddresses"))
+}
+
+/// Invariant 3: every reconcile can be cut at any line and run again.
+#[tokio::test(start_paused = true)]
+async fn the_addresses_behind_a_service_are_there_whichever_call_fails() {
+    whatever_fails(&["shop"], async |api: &FakeApi| {
+        api.create("/api/v1/nodes", json!({"metadata": {"name": "here"}}));
+        let service = json!({"metadata": {"name": "web"}, "spec": {
+            "clusterIP": "10.43.0.9", "ipFamilies": ["IPv4"], "selector": {"app": "web"}, "ports": [{"port": 80}]}});
+        api.create("/api/v1/namespaces/shop/services", service);
+        api.until("there is an empty slice, and empty Endpoints", |api| {
+            api.all("endpointslices").len() == 1 && api.all("endpoints").len() == 1
+        })
+        .await;
+        for name in ["a", "b"] {
+            let pod = json!({"metadata": {"name": name, "labels": {"app": "web"}}, "spec": {"nodeName": "here"}});
+            api.create("/api/v1/namespaces/shop/pods", pod);
+        }
+        api.until("both are there", |api| in_endpoints(api) == (2, 0) && in_slices(api).len() == 2).await;
+        let unready = json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}});
+        api.patch("/api/v1/namespaces/shop/pods/a", unready);
+        api.until("one is not ready", |api| {
+            in_endpoints(api) == (1, 1) && in_slices(api).iter().filter(|(_, ready)| *ready == json!(true)).count() == 1
+        })
+        .await;
+        api.delete("/api/v1/namespaces/shop/services/web", "Background");
+        let gone = |api: &FakeApi| api.all("endpointslices").is_empty() && api.all("endpoints").is_empty();
+        api.until("all is gone with the Service", gone).await;
+    })
+    .await;
+}
+
+/// Invariant 3: every reconcile can be cut at any line and run again.
+#[tokio::test(start_paused = true)]
+async fn endpoints_written_by_hand_are_mirrored_whichever_call_fails() {
+    const OWN: &str = "/api/v1/namespaces/shop/endpoints/own";
+    let shown = |addresses: &'static [&'static str]| {
+        move |api: &FakeApi| in_slices(api).iter().map(|(address, _)| address.clone()).collect::<Vec<_>>() == addresses
+    };
+    let subsets = |ip: &str| json!([{"addresses": [{"ip": ip}], "ports": [{"port": 80, "protocol": "TCP"}]}]);
+    whatever_fails(&["shop"], async |api: &FakeApi| {
+        let service = json!({"metadata": {"name": "own"}, "spec": {"ports": [{"port": 80}]}});
+        api.create("/api/v1/namespaces/shop/services", service);
+        let own = json!({"metadata": {"name": "own"}, "subsets": subsets("192.0.2.1")});
+        api.create("/api/v1/namespaces/shop/endpoints", own);
+        api.until("the address is in a slice", shown(&["192.0.2.1"])).await;
+        api.patch(OWN, json!({"subsets": subsets("192.0.2.2")}));
+        api.until("the other address is in a slice", shown(&["192.0.2.2"])).await;
+        let skipped = |skip: &str| json!({"metadata": {"labels": {"endpointslice.kubernetes.io/skip-mirror": skip}}});
+        api.patch(OWN, skipped("true"));
+        api.until("nothing is mirrored that shall not be", |api| api.all("endpointslices").is_empty()).await;
+        api.patch(OWN, skipped("false"));
+        api.until("it is mirrored again", shown(&["192.0.2.2"])).await;
+        api.delete(OWN, "Background");
+        api.until("the mirror is gone too", |api| api.all("endpointslices").is_empty()).await;
+    })
+    .await;
+}
+
+/// Invariant 3: every reconcile can be cut at any line and run again.
+#[tokio::test(start_paused = true)]
+async fn a_replication_controller_has_its_pods_whichever_call_fails() {
+    const WEB: &str = "/api/v1/namespaces/shop/replicationcontrollers/web";
+    let says = |replicas: i64| {
+        move |api: &FakeApi| {
+            let status = api.all("replicationcontrollers").first().map(|web| web["status"].clone()).unwrap_or_default();
+            api.all("pods").len() == usize::try_from(replicas).unwrap()
+                && status["readyReplicas"] == json!((replicas > 0).then_some(replicas))
+                && status["terminatingReplicas"].is_null()
+        }
+    };
+    whatever_fails(&["shop"], async |api: &FakeApi| {
+        let web = json!({"metadata": {"name": "web"}, "spec": {
+            "replicas": 2, "selector": {"app": "web"}, "template": template("one")}});
+        api.create("/api/v1/namespaces/shop/replicationcontrollers", web);
+        api.until("two pods run", says(2)).await;
+        let pod = api.all("pods").remove(0);
+        let path = format!("/api/v1/namespaces/shop/pods/{}", pod["metadata"]["name"].as_str().unwrap());
+        api.patch(&path, json!({"metadata": {"labels": {"app": "mine"}}}));
+        api.until("what is not selected any more is released and replaced", |api| {
+            let owned = |pod: &&Value| pod["metadata"]["ownerReferences"].as_array().is_some_and(|o| !o.is_empty());
+            let pods = api.all("pods");
+            pods.len() == 3 && pods.iter().filter(owned).count() == 2
+        })
+        .await;
+        api.delete(&path, "Background");
+        api.patch(WEB, json!({"spec": {"replicas": 1}}));
+        api.until("one pod runs", says(1)).await;
+        api.delete(WEB, "Background");
+        api.until("nothing is left", |api| api.all("pods").is_empty()).await;
+    })
+    .await;
+}
+
+/// Invariant 3: every reconcile can be cut at any line and run again.
+#[tokio::test(start_paused = true)]
+async fn a_job_counts_each_pod_once_whichever_call_fails() {
+    const JOB: &str = "/apis/batch/v1/namespaces/shop/jobs/once";
+    let status = |api: &FakeApi| api.all("jobs").first().map(|job| job["status"].clone()).unwrap_or_default();
+    let names = |api: &FakeApi, phase: &str| -> Vec<String> {
+        let pods = api.all("pods");
+        let of = pods.iter().filter(|pod| pod["status"]["phase"] == json!(phase));
+        of.map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    };
+    whatever_fails(&["shop"], async |api: &FakeApi| {
+        let labels = json!({"batch.kubernetes.io/controller-uid": "x"});
+        let template = json!({"metadata": {"labels": labels}, "spec": {"containers": [], "restartPolicy": "Never"}});
+        let job = json!({"metadata": {"name": "once"}, "spec": {"completions": 3, "parallelism": 2, "backoffLimit": 6,
+            "ttlSecondsAfterFinished": 60, "selector": {"matchLabels": labels}, "template": template}});
+        api.create("/apis/batch/v1/namespaces/shop/jobs", job);
+        for round in 0..4 {
+            api.until("pods run", |api| !names(api, "Running").is_empty()).await;
+            let phase = if round == 1 { "Failed" } else { "Succeeded" };
+            let path = format!("/api/v1/namespaces/shop/pods/{}", names(api, "Running").remove(0));
+            api.patch(&path, json!({"status": {"phase": phase, "conditions": []}}));
+        }
+        api.until("it is complete", |api| {
+            let (status, pods) = (status(api), api.all("pods"));
+            let held = |pod: &&Value| pod["metadata"]["finalizers"].as_array().is_some_and(|f| !f.is_empty());
+            status["succeeded"] == json!(3)
+                && status["failed"] == json!(1)
+                && status["conditions"].as_array().is_some_and(|c| c.iter().any(|c| c["type"] == "Complete"))
+                && !pods.iter().any(|pod| held(&pod))
+        })
+        .await;
+        // Its time is real, not the test's: it is over at once instead.
+        api.patch(JOB, json!({"spec": {"ttlSecondsAfterFinished": 0}}));
+        api.until("it is deleted with its pods", |api| api.all("jobs").is_empty() && api.all("pods").is_empty()).await;
+    })
+    .await;
+}
+
+/// Invariant 3: every reconcile can be cut at any line and run again.
+#[tokio::test(start_paused = true)]
+async fn a_cron_job_makes_one_job_for_a_time_whichever_call_fails() {
+    const CRON: &str = "/apis/batch/v1/namespaces/shop/cronjobs/daily";
+    whatever_fails(&["shop"], async |api: &FakeApi| {
+        let template =
+            json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [], "restartPolicy": "Never"}});
+        // It was made long ago, so the latest time is due at once, and the next is hours away: or it is midnight.
+        let spec = json!({"schedule": "0 0 1 1 *", "successfulJobsHistoryLimit": 0, "jobTemplate": {"spec": {
+            "completions": 1, "parallelism": 1, "selector": {"matchLabels": {"a": "b"}}, "template": template}}});
+        let meta = json!({"name": "daily"});
+        api.create(
+            "/apis/batch/v1/namespaces/shop/cronjobs",
+            json!({"metadata": meta, "spec": spec, "status": {
+            "lastScheduleTime": "2025-06-01T00:00:00Z"}}),
+        );
+        api.until("its Job runs", |api| {
+            let active = api.all("cronjobs").first().map(|cron| cron["status"]["active"].clone()).unwrap_or_default();
+            active.as_array().is_some_and(|active| active.len() == 1) && api.all("pods").len() == 1
+        })
+        .await;
+        let job = api.all("jobs").remove(0);
+        let minutes: i64 = job["metadata"]["name"].as_str().unwrap().strip_prefix("daily-").unwrap().parse().unwrap();
+        assert_eq!(minutes % (24 * 60), 0, "its name is for a midnight");
+        let pod = api.all("pods").remove(0);
+        let path = format!("/api/v1/namespaces/shop/pods/{}", pod["metadata"]["name"].as_str().unwrap());
+        api.patch(&path, json!({"status": {"phase": "Succeeded", "conditions": []}}));
+        api.until("it is complete, and not kept", |api| {
+            let status = api.all("cronjobs").first().map(|cron| cron["status"].clone()).unwrap_or_default();
+            api.all("jobs").is_empty()
+                && api.all("pods").is_empty()
+                && status["active"].as_array().is_none_or(Vec::is_empty)
+                && !status["lastSuccessfulTime"].is_null()
+        })
+        .await;
+        api.delete(CRON, "Background");
+    })
+    .await;
+}
+
+/// Invariant 3: every reconcile can be cut at any line and run again.
+#[tokio::test(start_paused = true)]
+async fn a_stateful_set_is_made_rolled_and_shrunk_whichever_call_fails() {
+    const DB: &str = "/apis/apps/v1/namespaces/shop/statefulsets/db";
+    let pods = |api: &FakeApi| -> Vec<String> {
+        let pods = api.all("pods");
+        let words = pods.iter().map(|pod| {
+            let image = pod["spec"]["containers"][0]["image"].as_str().unwrap();
+            format!("{} {image}", pod["metadata"]["name"].as_str().unwrap())
+        });
+        words.collect()
+    };
+    let settled = |api: &FakeApi, replicas: i64| {
+        let status = api.all("statefulsets").first().map(|db| db["status"].clone()).unwrap_or_default();
+        ["replicas", "readyReplicas", "currentReplicas", "updatedReplicas"].iter().all(|f| status[f] == json!(replicas))
+            && status["currentRevision"] == status["updateRevision"]
+    };
+    whatever_fails(&["shop"], async |api: &FakeApi| {
+        let spec = json!({"replicas": 2, "serviceName": "db", "selector": {"matchLabels": {"app": "web"}},
+                          "template": template("one"), "updateStrategy": {"type": "RollingUpdate"},
+                          "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {}}]});
+        api.create("/apis/apps/v1/namespaces/shop/statefulsets", json!({"metadata": {"name": "db"}, "spec": spec}));
+        api.until("two pods run", |api| settled(api, 2) && pods(api) == ["db-0 one", "db-1 one"]).await;
+        api.patch(DB, json!({"spec": {"template": template("two")}}));
+        api.until("both are new", |api| settled(api, 2) && pods(api) == ["db-0 two", "db-1 two"]).await;
+        api.patch(DB, json!({"spec": {"replicas": 1}}));
+        api.until("the last is gone", |api| settled(api, 1) && pods(api) == ["db-0 two"]).await;
+        let claims = api.all("persistentvolumeclaims");
+        let names: Vec<&Value> = claims.iter().map(|claim| &claim["metadata"]["name"]).collect();
+        assert_eq!(names, ["data-db-0", "data-db-1"], "claims stay");
+        assert_eq!(api.all("controllerrevisions").len(), 2);
+    })
+    .await;
+}
+
+/// Invariant 3: every reconcile can be cut at any line and run again.
+#[tokio::test(start_paused = true)]
+async fn a_daemon_set_is_on_every_node_whichever_call_fails() {
+    const LOG: &str = "/apis/apps/v1/namespaces/shop/daemonsets/log";
+    let on = |api: &FakeApi, image: &str| -> Vec<String> {
+        let pods = api.all("pods");
+        let field = "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/0/matchFields/0/values/0";
+        let of = pods.iter().filter(|pod| pod["spec"]["containers"][0]["image"] == json!(image));
+        let mut nodes: Vec<String> = of.map(|pod| pod.pointer(field).unwrap().as_str().unwrap().to_owned()).collect();
+        nodes.sort_unstable();
+        nodes
+    };
+    let says = |api: &FakeApi, count: i64| {
+        let status = api.all("daemonsets").first().map(|set| set["status"].clone()).unwrap_or_default();
+        ["desiredNumberScheduled", "numberAvailable", "updatedNumberScheduled"]
+            .iter()
+            .all(|f| status[f] == json!(count))
+    };
+    whatever_fails(&["shop"], async |api: &FakeApi| {
+        for name in ["n1", "n2"] {
+            api.create("/api/v1/nodes", json!({"metadata": {"name": name}}));
+        }
+        let spec = json!({"selector": {"matchLabels": {"app": "web"}}, "template": template("one"),
+                          "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}});
+        api.create("/apis/apps/v1/namespaces/shop/daemonsets", json!({"metadata": {"name": "log"}, "spec": spec}));
+        api.until("a pod on each node", |api| says(api, 2) && on(api, "one") == ["n1", "n2"]).await;
+        api.patch(LOG, json!({"spec": {"template": template("two")}}));
+        api.until("a new pod on each node", |api| says(api, 2) && on(api, "two") == ["n1", "n2"]).await;
+        api.create("/api/v1/nodes", json!({"metadata": {"name": "n3"}}));
+        api.until("one on the new node too", |api| says(api, 3) && on(api, "two") == ["n1", "n2", "n3"]).await;
+        api.delete(LOG, "Background");
+        api.until("nothing is left", |api| api.all("pods").is_empty()).await;
+    })
+    .await;
+}
+
+/// Invariant 3: every reconcile can be cut at any line and run again.
+#[tokio::test(start_paused = true)]
+async fn a_range_stays_while_it_is_used_whichever_call_fails() {
+    const MORE: &str = "/apis/networking.k8s.io/v1/servicecidrs/more";
+    const HELD: &str = "/apis/networking.k8s.io/v1/ipaddresses/10.90.0.7";
+    let ready = |api: &FakeApi, status: &str| {
+        let ranges = api.all("servicecidrs");
+        let conditions = ranges.first().map(|range| range["status"]["conditions"].clone()).unwrap_or_default();
+        conditions
+            .as_array()
+            .is_some_and(|all| all.iter().any(|c| c["type"] == "Ready" && c["status"] == json!(status)))
+    };
+    whatever_fails(&["shop"], async |api: &FakeApi| {
+        let range = json!({"metadata": {"name": "more"}, "spec": {"cidrs": ["10.90.0.0/24"]}});
+        api.create("/apis/networking.k8s.io/v1/servicecidrs", range);
+        api.until("it is ready", |api| ready(api, "True")).await;
+        let labels = json!({"ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io"});
+        let parent = json!({"resource": "services", "namespace": "shop", "name": "web"});
+        let held = json!({"metadata": {"name": "10.90.0.7", "labels": labels}, "spec": {"parentRef": parent}});
+        api.create("/apis/networking.k8s.io/v1/ipaddresses", held);
+        api.delete(MORE, "Background");
+        api.until("it says why it stays", |api| ready(api, "False")).await;
+        api.delete(HELD, "Background");
+        api.until("it is gone", |api| api.all("servicecidrs").is_empty()).await;
+    })
+    .await;
+}

@@ -40,7 +40,7 @@ fn name(set: &ReplicaSet) -> String {
 }
 
 /// Resolves a number or a percentage of `total`, rounding up or down.
-fn scaled(value: Option<&IntOrString>, total: i32, up: bool) -> i32 {
+pub(crate) fn scaled(value: Option<&IntOrString>, total: i32, up: bool) -> i32 {
     match value {
         None => 0,
         Some(IntOrString::Int(number)) => *number,

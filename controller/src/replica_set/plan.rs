@@ -3,10 +3,11 @@
 use std::{cmp::Ordering, collections::HashMap, sync::Arc, time::Duration};
 
 use k8s_openapi::{
-    api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus},
+    api::apps::v1::{ReplicaSetCondition, ReplicaSetStatus},
     jiff::Timestamp,
 };
 
+use super::Replicated;
 use crate::view::PodView;
 
 /// What to do about the number of pods.
@@ -20,26 +21,18 @@ pub(super) enum Steps {
     Delete(Vec<Arc<PodView>>),
 }
 
-/// How many pods are asked for.
-pub(super) fn wanted(set: &ReplicaSet) -> usize {
-    let replicas = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-    usize::try_from(replicas).unwrap_or_default()
-}
-
 /// Compares what is there with what is asked for.
-pub(super) fn steps(set: &ReplicaSet, pods: &[Arc<PodView>]) -> Steps {
+pub(super) fn steps(wanted: usize, pods: &[Arc<PodView>]) -> Steps {
     let mut active: Vec<Arc<PodView>> = pods.iter().filter(|p| p.is_active()).cloned().collect();
-    let wanted = wanted(set);
     match active.len().cmp(&wanted) {
         Ordering::Equal => Steps::Nothing,
         Ordering::Less => Steps::Create(wanted - active.len()),
         Ordering::Greater => {
             let surplus = active.len() - wanted;
-            let mut on_node: HashMap<&str, usize> = HashMap::new();
+            let mut on_node: HashMap<String, usize> = HashMap::new();
             for pod in &active {
-                *on_node.entry(pod.spec.node_name.as_str()).or_default() += 1;
+                *on_node.entry(pod.spec.node_name.clone()).or_default() += 1;
             }
-            let on_node: HashMap<String, usize> = on_node.into_iter().map(|(n, c)| (n.to_owned(), c)).collect();
             active.sort_by(|a, b| doom(a, b, &on_node));
             active.truncate(surplus);
             Steps::Delete(active)
@@ -56,7 +49,7 @@ fn deletion_cost(pod: &PodView) -> i32 {
 /// Which of two pods is deleted first (`Less`), as Kubernetes' `ActivePodsWithRanks` orders them: the one that is of
 /// less use (not placed, not started, not ready, cheaper by annotation), then the one with more siblings on its node,
 /// then the younger.
-fn doom(a: &PodView, b: &PodView, on_node: &HashMap<String, usize>) -> Ordering {
+pub(crate) fn doom(a: &PodView, b: &PodView, on_node: &HashMap<String, usize>) -> Ordering {
     let phase = |p: &PodView| match p.status.phase.as_str() {
         "Pending" | "" => 0,
         "Unknown" => 1,
@@ -77,14 +70,13 @@ fn doom(a: &PodView, b: &PodView, on_node: &HashMap<String, usize>) -> Ordering 
 
 /// The status the pods amount to, and after what time it changes by itself.
 pub(super) fn status(
-    set: &ReplicaSet,
+    set: &impl Replicated,
     pods: &[Arc<PodView>],
     failure: Option<ReplicaSetCondition>,
     now: Timestamp,
 ) -> (ReplicaSetStatus, Option<Duration>) {
-    let spec = set.spec.clone().unwrap_or_default();
-    let template_labels = spec.template.and_then(|t| t.metadata).and_then(|m| m.labels).unwrap_or_default();
-    let min_ready = i64::from(spec.min_ready_seconds.unwrap_or_default());
+    let template_labels = set.template().metadata.and_then(|m| m.labels).unwrap_or_default();
+    let min_ready = i64::from(set.min_ready_seconds());
     let mut counts = [0_i32; 4];
     let mut terminating = 0;
     let mut soon: Option<Duration> = None;
@@ -108,15 +100,13 @@ pub(super) fn status(
             }
         }
     }
-    let old = set.status.clone().unwrap_or_default();
-    let mut conditions = old.conditions.unwrap_or_default();
+    let mut conditions = set.status().conditions.unwrap_or_default();
     let known = conditions.iter().find(|c| c.type_ == "ReplicaFailure").cloned();
     conditions.retain(|c| c.type_ != "ReplicaFailure");
-    if let Some(mut failure) = failure {
-        if let Some(known) = known.filter(|k| k.reason == failure.reason) {
-            failure.last_transition_time = known.last_transition_time;
-        }
-        conditions.push(failure);
+    if let Some(failure) = failure {
+        // The same again stays as it was: the message names a pod that differs with each try, and to write that each time
+        // would bring the next try about.
+        conditions.push(known.filter(|known| known.reason == failure.reason).unwrap_or(failure));
     }
     let some = |count: i32| (count > 0).then_some(count);
     let status = ReplicaSetStatus {
@@ -125,7 +115,7 @@ pub(super) fn status(
         ready_replicas: some(*ready),
         available_replicas: some(*available),
         terminating_replicas: Some(terminating),
-        observed_generation: set.metadata.generation,
+        observed_generation: set.meta().generation,
         conditions: (!conditions.is_empty()).then_some(conditions),
     };
     (status, soon)
@@ -133,6 +123,8 @@ pub(super) fn status(
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::apps::v1::ReplicaSet;
+
     use super::*;
 
     fn set(replicas: i32, min_ready: i32) -> ReplicaSet {
@@ -169,8 +161,8 @@ mod tests {
             pod("going", serde_json::json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}})),
             pod("here", serde_json::json!({})),
         ];
-        assert!(matches!(steps(&set(3, 0), &pods), Steps::Create(2)));
-        assert!(matches!(steps(&set(1, 0), &pods), Steps::Nothing));
+        assert!(matches!(steps(3, &pods), Steps::Create(2)));
+        assert!(matches!(steps(1, &pods), Steps::Nothing));
         let (status, _) = status(&set(3, 0), &pods, None, Timestamp::UNIX_EPOCH);
         assert_eq!((status.replicas, status.terminating_replicas), (1, Some(1)));
     }
@@ -186,7 +178,7 @@ mod tests {
             pod("pending", serde_json::json!({"status": {"phase": "Pending"}})),
             pod("unplaced", serde_json::json!({"spec": {"nodeName": ""}})),
         ];
-        let Steps::Delete(doomed) = steps(&set(1, 0), &pods) else { panic!() };
+        let Steps::Delete(doomed) = steps(1, &pods) else { panic!() };
         let names: Vec<_> = doomed.iter().map(|p| p.metadata.name.clone().unwrap()).collect();
         assert_eq!(names, ["unplaced", "pending", "cheap", "unready", "young"]);
     }

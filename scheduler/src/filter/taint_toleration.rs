@@ -1,25 +1,14 @@
 //! Taints keep pods off a node unless they tolerate them.
 
+use coracle_proto::placement;
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 
 use super::{Reasons, refuse};
 use crate::cluster::{Node, Pod};
 
-/// Whether one of the tolerations tolerates the taint. An empty key with `Exists` tolerates everything, an empty effect
-/// every effect.
+/// Whether one of the tolerations tolerates the taint.
 pub(crate) fn tolerates(tolerations: &[Toleration], taint: &Taint) -> bool {
-    tolerations.iter().any(|t| {
-        let effect = t.effect.as_deref().unwrap_or_default();
-        let key = t.key.as_deref().unwrap_or_default();
-        if !(effect.is_empty() || effect == taint.effect) || !(key.is_empty() || key == taint.key) {
-            return false;
-        }
-        match t.operator.as_deref().unwrap_or("Equal") {
-            "" | "Equal" => t.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default(),
-            "Exists" => true,
-            _ => false,
-        }
-    })
+    tolerations.iter().any(|toleration| placement::tolerates(toleration, taint))
 }
 
 pub(super) fn check(pod: &Pod, node: &Node) -> Result<(), Reasons> {

@@ -335,6 +335,17 @@ pub(super) const CONTROLLERS: &[(&str, &[&str])] = &[
             EVENTS,
         ],
     ),
+    (
+        "endpointslicemirroring-controller",
+        &[
+            "read core services,endpoints",
+            "update core services/finalizers",
+            "update core endpoints/finalizers",
+            "get,list,watch,create,update,delete discovery.k8s.io endpointslices",
+            "create discovery.k8s.io endpointslices/restricted",
+            EVENTS,
+        ],
+    ),
     ("generic-garbage-collector", &["get,list,watch,patch,update,delete * *", EVENTS]),
     (
         "horizontal-pod-autoscaler",
@@ -417,6 +428,16 @@ pub(super) const CONTROLLERS: &[(&str, &[&str])] = &[
     (
         "service-controller",
         &["read core services", "patch,update core services/status", "list,watch core nodes", EVENTS],
+    ),
+    (
+        "service-cidrs-controller",
+        &[
+            "get,list,watch,patch,update networking.k8s.io servicecidrs",
+            "patch,update networking.k8s.io servicecidrs/finalizers",
+            "patch,update networking.k8s.io servicecidrs/status",
+            "read networking.k8s.io ipaddresses",
+            EVENTS,
+        ],
     ),
     (
         "statefulset-controller",
