@@ -38,6 +38,7 @@ mod health;
 pub(crate) mod metrics;
 mod verbs;
 
+pub mod accept;
 pub mod answer;
 pub mod body;
 

@@ -22,6 +22,7 @@ mod limits;
 mod metrics;
 mod old_versions;
 mod patching;
+mod protobuf;
 mod proxies;
 mod raw_paths;
 mod reading;
