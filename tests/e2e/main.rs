@@ -12,6 +12,7 @@ mod registry;
 mod wait;
 
 mod apart;
+mod clients;
 mod containers;
 mod custom_resources;
 mod kills;
