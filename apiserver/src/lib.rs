@@ -66,3 +66,6 @@ pub mod stored;
 
 pub mod discovery;
 pub mod openapi;
+
+#[cfg(test)]
+mod fuzz;
