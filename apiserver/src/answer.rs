@@ -1,33 +1,22 @@
-//! Answers: the form a client accepts, and stored objects in that form.
+//! Answers: stored objects in the form and encoding a client likes.
 
 use axum::body::Body;
 use bytes::Bytes;
-use coracle_proto::status::Status;
+use coracle_proto::{protobuf, status::Status, yaml};
 use coracle_store::{Entry, Revision};
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::{
+    accept::{self, Accepted, Encoding, Form},
     ops::KindOps,
     registry::Listed,
     request::RequestInfo,
     status_of::{self, Result},
     stored,
 };
-
-/// The form of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// Whole objects.
-    Json,
-    /// Whole objects, as YAML.
-    Yaml,
-    /// Rows of a table.
-    Table,
-    /// Only the metadata.
-    Metadata,
-}
 
 /// What accompanies a table's cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,66 +27,6 @@ pub enum Include {
     Metadata,
     /// The whole object.
     Object,
-}
-
-/// Formats that answers are given in.
-const GIVEN: &[&str] = &["application/json", "application/yaml"];
-
-fn form_of(media: &str) -> Option<Form> {
-    let mut parts = media.split(';').map(str::trim);
-    let name = parts.next().unwrap_or_default().to_ascii_lowercase();
-    let (mut shown_as, mut version, mut group) = ("", "", "");
-    for part in parts {
-        match part.split_once('=') {
-            Some(("as", value)) => shown_as = value,
-            Some(("v", value)) => version = value,
-            Some(("g", value)) => group = value,
-            _ => {}
-        }
-    }
-    match (name.as_str(), shown_as) {
-        ("application/json", "") | ("*/*" | "application/*", _) => Some(Form::Json),
-        ("application/yaml", "") => Some(Form::Yaml),
-        ("application/json", "Table") if group == "meta.k8s.io" && version == "v1" => Some(Form::Table),
-        ("application/json", "PartialObjectMetadata" | "PartialObjectMetadataList")
-            if group == "meta.k8s.io" && version == "v1" =>
-        {
-            Some(Form::Metadata)
-        }
-        _ => None,
-    }
-}
-
-impl Form {
-    /// The first form of the `Accept` header that is given.
-    ///
-    /// # Errors
-    /// 406 when none is.
-    pub fn of(headers: &HeaderMap) -> Result<Self> {
-        Self::first(headers, |_| true)
-    }
-
-    /// As [`Form::of`], of what cannot be shown in a table.
-    ///
-    /// # Errors
-    /// 406 when no form is given.
-    pub fn without_table(headers: &HeaderMap) -> Result<Self> {
-        Self::first(headers, |form| form != Self::Table)
-    }
-
-    fn first(headers: &HeaderMap, is_given: impl Fn(Self) -> bool) -> Result<Self> {
-        let Some(accept) = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()) else {
-            return Ok(Self::Json);
-        };
-        if accept.trim().is_empty() {
-            return Ok(Self::Json);
-        }
-        accept
-            .split(',')
-            .filter_map(form_of)
-            .find(|form| is_given(*form))
-            .ok_or_else(|| Box::new(Status::not_acceptable(GIVEN)))
-    }
 }
 
 impl Include {
@@ -112,20 +41,34 @@ impl Include {
     }
 }
 
-/// An answer of JSON bytes.
+/// An answer of bytes.
 #[must_use]
-pub fn json_bytes(code: StatusCode, body: impl Into<Body>) -> Response<Body> {
+pub fn bytes(code: StatusCode, media: &'static str, body: impl Into<Body>) -> Response<Body> {
     let mut response = Response::new(body.into());
     *response.status_mut() = code;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
     response
 }
 
-/// An answer of a JSON value.
+/// An answer of JSON bytes.
+#[must_use]
+pub fn json_bytes(code: StatusCode, body: impl Into<Body>) -> Response<Body> {
+    bytes(code, Encoding::Json.media(), body)
+}
+
+/// Marks answers that are JSON because nobody has asked yet what the client likes.
+#[derive(Clone)]
+struct Unsettled;
+
+/// An answer of a JSON value, which [`settle`] may still write differently.
 #[must_use]
 pub fn json_value(code: StatusCode, value: &impl serde::Serialize) -> Response<Body> {
     match serde_json::to_vec(value) {
-        Ok(bytes) => json_bytes(code, bytes),
+        Ok(bytes) => {
+            let mut response = json_bytes(code, bytes);
+            response.extensions_mut().insert(Unsettled);
+            response
+        }
         Err(error) => status(&status_of::broken("an answer cannot be encoded", &error)),
     }
 }
@@ -139,6 +82,75 @@ pub fn status(status: &Status) -> Response<Body> {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
+}
+
+/// Writes an answer of [`json_value`] as the client likes it, if it is an object of a kind that can be. Others stay as they
+/// are: those of objects are written in their encoding from the start, and what is no object is JSON to everyone. A review that
+/// its client does not take is refused; a status or a document is told in JSON then.
+pub(crate) async fn settle(mut response: Response<Body>, encoding: Option<Encoding>) -> Response<Body> {
+    if response.extensions_mut().remove::<Unsettled>().is_none() {
+        return response;
+    }
+    let encoding = match encoding {
+        Some(Encoding::Json) => return response,
+        Some(encoding) => encoding,
+        None if response.status() == StatusCode::CREATED => return status(&accept::not_acceptable()),
+        None => return response,
+    };
+    let (mut head, body) = response.into_parts();
+    // The body is in memory and cannot fail to be read.
+    let json = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let object = serde_json::from_slice::<Value>(&json).ok().filter(|value| value.get("kind").is_some());
+    let object = object.map(|mut object| {
+        // The oldest documents of discovery do not say it in JSON.
+        if let (Value::Object(object), Encoding::Protobuf) = (&mut object, encoding) {
+            object.entry("apiVersion").or_insert_with(|| "v1".into());
+        }
+        object
+    });
+    match object.and_then(|object| encode(&object, encoding).ok()) {
+        Some(bytes) => {
+            head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(encoding.media()));
+            Response::from_parts(head, bytes.into())
+        }
+        None => Response::from_parts(head, json.into()),
+    }
+}
+
+fn broken(error: &(dyn std::error::Error + 'static)) -> Box<Status> {
+    status_of::broken("an answer cannot be encoded", error)
+}
+
+/// An object's JSON in another encoding.
+fn encode(object: &Value, encoding: Encoding) -> Result<Vec<u8>> {
+    match encoding {
+        Encoding::Json => serde_json::to_vec(object).map_err(|error| broken(&error)),
+        Encoding::Yaml => Ok(yaml::to_string(object).into_bytes()),
+        Encoding::Protobuf => protobuf::from_json(object).map_err(|error| broken(&error)),
+    }
+}
+
+/// Appends an event of a watch about an object in JSON.
+///
+/// # Errors
+/// 500 when the object cannot be written in the encoding.
+pub(crate) fn write_event(kind: &str, object: &[u8], encoding: Encoding, out: &mut Vec<u8>) -> Result<()> {
+    match encoding {
+        Encoding::Json | Encoding::Yaml => {
+            out.reserve(object.len() + 40);
+            out.extend_from_slice(b"{\"type\":\"");
+            out.extend_from_slice(kind.as_bytes());
+            out.extend_from_slice(b"\",\"object\":");
+            out.extend_from_slice(object);
+            out.extend_from_slice(b"}\n");
+        }
+        Encoding::Protobuf => {
+            let object: Value = serde_json::from_slice(object).map_err(|error| broken(&error))?;
+            let object = encode(&object, encoding)?;
+            protobuf::write_event(kind, &object, out).map_err(|error| broken(&error))?;
+        }
+    }
+    Ok(())
 }
 
 /// Adds a `Warning` header a sentence (RFC 7234, 5.5; code 299 and no agent).
@@ -216,8 +228,8 @@ fn begin_table(kind: Option<&dyn KindOps>, meta: &Value, out: &mut Vec<u8>) {
 pub struct Shape<'a> {
     /// Their kind.
     pub kind: &'a dyn KindOps,
-    /// The form.
-    pub form: Form,
+    /// The form and encoding.
+    pub accepted: Accepted,
     /// What accompanies a row.
     pub include: Include,
     /// The time ages are counted to.
@@ -225,11 +237,11 @@ pub struct Shape<'a> {
 }
 
 impl Shape<'_> {
-    /// One object.
+    /// One object, in JSON.
     pub(crate) fn object(&self, entry: &Entry, revision: Revision, is_first: bool) -> Result<Vec<u8>> {
         let mut out = Vec::with_capacity(entry.value.len() + 64);
-        match self.form {
-            Form::Json | Form::Yaml => write_shown(self.kind, entry, revision, &mut out)?,
+        match self.accepted.form {
+            Form::Whole => write_shown(self.kind, entry, revision, &mut out)?,
             Form::Metadata => write_metadata(entry, revision, &mut out),
             Form::Table => {
                 let meta = json!({"resourceVersion": revision.to_string()});
@@ -250,16 +262,12 @@ impl Shape<'_> {
     }
 
     fn answer(&self, code: StatusCode, json: Vec<u8>) -> Result<Response<Body>> {
-        if self.form != Form::Yaml {
+        let encoding = self.accepted.encoding;
+        if encoding == Encoding::Json {
             return Ok(json_bytes(code, json));
         }
-        let broken =
-            |error: &(dyn std::error::Error + 'static)| status_of::broken("an answer cannot be encoded", error);
-        let value: Value = serde_json::from_slice(&json).map_err(|error| broken(&error))?;
-        let text = serde_yaml::to_string(&value).map_err(|error| broken(&error))?;
-        let mut response = json_bytes(code, text);
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/yaml"));
-        Ok(response)
+        let object: Value = serde_json::from_slice(&json).map_err(|error| broken(&error))?;
+        Ok(bytes(code, encoding.media(), encode(&object, encoding)?))
     }
 
     /// The answer of a list.
@@ -276,47 +284,76 @@ impl Shape<'_> {
                 meta.insert("remainingItemCount".to_owned(), remaining.into());
             }
         }
-        let size: usize = match self.form {
-            Form::Json | Form::Yaml => listed.entries.iter().map(|entry| entry.value.len() + 48).sum(),
+        let size: usize = match self.accepted.form {
+            Form::Whole => listed.entries.iter().map(|entry| entry.value.len() + 48).sum(),
             Form::Table | Form::Metadata => listed.entries.len() * 800,
         };
+        if self.accepted.encoding == Encoding::Protobuf {
+            return self.protobuf_list(listed, &meta, size);
+        }
         let mut out = Vec::with_capacity(size + 512);
-        let resource = self.kind.resource();
-        let head = match self.form {
-            Form::Json | Form::Yaml => {
-                format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\"", resource.list_kind, resource.api_version())
-            }
-            Form::Metadata => "{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/v1\"".to_owned(),
-            Form::Table => String::new(),
-        };
-        if self.form == Form::Table {
+        if self.accepted.form == Form::Table {
             begin_table(Some(self.kind), &meta, &mut out);
         } else {
-            out.extend_from_slice(format!("{head},\"metadata\":{meta},\"items\":[").as_bytes());
+            let ((version, kind), _) = self.kinds();
+            let head = format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{version}\",\"metadata\":{meta},\"items\":[");
+            out.extend_from_slice(head.as_bytes());
         }
         for (index, entry) in listed.entries.iter().enumerate() {
             if index > 0 {
                 out.push(b',');
             }
-            let revision = entry.mod_revision;
-            match self.form {
-                Form::Json | Form::Yaml => write_shown(self.kind, entry, revision, &mut out)?,
-                Form::Metadata => write_metadata(entry, revision, &mut out),
-                Form::Table => write_row(self.kind, entry, revision, self.include, self.now, &mut out)?,
-            }
+            self.write_item(entry, &mut out)?;
         }
         out.extend_from_slice(b"]}");
         self.answer(StatusCode::OK, out)
     }
 
-    /// The object of a bookmark.
+    /// Version and kind of a list, and those of its items.
+    fn kinds(&self) -> ((String, &'static str), (String, &'static str)) {
+        let resource = self.kind.resource();
+        let meta = || "meta.k8s.io/v1".to_owned();
+        match self.accepted.form {
+            Form::Metadata => ((meta(), "PartialObjectMetadataList"), (meta(), "PartialObjectMetadata")),
+            Form::Table => ((meta(), "Table"), (meta(), "TableRow")),
+            Form::Whole => ((resource.api_version(), resource.list_kind), (resource.api_version(), resource.kind)),
+        }
+    }
+
+    fn write_item(&self, entry: &Entry, out: &mut Vec<u8>) -> Result<()> {
+        let revision = entry.mod_revision;
+        match self.accepted.form {
+            Form::Whole => write_shown(self.kind, entry, revision, out)?,
+            Form::Metadata => write_metadata(entry, revision, out),
+            Form::Table => write_row(self.kind, entry, revision, self.include, self.now, out)?,
+        }
+        Ok(())
+    }
+
+    /// The list in protobuf, one item after the other, so that it takes no more memory than in JSON.
+    fn protobuf_list(&self, listed: &Listed, meta: &Value, size: usize) -> Result<Response<Body>> {
+        let wrong = |error: protobuf::Error| broken(&error);
+        let ((list_version, list_kind), (version, kind)) = self.kinds();
+        let mut list =
+            protobuf::List::new((&list_version, list_kind), meta, (&version, kind), size + 512).map_err(wrong)?;
+        let mut json = Vec::new();
+        for entry in &listed.entries {
+            json.clear();
+            self.write_item(entry, &mut json)?;
+            let object: Value = serde_json::from_slice(&json).map_err(|error| broken(&error))?;
+            list.push(&object).map_err(wrong)?;
+        }
+        Ok(bytes(StatusCode::OK, Encoding::Protobuf.media(), list.finish()))
+    }
+
+    /// The object of a bookmark, in JSON.
     pub(crate) fn bookmark(&self, revision: Revision, ends_initial: bool) -> Bytes {
         let mut meta = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
         if let (Value::Object(meta), true) = (&mut meta, ends_initial) {
             meta.insert("annotations".to_owned(), json!({"k8s.io/initial-events-end": "true"}));
         }
         let resource = self.kind.resource();
-        let object = match self.form {
+        let object = match self.accepted.form {
             Form::Table => {
                 let mut out = Vec::new();
                 begin_table(None, &json!({"resourceVersion": revision.to_string()}), &mut out);
@@ -326,42 +363,10 @@ impl Shape<'_> {
             Form::Metadata => {
                 json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta})
             }
-            Form::Json | Form::Yaml => {
+            Form::Whole => {
                 json!({"kind": resource.kind, "apiVersion": resource.api_version(), "metadata": meta})
             }
         };
         object.to_string().into()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_form_that_is_given_is_taken() {
-        let form = |accept: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
-            Form::of(&headers)
-        };
-        for (accept, expected) in [
-            ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Form::Table),
-            ("application/json;as=Table;v=v1beta1;g=meta.k8s.io, application/json", Form::Json),
-            ("application/vnd.kubernetes.protobuf,application/json", Form::Json),
-            ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", Form::Metadata),
-            ("*/*", Form::Json),
-            ("application/yaml", Form::Yaml),
-        ] {
-            assert_eq!(form(accept).unwrap(), expected, "{accept}");
-        }
-        assert_eq!(form("application/vnd.kubernetes.protobuf").unwrap_err().code, 406);
-        let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
-        let without = |accept: &str| {
-            let headers = HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]);
-            Form::without_table(&headers).map_err(|status| status.code)
-        };
-        assert_eq!(without(table), Err(406));
-        assert_eq!(without(&format!("{table},application/json")), Ok(Form::Json));
     }
 }

@@ -14,6 +14,7 @@ use rustls::pki_types::CertificateDer;
 use tracing::Instrument as _;
 
 use crate::{
+    accept::Encoding,
     answer,
     authn::{Credentials, is_open},
     authz::MASTERS,
@@ -59,7 +60,8 @@ pub(crate) enum Peer {
 /// 7. authorization: may that one?
 /// 8. the timeout, which long-running requests do not have;
 /// 9. dispatch;
-/// 10. compression of a large answer for who takes it.
+/// 10. the encoding the client likes, of answers that are not written in it yet;
+/// 11. compression of a large answer for who takes it.
 pub(crate) async fn handle(server: Arc<Inner>, peer: Peer, request: Request<Body>) -> Response<Body> {
     let info = Arc::new(RequestInfo::new(request.method(), request.uri()));
     // An id tells requests apart and protects nothing, so the thread's own generator will do; it asks no kernel.
@@ -103,10 +105,9 @@ pub(crate) async fn handle(server: Arc<Inner>, peer: Peer, request: Request<Body
 }
 
 async fn answer_to(server: Arc<Inner>, peer: Peer, info: Arc<RequestInfo>, request: Request<Body>) -> Response<Body> {
-    match try_answer(server, peer, info, request).await {
-        Ok(response) => response,
-        Err(status) => answer::status(&status),
-    }
+    let encoding = Encoding::of(request.headers());
+    let response = try_answer(server, peer, info, request).await.unwrap_or_else(|status| answer::status(&status));
+    answer::settle(response, encoding).await
 }
 
 async fn try_answer(
@@ -155,8 +156,9 @@ async fn admitted(
     }
     let limit = time_limit(&info, server.config.request_timeout)?;
     let compresses = request.method() == http::Method::GET && compression::is_taken(request.headers());
+    let encoding = Encoding::of(request.headers());
     let handled = async {
-        let response = verbs::dispatch(server, user, info, request).await?;
+        let response = answer::settle(verbs::dispatch(server, user, info, request).await?, encoding).await;
         Ok(if compresses { compression::compress(response).await } else { response })
     };
     tokio::time::timeout(limit, handled).await.unwrap_or_else(|_| {

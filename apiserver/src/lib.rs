@@ -38,6 +38,7 @@ mod health;
 pub(crate) mod metrics;
 mod verbs;
 
+pub mod accept;
 pub mod answer;
 pub mod body;
 
@@ -66,3 +67,6 @@ pub mod stored;
 
 pub mod discovery;
 pub mod openapi;
+
+#[cfg(test)]
+mod fuzz;

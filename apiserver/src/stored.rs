@@ -32,8 +32,9 @@ pub struct Header {
     splice: usize,
     /// The byte after `metadata`'s last one.
     end: usize,
-    /// Values for field selectors, worked out when one is first used.
-    pub(crate) fields: OnceLock<Vec<(Cow<'static, str>, String)>>,
+    /// Values for field selectors, worked out when one is first used, and the group whose names they have: objects that two
+    /// groups show (events) have other names in each.
+    pub(crate) fields: OnceLock<(&'static str, Vec<(Cow<'static, str>, String)>)>,
 }
 
 #[derive(Deserialize)]

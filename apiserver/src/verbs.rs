@@ -11,12 +11,13 @@ mod watch;
 use std::{future::Future, sync::Arc};
 
 use axum::body::Body;
-use coracle_proto::{resource::Scope, status::Status};
+use coracle_proto::{protobuf, resource::Scope, status::Status};
 use http::{Request, Response, StatusCode, header};
 
 use self::options::WriteOptions;
 use crate::{
-    answer::{self, Form, Include, Shape},
+    accept::Accepted,
+    answer::{self, Include, Shape},
     body::{self, FieldValidation},
     documents,
     ops::{BoxObject, KindOps, Part},
@@ -37,7 +38,7 @@ struct Call {
     kind: Arc<dyn KindOps>,
     /// The namespace the objects are in, empty at cluster scope.
     namespace: String,
-    form: Form,
+    accepted: Accepted,
     /// What the client calls its program.
     agent: Arc<str>,
 }
@@ -49,7 +50,7 @@ impl Call {
 
     fn shape(&self) -> Shape<'_> {
         let include = Include::of(&self.info);
-        Shape { kind: &*self.kind, form: self.form, include, now: jiff::Timestamp::now() }
+        Shape { kind: &*self.kind, accepted: self.accepted, include, now: jiff::Timestamp::now() }
     }
 
     fn at(&self) -> (&str, &str) {
@@ -223,10 +224,11 @@ pub(crate) async fn dispatch(
         Scope::Cluster => String::new(),
         Scope::Namespaced => info.namespace.clone(),
     };
-    let form = Form::of(request.headers())?;
+    let has_protobuf = || protobuf::is_spoken(&resource.api_version(), resource.kind);
+    let accepted = Accepted::of(request.headers(), has_protobuf)?;
     let agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let agent = agent.into();
-    let call = Call { server, user, info, kind, namespace, form, agent };
+    let call = Call { server, user, info, kind, namespace, accepted, agent };
     if let Some(status) = call.kind.unserved() {
         return Err(Box::new(status));
     }

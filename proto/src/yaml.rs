@@ -1,6 +1,10 @@
 //! Users' manifests: YAML 1.1 as kubectl reads it (`0644` is 420, `yes` is true, `<<` merges, the last of two equal keys
 //! wins), into the JSON it stands for.
 
+mod write;
+
+pub use self::write::to_string;
+
 use serde::{
     Deserialize as _,
     de::{MapAccess, SeqAccess, Visitor},

@@ -45,6 +45,16 @@ impl Host {
         command
     }
 
+    /// Runs something of this process inside, in a thread of its own: a network namespace is a thread's.
+    pub(crate) fn within<T: Send>(&self, run: impl FnOnce() -> T + Send) -> T {
+        let namespace = std::fs::File::open(format!("/proc/{}/ns/net", self.holder.id())).expect("the holder runs");
+        let inside = || {
+            nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).expect("a thread may move");
+            run()
+        };
+        std::thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
     /// Runs a command inside to its end.
     pub(crate) fn output(&self, program: &str, arguments: &[&str]) -> Output {
         self.command(program).args(arguments).output().unwrap_or_else(|e| panic!("{program}: {e}"))

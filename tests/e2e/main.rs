@@ -12,6 +12,7 @@ mod registry;
 mod wait;
 
 mod apart;
+mod clients;
 mod containers;
 mod controllers;
 mod custom_resources;

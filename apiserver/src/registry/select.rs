@@ -78,14 +78,15 @@ impl Selection {
             return false;
         }
         let own;
+        let group = self.kind.resource().group;
+        let kept = || header.fields.get_or_init(|| (group, self.fields_of(entry)));
         let fields = if self.fields.is_everything() {
             &[][..]
-        } else if self.kind.fields_change() || !self.kind.is_stored_as_shown() {
-            // What is kept has the names of the kind the objects are stored as; another one has its own.
+        } else if self.kind.fields_change() || kept().0 != group {
             own = self.fields_of(entry);
             &own
         } else {
-            header.fields.get_or_init(|| self.fields_of(entry))
+            &kept().1
         };
         self.fields.matches(|field| match field {
             "metadata.name" => Some(header.name.as_str()),

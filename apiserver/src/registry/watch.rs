@@ -1,6 +1,9 @@
 //! Following the changes of a kind's objects.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
 use coracle_proto::status::Status;
@@ -11,6 +14,8 @@ use super::{
     read::{validate, version_of},
 };
 use crate::{
+    accept::Encoding,
+    answer,
     ops::KindOps,
     request::RequestInfo,
     status_of::{self, Result},
@@ -89,8 +94,12 @@ pub struct Watch {
     waiting: VecDeque<Told>,
 }
 
-/// One line of a watch that every watcher of the same event shares.
-struct Line(Bytes);
+/// An event as every watcher of the same encoding has it.
+#[derive(Default)]
+struct Lines {
+    json: OnceLock<Bytes>,
+    protobuf: OnceLock<Bytes>,
+}
 
 impl Watch {
     /// What is next; an error is the last.
@@ -146,36 +155,42 @@ fn tell(event: &Arc<Event>, selection: &Selection) -> Option<Told> {
     }
 }
 
-/// Appends an event of the watch stream about an object in JSON.
-pub(crate) fn write_line(kind: &str, object: &[u8], out: &mut Vec<u8>) {
-    out.reserve(object.len() + 40);
-    out.extend_from_slice(b"{\"type\":\"");
-    out.extend_from_slice(kind.as_bytes());
-    out.extend_from_slice(b"\",\"object\":");
-    out.extend_from_slice(object);
-    out.extend_from_slice(b"}\n");
-}
-
-fn line(kind: Kind, entry: &Entry, revision: Revision) -> Bytes {
+fn line(kind: Kind, entry: &Entry, revision: Revision, encoding: Encoding) -> Result<Bytes> {
     let mut object = Vec::with_capacity(entry.value.len() + 48);
     stored::write_at(entry, revision, &mut object);
     let mut out = Vec::new();
-    write_line(kind.as_str(), &object, &mut out);
-    out.into()
+    answer::write_event(kind.as_str(), &object, encoding, &mut out)?;
+    Ok(out.into())
 }
 
-/// The line for an object whose stored bytes are shown as they are. What most watchers see of an event is encoded once.
-pub(crate) fn shared_line(kind: Kind, entry: &Arc<Entry>, revision: Revision, event: Option<&Arc<Event>>) -> Bytes {
-    let Some(event) = event else { return line(kind, entry, revision) };
-    let usual = match event.kind {
+/// What a watch says of an object whose stored bytes are shown as they are. What most watchers see of an event is encoded
+/// once.
+///
+/// # Errors
+/// 500 when the object cannot be written in the encoding.
+pub(crate) fn shared_line(
+    kind: Kind,
+    entry: &Arc<Entry>,
+    revision: Revision,
+    event: Option<&Arc<Event>>,
+    encoding: Encoding,
+) -> Result<Bytes> {
+    let usual = event.map(|event| match event.kind {
         EventKind::Delete => Kind::Deleted,
         EventKind::Put if event.previous.is_none() => Kind::Added,
         EventKind::Put => Kind::Modified,
+    });
+    let Some(event) = event.filter(|_| usual == Some(kind)) else { return line(kind, entry, revision, encoding) };
+    let lines = event.derived(|_| Lines::default());
+    let slot = match encoding {
+        Encoding::Json | Encoding::Yaml => &lines.json,
+        Encoding::Protobuf => &lines.protobuf,
     };
-    if kind != usual {
-        return line(kind, entry, revision);
+    if let Some(line) = slot.get() {
+        return Ok(line.clone());
     }
-    event.derived(|_| Line(line(kind, entry, revision))).0.clone()
+    let line = line(kind, entry, revision, encoding)?;
+    Ok(slot.get_or_init(|| line).clone())
 }
 
 impl Registry {

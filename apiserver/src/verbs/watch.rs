@@ -1,4 +1,4 @@
-//! A watch as a stream of JSON lines.
+//! A watch as a stream of events: JSON lines, or protobuf messages behind their lengths.
 
 use std::time::Duration;
 
@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Call;
 use crate::{
-    answer::{self, Form, Shape},
-    registry::{Selection, Told, Watch, WatchOptions, shared_line, write_line},
+    accept::{Encoding, Form},
+    answer::{self, Shape},
+    registry::{Selection, Told, Watch, WatchOptions, shared_line},
     status_of::Result,
 };
 
@@ -39,20 +40,22 @@ struct Stream {
 impl Stream {
     fn line(&mut self, told: &Told) -> Result<Bytes> {
         let shape: Shape<'_> = self.call.shape();
-        let is_plain = matches!(shape.form, Form::Json | Form::Yaml) && self.call.kind.is_stored_as_shown();
+        let encoding = shape.accepted.encoding;
+        let is_plain = shape.accepted.form == Form::Whole && self.call.kind.is_stored_as_shown();
         match told {
             Told::Object(kind, entry, revision, event) if is_plain => {
-                Ok(shared_line(*kind, entry, *revision, event.as_ref()))
+                shared_line(*kind, entry, *revision, event.as_ref(), encoding)
             }
             Told::Object(kind, entry, revision, _) => {
                 let object = shape.object(entry, *revision, std::mem::take(&mut self.is_first))?;
                 let mut out = Vec::new();
-                write_line(kind.as_str(), &object, &mut out);
+                answer::write_event(kind.as_str(), &object, encoding, &mut out)?;
                 Ok(out.into())
             }
             Told::Bookmark(revision, ends_initial) => {
                 let mut out = Vec::new();
-                write_line("BOOKMARK", &shape.bookmark(*revision, *ends_initial), &mut out);
+                let object = shape.bookmark(*revision, *ends_initial);
+                answer::write_event("BOOKMARK", &object, encoding, &mut out)?;
                 Ok(out.into())
             }
         }
@@ -102,7 +105,7 @@ impl Stream {
             Ok(line) => Some(self.gather(line)),
             Err(status) => {
                 self.is_over = true;
-                Some(error_line(&status))
+                Some(self.error_line(&status))
             }
         }
     }
@@ -117,7 +120,7 @@ impl Stream {
                 Ok(line) => out.extend_from_slice(&line),
                 Err(status) => {
                     self.is_over = true;
-                    out.extend_from_slice(&error_line(&status));
+                    out.extend_from_slice(&self.error_line(&status));
                     break;
                 }
             }
@@ -128,16 +131,26 @@ impl Stream {
         }
         out.into()
     }
+
+    fn error_line(&self, status: &Status) -> Bytes {
+        error_line(status, self.call.accepted.encoding)
+    }
 }
 
-fn error_line(status: &Status) -> Bytes {
+fn error_line(status: &Status, encoding: Encoding) -> Bytes {
     let mut out = Vec::new();
-    write_line("ERROR", &serde_json::to_vec(status).unwrap_or_default(), &mut out);
-    out.into()
+    let object = serde_json::to_vec(status).unwrap_or_default();
+    match answer::write_event("ERROR", &object, encoding, &mut out) {
+        Ok(()) => out.into(),
+        // A status is of a kind that is known; without it the watch just ends.
+        Err(_) => Bytes::new(),
+    }
 }
 
 /// Answers a watch.
 pub(super) async fn begin(call: &Call) -> Result<Response<Body>> {
+    let encoding = call.accepted.encoding;
+    let media = encoding.stream_media()?;
     let options = WatchOptions::of(&call.info)?;
     let selection = Selection::of(&call.kind, &call.info)?;
     let seconds = call.info.query.get("timeoutSeconds").parse::<u64>().ok().filter(|seconds| *seconds > 0);
@@ -145,7 +158,9 @@ pub(super) async fn begin(call: &Call) -> Result<Response<Body>> {
     let watch = match call.registry().watch(&call.namespace, &selection, &*call.kind, options).await {
         Ok(watch) => watch,
         // A version that is gone is told within the stream, where watchers look for it.
-        Err(status) if status.code == 410 => return Ok(answer::json_bytes(StatusCode::OK, error_line(&status))),
+        Err(status) if status.code == 410 => {
+            return Ok(answer::bytes(StatusCode::OK, media, error_line(&status, encoding)));
+        }
         Err(status) => return Err(status),
     };
     let now = Instant::now();
@@ -168,5 +183,5 @@ pub(super) async fn begin(call: &Call) -> Result<Response<Body>> {
         Some((Ok::<_, std::convert::Infallible>(line), stream))
     });
     let body = Body::from_stream(lines);
-    Ok(answer::json_bytes(StatusCode::OK, body))
+    Ok(answer::bytes(StatusCode::OK, media, body))
 }

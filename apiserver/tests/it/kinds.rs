@@ -14,7 +14,7 @@ fn pod(name: &str) -> Value {
 }
 
 /// An object of each kind that is served without further ado: where, and what.
-fn objects() -> Vec<(&'static str, Value)> {
+pub(crate) fn objects() -> Vec<(&'static str, Value)> {
     let selector = json!({"matchLabels": {"app": "web"}});
     let job = json!({"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}});
     let volume = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});

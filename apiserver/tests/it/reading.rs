@@ -142,3 +142,22 @@ async fn tables_and_metadata_are_shown_to_who_asks() {
     assert_eq!(partial["items"][0]["metadata"]["labels"]["l"], "x");
     c.stop().await;
 }
+
+#[tokio::test]
+async fn an_event_is_selected_by_the_names_of_the_group_it_is_read_in() {
+    let c = Cluster::start().await;
+    let events = "/apis/events.k8s.io/v1/namespaces/default/events";
+    let event = json!({"metadata": {"name": "e"}, "eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": "tests",
+        "reportingInstance": "t-1", "action": "Test", "reason": "Tested", "type": "Normal",
+        "regarding": {"kind": "Pod", "name": "p", "namespace": "default"}});
+    assert_eq!(c.post(events, &event).await.code, 201);
+    for path in [
+        "/api/v1/namespaces/default/events?fieldSelector=reportingComponent%3Dtests,involvedObject.name%3Dp".to_owned(),
+        format!("{events}?fieldSelector=reportingController%3Dtests,regarding.name%3Dp"),
+        "/api/v1/namespaces/default/events?fieldSelector=source%3Dtests".to_owned(),
+    ] {
+        let listed = c.get(&path).await;
+        assert_eq!(listed.body["items"][0]["metadata"]["name"], "e", "{path}: {}", listed.body);
+    }
+    c.stop().await;
+}

@@ -1,11 +1,15 @@
 //! Protobuf bodies, by example, against the schema facts, and against bytes that are none.
 
 mod kubectl;
+mod round_trip;
 
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::*;
+use super::{
+    table::{TABLES, Type},
+    *,
+};
 use crate::{resource::RESOURCES, schema};
 
 fn varint(mut value: u64, out: &mut Vec<u8>) {
@@ -189,7 +193,7 @@ fn every_message_in_the_tables_is_as_the_schema_facts_have_it() {
                 continue;
             };
             let is_alike = match content {
-                Type::List(_) => fact.shape == schema::Shape::List,
+                Type::List(_) | Type::Items => fact.shape == schema::Shape::List,
                 Type::Map(_) => fact.shape == schema::Shape::Map,
                 Type::Message(inner) => fact.child().is_some_and(|ty| ty.name == schema::full_name("", inner)),
                 Type::Raw => fact.shape == schema::Shape::Any,

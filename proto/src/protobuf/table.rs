@@ -1,0 +1,201 @@
+//! The tables: which field of which message has which number and type.
+//!
+//! ```text
+//! package io.k8s.api.core.v1
+//! Volume                          a message; its fields follow as `number name type;`
+//!   1 name s; 2 ^ VolumeSource;   `^`: in JSON the message's fields stand in place of itself
+//!
+//! s text   i integer   b boolean   f double   y bytes
+//! [T] list   {T} map from texts   Name: a message of this package   pkg.Name: of another
+//!
+//! of s, i and b:  `?`: a pointer in Go, whose zero counts as said   `!`: without `omitempty`, so that Go's JSON has its zero
+//! of others:      `!`: no pointer in Go, so that its protobuf always has it
+//! ```
+
+use std::{collections::HashMap, sync::LazyLock};
+
+use crate::resource::RESOURCES;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Type {
+    Text {
+        keeps_zero: bool,
+    },
+    Integer {
+        keeps_zero: bool,
+    },
+    Boolean {
+        keeps_zero: bool,
+    },
+    Double,
+    Bytes,
+    List(Box<Type>),
+    Map(Box<Type>),
+    Message(String),
+    Time,
+    MicroTime,
+    Quantity,
+    IntOrString,
+    /// JSON inside.
+    Raw,
+    /// A list of texts in a message of its own.
+    Items,
+    /// A schema, or several.
+    SchemaOrArray,
+    /// A schema, or whether anything is allowed.
+    SchemaOrBool,
+}
+
+/// The message of schemas, which hold schemas.
+pub(super) const SCHEMA: &str = "io.k8s.api.apiextensions.v1.JSONSchemaProps";
+
+#[derive(Debug)]
+pub(super) struct Field {
+    pub(super) number: u64,
+    /// `None`: the message's fields stand in place of itself.
+    pub(super) name: Option<&'static str>,
+    pub(super) content: Type,
+    /// Whether Go has the value itself there, which is written even if it is zero.
+    pub(super) is_value: bool,
+}
+
+pub(super) type Tables = HashMap<String, Vec<Field>>;
+
+const FILES: &[&str] = &[
+    include_str!("wire/admissionregistration.txt"),
+    include_str!("wire/apiextensions.txt"),
+    include_str!("wire/apiregistration.txt"),
+    include_str!("wire/apps.txt"),
+    include_str!("wire/authentication.txt"),
+    include_str!("wire/authorization.txt"),
+    include_str!("wire/autoscaling.txt"),
+    include_str!("wire/autoscaling2.txt"),
+    include_str!("wire/batch.txt"),
+    include_str!("wire/certificates.txt"),
+    include_str!("wire/coordination.txt"),
+    include_str!("wire/core.txt"),
+    include_str!("wire/discovery.txt"),
+    include_str!("wire/events.txt"),
+    include_str!("wire/flowcontrol.txt"),
+    include_str!("wire/meta.txt"),
+    include_str!("wire/networking.txt"),
+    include_str!("wire/node.txt"),
+    include_str!("wire/policy.txt"),
+    include_str!("wire/rbac.txt"),
+    include_str!("wire/resource.txt"),
+    include_str!("wire/scheduling.txt"),
+    include_str!("wire/storage.txt"),
+];
+
+pub(super) static TABLES: LazyLock<Tables> = LazyLock::new(|| {
+    let mut tables: Tables = FILES.iter().flat_map(|file| read_table(file)).collect();
+    // Go's encoder writes fields in the order of their numbers.
+    tables.values_mut().for_each(|fields| fields.sort_by_key(|field| field.number));
+    tables
+});
+
+fn read_table(text: &'static str) -> Tables {
+    let mut lines = text.lines();
+    let package = lines.next().and_then(|line| line.strip_prefix("package ")).unwrap_or_default();
+    let mut tables = Tables::new();
+    let mut message = String::new();
+    for line in lines {
+        if !line.starts_with(' ') {
+            message = format!("{package}.{line}");
+            tables.entry(message.clone()).or_default();
+            continue;
+        }
+        for item in line.split(';') {
+            let mut words = item.split_whitespace();
+            let (Some(number), Some(name), Some(content)) = (words.next(), words.next(), words.next()) else {
+                continue;
+            };
+            let Ok(number) = number.parse() else { continue };
+            let kind = read_type(content, package);
+            let is_value = match kind {
+                Type::Text { .. } | Type::Integer { .. } | Type::Boolean { .. } => !content.ends_with('?'),
+                Type::Bytes | Type::List(_) | Type::Map(_) => false,
+                _ => name == "^" || content.ends_with('!'),
+            };
+            let field = Field { number, name: (name != "^").then_some(name), content: kind, is_value };
+            tables.entry(message.clone()).or_default().push(field);
+        }
+    }
+    tables
+}
+
+fn read_type(word: &str, package: &str) -> Type {
+    let inside = |open: char, close: char| word.strip_prefix(open).and_then(|rest| rest.strip_suffix(close));
+    if let Some(element) = inside('[', ']') {
+        return Type::List(Box::new(read_type(element, package)));
+    }
+    if let Some(value) = inside('{', '}') {
+        return Type::Map(Box::new(read_type(value, package)));
+    }
+    let keeps_zero = word.ends_with(['?', '!']);
+    match word.trim_end_matches(['?', '!']) {
+        "s" => Type::Text { keeps_zero },
+        "i" => Type::Integer { keeps_zero },
+        "b" => Type::Boolean { keeps_zero },
+        "f" => Type::Double,
+        "y" => Type::Bytes,
+        "Time" => Type::Time,
+        "MicroTime" => Type::MicroTime,
+        "Quantity" => Type::Quantity,
+        "IntOrString" => Type::IntOrString,
+        "Raw" | "FieldsV1" => Type::Raw,
+        "Items" => Type::Items,
+        "OrArray" => Type::SchemaOrArray,
+        "OrBool" => Type::SchemaOrBool,
+        qualified if qualified.contains('.') => Type::Message(qualified.to_owned()),
+        own => Type::Message(format!("{package}.{own}")),
+    }
+}
+
+/// Kubernetes' own groups that have protobuf, and the packages their messages are in; with those of the built-in resources
+/// that is all. Any other group, `apps.example.com` too, is somebody else's and has none.
+const GROUPS: &[(&str, &str)] = &[
+    ("", "core"),
+    ("apps", "apps"),
+    ("authentication.k8s.io", "authentication"),
+    ("authorization.k8s.io", "authorization"),
+    ("autoscaling", "autoscaling"),
+    ("batch", "batch"),
+    ("certificates.k8s.io", "certificates"),
+    ("coordination.k8s.io", "coordination"),
+    ("discovery.k8s.io", "discovery"),
+    ("events.k8s.io", "events"),
+    ("networking.k8s.io", "networking"),
+    ("node.k8s.io", "node"),
+    ("policy", "policy"),
+    ("rbac.authorization.k8s.io", "rbac"),
+    ("scheduling.k8s.io", "scheduling"),
+    ("storage.k8s.io", "storage"),
+];
+
+/// Kinds of meta/v1 that answers are made of, in the versions they are said to be of.
+const ANSWERS: &[(&str, &str)] = &[
+    ("v1", "APIGroup"),
+    ("v1", "APIGroupList"),
+    ("v1", "APIResourceList"),
+    ("v1", "APIVersions"),
+    ("v1", "Status"),
+    ("meta.k8s.io/v1", "PartialObjectMetadata"),
+    ("meta.k8s.io/v1", "PartialObjectMetadataList"),
+];
+
+/// Kinds of meta/v1 that every group, whosever it is, takes as its own.
+const SHARED: &[&str] =
+    &["CreateOptions", "DeleteOptions", "GetOptions", "ListOptions", "PatchOptions", "UpdateOptions"];
+
+/// The name of a kind's message, if there is a table for it: `io.k8s.api.networking.v1.Ingress`.
+pub(super) fn message_of(api_version: &str, kind: &str) -> Option<String> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let built_in =
+        || RESOURCES.iter().any(|resource| resource.group == group).then(|| group.split('.').next()).flatten();
+    let package = GROUPS.iter().find(|(own, _)| *own == group).map(|(_, package)| *package).or_else(built_in);
+    let own = package.map(|package| format!("io.k8s.api.{package}.{version}.{kind}"));
+    let is_shared = SHARED.contains(&kind) || ANSWERS.contains(&(api_version, kind));
+    let shared = is_shared.then(|| format!("meta.v1.{kind}"));
+    [own, shared].into_iter().flatten().find(|name| TABLES.contains_key(name))
+}
