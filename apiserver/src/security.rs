@@ -29,7 +29,7 @@ pub(crate) use self::node_proxy::node_address;
 pub(crate) use self::reviews::user_info;
 pub(crate) use self::signer::Signer;
 use crate::{
-    answer,
+    accept, answer,
     authn::{Authenticators, Clock, Tokens},
     authz::Authorizer,
     body,
@@ -109,12 +109,12 @@ impl Security {
         match route {
             Route::Review | Route::Token | Route::Join if !creates => Err(Box::new(Status::method_not_allowed())),
             Route::Review => {
-                answer::Form::without_table(request.headers())?;
+                accept::Encoding::of(request.headers()).ok_or_else(|| Box::new(accept::not_acceptable()))?;
                 let review = reviews::answer(self, user, info, &json(request).await?)?;
                 Ok(answer::json_value(StatusCode::CREATED, &review))
             }
             Route::Token => {
-                answer::Form::without_table(request.headers())?;
+                accept::Encoding::of(request.headers()).ok_or_else(|| Box::new(accept::not_acceptable()))?;
                 let token = token_request::answer(self, user, info, &json(request).await?)?;
                 Ok(answer::json_value(StatusCode::CREATED, &token))
             }

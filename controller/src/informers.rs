@@ -57,7 +57,7 @@ pub(crate) struct Informers {
     pub(crate) nodes: Informer<NodeView>,
     /// The leases in `kube-node-lease`.
     pub(crate) leases: Informer<LeaseView>,
-    pub(crate) claims: Informer<ClaimView>,
+    pub(crate) claim_views: Informer<ClaimView>,
     pub(crate) volumes: Informer<VolumeView>,
     pub(crate) attributes_classes: Informer<AttributesClassView>,
     /// The Secrets of bootstrap tokens, in `kube-system`.
@@ -91,7 +91,7 @@ impl Informers {
             endpoint_slices: Informer::new(Some(endpoint_slices::index)),
             nodes: Informer::new(None),
             leases: Informer::new(None),
-            claims: Informer::new(None),
+            claim_views: Informer::new(None),
             volumes: Informer::new(None),
             attributes_classes: Informer::new(None),
             tokens: Informer::selecting(&format!("type={}", token_cleaner::TYPE)),
@@ -133,7 +133,7 @@ impl Informers {
             endpoint_slices in Api::all(client()),
             nodes in Api::all(client()),
             leases in Api::namespaced(client(), node_lifecycle::LEASES),
-            claims in Api::all(client()),
+            claim_views in Api::all(client()),
             volumes in Api::all(client()),
             attributes_classes in Api::all(client()),
             tokens in Api::namespaced(client(), token_cleaner::NAMESPACE),

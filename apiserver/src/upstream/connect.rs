@@ -42,7 +42,7 @@ const IDLE_FOR: Duration = Duration::from_secs(90);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Owns the tasks of all connections.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Tasks {
     tracker: TaskTracker,
     end: CancellationToken,
