@@ -16,6 +16,7 @@ use http::{Request, Response, StatusCode, header};
 
 use self::options::WriteOptions;
 use crate::{
+    admission::Notes,
     answer::{self, Form, Include, Shape},
     body::{self, FieldValidation},
     documents,
@@ -40,6 +41,8 @@ struct Call {
     form: Form,
     /// What the client calls its program.
     agent: Arc<str>,
+    /// Where admission notes what it has to tell, if somebody else wants to know.
+    notes: Option<Arc<Notes>>,
 }
 
 impl Call {
@@ -59,12 +62,17 @@ impl Call {
     /// The circumstances of a write as the request's query and its program's name have them.
     fn writer(&self, options: &WriteOptions) -> Writer {
         let manager = ownership::manager(&options.manager, &self.agent, &self.user).into();
-        Writer { dry_run: options.dry_run, manager, ..Writer::new(Arc::clone(&self.user)) }
+        Writer { dry_run: options.dry_run, manager, ..self.plain_writer() }
     }
 
     /// The circumstances of a deletion, which makes nobody an owner.
     fn deleter(&self, dry_run: bool) -> Writer {
-        Writer { dry_run, ..Writer::new(Arc::clone(&self.user)) }
+        Writer { dry_run, ..self.plain_writer() }
+    }
+
+    fn plain_writer(&self) -> Writer {
+        let notes = self.notes.clone().unwrap_or_default();
+        Writer { notes, ..Writer::new(Arc::clone(&self.user)) }
     }
 
     /// Whether the user may also create the object, as an apply to one that is not there does.
@@ -226,7 +234,8 @@ pub(crate) async fn dispatch(
     let form = Form::of(request.headers())?;
     let agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let agent = agent.into();
-    let call = Call { server, user, info, kind, namespace, form, agent };
+    let notes = request.extensions().get::<Arc<Notes>>().cloned();
+    let call = Call { server, user, info, kind, namespace, form, agent, notes };
     if let Some(status) = call.kind.unserved() {
         return Err(Box::new(status));
     }
