@@ -2,15 +2,19 @@
 //!
 //! ```text
 //!   client certificate ──► x509              name and groups from the subject
-//!   bearer a.b.c ────────► service_account   a signed token whose account, pod, secret or node is still there
+//!   bearer a.b.c ────────► oidc              a token of an issuer that is configured
+//!                └───────► service_account   a signed token whose account, pod, secret or node is still there
+//!                └───────► legacy            the token of a Secret that still holds it
 //!   bearer id.secret ────► bootstrap         a join token, kept as a Secret in kube-system
-//!   nothing ─────────────► anonymous         for [`is_open`] paths alone
+//!   nothing ─────────────► anonymous         for [`is_open`] paths alone, unless configured otherwise
 //! ```
 //!
 //! **Invariant:** a credential that is wrong is never taken for none: it ends in 401, unless another one beside it is
 //! right.
 
 mod bootstrap;
+mod legacy;
+pub mod oidc;
 mod service_account;
 mod x509;
 
@@ -22,6 +26,8 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 
+pub(crate) use self::legacy::TYPE as TOKEN_SECRET;
+use self::oidc::{Issuers, config::Anonymous};
 pub use self::service_account::{Bound, Claims, Reference, Tokens};
 use crate::{pki::Pki, user::User};
 
@@ -46,12 +52,17 @@ pub trait Authenticator: Send + Sync {
         &'a self,
         credentials: &'a Credentials,
     ) -> BoxFuture<'a, Result<Option<Arc<User>>, Box<Status>>>;
+
+    /// Whether a request for this path may come without credentials.
+    fn takes_anonymous(&self, path: &str) -> bool {
+        is_open(path)
+    }
 }
 
 /// The wall clock, passed in so that tests can set it.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// Whether a request for this path may come without credentials: health and version, and nothing else.
+/// Whether a path is open to everybody: health and version, and nothing else.
 #[must_use]
 pub fn is_open(path: &str) -> bool {
     let below = |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
@@ -62,6 +73,8 @@ pub fn is_open(path: &str) -> bool {
 pub struct Authenticators {
     x509: x509::X509,
     tokens: Arc<Tokens>,
+    issuers: Issuers,
+    anonymous: Anonymous,
     store: Store,
     clock: Clock,
 }
@@ -76,27 +89,50 @@ impl Authenticators {
     /// The server's authenticators.
     #[must_use]
     pub fn new(pki: &Arc<Pki>, tokens: Arc<Tokens>, store: Store, clock: Clock) -> Self {
-        Self { x509: x509::X509::new(pki.clone()), tokens, store, clock }
+        let (issuers, anonymous) = (Issuers::none(), Anonymous::default());
+        Self { x509: x509::X509::new(pki.clone()), tokens, issuers, anonymous, store, clock }
+    }
+
+    /// The same, and who else is let in.
+    ///
+    /// # Errors
+    /// All that is wrong with the configuration.
+    pub fn with(self, config: oidc::config::Config) -> Result<Self, String> {
+        let issuers = Issuers::new(config.issuers, &[self.tokens.issuer().to_owned()])?;
+        Ok(Self { issuers, anonymous: config.anonymous, ..self })
+    }
+
+    /// Ends the connections to issuers.
+    pub async fn stop(&self) {
+        self.issuers.stop().await;
     }
 
     /// Who shows the bearer token, and which of `audiences` (the server's own when there are none) it is for.
     ///
     /// # Errors
     /// Why it is not valid; for the log and TokenReviews, not for whoever shows it.
-    pub fn bearer(&self, token: &str, audiences: &[String]) -> Result<(User, Vec<String>), String> {
+    pub async fn bearer(&self, token: &str, audiences: &[String]) -> Result<(User, Vec<String>), String> {
         let now = (self.clock)();
-        if bootstrap::looks_like(token) {
-            // Join tokens are for this server alone.
-            let own = self.tokens.audiences();
-            if !audiences.is_empty() && !audiences.iter().any(|a| own.contains(a)) {
-                return Err("the token is not for these audiences".to_owned());
-            }
-            return bootstrap::authenticate(&self.store, token, now).map(|user| (user, own.to_vec()));
+        let user = if bootstrap::looks_like(token) {
+            bootstrap::authenticate(&self.store, token, now)?
+        } else if legacy::looks_like(token) {
+            self.tokens.authenticate_of_secret(token, now)?
+        } else if let Some(user) = self.issuers.authenticate(token, now).await? {
+            user
+        } else {
+            return self.tokens.authenticate(token, audiences, now);
+        };
+        // Tokens that are not the cluster's own know nothing of its audiences: they are for this server.
+        let own = self.tokens.audiences();
+        let meant =
+            own.iter().filter(|own| audiences.is_empty() || audiences.contains(own)).cloned().collect::<Vec<_>>();
+        if meant.is_empty() {
+            return Err("the token is not for these audiences".to_owned());
         }
-        self.tokens.authenticate(token, audiences, now)
+        Ok((user, meant))
     }
 
-    fn decide(&self, credentials: &Credentials) -> Result<Option<Arc<User>>, Box<Status>> {
+    async fn decide(&self, credentials: &Credentials) -> Result<Option<Arc<User>>, Box<Status>> {
         let mut wrong = false;
         if !credentials.certificates.is_empty() {
             match self.x509.authenticate(&credentials.certificates, (self.clock)()) {
@@ -108,7 +144,7 @@ impl Authenticators {
             }
         }
         if let Some(token) = &credentials.bearer {
-            match self.bearer(token, &[]) {
+            match self.bearer(token, &[]).await {
                 Ok((user, _)) => return Ok(Some(Arc::new(user))),
                 Err(why) => {
                     wrong = true;
@@ -125,7 +161,16 @@ impl Authenticator for Authenticators {
         &'a self,
         credentials: &'a Credentials,
     ) -> BoxFuture<'a, Result<Option<Arc<User>>, Box<Status>>> {
-        Box::pin(std::future::ready(self.decide(credentials)))
+        Box::pin(self.decide(credentials))
+    }
+
+    fn takes_anonymous(&self, path: &str) -> bool {
+        match &self.anonymous {
+            Anonymous::Open => is_open(path),
+            Anonymous::Everywhere => true,
+            Anonymous::At(paths) => paths.iter().any(|own| own == path),
+            Anonymous::Nowhere => false,
+        }
     }
 }
 

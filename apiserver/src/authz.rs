@@ -31,7 +31,7 @@ pub use self::{
     node_restriction::{Operation, Write, restrict_node},
     rbac::{Error, Rbac},
 };
-use crate::{authn, request::RequestInfo, user::User};
+use crate::{request::RequestInfo, user::User};
 
 /// What is asked of the authorizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,9 +141,6 @@ pub struct Authorizer {
     store: Store,
 }
 
-/// Who shows no credentials.
-const ANONYMOUS: &str = "system:anonymous";
-
 /// The group that may do everything.
 pub const MASTERS: &str = "system:masters";
 
@@ -171,15 +168,21 @@ impl Authorizer {
         Decision::NoOpinion(reasons.join("\n"))
     }
 
+    /// Why it may be done, where a rule says so; for reviews and the audit.
+    #[must_use]
+    pub fn reason(&self, asked: &Attributes<'_>) -> String {
+        if asked.user.is_in(MASTERS) || self.node(asked) == Decision::Allow {
+            return String::new();
+        }
+        let found = self.rbac.read(|policy| policy.reason(asked));
+        found.map(|source| format!("RBAC: allowed by {source}")).unwrap_or_default()
+    }
+
     /// Whether the request may go on.
     ///
     /// # Errors
-    /// 401 when it comes from nobody and is not for a path that is open to all; 403 that says why when nothing allows it.
+    /// 403 that says why when nothing allows it.
     pub fn check(&self, user: &User, info: &RequestInfo) -> Result<(), Box<Status>> {
-        if user.name == ANONYMOUS {
-            let open = !info.is_resource && info.verb == "get" && authn::is_open(&info.path);
-            return if open { Ok(()) } else { Err(Box::new(Status::unauthorized())) };
-        }
         self.check_asked(&Attributes::of(user, info))
     }
 

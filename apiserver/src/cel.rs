@@ -112,6 +112,13 @@ impl Program {
         self.idents.iter().any(|ident| ident == name)
     }
 
+    /// Whether the expression looks at this field of a name that stands for itself: `claims.email`, also in `has()`, by
+    /// `.?` and by an index.
+    #[must_use]
+    pub fn selects(&self, operand: &str, field: &str) -> bool {
+        self.root.any(&mut |expr| expr.is_select(operand, field))
+    }
+
     /// Works the expression out.
     ///
     /// # Errors

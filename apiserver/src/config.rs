@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::pki::LEAF_LIFETIME;
+use crate::{audit, authn::oidc::config as authentication, pki::LEAF_LIFETIME};
 
 /// A range of addresses: `10.43.0.0/16`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +87,10 @@ pub struct Config {
     pub max_mutating_requests_inflight: u32,
     /// How long a request that is no watch and no session may take.
     pub request_timeout: Duration,
+    /// What is recorded of requests.
+    pub audit: audit::Config,
+    /// Who is let in besides those with credentials of the cluster itself.
+    pub authentication: authentication::Config,
 }
 
 impl Config {
@@ -107,6 +111,8 @@ impl Config {
             max_requests_inflight: 400,
             max_mutating_requests_inflight: 200,
             request_timeout: Duration::from_secs(60),
+            audit: audit::Config::default(),
+            authentication: authentication::Config::default(),
         }
     }
 }
@@ -148,6 +154,12 @@ pub struct Args {
     /// How many writing requests may be worked on at once.
     #[arg(long, env = "CORACLE_MAX_MUTATING_REQUESTS_INFLIGHT", default_value_t = 200, value_parser = clap::value_parser!(u32).range(0..=100_000), value_name = "NUMBER")]
     pub max_mutating_requests_inflight: u32,
+    /// What is recorded of requests.
+    #[command(flatten)]
+    pub audit: audit::config::Args,
+    /// Who is let in besides those with credentials of the cluster itself.
+    #[command(flatten)]
+    pub authentication: authentication::Args,
 }
 
 /// A number of hours, minutes or seconds.
@@ -166,9 +178,11 @@ fn signing_duration(text: &str) -> Result<Duration, String> {
 
 impl Args {
     /// The configuration these words mean.
-    #[must_use]
-    pub fn config(self) -> Config {
-        Config {
+    ///
+    /// # Errors
+    /// A file they name cannot be read or used.
+    pub fn config(self) -> Result<Config, authentication::Error> {
+        Ok(Config {
             advertise: self.advertise,
             service_cidr: self.service_cidr,
             dns_domain: self.dns_domain,
@@ -176,8 +190,10 @@ impl Args {
             certificate_lifetime: self.cluster_signing_duration,
             max_requests_inflight: self.max_requests_inflight,
             max_mutating_requests_inflight: self.max_mutating_requests_inflight,
+            audit: self.audit.config(),
+            authentication: self.authentication.config()?,
             ..Config::new(self.data_dir, self.listen)
-        }
+        })
     }
 }
 

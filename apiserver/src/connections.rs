@@ -1,6 +1,6 @@
 //! TLS connections: accepted, bounded, and ended in peace.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use http::Request;
@@ -78,8 +78,8 @@ pub(crate) async fn serve(
             () = shutdown.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let socket = match accepted {
-            Ok((socket, _)) => socket,
+        let (socket, address) = match accepted {
+            Ok((socket, peer)) => (socket, peer.ip()),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a connection could not be accepted");
                 tokio::time::sleep(PAUSE).await;
@@ -89,7 +89,7 @@ pub(crate) async fn serve(
         let (server, acceptor, shutdown) = (Arc::clone(&server), acceptor.clone(), shutdown.clone());
         let (spawned, cut) = (tracker.clone(), cut.clone());
         tracker.spawn(async move {
-            let served = connection(server, socket, acceptor, spawned, shutdown);
+            let served = connection(server, (socket, address), acceptor, spawned, shutdown);
             tokio::select! {
                 () = cut.cancelled() => {}
                 () = served => {}
@@ -107,7 +107,7 @@ pub(crate) async fn serve(
 
 async fn connection(
     server: Arc<Inner>,
-    socket: TcpStream,
+    (socket, address): (TcpStream, IpAddr),
     acceptor: TlsAcceptor,
     spawned: TaskTracker,
     shutdown: CancellationToken,
@@ -130,7 +130,7 @@ async fn connection(
     let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let certificates: Arc<[_]> = shown.iter().map(|c| c.clone().into_owned()).collect();
     let service = service_fn(move |request: Request<Incoming>| {
-        let peer = Peer::Remote(Arc::clone(&certificates));
+        let peer = Peer::Remote { certificates: Arc::clone(&certificates), address };
         let handled = filters::handle(Arc::clone(&server), peer, request.map(Body::new));
         async move { Ok::<_, std::convert::Infallible>(handled.await) }
     });

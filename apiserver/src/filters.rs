@@ -1,8 +1,9 @@
 //! The way of a request through the server, as one list.
 
 use std::{
+    net::{IpAddr, Ipv4Addr},
     panic::AssertUnwindSafe,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -16,9 +17,12 @@ use tracing::Instrument as _;
 use crate::{
     accept::Encoding,
     answer,
+    audit::{self, Audit, Recording},
     authn::{Credentials, is_open},
-    authz::MASTERS,
-    compression, impersonation,
+    authz::{Attributes, MASTERS},
+    body, compression,
+    flow::Schema,
+    impersonation,
     metrics::{Counted, InFlight, Running},
     request::RequestInfo,
     seldom::Seldom,
@@ -30,6 +34,12 @@ use crate::{
 
 /// As long as a request's path and query may be.
 const MAX_URI: usize = 64 * 1024;
+
+/// As long as an id that a client brings may be, as in Kubernetes.
+const MAX_ID: usize = 64;
+
+/// As many places that a request claims to come from are recorded.
+const MAX_SOURCES: usize = 16;
 
 /// Panics can be brought about by whoever knows how, as often as he likes.
 static PANICS: Seldom = Seldom::new();
@@ -43,8 +53,13 @@ fn is_apply(headers: &HeaderMap) -> bool {
 /// Who is at the other end.
 #[derive(Clone, Debug)]
 pub(crate) enum Peer {
-    /// A client on a connection, with the certificates it showed.
-    Remote(Arc<[CertificateDer<'static>]>),
+    /// A client on a connection.
+    Remote {
+        /// The certificates it showed.
+        certificates: Arc<[CertificateDer<'static>]>,
+        /// Where it is.
+        address: IpAddr,
+    },
     /// A component of this process, which is who it says.
     InProcess(Arc<User>),
 }
@@ -55,17 +70,16 @@ pub(crate) enum Peer {
 /// 2. panics, which answer this request alone;
 /// 3. the bound on the URI (bodies are bounded where they are read);
 /// 4. authentication: whose request is it?
-/// 5. impersonation: as whom does he want it done, and may he?
-/// 6. priority and fairness: whose turn is it? (sessions and logs that are followed have no turns);
-/// 7. authorization: may that one?
-/// 8. the timeout, which long-running requests do not have;
-/// 9. dispatch;
-/// 10. the encoding the client likes, of answers that are not written in it yet;
+/// 5. the audit, if there is one: what is recorded of it?
+/// 6. impersonation: as whom does he want it done, and may he?
+/// 7. priority and fairness: whose turn is it? (sessions and logs that are followed have no turns);
+/// 8. authorization: may that one?
+/// 9. the timeout, which long-running requests do not have;
+/// 10. dispatch, and the encoding the client likes, of answers that are not written in it yet;
 /// 11. compression of a large answer for who takes it.
 pub(crate) async fn handle(server: Arc<Inner>, peer: Peer, request: Request<Body>) -> Response<Body> {
     let info = Arc::new(RequestInfo::new(request.method(), request.uri()));
-    // An id tells requests apart and protects nothing, so the thread's own generator will do; it asks no kernel.
-    let id = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
+    let id = audit_id(request.headers());
     let span = tracing::debug_span!(
         "request",
         request_id = %id,
@@ -81,7 +95,7 @@ pub(crate) async fn handle(server: Arc<Inner>, peer: Peer, request: Request<Body
     let sort = metrics.sort(&info, is_apply(request.headers()));
     let running = info.is_long_running().then(|| Running::new(Arc::clone(&metrics), sort));
     let in_flight = running.is_none().then(|| InFlight::new(&metrics, sort));
-    let guarded = AssertUnwindSafe(answer_to(server, peer, Arc::clone(&info), request)).catch_unwind();
+    let guarded = AssertUnwindSafe(answer_to(server, peer, Arc::clone(&info), request, &id)).catch_unwind();
     let mut response = guarded.instrument(span.clone()).await.unwrap_or_else(|_| {
         if let Some(before) = PANICS.next(Instant::now()) {
             tracing::error!(parent: &span, before, "a request ended in a panic");
@@ -95,8 +109,7 @@ pub(crate) async fn handle(server: Arc<Inner>, peer: Peer, request: Request<Body
         response = response.map(|body| Counted::body(body, running));
     }
     let headers = response.headers_mut();
-    let mut text = uuid::Uuid::encode_buffer();
-    if let Ok(value) = HeaderValue::from_str(id.hyphenated().encode_lower(&mut text)) {
+    if let Ok(value) = HeaderValue::try_from(id) {
         headers.insert("audit-id", value);
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
@@ -104,10 +117,38 @@ pub(crate) async fn handle(server: Arc<Inner>, peer: Peer, request: Request<Body
     response
 }
 
-async fn answer_to(server: Arc<Inner>, peer: Peer, info: Arc<RequestInfo>, request: Request<Body>) -> Response<Body> {
+/// The id that logs, the audit and the client tell the request by: the client's own, if it brings one.
+fn audit_id(headers: &HeaderMap) -> String {
+    let brought = headers.get("audit-id").and_then(|value| value.to_str().ok()).filter(|text| !text.is_empty());
+    match brought {
+        Some(text) => text.chars().take(MAX_ID).collect(),
+        // It tells requests apart and protects nothing, so the thread's own generator will do; it asks no kernel.
+        None => uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string(),
+    }
+}
+
+/// What is found out about a request on its way.
+struct Way<'a> {
+    id: &'a str,
+    /// By whose rules it had its turn.
+    schema: OnceLock<Arc<Schema>>,
+}
+
+async fn answer_to(
+    server: Arc<Inner>,
+    peer: Peer,
+    info: Arc<RequestInfo>,
+    request: Request<Body>,
+    id: &str,
+) -> Response<Body> {
+    let way = Way { id, schema: OnceLock::new() };
     let encoding = Encoding::of(request.headers());
-    let response = try_answer(server, peer, info, request).await.unwrap_or_else(|status| answer::status(&status));
-    answer::settle(response, encoding).await
+    let response = try_answer(server, peer, info, request, &way).await.unwrap_or_else(|status| answer::status(&status));
+    let mut response = answer::settle(response, encoding).await;
+    if let Some(schema) = way.schema.get() {
+        schema.mark(response.headers_mut());
+    }
+    response
 }
 
 async fn try_answer(
@@ -115,32 +156,105 @@ async fn try_answer(
     peer: Peer,
     info: Arc<RequestInfo>,
     request: Request<Body>,
+    way: &Way<'_>,
 ) -> Result<Response<Body>> {
     let length = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
     if length > MAX_URI {
         return Err(Box::new(Status::failure(414, "", "the request's URI is too long")));
     }
-    let user = match peer {
-        Peer::InProcess(user) => user,
-        Peer::Remote(certificates) => authenticate(&server, certificates, &info.path, request.headers()).await?,
+    let (user, address) = match peer {
+        Peer::InProcess(user) => (Ok(user), IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        Peer::Remote { certificates, address } => {
+            (authenticate(&server, certificates, &info.path, request.headers()).await, address)
+        }
     };
+    match server.audit.clone() {
+        None => in_turn(server, user?, info, request, way, None).await,
+        Some(audit) => audited(&audit, server, user, address, info, request, way).await,
+    }
+}
+
+/// Answers a request and records that.
+async fn audited(
+    audit: &Arc<Audit>,
+    server: Arc<Inner>,
+    user: Result<Arc<User>>,
+    address: IpAddr,
+    info: Arc<RequestInfo>,
+    mut request: Request<Body>,
+    way: &Way<'_>,
+) -> Result<Response<Body>> {
+    let nobody = User::default();
+    let agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+    let agent = agent.unwrap_or_default().to_owned();
+    let seen = audit::Request {
+        id: way.id,
+        uri: request.uri().path_and_query().map(|path| path.as_str().to_owned()).unwrap_or_default(),
+        agent: &agent,
+        sources: sources(request.headers(), address),
+        user: user.as_deref().unwrap_or(&nobody),
+        info: &info,
+        received: jiff::Timestamp::now(),
+    };
+    let recording = audit.begin(seen).await;
+    let user = match (user, &recording) {
+        (Ok(user), _) => user,
+        (Err(status), recording) => {
+            recording.iter().for_each(|recording| recording.refused(&status));
+            return Err(status);
+        }
+    };
+    let Some(recording) = recording else {
+        return in_turn(server, user, info, request, way, None).await;
+    };
+    request.extensions_mut().insert(Arc::clone(recording.notes()));
+    let goes_on = info.is_long_running();
+    match in_turn(server, user, info, request, way, Some(&recording)).await {
+        Ok(response) if goes_on => Ok(recording.goes_on(response)),
+        Ok(response) => Ok(response),
+        Err(status) => {
+            recording.refused(&status);
+            Err(status)
+        }
+    }
+}
+
+/// Where a request comes from: as proxies say, and last the one that is connected.
+fn sources(headers: &HeaderMap, address: IpAddr) -> Vec<String> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let said = text("x-forwarded-for").split(',').chain([text("x-real-ip")]);
+    let mut sources: Vec<IpAddr> = said.filter_map(|text| text.trim().parse().ok()).take(MAX_SOURCES).collect();
+    sources.push(address.to_canonical());
+    sources.dedup();
+    sources.iter().map(IpAddr::to_string).collect()
+}
+
+/// Answers a request when it is its turn.
+async fn in_turn(
+    server: Arc<Inner>,
+    user: Arc<User>,
+    info: Arc<RequestInfo>,
+    request: Request<Body>,
+    way: &Way<'_>,
+    recording: Option<&Recording>,
+) -> Result<Response<Body>> {
     let user = match impersonation::wanted(request.headers())? {
-        Some(wanted) => Arc::new(impersonate(&server, &user, wanted)?),
+        Some(wanted) => {
+            let other = Arc::new(impersonate(&server, &user, wanted)?);
+            recording.iter().for_each(|recording| recording.impersonates(&other));
+            other
+        }
         None => user,
     };
     // Of what goes on for long, only a watch has a beginning that is work.
     let has_turn = !info.is_long_running() || info.verb == "watch";
     let Some(schema) = has_turn.then(|| server.flow.classify(&user, &info)).flatten() else {
-        return admitted(server, user, info, request).await;
+        return admitted(server, user, info, request, recording).await;
     };
-    let taken = server.flow.take(&schema, &user, &info, &server.registry).await;
-    let answered = match taken {
-        Ok(_seat) => admitted(server, user, info, request).await,
-        Err(status) => Err(status),
-    };
-    let mut response = answered.unwrap_or_else(|status| answer::status(&status));
-    schema.mark(response.headers_mut());
-    Ok(response)
+    let schema = way.schema.get_or_init(|| schema);
+    let taken = server.flow.take(schema, &user, &info, &server.registry).await;
+    let _seat = taken?;
+    admitted(server, user, info, request, recording).await
 }
 
 /// Answers a request whose turn it is.
@@ -149,8 +263,17 @@ async fn admitted(
     user: Arc<User>,
     info: Arc<RequestInfo>,
     request: Request<Body>,
+    recording: Option<&Recording>,
 ) -> Result<Response<Body>> {
-    authorize(&server, &user, &info)?;
+    let allowed = authorize(&server, &user, &info);
+    if let Some(recording) = recording {
+        let decision = if allowed.is_ok() { "allow" } else { "forbid" };
+        recording.annotate("authorization.k8s.io/decision", decision);
+        let authorizer = server.registry.authorizer();
+        let reason = authorizer.map(|authorizer| authorizer.reason(&Attributes::of(&user, &info)));
+        recording.annotate("authorization.k8s.io/reason", &reason.unwrap_or_default());
+    }
+    allowed?;
     if info.is_long_running() {
         return verbs::dispatch(server, user, info, request).await;
     }
@@ -158,13 +281,32 @@ async fn admitted(
     let compresses = request.method() == http::Method::GET && compression::is_taken(request.headers());
     let encoding = Encoding::of(request.headers());
     let handled = async {
-        let response = answer::settle(verbs::dispatch(server, user, info, request).await?, encoding).await;
+        let request = match recording {
+            Some(recording) if info.is_resource => sent(recording, request).await?,
+            _ => request,
+        };
+        let mut response = verbs::dispatch(server, user, info, request).await?;
+        if let Some(recording) = recording {
+            response = recording.answered(response).await;
+        }
+        let response = answer::settle(response, encoding).await;
         Ok(if compresses { compression::compress(response).await } else { response })
     };
     tokio::time::timeout(limit, handled).await.unwrap_or_else(|_| {
         let message = "request did not complete within requested timeout - context deadline exceeded";
         Err(Box::new(Status::timeout(message)))
     })
+}
+
+/// Records what a request brings with it.
+async fn sent(recording: &Recording, request: Request<Body>) -> Result<Request<Body>> {
+    if request.method() == http::Method::GET || request.method() == http::Method::HEAD {
+        return Ok(request);
+    }
+    let (parts, body) = request.into_parts();
+    let bytes = body::read(Request::new(body)).await?;
+    recording.sent(&body::media_type(&parts.headers), &bytes);
+    Ok(Request::from_parts(parts, Body::from(bytes)))
 }
 
 /// The query's `timeout`, as long as the server gives that much.
@@ -181,7 +323,7 @@ fn time_limit(info: &RequestInfo, most: Duration) -> Result<Duration> {
 }
 
 /// A duration as Go's `time.ParseDuration` reads it, as far as it is none below zero: `1m30s`, `1.5h`, `500ms`.
-fn go_duration(text: &str) -> Option<Duration> {
+pub(crate) fn go_duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }
@@ -234,7 +376,7 @@ async fn authenticate(
     let credentials = Credentials { certificates, bearer };
     match server.authenticator.authenticate(&credentials).await? {
         Some(user) => Ok(user),
-        None if is_open(path) => Ok(Arc::new(User::anonymous())),
+        None if server.authenticator.takes_anonymous(path) => Ok(Arc::new(User::anonymous())),
         None => Err(Box::new(Status::unauthorized())),
     }
 }

@@ -19,6 +19,7 @@
 pub mod config;
 pub mod server;
 
+pub mod audit;
 mod compression;
 mod connections;
 pub(crate) mod filters;

@@ -13,6 +13,7 @@ mod node_proxy;
 mod reviews;
 mod signer;
 mod token_request;
+mod token_secrets;
 
 use std::sync::Arc;
 
@@ -28,6 +29,7 @@ pub use self::node_proxy::Nodes;
 pub(crate) use self::node_proxy::node_address;
 pub(crate) use self::reviews::user_info;
 pub(crate) use self::signer::Signer;
+pub(crate) use self::token_secrets::TokenSecrets;
 use crate::{
     accept, answer,
     authn::{Authenticators, Clock, Tokens},
@@ -110,7 +112,7 @@ impl Security {
             Route::Review | Route::Token | Route::Join if !creates => Err(Box::new(Status::method_not_allowed())),
             Route::Review => {
                 accept::Encoding::of(request.headers()).ok_or_else(|| Box::new(accept::not_acceptable()))?;
-                let review = reviews::answer(self, user, info, &json(request).await?)?;
+                let review = reviews::answer(self, user, info, &json(request).await?).await?;
                 Ok(answer::json_value(StatusCode::CREATED, &review))
             }
             Route::Token => {

@@ -16,6 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     aggregation::{self, Aggregation},
+    audit::{self, Audit},
     authn::{Authenticator, Authenticators, Clock, Tokens},
     authz::{self, Authorizer, Rbac},
     bootstrap,
@@ -28,7 +29,7 @@ use crate::{
     proxy::Proxies,
     registry::{Facts, Registry},
     request::RequestInfo,
-    security::{Nodes, Security, Signer},
+    security::{Nodes, Security, Signer, TokenSecrets},
     service::Service,
     status_of::Result as Answered,
     user::User,
@@ -70,6 +71,15 @@ pub enum Error {
     /// The definitions of custom resources could not be read or followed.
     #[error("definitions of custom resources")]
     Definitions(#[source] coracle_store::Error),
+    /// Who else is to be let in is not configured well.
+    #[error("authentication configuration: {why}")]
+    Authentication {
+        /// All that is wrong with it.
+        why: String,
+    },
+    /// The audit cannot be kept.
+    #[error("audit")]
+    Audit(#[source] audit::Error),
     /// RBAC's objects could not be written or read.
     #[error("RBAC's objects")]
     Rbac(#[source] authz::Error),
@@ -153,6 +163,7 @@ pub(crate) struct Inner {
     pub(crate) aggregation: Arc<Aggregation>,
     pub(crate) writes: TaskTracker,
     pub(crate) flow: FlowControl,
+    pub(crate) audit: Option<Arc<Audit>>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) progress: Progress,
     pub(crate) metrics: Arc<Metrics>,
@@ -172,6 +183,7 @@ pub struct Runner {
     inner: Arc<Inner>,
     driver: Driver,
     listener: TcpListener,
+    audit: Option<audit::Writers>,
 }
 
 fn pki_config(config: &Config, address: SocketAddr) -> pki::Config {
@@ -235,7 +247,10 @@ impl ApiServer {
         let tokens = Arc::new(Tokens::new(Arc::clone(&pki), registry.store().clone()));
         let clock: Clock = Arc::new(jiff::Timestamp::now);
         let store = registry.store().clone();
-        let authenticator = Arc::new(Authenticators::new(&pki, Arc::clone(&tokens), store, Arc::clone(&clock)));
+        let authenticator = Authenticators::new(&pki, Arc::clone(&tokens), store, Arc::clone(&clock));
+        let authenticator = authenticator.with(config.authentication.clone());
+        let authenticator = Arc::new(authenticator.map_err(|why| Error::Authentication { why })?);
+        let (audit, writers) = Audit::open(&config.audit).map_err(Error::Audit)?.unzip();
         let shutdown = CancellationToken::new();
         let security = Arc::new(Security {
             pki: Arc::clone(&pki),
@@ -258,6 +273,7 @@ impl ApiServer {
             proxies,
             writes: TaskTracker::new(),
             flow,
+            audit,
             shutdown,
             progress: Progress(watch::Sender::new(Phase::Opened)),
             metrics: Metrics::new(),
@@ -265,7 +281,7 @@ impl ApiServer {
             pki,
             config,
         });
-        Ok((Self { inner: Arc::clone(&inner) }, Runner { inner, driver, listener }))
+        Ok((Self { inner: Arc::clone(&inner) }, Runner { inner, driver, listener, audit: writers }))
     }
 
     /// The address listened on.
@@ -326,7 +342,7 @@ impl Runner {
     /// # Cancel safety
     /// Dropping the future stops the server at once.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Self { inner, driver, listener } = self;
+        let Self { inner, driver, listener, audit } = self;
         let dir = inner.config.data_dir.join("store");
         // The store outlives everything that writes to it.
         let (store_end, keys_end) = (CancellationToken::new(), CancellationToken::new());
@@ -338,6 +354,14 @@ impl Runner {
             pki.run(jiff::Timestamp::now, ends).await;
             Ok(())
         });
+        let audit_end = CancellationToken::new();
+        if let Some(writers) = audit {
+            let ends = audit_end.clone();
+            parts.spawn(async move {
+                writers.run(ends).await;
+                Ok(())
+            });
+        }
         inner.progress.enter(Phase::Running);
         let (server, closing) = (Arc::clone(&inner), inner.shutdown.clone());
         let tls = inner.pki.server_tls().map_err(Error::Pki)?;
@@ -372,11 +396,16 @@ impl Runner {
             registry: inner.registry.clone(),
             clock: Arc::clone(&inner.security.clock),
         };
+        let secrets = TokenSecrets {
+            registry: inner.registry.clone(),
+            tokens: Arc::clone(&inner.security.tokens),
+            pki: Arc::clone(&inner.pki),
+        };
         let (waiting, ends) = (ApiServer { inner: Arc::clone(&inner) }, inner.shutdown.clone());
         parts.spawn(async move {
             // Who may do what is known only then.
             waiting.ready().await;
-            signer.run(ends).await;
+            tokio::join!(signer.run(ends.clone()), secrets.run(ends));
             Ok(())
         });
         let (aggregation, ends) = (Arc::clone(&inner.aggregation), inner.shutdown.clone());
@@ -411,6 +440,8 @@ impl Runner {
         let _ = tokio::time::timeout(GOODBYE, inner.writes.wait()).await;
         inner.security.nodes.stop().await;
         inner.proxies.stop().await;
+        inner.security.authenticators.stop().await;
+        audit_end.cancel();
         store_end.cancel();
         keys_end.cancel();
         while let Some(ended) = parts.join_next().await {

@@ -17,6 +17,7 @@ use http::{Request, Response, StatusCode, header};
 use self::options::WriteOptions;
 use crate::{
     accept::Accepted,
+    admission::Notes,
     answer::{self, Include, Shape},
     body::{self, FieldValidation},
     documents,
@@ -41,6 +42,8 @@ struct Call {
     accepted: Accepted,
     /// What the client calls its program.
     agent: Arc<str>,
+    /// Where admission notes what it has to tell, if somebody else wants to know.
+    notes: Option<Arc<Notes>>,
 }
 
 impl Call {
@@ -60,12 +63,17 @@ impl Call {
     /// The circumstances of a write as the request's query and its program's name have them.
     fn writer(&self, options: &WriteOptions) -> Writer {
         let manager = ownership::manager(&options.manager, &self.agent, &self.user).into();
-        Writer { dry_run: options.dry_run, manager, ..Writer::new(Arc::clone(&self.user)) }
+        Writer { dry_run: options.dry_run, manager, ..self.plain_writer() }
     }
 
     /// The circumstances of a deletion, which makes nobody an owner.
     fn deleter(&self, dry_run: bool) -> Writer {
-        Writer { dry_run, ..Writer::new(Arc::clone(&self.user)) }
+        Writer { dry_run, ..self.plain_writer() }
+    }
+
+    fn plain_writer(&self) -> Writer {
+        let notes = self.notes.clone().unwrap_or_default();
+        Writer { notes, ..Writer::new(Arc::clone(&self.user)) }
     }
 
     /// Whether the user may also create the object, as an apply to one that is not there does.
@@ -228,7 +236,8 @@ pub(crate) async fn dispatch(
     let accepted = Accepted::of(request.headers(), has_protobuf)?;
     let agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let agent = agent.into();
-    let call = Call { server, user, info, kind, namespace, accepted, agent };
+    let notes = request.extensions().get::<Arc<Notes>>().cloned();
+    let call = Call { server, user, info, kind, namespace, accepted, agent, notes };
     if let Some(status) = call.kind.unserved() {
         return Err(Box::new(status));
     }

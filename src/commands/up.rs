@@ -76,7 +76,7 @@ pub(crate) async fn open(
     server: coracle_apiserver::config::Args,
     instance: &Instance,
 ) -> anyhow::Result<(ApiServer, Runner)> {
-    let mut config = server.config();
+    let mut config = server.config()?;
     config.data_dir = instance.data_dir().to_path_buf();
     config.hostname = nix::unistd::gethostname().context("the host's name")?.to_string_lossy().to_lowercase();
     Ok(ApiServer::open(config).await?)

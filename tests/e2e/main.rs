@@ -24,6 +24,7 @@ mod pulling;
 mod reading;
 mod refusals;
 mod restart;
+mod security;
 mod streams;
 mod tour;
 mod workloads;

@@ -13,9 +13,13 @@ use std::{
 use coracle_store::Store;
 use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, Header, Validation};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{pki::Pki, stored, user::User};
+use crate::{
+    pki::{Pki, SigningKey},
+    stored,
+    user::User,
+};
 
 /// Tokens whose signature is remembered as right. When it is full all are forgotten.
 const REMEMBERED: usize = 4096;
@@ -166,6 +170,30 @@ impl Tokens {
         self.user_of(&claims, time).map(|user| (user, audiences))
     }
 
+    /// The key that signs.
+    pub(super) fn key(&self) -> &SigningKey {
+        self.pki.signing_key()
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The content of a token that the key has signed. Times, issuer and audience are for the caller to check, against its
+    /// own clock.
+    pub(super) fn signed<T: DeserializeOwned>(&self, token: &str) -> Result<T, String> {
+        if token.len() > LONGEST {
+            return Err("the token is too long".to_owned());
+        }
+        let mut validation = Validation::new(Algorithm::ES256);
+        validation.required_spec_claims.clear();
+        validation.validate_exp = false;
+        validation.validate_nbf = false;
+        validation.validate_aud = false;
+        let decoded = jsonwebtoken::decode::<T>(token, self.key().decoding(), &validation);
+        decoded.map(|decoded| decoded.claims).map_err(|error| error.to_string())
+    }
+
     /// The content of a token whose signature is right.
     fn checked(&self, token: &str) -> Result<Arc<Claims>, String> {
         if token.len() > LONGEST {
@@ -176,16 +204,7 @@ impl Tokens {
         if let Some(claims) = self.checked.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(claims.clone());
         }
-        // Times, issuer and audience are checked by the caller, against its own clock.
-        let mut validation = Validation::new(Algorithm::ES256);
-        validation.required_spec_claims.clear();
-        validation.validate_exp = false;
-        validation.validate_nbf = false;
-        validation.validate_aud = false;
-        let signer = self.pki.signing_key();
-        let decoded =
-            jsonwebtoken::decode::<Claims>(token, signer.decoding(), &validation).map_err(|error| error.to_string())?;
-        let claims = Arc::new(decoded.claims);
+        let claims: Arc<Claims> = Arc::new(self.signed(token)?);
         let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
         if checked.len() >= REMEMBERED {
             checked.clear();
@@ -195,7 +214,13 @@ impl Tokens {
     }
 
     /// Whether the object is still there, is still the same, and is not on its way out.
-    fn is_there(&self, storage: &str, namespace: &str, wanted: &Reference, now: Timestamp) -> Result<(), String> {
+    pub(super) fn is_there(
+        &self,
+        storage: &str,
+        namespace: &str,
+        wanted: &Reference,
+        now: Timestamp,
+    ) -> Result<(), String> {
         let gone = || "service account token has been invalidated".to_owned();
         let entry = self.store.get(&stored::key(storage, namespace, &wanted.name)).ok_or_else(gone)?;
         let object: Object = serde_json::from_slice(&entry.value).map_err(|_| gone())?;

@@ -132,7 +132,7 @@ async fn a_service_account_token_lives_as_long_as_all_it_is_bound_to() {
     let hour = SignedDuration::from_hours(1);
     assert_eq!(code(&world.at(start() + hour), &shows(&token)).await, 401, "expired");
     assert_eq!(code(&world.at(start() - hour), &shows(&token)).await, 401, "not yet valid");
-    assert!(now.bearer(&token, &["vault".to_owned()]).is_err(), "for another audience");
+    assert!(now.bearer(&token, &["vault".to_owned()]).await.is_err(), "for another audience");
     world.put("/registry/pods/a/p", Some(&named("u9"))).await;
     assert_eq!(code(&now, &shows(&token)).await, 401, "another pod of that name");
     world.put("/registry/pods/a/p", None).await;

@@ -228,6 +228,35 @@ impl Policy {
         (rules, errors)
     }
 
+    /// The binding by which it is allowed, as Kubernetes describes it.
+    pub(crate) fn reason(&self, asked: &Attributes<'_>) -> Option<String> {
+        let local = self.namespaces.get(asked.namespace).filter(|_| !asked.namespace.is_empty());
+        let scopes = [("ClusterRoleBinding", "", Some(&self.cluster)), ("RoleBinding", asked.namespace, local)];
+        scopes.into_iter().find_map(|(kind, namespace, given)| {
+            given?.bindings.iter().find_map(|(name, (role, subjects))| {
+                let subject = subjects.iter().find(|subject| match who(subject, namespace) {
+                    Some(Who::User(user)) => user == asked.user.name,
+                    Some(Who::Group(group)) => asked.user.is_in(&group),
+                    None => false,
+                })?;
+                let rules = self.resolve(role, asked.namespace).ok()?;
+                let in_namespace = |name: &str, of: &str| {
+                    if of.is_empty() { name.to_owned() } else { format!("{name}/{of}") }
+                };
+                let of = if subject.kind == "ServiceAccount" {
+                    subject.namespace.as_deref().filter(|own| !own.is_empty()).unwrap_or(namespace)
+                } else {
+                    ""
+                };
+                rules.iter().any(|rule| rule::allows(rule, asked)).then(|| {
+                    let (binding, subject_name) = (in_namespace(name, namespace), in_namespace(&subject.name, of));
+                    let (role_kind, role_name, subject_kind) = (&role.kind, &role.name, &subject.kind);
+                    format!("{kind} {binding:?} of {role_kind} {role_name:?} to {subject_kind} {subject_name:?}")
+                })
+            })
+        })
+    }
+
     /// Whether RBAC allows what is asked.
     pub(crate) fn authorize(&self, asked: &Attributes<'_>) -> Decision {
         let (rules, errors) = self.rules_of(asked.user, asked.namespace);
@@ -324,6 +353,18 @@ mod tests {
         ] {
             assert_eq!(can(&policy, user, verb, "pods", namespace), allowed, "{} {verb} in {namespace:?}", user.name);
         }
+        let why = |user, verb, namespace| {
+            policy
+                .reason(&Attributes { resource: "pods", namespace, ..Attributes::new(user, verb) })
+                .unwrap_or_default()
+        };
+        assert_eq!(why(&alice, "get", "a"), r#"ClusterRoleBinding "b1" of ClusterRole "reader" to Group "crew""#);
+        assert_eq!(why(&alice, "create", "a"), r#"RoleBinding "b2/a" of Role "writer" to User "alice""#);
+        assert_eq!(
+            why(&robot, "get", "b"),
+            r#"RoleBinding "b3/b" of ClusterRole "reader" to ServiceAccount "robot/a""#
+        );
+        assert_eq!(why(&robot, "get", "a"), "");
         policy.apply(Kind::RoleBindings, "a", "b2", None);
         assert!(!can(&policy, &alice, "create", "pods", "a"), "a deleted binding gives nothing");
         policy.apply(Kind::ClusterRoles, "", "reader", None);

@@ -120,16 +120,43 @@ impl Expr {
         }
     }
 
+    /// Whether it is `operand.field`, however that is written.
+    pub(super) fn is_select(&self, name: &str, wanted: &str) -> bool {
+        let is_name = |operand: &Self| matches!(&operand.node, Node::Ident(ident) if ident == name);
+        match &self.node {
+            Node::Select { operand, field, .. } | Node::Has { operand, field } => is_name(operand) && field == wanted,
+            Node::Index { operand, index, .. } => {
+                let is_wanted = matches!(&index.node, Node::Literal(Value::Text(text)) if **text == *wanted);
+                is_name(operand) && is_wanted
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether it is so of the expression or of one within it.
+    pub(super) fn any(&self, is_so: &mut dyn FnMut(&Self) -> bool) -> bool {
+        if is_so(self) {
+            return true;
+        }
+        let mut found = false;
+        self.each_part(&mut |part| found = found || part.any(is_so));
+        found
+    }
+
     /// All names that stand free somewhere in the expression (names that comprehensions bind are among them).
     pub(super) fn idents(&self, found: &mut Vec<String>) {
-        let mut see = |e: &Self| e.idents(found);
+        if let Node::Ident(name) = &self.node
+            && !found.contains(name)
+        {
+            found.push(name.clone());
+        }
+        self.each_part(&mut |part| part.idents(found));
+    }
+
+    /// The expressions that it is directly made of.
+    fn each_part(&self, see: &mut dyn FnMut(&Self)) {
         match &self.node {
-            Node::Literal(_) => {}
-            Node::Ident(name) => {
-                if !found.contains(name) {
-                    found.push(name.clone());
-                }
-            }
+            Node::Literal(_) | Node::Ident(_) => {}
             Node::Select { operand, .. } | Node::Has { operand, .. } => see(operand),
             Node::Index { operand, index, .. } => {
                 see(operand);
@@ -156,7 +183,7 @@ impl Expr {
             }
             Node::Comprehension(c) => {
                 see(&c.range);
-                c.filter.iter().for_each(&mut see);
+                c.filter.iter().for_each(&mut *see);
                 see(&c.body);
             }
             Node::Bind { value, body, .. } => {

@@ -12,7 +12,7 @@ use coracle_store::Range;
 use http::{HeaderValue, Response, StatusCode, header};
 
 use super::{BUCKETS, CODES, Cell, MANNERS, Metrics, Target, flow, process};
-use crate::{documents::VERSION, health, server::Inner, stored};
+use crate::{audit::Audit, documents::VERSION, health, server::Inner, stored};
 
 /// The media type of the format.
 const MEDIA: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -22,6 +22,9 @@ pub(crate) fn answer(server: &Inner) -> Response<Body> {
     let mut out = Page::default();
     requests(&server.metrics, &mut out);
     flow::write(&server.flow, &mut out);
+    if let Some(audit) = &server.audit {
+        events(audit, &mut out);
+    }
     objects(server, &mut out);
     store(server, &mut out);
     aggregation(server, &mut out);
@@ -141,6 +144,22 @@ fn requests(metrics: &Metrics, out: &mut Page) {
         if is_long {
             out.line(name, format_args!("{{{labels}}}"), cell.running.load(Ordering::Relaxed));
         }
+    }
+}
+
+fn events(audit: &Audit, out: &mut Page) {
+    let help = "[ALPHA] Counter of audit events generated and sent to the audit backend.";
+    out.one("apiserver_audit_event_total", "counter", help, audit.events());
+    let name = "apiserver_audit_error_total";
+    let help = "[ALPHA] Counter of audit events that failed to be audited properly. Plugin identifies the plugin affected by the error.";
+    out.head(name, "counter", help);
+    for (way, lost) in audit.lost() {
+        out.line(name, format_args!("{{plugin=\"{way}\"}}"), lost);
+    }
+    let name = "apiserver_audit_level_total";
+    out.head(name, "counter", "[ALPHA] Counter of policy levels for audit events (1 per request).");
+    for (level, requests) in audit.levels() {
+        out.line(name, format_args!("{{level=\"{level}\"}}"), requests);
     }
 }
 

@@ -53,7 +53,7 @@ pub(crate) fn user_info(user: User) -> UserInfo {
     }
 }
 
-pub(super) fn answer(security: &Security, user: &User, info: &RequestInfo, bytes: &[u8]) -> Result<Value> {
+pub(super) async fn answer(security: &Security, user: &User, info: &RequestInfo, bytes: &[u8]) -> Result<Value> {
     match info.resource.as_str() {
         "selfsubjectreviews" => {
             let mut review: SelfSubjectReview = decode("SelfSubjectReview", bytes)?;
@@ -62,7 +62,7 @@ pub(super) fn answer(security: &Security, user: &User, info: &RequestInfo, bytes
             review.status = Some(SelfSubjectReviewStatus { user_info: Some(user_info(user.clone())) });
             shown(&review)
         }
-        "tokenreviews" => token(security, decode("TokenReview", bytes)?),
+        "tokenreviews" => token(security, decode("TokenReview", bytes)?).await,
         "subjectaccessreviews" => {
             let mut review: SubjectAccessReview = decode("SubjectAccessReview", bytes)?;
             review.status = Some(access(security.authorizer()?, "SubjectAccessReview", &review.spec)?);
@@ -85,13 +85,13 @@ pub(super) fn answer(security: &Security, user: &User, info: &RequestInfo, bytes
     }
 }
 
-fn token(security: &Security, mut review: TokenReview) -> Result<Value> {
+async fn token(security: &Security, mut review: TokenReview) -> Result<Value> {
     let token = review.spec.token.clone();
     if token.is_empty() {
         return Err(Box::new(Status::bad_request("token is required for TokenReview in authentication")));
     }
     let wanted = review.spec.audiences.clone().unwrap_or_default();
-    review.status = Some(match security.authenticators.bearer(&token, &wanted) {
+    review.status = Some(match security.authenticators.bearer(&token, &wanted).await {
         Ok((user, audiences)) => TokenReviewStatus {
             authenticated: Some(true),
             user: Some(user_info(user)),
@@ -197,7 +197,10 @@ fn decide(authorizer: &Authorizer, user: &User, asked: Asked<'_>) -> SubjectAcce
         (None, None) => Attributes::new(user, ""),
     };
     match authorizer.decide(&attributes) {
-        Decision::Allow => SubjectAccessReviewStatus { allowed: true, ..Default::default() },
+        Decision::Allow => {
+            let reason = Some(authorizer.reason(&attributes)).filter(|reason| !reason.is_empty());
+            SubjectAccessReviewStatus { allowed: true, reason, ..Default::default() }
+        }
         Decision::NoOpinion(reason) => {
             let reason = Some(reason).filter(|r| !r.is_empty());
             SubjectAccessReviewStatus { allowed: false, reason, ..Default::default() }

@@ -273,3 +273,121 @@ async fn who_may_not_join_and_what_cannot_be_signed_is_refused() {
     assert_eq!(cluster.get(JOIN).await.code, 405);
     cluster.stop().await;
 }
+
+/// What a Secret holds under a key, as text.
+fn held(secret: &Value, key: &str) -> String {
+    use base64::Engine as _;
+    let bytes = base64::engine::general_purpose::STANDARD.decode(secret["data"][key].as_str().unwrap_or_default());
+    String::from_utf8(bytes.unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn a_secret_for_a_token_gets_one_and_goes_with_its_account() {
+    let cluster = Cluster::start().await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let account = json!({"metadata": {"name": "robot"}});
+    let made = cluster.post(accounts, &account).await;
+    assert_eq!(made.code, 201, "{}", made.body);
+    let secret = json!({"metadata": {"name": "s", "annotations": {"kubernetes.io/service-account.name": "robot"}},
+        "type": "kubernetes.io/service-account-token"});
+    assert_eq!(cluster.post(secrets, &secret).await.code, 201);
+    let path = format!("{secrets}/s");
+    let filled = loop {
+        let found = cluster.get(&path).await.body;
+        if !held(&found, "token").is_empty() {
+            break found;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(held(&filled, "namespace"), "default");
+    assert!(held(&filled, "ca.crt").starts_with("-----BEGIN CERTIFICATE-----"));
+    let uid = &filled["metadata"]["annotations"]["kubernetes.io/service-account.uid"];
+    assert_eq!(*uid, made.body["metadata"]["uid"]);
+    let token = held(&filled, "token");
+    let status = review(&cluster, &token).await;
+    assert_eq!(status["user"]["username"], "system:serviceaccount:default:robot", "{status}");
+    assert_eq!(status["user"]["uid"], made.body["metadata"]["uid"]);
+    // Only what stands in the Secret counts.
+    let other = cluster.merge(&path, &json!({"data": {"token": "eA=="}})).await;
+    assert_eq!(other.code, 200, "{}", other.body);
+    assert_ne!(review(&cluster, &token).await["authenticated"], true);
+    assert_eq!(cluster.delete(&format!("{accounts}/robot")).await.code, 200);
+    while cluster.get(&path).await.code != 404 {
+        tokio::task::yield_now().await;
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn tokens_of_nodes_to_come_are_what_their_secrets_say() {
+    let cluster = Cluster::start().await;
+    let secret = |id: &str, change: Value| {
+        let mut data = json!({"token-id": id, "token-secret": "0123456789abcdef", "usage-bootstrap-authentication": "true",
+            "auth-extra-groups": "system:bootstrappers:a,system:bootstrappers:b"});
+        data.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        json!({"metadata": {"name": format!("bootstrap-token-{id}")}, "type": "bootstrap.kubernetes.io/token", "stringData": data})
+    };
+    let path = "/api/v1/namespaces/kube-system/secrets";
+    for (id, change, groups) in [
+        (
+            "aaaaaa",
+            json!({}),
+            Some("system:bootstrappers system:bootstrappers:a system:bootstrappers:b system:authenticated"),
+        ),
+        ("bbbbbb", json!({"auth-extra-groups": ""}), Some("system:bootstrappers system:authenticated")),
+        ("cccccc", json!({"usage-bootstrap-authentication": "false"}), None),
+        ("dddddd", json!({"expiration": "2020-01-01T00:00:00Z"}), None),
+        ("eeeeee", json!({"auth-extra-groups": "system:masters"}), None),
+        ("ffffff", json!({"token-secret": "fedcba9876543210"}), None),
+        ("gggggg", json!({"token-id": "zzzzzz"}), None),
+    ] {
+        let made = cluster.post(path, &secret(id, change.clone())).await;
+        assert_eq!(made.code, 201, "{}", made.body);
+        let status = review(&cluster, &format!("{id}.0123456789abcdef")).await;
+        let shown = status["user"]["groups"]
+            .as_array()
+            .map(|groups| groups.iter().map(|group| group.as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" "));
+        assert_eq!(shown.as_deref(), groups, "{id} {change}: {status}");
+        if groups.is_some() {
+            assert_eq!(status["user"]["username"], format!("system:bootstrap:{id}"));
+        }
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn others_can_check_the_clusters_tokens_by_its_documents() {
+    let cluster = Cluster::start().await;
+    let document = cluster.get("/.well-known/openid-configuration").await;
+    assert_eq!(document.code, 200, "{}", document.body);
+    assert_eq!(document.body["issuer"], "https://kubernetes.default.svc.cluster.local");
+    assert!(document.body["jwks_uri"].as_str().unwrap().ends_with("/openid/v1/jwks"), "{}", document.body);
+    let keys = cluster.get("/openid/v1/jwks").await.body;
+    assert_eq!(
+        cluster.post("/api/v1/namespaces/default/serviceaccounts", &json!({"metadata": {"name": "robot"}})).await.code,
+        201
+    );
+    let answer = cluster
+        .post(
+            "/api/v1/namespaces/default/serviceaccounts/robot/token",
+            &token_request(&json!({"audiences": ["vault"]})),
+        )
+        .await;
+    let token = answer.body["status"]["token"].as_str().unwrap();
+    let header = jsonwebtoken::decode_header(token).unwrap();
+    let set: jsonwebtoken::jwk::JwkSet = serde_json::from_value(keys).unwrap();
+    let key = set.find(header.kid.as_deref().unwrap()).unwrap();
+    let mut validation = jsonwebtoken::Validation::new(header.alg);
+    validation.set_audience(&["vault"]);
+    validation.set_issuer(&[document.body["issuer"].as_str().unwrap()]);
+    let key = jsonwebtoken::DecodingKey::from_jwk(key).unwrap();
+    let decoded = jsonwebtoken::decode::<Value>(token, &key, &validation).unwrap();
+    assert_eq!(decoded.claims["sub"], "system:serviceaccount:default:robot");
+    // The server itself is not its audience, but who asks for that one is told so.
+    assert_ne!(review(&cluster, token).await["authenticated"], true);
+    let body = json!({"spec": {"token": token, "audiences": ["vault", "other"]}});
+    let status = cluster.post("/apis/authentication.k8s.io/v1/tokenreviews", &body).await.body["status"].clone();
+    assert_eq!((&status["authenticated"], &status["audiences"]), (&json!(true), &json!(["vault"])), "{status}");
+    cluster.stop().await;
+}

@@ -10,9 +10,11 @@ use coracle_apiserver::{
     service::Service,
     user::User,
 };
-use http::{Request, header};
+use http::{Request, Response, header};
 use http_body_util::BodyExt as _;
+use hyper_util::rt::TokioIo;
 use kube::client::ConfigExt as _;
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::Value;
 use tokio::{net::TcpStream, task::JoinSet};
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -60,6 +62,25 @@ impl Cluster {
         tasks.spawn(runner.run(shutdown.clone()));
         server.ready().await;
         Self { server, shutdown, tasks, _dir: dir }
+    }
+
+    /// A request over a connection of its own, by somebody who shows no certificate.
+    pub(crate) async fn stranger(&self, mut request: Request<Body>) -> Response<Body> {
+        let mut roots = rustls::RootCertStore::empty();
+        let authority = self.server.pki().authority().pem().as_bytes().to_vec();
+        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&authority).map(Result::unwrap));
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.unwrap().with_root_certificates(roots).with_no_client_auth();
+        let socket = tokio::net::TcpStream::connect(self.server.address()).await.unwrap();
+        let name = "127.0.0.1".try_into().unwrap();
+        let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, socket).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        request.headers_mut().insert(header::HOST, "localhost".parse().unwrap());
+        let mut connections = JoinSet::new();
+        connections.spawn(connection);
+        let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
+        Response::from_parts(parts, Body::from(body.collect().await.unwrap().to_bytes()))
     }
 
     /// A TLS connection whose client shows a certificate for this user.

@@ -42,9 +42,11 @@ async fn answer(
     decide: Decide,
     seen: Arc<Mutex<Vec<Value>>>,
 ) -> Result<Response<BoxBody<bytes::Bytes, Infallible>>, Infallible> {
+    let path = request.uri().path().to_owned();
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let review: Value = serde_json::from_slice(&body).unwrap();
-    let asked = review["request"].clone();
+    // What is no review is shown as it is; of a request without a body, its path.
+    let review: Value = serde_json::from_slice(&body).unwrap_or_else(|_| json!({"path": path}));
+    let asked = review.get("request").unwrap_or(&review).clone();
     seen.lock().unwrap().push(asked.clone());
     let full = |code: u16, text: String| Response::builder().status(code).body(Full::from(text).boxed()).unwrap();
     Ok(match decide(&asked) {
@@ -140,6 +142,16 @@ impl Hook {
     /// The certificates to trust, as configurations carry them.
     pub(crate) fn bundle(&self) -> String {
         base64(&self.bundle)
+    }
+
+    /// The same as they are.
+    pub(crate) fn pem(&self) -> &str {
+        &self.bundle
+    }
+
+    /// Where it is, without a path.
+    pub(crate) fn root(&self) -> String {
+        format!("https://{}", self.address)
     }
 
     pub(crate) fn seen(&self) -> Vec<Value> {

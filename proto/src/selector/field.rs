@@ -28,7 +28,7 @@ pub enum FieldError {
 }
 
 /// One condition on one field.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FieldTerm {
     /// The field's path: `metadata.name`.
     pub field: String,
@@ -56,19 +56,19 @@ impl FieldSelector {
     /// # Errors
     /// What is wrong with the text, in Kubernetes' words.
     pub fn parse(text: &str) -> Result<Self, FieldError> {
-        let mut parts = split(text);
-        parts.sort_unstable();
         let mut terms = Vec::new();
-        for part in parts.into_iter().filter(|p| !p.is_empty()) {
+        for part in split(text).into_iter().filter(|p| !p.is_empty()) {
             let Some((field, negated, value)) = split_term(part) else {
                 return Err(FieldError::Term { selector: text.to_owned(), term: part.to_owned() });
             };
             terms.push(FieldTerm { field: field.to_owned(), value: unescape(value)?, negated });
         }
+        // By what they say, which `=` and `==` write in two ways.
+        terms.sort_unstable();
         Ok(Self { terms })
     }
 
-    /// The terms, sorted by their text.
+    /// The terms, sorted.
     #[must_use]
     pub fn terms(&self) -> &[FieldTerm] {
         &self.terms

@@ -1,0 +1,174 @@
+//! Tokens of another issuer, whose keys the server fetches.
+
+use std::sync::{Arc, Mutex};
+
+use axum::body::Body;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use coracle_apiserver::{
+    authn::oidc::config::{Anonymous, Config as Authentication},
+    config::Config,
+};
+use http::Request;
+use http_body_util::BodyExt as _;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value, json};
+
+use crate::{
+    harness::Cluster,
+    webhook_server::{Hook, Reply},
+};
+
+struct Key(rcgen::KeyPair, String);
+
+impl Key {
+    fn new(kid: &str) -> Self {
+        Self(rcgen::KeyPair::generate().unwrap(), kid.to_owned())
+    }
+
+    fn jwk(&self) -> Value {
+        let point = self.0.public_key_raw();
+        let (x, y) = (URL_SAFE_NO_PAD.encode(&point[1..33]), URL_SAFE_NO_PAD.encode(&point[33..]));
+        json!({"kty": "EC", "crv": "P-256", "kid": self.1, "x": x, "y": y})
+    }
+
+    fn sign(&self, claims: &Value) -> String {
+        let header = Header { kid: Some(self.1.clone()), ..Header::new(Algorithm::ES256) };
+        jsonwebtoken::encode(&header, claims, &EncodingKey::from_ec_der(&self.0.serialize_der())).unwrap()
+    }
+}
+
+/// An issuer whose keys a test can change.
+struct Issuer {
+    hook: Hook,
+    keys: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Issuer {
+    async fn start(key: &Key) -> Self {
+        let keys = Arc::new(Mutex::new(vec![key.jwk()]));
+        let (shown, root) = (Arc::clone(&keys), Arc::new(Mutex::new(String::new())));
+        let own = Arc::clone(&root);
+        let hook = Hook::start(move |asked| {
+            let root = own.lock().unwrap().clone();
+            let document = match asked["path"].as_str().unwrap_or_default() {
+                "/.well-known/openid-configuration" => json!({"issuer": root, "jwks_uri": format!("{root}/keys")}),
+                "/keys" => json!({"keys": *shown.lock().unwrap()}),
+                _ => return Reply::Raw(404, String::new()),
+            };
+            Reply::Raw(200, document.to_string())
+        })
+        .await;
+        *root.lock().unwrap() = hook.root();
+        Self { hook, keys }
+    }
+
+    fn fetches(&self) -> usize {
+        self.hook.seen().iter().filter(|asked| asked["path"] == "/keys").count()
+    }
+
+    fn authentication(&self) -> Authentication {
+        let pem = self.hook.pem().trim_end().replace('\n', "\n      ");
+        let text = format!(
+            "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\njwt:\n- issuer:\n    \
+             url: {}\n    audiences: [ours]\n    certificateAuthority: |\n      {pem}\n  claimMappings:\n    \
+             username: {{claim: sub, prefix: 'x:'}}\n    groups: {{expression: 'claims.?roles.orValue([])'}}\n",
+            self.hook.root()
+        );
+        Authentication::read(&text).unwrap()
+    }
+
+    fn token(&self, key: &Key, sub: &str) -> String {
+        let now = jiff::Timestamp::now().as_second();
+        key.sign(&json!({"iss": self.hook.root(), "aud": "ours", "sub": sub, "exp": now + 600, "roles": ["crew"]}))
+    }
+}
+
+/// What a TokenReview says of a token.
+async fn review(c: &Cluster, token: &str, audiences: &[&str]) -> Value {
+    let body = json!({"spec": {"token": token, "audiences": audiences}});
+    let answer = c.post("/apis/authentication.k8s.io/v1/tokenreviews", &body).await;
+    assert_eq!(answer.code, 201, "{}", answer.body);
+    answer.body["status"].clone()
+}
+
+#[tokio::test]
+async fn an_issuers_tokens_are_taken_and_its_keys_fetched_when_they_are_needed_and_not_more_often() {
+    let (first, second, stranger) = (Key::new("k1"), Key::new("k2"), Key::new("k9"));
+    let issuer = Issuer::start(&first).await;
+    let authentication = issuer.authentication();
+    let c = Cluster::start_with(|config| Config { authentication, ..config }).await;
+    assert_eq!(issuer.fetches(), 0, "nobody needed them yet");
+    let token = issuer.token(&first, "jane");
+    let status = review(&c, &token, &[]).await;
+    assert_eq!(status["user"]["username"], "x:jane", "{status}");
+    assert_eq!(status["user"]["groups"], json!(["crew", "system:authenticated"]));
+    assert_eq!(status["audiences"], json!(["https://kubernetes.default.svc.cluster.local"]));
+    assert_ne!(review(&c, &token, &["vault"]).await["authenticated"], true, "it is for this server alone");
+    for n in 0..20 {
+        assert_eq!(review(&c, &issuer.token(&first, &format!("u{n}")), &[]).await["authenticated"], true);
+    }
+    assert_eq!(issuer.fetches(), 1);
+    // The issuer has a new key; but who sends nonsense does not decide how often it is asked.
+    issuer.keys.lock().unwrap().push(second.jwk());
+    for _ in 0..20 {
+        let status = review(&c, &issuer.token(&stranger, "mallory"), &[]).await;
+        assert_ne!(status["authenticated"], true, "{status}");
+        assert_eq!(status["error"], "[invalid bearer token]");
+    }
+    assert_eq!(issuer.fetches(), 1, "it was asked a moment ago");
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_key_is_known_with_the_first_token_it_signed() {
+    let (first, second) = (Key::new("k1"), Key::new("k2"));
+    let issuer = Issuer::start(&first).await;
+    let authentication = issuer.authentication();
+    let c = Cluster::start_with(|config| Config { authentication, ..config }).await;
+    issuer.keys.lock().unwrap().push(second.jwk());
+    assert_eq!(review(&c, &issuer.token(&second, "jane"), &[]).await["authenticated"], true);
+    assert_eq!(review(&c, &issuer.token(&first, "jane"), &[]).await["authenticated"], true);
+    assert_eq!(issuer.fetches(), 1);
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn who_shows_nothing_is_let_in_where_the_configuration_says() {
+    let places = vec!["/livez".to_owned(), "/api/v1/pods".to_owned()];
+    for (anonymous, expected) in [
+        (Anonymous::Open, [200, 401, 401, 401]),
+        (Anonymous::Everywhere, [200, 403, 403, 403]),
+        (Anonymous::At(places), [200, 403, 401, 401]),
+        (Anonymous::Nowhere, [401, 401, 401, 401]),
+    ] {
+        let shown = format!("{anonymous:?}");
+        let authentication = Authentication { anonymous, ..Authentication::default() };
+        let c = Cluster::start_with(|config| Config { authentication, ..config }).await;
+        let mut codes = Vec::new();
+        for path in ["/livez", "/api/v1/pods", "/api/v1/nodes", "/metrics"] {
+            codes.push(c.stranger(Request::get(path).body(Body::empty()).unwrap()).await.status().as_u16());
+        }
+        assert_eq!(codes, expected, "{shown}");
+        c.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_bearer_of_such_a_token_is_who_it_says_over_the_socket() {
+    let key = Key::new("k1");
+    let issuer = Issuer::start(&key).await;
+    let authentication = issuer.authentication();
+    let c = Cluster::start_with(|config| Config { authentication, ..config }).await;
+    let ask = |token: String| {
+        let request =
+            Request::get("/api/v1/namespaces/default/pods").header("authorization", format!("Bearer {token}"));
+        c.stranger(request.body(Body::empty()).unwrap())
+    };
+    let refused = ask(issuer.token(&key, "jane")).await;
+    assert_eq!(refused.status(), 403);
+    let status: Value = serde_json::from_slice(&refused.into_body().collect().await.unwrap().to_bytes()).unwrap();
+    assert!(status["message"].as_str().unwrap().contains("User \"x:jane\" cannot list"), "{status}");
+    let wrong = ask(issuer.token(&Key::new("k1"), "jane")).await;
+    assert_eq!(wrong.status(), 401);
+    c.stop().await;
+}
