@@ -35,8 +35,10 @@ pub(super) fn drive(name: &'static str, corpus: Vec<Vec<u8>>, check: fn(&[u8])) 
     let current = std::sync::Arc::new(Mutex::new((seed, Vec::new())));
     let shown = std::sync::Arc::clone(&current);
     let (tell, told) = sync_channel::<bool>(64);
-    // The stack is as large as those of the server's threads. Were it not enough, Rust names the thread as it aborts.
-    let worker = thread::Builder::new().name(format!("fuzz {name}")).stack_size(2 << 20).spawn(move || {
+    // The stack is as large as those of the server's threads; frames that are not optimised take several times as much. Were
+    // it not enough, Rust names the thread as it aborts.
+    let stack = if cfg!(debug_assertions) { 16 << 20 } else { 2 << 20 };
+    let worker = thread::Builder::new().name(format!("fuzz {name}")).stack_size(stack).spawn(move || {
         for seed in seed..seed.saturating_add(rounds) {
             let input = Dice::new(seed).mutate(&corpus);
             *current.lock().unwrap_or_else(PoisonError::into_inner) = (seed, input.clone());
