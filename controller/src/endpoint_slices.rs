@@ -5,7 +5,7 @@
 pub(crate) mod changes;
 mod plan;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::{Client, ResourceExt};
@@ -29,6 +29,9 @@ pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// Us.
 pub(crate) const MANAGER: &str = "endpointslice-controller.k8s.io";
+/// A slice that somebody else changed or deleted is looked at only after this, as in Kubernetes: what is collected because
+/// its Service is gone would be made again at once as long as that is not known here.
+const SETTLES_IN: Duration = Duration::from_secs(1);
 /// The label of nodes that says in which zone they are.
 const ZONE: &str = "topology.kubernetes.io/zone";
 
@@ -64,7 +67,7 @@ pub(crate) fn of(slices: &Reader<EndpointSlice>, key: &ObjectKey, manager: &str)
     found
 }
 
-/// Queues the Services whose slices, written by `manager`, have changed: this one's now, and before.
+/// Queues the Services whose slices, written by `manager`, have changed: this one's now, and before; for a little later.
 pub(crate) fn on_slice(queue: &WorkQueue<ObjectKey>, manager: &str, change: &Change<'_, EndpointSlice>) {
     let both = match change {
         Change::Updated { old, new } => [Some(*old), Some(*new)],
@@ -72,7 +75,7 @@ pub(crate) fn on_slice(queue: &WorkQueue<ObjectKey>, manager: &str, change: &Cha
     };
     for slice in both.into_iter().flatten() {
         if slice.labels().get(MANAGED_BY).is_some_and(|by| by == manager) {
-            service_of(slice).into_iter().for_each(|key| queue.add(key));
+            service_of(slice).into_iter().for_each(|key| queue.add_after(key, SETTLES_IN));
         }
     }
 }
