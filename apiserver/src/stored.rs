@@ -15,6 +15,9 @@ use coracle_store::{Entry, Revision};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+/// What field selectors look at, by the fields' names.
+pub(crate) type FieldValues = Vec<(Cow<'static, str>, String)>;
+
 /// The facts about a stored object that reads need.
 #[derive(Debug, Default)]
 pub struct Header {
@@ -34,7 +37,7 @@ pub struct Header {
     end: usize,
     /// Values for field selectors, worked out when one is first used, and the group whose names they have: objects that two
     /// groups show (events) have other names in each.
-    pub(crate) fields: OnceLock<(&'static str, Vec<(Cow<'static, str>, String)>)>,
+    pub(crate) fields: OnceLock<(&'static str, FieldValues)>,
 }
 
 #[derive(Deserialize)]
