@@ -7,6 +7,7 @@
 //! ```
 
 mod certificates;
+pub(crate) mod connect;
 mod default_class;
 mod escalation;
 mod limit_ranger;
@@ -47,6 +48,8 @@ pub enum Operation {
     Update,
     /// A deletion.
     Delete,
+    /// A connection to a part of an object.
+    Connect,
 }
 
 impl Operation {
@@ -57,6 +60,7 @@ impl Operation {
             Self::Create => "CREATE",
             Self::Update => "UPDATE",
             Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
         }
     }
 }
@@ -153,7 +157,7 @@ pub async fn mutate(write: &Write<'_>, mut object: Option<&mut BoxObject>) -> Re
     MUTATING.iter().try_for_each(|plugin| plugin(write, part(&mut object)))?;
     let mut ruled = Reinvocation::default();
     let (policies, webhooks) = (write.registry.mutating_policies(), write.registry.webhooks());
-    let by_policies = policies.mutate(write, object.as_deref_mut(), &mut ruled)?;
+    let by_policies = policies.mutate(write, object.as_deref_mut(), &mut ruled).await?;
     let by_webhooks = webhooks.mutate(write, object.as_deref_mut(), &mut state).await?;
     let changed = by_policies || by_webhooks;
     if changed {
@@ -165,7 +169,7 @@ pub async fn mutate(write: &Write<'_>, mut object: Option<&mut BoxObject>) -> Re
             ruled.changed();
         }
         ruled.is_second = true;
-        let by_policies = policies.mutate(write, object.as_deref_mut(), &mut ruled)?;
+        let by_policies = policies.mutate(write, object.as_deref_mut(), &mut ruled).await?;
         if again || by_policies {
             state.changed();
         }
@@ -185,6 +189,6 @@ pub async fn mutate(write: &Write<'_>, mut object: Option<&mut BoxObject>) -> Re
 /// A refusal: the first plugin's, else the first policy's, else that of the first webhook in their order.
 pub async fn validate(write: &Write<'_>, object: Option<&dyn AnyObject>) -> Result<()> {
     VALIDATING.iter().try_for_each(|plugin| plugin(write, object))?;
-    write.registry.policies().validate(write, object)?;
+    write.registry.policies().validate(write, object).await?;
     write.registry.webhooks().validate(write, object).await
 }

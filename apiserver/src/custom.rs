@@ -12,16 +12,19 @@
 
 mod catalog;
 mod checks;
+mod conversion;
 mod defaults;
 mod follow;
 mod formats;
 mod kind;
+mod made;
 mod names;
 mod object;
 mod path;
 mod place;
 mod prune;
 pub(crate) mod publish;
+mod removal;
 mod rules;
 pub(crate) mod schema;
 pub(crate) mod structural;
@@ -29,6 +32,7 @@ pub(crate) mod structural;
 pub(crate) use self::{catalog::version_order, follow::Follower, path::SimplePath};
 pub use self::{
     catalog::{Catalog, Catalogs},
+    conversion::{ConversionError, Converter},
     kind::CustomKind,
     object::Custom,
 };

@@ -2,7 +2,7 @@
 
 mod merged;
 
-use std::sync::{LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use crate::{
     compression,
     discovery::{self, Half},
     health, metrics, openapi,
+    registry::Registry,
     request::RequestInfo,
     server::Inner,
     status_of::Result,
@@ -102,7 +103,8 @@ impl Document {
 /// An OpenAPI document of one group and version: its name, the document when it was asked for, group and version.
 struct Slot {
     name: String,
-    document: OnceLock<Document>,
+    /// Shared with the slots of later pictures in which the group and version are as they were.
+    document: Arc<OnceLock<Document>>,
     group: &'static str,
     version: &'static str,
 }
@@ -120,15 +122,20 @@ pub(crate) struct Documents {
 /// What is about built-in resources alone is the same whatever definitions there are.
 static CORE: LazyLock<Document> =
     LazyLock::new(|| Document::new(&discovery::aggregated(&RESOURCES.iter().collect::<Vec<_>>(), Half::Core)));
-static BUILT_IN: LazyLock<Documents> = LazyLock::new(|| Documents::fresh(old::all().collect()));
+static BUILT_IN: LazyLock<Documents> = LazyLock::new(|| Documents::new(old::all().collect(), |_, _| None));
 
 impl Documents {
-    pub(crate) fn new(rows: Vec<&'static Resource>) -> Self {
-        Self::fresh(rows)
-    }
-
-    fn fresh(rows: Vec<&'static Resource>) -> Self {
-        let slot = |(name, group, version)| Slot { name, document: OnceLock::new(), group, version };
+    /// The documents about these resources; `before` has those of an earlier picture in which a group and version was as
+    /// it is now.
+    pub(crate) fn new<'d>(
+        rows: Vec<&'static Resource>,
+        before: impl Fn(&'static str, &'static str) -> Option<&'d Self>,
+    ) -> Self {
+        let slot = |(name, group, version): (String, &'static str, &'static str)| {
+            let known = before(group, version).and_then(|before| before.slot(&name));
+            let document = known.map(|slot| Arc::clone(&slot.document)).unwrap_or_default();
+            Slot { name, document, group, version }
+        };
         let v3 = openapi::v3_names(&rows).into_iter().map(slot).collect();
         Self {
             rows,
@@ -140,25 +147,30 @@ impl Documents {
         }
     }
 
+    fn slot(&self, name: &str) -> Option<&Slot> {
+        self.v3.iter().find(|slot| slot.name == name)
+    }
+
     fn named(&self) -> &Document {
         self.named.get_or_init(|| Document::new(&discovery::aggregated(&self.rows, Half::Named)))
     }
 
     fn v2(&self, server: &Inner) -> &Document {
-        self.v2.get_or_init(|| Document::new(&openapi::v2(&self.rows, &|row| definition(server, row), VERSION)))
+        self.v2
+            .get_or_init(|| Document::new(&openapi::v2(&self.rows, &|row| definition(&server.registry, row), VERSION)))
     }
 
     fn v2_protobuf(&self, server: &Inner) -> &Document {
         self.v2_protobuf.get_or_init(|| {
-            let document = openapi::v2(&self.rows, &|row| definition(server, row), VERSION);
+            let document = openapi::v2(&self.rows, &|row| definition(&server.registry, row), VERSION);
             Document::of(openapi::protobuf::encode(&document).into())
         })
     }
 
     fn v3(&self, server: &Inner, name: &str) -> Option<&Document> {
-        let slot = self.v3.iter().find(|slot| slot.name == name)?;
+        let slot = self.slot(name)?;
         // The documents of built-in groups do not change with definitions, unless one adds to such a group.
-        let same = BUILT_IN.v3.iter().find(|other| other.name == name && !std::ptr::eq(*other, slot)).filter(|_| {
+        let same = BUILT_IN.slot(name).filter(|other| !std::ptr::eq(*other, slot)).filter(|_| {
             let own = |rows: &[&'static Resource]| {
                 rows.iter().filter(|r| (r.group, r.version) == (slot.group, slot.version)).count()
             };
@@ -167,7 +179,7 @@ impl Documents {
         let slot = same.unwrap_or(slot);
         Some(slot.document.get_or_init(|| {
             let of = (slot.group, slot.version);
-            let document = openapi::v3(&self.rows, &|row| definition(server, row), of, VERSION);
+            let document = openapi::v3(&self.rows, &|row| definition(&server.registry, row), of, VERSION);
             Document::new(&document.unwrap_or(Value::Null))
         }))
     }
@@ -198,13 +210,19 @@ impl Documents {
     }
 }
 
+/// The OpenAPI v3 document of a group and version as it is now.
+pub(crate) fn v3_of(registry: &Registry, group: &str, version: &str) -> Option<Value> {
+    let rows = registry.custom().newest().rows();
+    openapi::v3(&rows, &|row| definition(registry, row), (group, version), VERSION)
+}
+
 /// The stored definition that made a resource.
-fn definition(server: &Inner, row: &Resource) -> Option<Value> {
+fn definition(registry: &Registry, row: &Resource) -> Option<Value> {
     if coracle_proto::resource::find(row.group, row.version, row.plural).is_some() {
         return None;
     }
     let key = stored::key("customresourcedefinitions", "", &row.group_resource());
-    let entry = server.registry.store().get(&key)?;
+    let entry = registry.store().get(&key)?;
     serde_json::from_slice(&entry.value).ok()
 }
 

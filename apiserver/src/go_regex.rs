@@ -74,6 +74,14 @@ fn translate(pattern: &str) -> String {
                         rest = literal.get((end + 2).min(literal.len())..).unwrap_or_default();
                         continue;
                     }
+                    // `\p{Greek}`, `\x{10FFFF}`: these braces are no repetition.
+                    'p' | 'P' | 'x' if after.get(1..).is_some_and(|name| name.starts_with('{')) => {
+                        let end = after.find('}').map_or(after.len(), |end| end + 1);
+                        out.push('\\');
+                        out.push_str(after.get(..end).unwrap_or_default());
+                        rest = after.get(end..).unwrap_or_default();
+                        continue;
+                    }
                     other => {
                         out.push('\\');
                         out.push(other);
@@ -143,6 +151,8 @@ mod tests {
             (r"^[[a]+$", "[a", true),
             (r"^[[:alpha:]&&]+$", "a&", true),
             (r"^[a\-z]$", "-", true),
+            (r"^\p{L}+\pN\x{e9}[\p{Greek}]$", "é1éλ", true),
+            (r"^\P{L}$", "é", false),
             (r"\Qa.b\E", "a.b", true),
             (r"\Qa.b\E", "axb", false),
             (r"^[a-z]([-a-z0-9]*[a-z0-9])?$", "my-name", true),

@@ -65,6 +65,7 @@ pub mod ownership;
 mod seldom;
 pub mod status_of;
 pub mod stored;
+mod webhook;
 
 pub mod discovery;
 pub mod openapi;

@@ -16,9 +16,10 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    custom::Converter,
     go_json,
     kind::{Context, Deletion, Object, Scale, Strategy},
-    ownership::{BySchema, Owners},
+    ownership::{self, BySchema, Owners},
 };
 
 /// An object of a kind that the holder need not know.
@@ -177,8 +178,9 @@ pub trait KindOps: Send + Sync {
         None
     }
 
-    /// Why no request about the kind can be answered.
-    fn unserved(&self) -> Option<coracle_proto::status::Status> {
+    /// Who converts what is stored in another version; none where the kind does it itself. Such a kind reads only its own
+    /// version, and `to_stored` writes that: see `registry::versions`.
+    fn converter(&self) -> Option<&Converter> {
         None
     }
 
@@ -222,6 +224,10 @@ impl<S: Strategy> KindOps for Typed<S> {
     }
 
     fn decode(&self, json: &[u8]) -> Result<Decoded, DecodeError> {
+        if nesting(json) > MAX_NESTING {
+            let path = self.resource.kind.to_owned();
+            return Err(DecodeError { path, why: "exceeded max depth".to_owned() });
+        }
         let resource = self.resource;
         let refusal = match read::<S::Object>(json) {
             Ok(decoded) => return Ok(decoded),
@@ -308,7 +314,12 @@ impl<S: Strategy> KindOps for Typed<S> {
     fn owners(&self, part: Part) -> Box<dyn Owners + '_> {
         let resource = self.resource;
         let place = BuiltIn::of_kind(resource.group, resource.version, resource.kind).unwrap_or(BuiltIn::Any);
-        Box::new(BySchema { place, version: resource.api_version(), reset: self.strategy.reset_fields(part) })
+        Box::new(BySchema {
+            place,
+            version: resource.api_version(),
+            reset: self.strategy.reset_fields(part),
+            convert: ownership::versions::of_built_in(self),
+        })
     }
 
     fn allows_unconditional_update(&self) -> bool {
@@ -395,6 +406,30 @@ fn with_zeros(resource: &Resource, json: &[u8]) -> Option<Vec<u8>> {
     let root = schema::of_kind(resource.group, resource.version, resource.kind)?;
     let mut value: Value = serde_json::from_slice(json).ok()?;
     schema::zero::fill(&mut value, root).then(|| serde_json::to_vec(&value).ok()).flatten()
+}
+
+/// As deep as JSON of a built-in kind may be nested. Reading a type takes stack for each level, most of all the schema of a
+/// definition, which may be its own part; schemas of real definitions end at half of this.
+const MAX_NESTING: usize = 100;
+
+/// How deep the JSON's lists and objects are nested.
+fn nesting(json: &[u8]) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let (mut in_text, mut is_escaped) = (false, false);
+    for byte in json {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = in_text,
+            b'"' => in_text = !in_text,
+            b'{' | b'[' if !in_text => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 /// Says where the JSON of a kind cannot be read.
@@ -653,6 +688,15 @@ mod tests {
         assert_eq!(json["status"]["conditions"][1]["lastTransitionTime"], schema::zero::TIME);
         let wrong = br#"{"metadata":{"annotations":{"a":null}},"spec":{"ports":5}}"#;
         assert_eq!(Typed::new(Services).decode(wrong).err().unwrap().path, "Service.spec.ports");
+    }
+
+    #[test]
+    fn what_is_nested_too_deep_is_not_read() {
+        for (json, deep) in [("", 0), ("1", 0), (r#"{"a":[{"b":"]}[{\\\"{"}]}"#, 3), ("[[]][", 2), ("]]{", 1)] {
+            assert_eq!(nesting(json.as_bytes()), deep, "{json}");
+        }
+        let json = format!(r#"{{"metadata":{}1"#, "[".repeat(MAX_NESTING));
+        assert_eq!(Typed::shared(Pods).decode(json.as_bytes()).err().unwrap().why, "exceeded max depth");
     }
 
     #[test]

@@ -11,13 +11,15 @@
 
 mod fresh;
 mod last_applied;
+mod lay;
+pub(crate) mod versions;
 
 use std::sync::LazyLock;
 
 use coracle_proto::{
     apply::{
-        Applied, ApplyError, Conflicts, Duplicates, Managed, Path, Place, Problems, Set, Updater, Who, compare, empty,
-        field_set, fresh_fields, validate,
+        Applied, ApplyError, Conflicts, Convert, Duplicates, Managed, Path, Place, Problems, Set, Updater, Who,
+        compare, empty, field_set, fresh_fields, validate,
     },
     resource::Resource,
     status::Status,
@@ -32,7 +34,7 @@ use crate::{
     user::User,
 };
 
-pub use self::fresh::Fresh;
+pub use self::{fresh::Fresh, lay::LayError};
 
 /// As long as a manager's name may be.
 pub const MAX_MANAGER: usize = 128;
@@ -72,25 +74,33 @@ pub trait Owners {
 
     /// The fields of an earlier configuration that are still as it had them.
     fn still_so(&self, live: &Value, config: &Value) -> Set;
+
+    /// Lays fields over an object without anybody becoming their owner; none when nothing is left.
+    ///
+    /// # Errors
+    /// What would be replaced as a whole, or why it does not fit.
+    fn lay(&self, live: &Value, fields: &Value) -> Result<Option<Value>, LayError>;
 }
 
 /// [`Owners`] by a schema.
-pub struct BySchema<P> {
+pub struct BySchema<'k, P> {
     /// The kind's root.
     pub place: P,
     /// The version written in: `apps/v1`.
     pub version: String,
     /// What such writes do not change.
     pub reset: &'static Set,
+    /// Knows the kind's other versions.
+    pub convert: Box<Convert<'k, P>>,
 }
 
-impl<'a, P: Place<'a>> BySchema<P> {
+impl<'a, P: Place<'a>> BySchema<'_, P> {
     fn updater(&self) -> Updater<'_, P> {
-        Updater { place: self.place, version: &self.version, reset: self.reset, convert: &|_, _| None }
+        Updater { place: self.place, version: &self.version, reset: self.reset, convert: &*self.convert }
     }
 }
 
-impl<'a, P: Place<'a>> Owners for BySchema<P> {
+impl<'a, P: Place<'a>> Owners for BySchema<'_, P> {
     fn fresh(&self, json: &[u8]) -> serde_json::Result<Option<Vec<u8>>> {
         fresh_fields(self.place, json, self.reset)
     }
@@ -118,6 +128,10 @@ impl<'a, P: Place<'a>> Owners for BySchema<P> {
         let changed = compare(self.place, Some(config), Some(live));
         let fields = field_set(self.place, config);
         fields.difference(&changed.modified).difference(&changed.added).difference(&changed.removed)
+    }
+
+    fn lay(&self, live: &Value, fields: &Value) -> Result<Option<Value>, LayError> {
+        lay::lay(self.place, live, fields)
     }
 }
 

@@ -10,6 +10,7 @@ mod quotas;
 mod read;
 mod select;
 mod service_addresses;
+pub(crate) mod versions;
 mod watch;
 mod write;
 

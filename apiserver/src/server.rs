@@ -15,6 +15,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    admission::policy::type_checking,
     aggregation::{self, Aggregation},
     audit::{self, Audit},
     authn::{Authenticator, Authenticators, Clock, Tokens},
@@ -427,7 +428,11 @@ impl Runner {
             let rbac = async { rbac.run(shutdown.clone()).await.map_err(Error::Rbac) };
             let register =
                 async { aggregation::register(&first.registry, shutdown.clone()).await.map_err(Error::Definitions) };
-            tokio::try_join!(follow, rbac, register).map(drop)
+            let types = async {
+                let dir = first.config.data_dir.join("store");
+                type_checking::run(&first.registry, own.clone()).await.map_err(|source| Error::Store { dir, source })
+            };
+            tokio::try_join!(follow, rbac, register, types).map(drop)
         });
         let mut result = tokio::select! {
             () = shutdown.cancelled() => Ok(()),

@@ -58,6 +58,11 @@ pub(crate) fn store(error: &StoreError) -> Box<Status> {
     })
 }
 
+/// The answer to objects that could not be had in the version wanted. Kubernetes gives no reason either.
+pub(crate) fn conversion(error: &crate::custom::ConversionError) -> Box<Status> {
+    Box::new(Status::failure(500, "", error.to_string()))
+}
+
 /// The answer to a patch that was not applied to the object `name`.
 pub(crate) fn patch(error: &PatchError, resource: &Resource, name: &str) -> Box<Status> {
     Box::new(match error {

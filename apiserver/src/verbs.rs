@@ -17,7 +17,7 @@ use http::{Request, Response, StatusCode, header};
 use self::options::WriteOptions;
 use crate::{
     accept::Accepted,
-    admission::Notes,
+    admission::{Notes, connect},
     answer::{self, Include, Shape},
     body::{self, FieldValidation},
     documents,
@@ -121,7 +121,7 @@ impl Call {
         let options = ListOptions::of(&self.info)?;
         let selection = Selection::of(&self.kind, &self.info)?;
         self.registry().settle(options.settled()).await?;
-        let listed = self.registry().list(&self.namespace, &selection, &*self.kind, &options)?;
+        let listed = self.registry().list(&self.namespace, &selection, &*self.kind, &options).await?;
         self.shape().list(&listed)
     }
 
@@ -210,7 +210,11 @@ pub(crate) async fn dispatch(
         return Ok(server.aggregation.answer(&remote, &user, request).await);
     }
     if let Some(handler) = server.handlers.iter().find(|handler| handler.serves(&info)) {
-        return handler.handle(&user, &info, request).await;
+        let notes = request.extensions().get::<Arc<Notes>>().cloned();
+        let warnings = connect::admit(&server.registry, &user, &info, notes).await?;
+        let mut response = handler.handle(&user, &info, request).await?;
+        answer::warn(&mut response, &warnings);
+        return Ok(response);
     }
     if !info.is_resource {
         return documents::answer(&server, request.method(), &info, request.headers());
@@ -238,9 +242,6 @@ pub(crate) async fn dispatch(
     let agent = agent.into();
     let notes = request.extensions().get::<Arc<Notes>>().cloned();
     let call = Call { server, user, info, kind, namespace, accepted, agent, notes };
-    if let Some(status) = call.kind.unserved() {
-        return Err(Box::new(status));
-    }
     let mut response = if is_binding {
         subresources::bind_by_name(&call, request).await?
     } else {

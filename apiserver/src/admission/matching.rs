@@ -12,7 +12,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1 as metav1,
 };
 
-use super::{Operation, Write};
+use super::{Operation, Write, connect};
 use crate::{
     ops::{AnyObject, KindOps},
     status_of::Result,
@@ -156,7 +156,10 @@ impl Matcher {
 
     fn kind(&self, write: &Write<'_>) -> Option<Arc<dyn KindOps>> {
         let own = write.kind.resource();
-        let served = |resource: &Resource| write.registry.kind(resource.group, resource.version, resource.plural);
+        let served = |resource: &Resource| match write.operation {
+            Operation::Connect => connect::kind(resource.kind).cloned(),
+            _ => write.registry.kind(resource.group, resource.version, resource.plural),
+        };
         let catalog = write.registry.custom().newest();
         let others = || {
             let custom = catalog.kinds().iter().map(|kind| Arc::clone(kind) as Arc<dyn KindOps>);

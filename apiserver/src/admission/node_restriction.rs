@@ -21,6 +21,8 @@ pub(super) fn admit(write: &Write<'_>, object: Option<&mut dyn AnyObject>) -> Re
             Operation::Create => authz::Operation::Create,
             Operation::Update => authz::Operation::Update,
             Operation::Delete => authz::Operation::Delete,
+            // Nothing is written.
+            Operation::Connect => return Ok(()),
         },
         group: resource.group,
         resource: resource.plural,

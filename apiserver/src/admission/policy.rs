@@ -3,6 +3,7 @@
 pub(crate) mod asking;
 pub(crate) mod expressions;
 pub(crate) mod mutating;
+pub(crate) mod type_checking;
 
 use std::{
     collections::BTreeMap,
@@ -38,6 +39,7 @@ use super::{
 use crate::{
     cel::{Program, Value},
     ops::{AnyObject, KindOps},
+    registry::versions::seen_as,
     status_of::{self, Result},
     stored::{self, Header},
 };
@@ -235,7 +237,11 @@ impl Denial<'_> {
 }
 
 /// The objects that a binding's parameters are; one `None` when the policy has none.
-fn params(write: &Write<'_>, kind: Option<&ParamKind>, wanted: Option<&ParamRef>) -> Result<Vec<Option<Json>>, String> {
+async fn params(
+    write: &Write<'_>,
+    kind: Option<&ParamKind>,
+    wanted: Option<&ParamRef>,
+) -> Result<Vec<Option<Json>>, String> {
     let (Some(kind), Some(wanted)) = (kind, wanted) else { return Ok(vec![None]) };
     let (group, version) =
         kind.api_version.as_deref().unwrap_or_default().rsplit_once('/').unwrap_or(("", text(&kind.api_version)));
@@ -267,23 +273,19 @@ fn params(write: &Write<'_>, kind: Option<&ParamKind>, wanted: Option<&ParamRef>
         serde_json::from_slice(&bytes).map_err(|error| error.to_string())
     };
     let store = write.registry.store();
-    let found: Vec<Option<Json>> = match (text(&wanted.name), &wanted.selector) {
+    let entries = match (text(&wanted.name), &wanted.selector) {
         ("", Some(selector)) => {
             let selector = LabelSelector::from_api(Some(selector)).map_err(|error| error.to_string())?;
             let range = Range::prefix(stored::prefix(resource.storage, namespace));
-            let entries = store.range(&range).map_err(|error| error.to_string())?.entries;
-            let mut found = Vec::new();
-            for entry in entries.iter().filter(|entry| selector.matches_labels(&Header::of(entry).labels)) {
-                found.push(Some(shown(entry)?));
-            }
-            found
+            let mut entries = store.range(&range).map_err(|error| error.to_string())?.entries;
+            entries.retain(|entry| selector.matches_labels(&Header::of(entry).labels));
+            entries
         }
         ("", None) => return Err("one of name or selector must be provided".to_owned()),
-        (name, _) => {
-            let entry = store.get(&stored::key(resource.storage, namespace, name));
-            entry.map(|entry| shown(&entry)).transpose()?.map(Some).into_iter().collect()
-        }
+        (name, _) => store.get(&stored::key(resource.storage, namespace, name)).into_iter().collect(),
     };
+    let entries = seen_as(ops.as_ref(), entries).await.map_err(|status| status.message)?;
+    let found = entries.iter().map(|entry| shown(entry).map(Some)).collect::<Result<Vec<_>, String>>()?;
     if found.is_empty() && text(&wanted.parameter_not_found_action) == "Deny" {
         return Err("no params found for policy binding with `Deny` parameterNotFoundAction".to_owned());
     }
@@ -291,17 +293,19 @@ fn params(write: &Write<'_>, kind: Option<&ParamKind>, wanted: Option<&ParamRef>
 }
 
 /// What expressions see of a write, as `kind`.
-pub(super) fn parts(write: &Write<'_>, kind: &dyn KindOps, object: Option<&dyn AnyObject>) -> Result<Parts> {
-    let json = |object: &dyn AnyObject| -> Result<Json> {
-        let bytes = review::shown(write, kind, object)?;
+pub(super) async fn parts(write: &Write<'_>, kind: &dyn KindOps, object: Option<&dyn AnyObject>) -> Result<Parts> {
+    let json = async |object: Option<&dyn AnyObject>| -> Result<Option<Json>> {
+        let Some(object) = object else { return Ok(None) };
+        let bytes = review::shown(write, kind, object).await?;
         serde_json::from_slice(&bytes).map_err(|error| status_of::broken("an object cannot be encoded", &error))
     };
+    let (object, old_object) = (json(object).await?, json(write.old).await?);
     let namespace = (!write.namespace.is_empty()).then(|| write.registry.namespace_entry(write.namespace)).flatten();
     let namespace = namespace.map(|entry| serde_json::from_slice(&stored::object(&entry)));
     let broken = |error| status_of::broken("a stored object cannot be read", &error);
     Ok(Parts {
-        object: object.map(json).transpose()?,
-        old_object: write.old.map(json).transpose()?,
+        object,
+        old_object,
         namespace: namespace.transpose().map_err(broken)?,
         request: review::described(write, kind)?,
     })
@@ -389,14 +393,14 @@ impl Policies {
     ///
     /// # Errors
     /// The first denial, in the policies' order.
-    pub(super) fn validate(&self, write: &Write<'_>, object: Option<&dyn AnyObject>) -> Result<()> {
+    pub(super) async fn validate(&self, write: &Write<'_>, object: Option<&dyn AnyObject>) -> Result<()> {
         if !self.any.load(Ordering::Acquire) || super::webhook::is_exempt(write) {
             return Ok(());
         }
         let snapshot = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
         let mut denials: Vec<Denial<'_>> = Vec::new();
         for policy in &snapshot.policies {
-            policy.judge(write, object, &mut denials)?;
+            policy.judge(write, object, &mut denials).await?;
         }
         match denials.into_iter().next() {
             Some(first) => Err(first.status(write)),
@@ -415,7 +419,7 @@ impl Policy {
         }
     }
 
-    fn judge<'a>(
+    async fn judge<'a>(
         &'a self,
         write: &Write<'_>,
         object: Option<&dyn AnyObject>,
@@ -451,7 +455,7 @@ impl Policy {
                     continue;
                 }
             }
-            let found = match params(write, self.param_kind.as_ref(), binding.param_ref.as_ref()) {
+            let found = match params(write, self.param_kind.as_ref(), binding.param_ref.as_ref()).await {
                 Ok(found) => found,
                 Err(why) => {
                     self.misconfigured(denials, Some(&binding.name), &why);
@@ -460,7 +464,7 @@ impl Policy {
             };
             let parts = match &seen {
                 Some(parts) => parts,
-                None => seen.insert(parts(write, &*kind, object)?),
+                None => seen.insert(parts(write, &*kind, object).await?),
             };
             for params in found {
                 let bindings = Bindings::new(parts, params.as_ref(), asker(write));

@@ -4,7 +4,6 @@
 //! The configurations are held compiled and follow the store: at once after a write of this server, by watch otherwise.
 //! A write that no rule is about costs a look at one flag.
 
-mod client;
 pub(super) mod review;
 
 use std::{
@@ -25,7 +24,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{client::Client, review::Verdict};
+use self::review::Verdict;
 use super::{
     Write,
     matching::Matcher,
@@ -41,6 +40,7 @@ use crate::{
     ops::{AnyObject, BoxObject, KindOps},
     status_of::Result,
     upstream::connect::Tasks,
+    webhook::{Client, MAX_ANSWER},
 };
 
 const MUTATING: &str = "mutatingwebhookconfigurations";
@@ -156,12 +156,12 @@ impl Hook {
     ///
     /// # Errors
     /// 403 when that cannot be told and the webhook must not be left out.
-    fn wants(&self, write: &Write<'_>, object: Option<&dyn AnyObject>) -> Result<Option<Arc<dyn KindOps>>> {
+    async fn wants(&self, write: &Write<'_>, object: Option<&dyn AnyObject>) -> Result<Option<Arc<dyn KindOps>>> {
         let Some(kind) = self.matcher.matching(write, object)? else { return Ok(None) };
         let held = match &self.conditions {
             Ok(conditions) if conditions.is_empty() => Ok(true),
             Ok(conditions) => {
-                let parts = parts(write, &*kind, object)?;
+                let parts = parts(write, &*kind, object).await?;
                 conditions.hold(&Bindings::new(&parts, None, asker(write)))
             }
             Err(why) => Err(why.clone()),
@@ -191,8 +191,8 @@ impl Hook {
         }
         let client = self.client.as_ref().map_err(|why| Failure::Call(format!("could not get REST client: {why}")))?;
         let uid = uuid::Uuid::new_v4().to_string();
-        let request = review::request(write, kind, self.version, &uid, object)?;
-        let answered = client.post(request, self.limit).await;
+        let request = review::request(write, kind, self.version, &uid, object).await?;
+        let answered = client.post(request, self.limit, MAX_ANSWER).await;
         let answer = answered.map_err(|why| Failure::Call(format!("failed to call webhook: {why}")))?;
         let verdict = review::verdict(&self.name, self.version, &uid, mutating, &answer).map_err(Failure::Call)?;
         for (key, value) in &verdict.annotations {
@@ -222,7 +222,7 @@ impl Hook {
 }
 
 /// The object that a webhook's patch makes of one seen as `kind`; `None` when the patch does nothing.
-fn patched(
+async fn patched(
     hook: &Hook,
     write: &Write<'_>,
     kind: &dyn KindOps,
@@ -247,7 +247,7 @@ fn patched(
     if result == document {
         return Ok(None);
     }
-    Ok(Some(review::decoded(write, kind, &result)?))
+    Ok(Some(review::decoded(write, kind, &result).await?))
 }
 
 pub(super) fn is_exempt(write: &Write<'_>) -> bool {
@@ -350,12 +350,15 @@ impl Webhooks {
             if state.is_second && !state.due.remove(&hook.id) {
                 continue;
             }
-            let Some(kind) = hook.wants(write, object.as_deref().map(|object| &**object))? else { continue };
-            let before = object.as_deref().map(|object| review::shown(write, &*kind, &**object)).transpose()?;
+            let Some(kind) = hook.wants(write, object.as_deref().map(|object| &**object)).await? else { continue };
+            let before = match object.as_deref() {
+                Some(object) => Some(review::shown(write, &*kind, &**object).await?),
+                None => None,
+            };
             let called = match hook.call(write, &*kind, before.as_ref(), true).await {
                 Ok(Verdict { denied: Some(status), .. }) => Err(Failure::Refused(status)),
                 Ok(verdict) if verdict.patch.is_empty() => Ok(None),
-                Ok(verdict) => patched(hook, write, &*kind, before.as_ref(), &verdict.patch),
+                Ok(verdict) => patched(hook, write, &*kind, before.as_ref(), &verdict.patch).await,
                 Err(failure) => Err(failure),
             };
             let round = u8::from(state.is_second);
@@ -397,12 +400,15 @@ impl Webhooks {
         let Some(snapshot) = self.snapshot_for(write) else { return Ok(()) };
         let mut wanted: Vec<(usize, &Hook, Arc<dyn KindOps>)> = Vec::new();
         for (index, hook) in snapshot.validating.iter().enumerate() {
-            if let Some(kind) = hook.wants(write, object)? {
+            if let Some(kind) = hook.wants(write, object).await? {
                 wanted.push((index, hook, kind));
             }
         }
         let calls = wanted.iter().map(|(index, hook, kind)| async move {
-            let shown = object.map(|object| review::shown(write, &**kind, object)).transpose()?;
+            let shown = match object {
+                Some(object) => Some(review::shown(write, &**kind, object).await?),
+                None => None,
+            };
             let failure = match hook.call(write, &**kind, shown.as_ref(), false).await {
                 Ok(Verdict { denied: None, .. }) => return Ok(()),
                 Ok(Verdict { denied: Some(status), .. }) => Failure::Refused(status),

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, OnceLock, PoisonError, RwLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
 };
 
 use coracle_proto::resource::{RESOURCES, Resource, old};
@@ -19,6 +19,8 @@ pub struct Catalog {
     by_plural: HashMap<(&'static str, &'static str, &'static str), usize>,
     by_kind: HashMap<(&'static str, &'static str, &'static str), usize>,
     documents: OnceLock<Documents>,
+    /// The last picture before whose documents somebody asked for, until somebody asks for this one's.
+    before: Mutex<Option<Arc<Catalog>>>,
 }
 
 impl Catalog {
@@ -33,7 +35,7 @@ impl Catalog {
             let key = |kind: &Arc<CustomKind>| (kind.row().group, kind.row().version, of(kind.row()));
             kinds.iter().enumerate().map(|(i, kind)| (key(kind), i)).collect()
         };
-        Self { by_plural: place(|row| row.plural), by_kind: place(|row| row.kind), kinds, documents: OnceLock::new() }
+        Self { by_plural: place(|row| row.plural), by_kind: place(|row| row.kind), kinds, ..Self::default() }
     }
 
     /// All kinds, one a served version.
@@ -60,7 +62,33 @@ impl Catalog {
     }
 
     pub(crate) fn documents(&self) -> &Documents {
-        self.documents.get_or_init(|| Documents::new(self.rows()))
+        self.documents.get_or_init(|| {
+            // Taken, not kept: no picture holds more than one before it.
+            let before = self.before.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let same = |group, version| {
+                let before = before.as_ref()?;
+                let documents = before.documents.get()?;
+                let alike = self.of(group, version).map(Arc::as_ptr).eq(before.of(group, version).map(Arc::as_ptr));
+                alike.then_some(documents)
+            };
+            Documents::new(self.rows(), same)
+        })
+    }
+
+    /// The kinds of a group and version, in their order.
+    fn of(&self, group: &'static str, version: &'static str) -> impl Iterator<Item = &Arc<CustomKind>> {
+        let from = self.kinds.partition_point(|kind| kind.row().group < group);
+        let rest = self.kinds.get(from..).unwrap_or_default();
+        let own = rest.iter().take_while(move |kind| kind.row().group == group);
+        own.filter(move |kind| kind.row().version == version)
+    }
+
+    /// The picture to take documents from: this one, if somebody asked for its own, else the one before.
+    fn documented(self: &Arc<Self>) -> Option<Arc<Self>> {
+        if self.documents.get().is_some() {
+            return Some(Arc::clone(self));
+        }
+        self.before.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -105,7 +133,8 @@ impl Catalogs {
     }
 
     /// Puts another picture in its place. Watches of kinds that are not in the new one end.
-    pub(super) fn replace(&self, catalog: Catalog) {
+    pub(super) fn replace(&self, mut catalog: Catalog) {
+        catalog.before = Mutex::new(self.newest().documented());
         let old =
             std::mem::replace(&mut *self.newest.write().unwrap_or_else(PoisonError::into_inner), Arc::new(catalog));
         let new = self.newest();

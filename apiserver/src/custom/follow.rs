@@ -8,45 +8,44 @@ use std::{
     sync::Arc,
 };
 
-use coracle_proto::{
-    resource::{CUSTOM_VERBS, Described, Scope, TERMINATING_VERBS, interned},
-    status::Status,
-};
-use coracle_store::{Entry, Error as StoreError, EventKind, Range, Revision, WatchRequest, What};
+use coracle_proto::status::Status;
+use coracle_store::{Entry, Error as StoreError, EventKind, Range, Revision, WatchRequest};
 use jiff::Timestamp;
 use k8s_openapi::{
     apiextensions_apiserver::pkg::apis::apiextensions::v1::{
         CustomResourceDefinition as Definition, CustomResourceDefinitionCondition as Condition,
-        CustomResourceDefinitionVersion as Version,
+        CustomResourceDefinitionSpec as Spec, CustomResourceDefinitionStatus as DefinitionStatus,
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
+use sha2::{Digest as _, Sha256};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
-use super::{
-    Catalog, Catalogs, CustomKind, SimplePath,
-    kind::{Column, ScalePaths, Shared},
-    names::Taken,
-    rules,
-    schema::Schema,
-};
+use super::{Catalog, Catalogs, CustomKind, made::kinds_of, names::Taken, removal::finalize};
 use crate::{
     kinds::custom_resource_definition::{FINALIZER, set_condition},
-    ops::{BoxObject, KindOps, Part},
-    registry::{Change, Current, ListOptions, Registry, Selection, Writer},
+    ops::{KindOps, Part},
+    registry::{Change, Current, Registry, Writer},
     status_of::Result,
     stored,
+    upstream::connect::Tasks,
     user::User,
 };
 
 /// Where definitions are stored.
-const STORAGE: &str = "customresourcedefinitions";
+pub(super) const STORAGE: &str = "customresourcedefinitions";
+
+/// By whose leave a group of Kubernetes' own is used.
+const APPROVED: &str = "api-approved.kubernetes.io";
 
 /// A definition as it was last seen.
 struct Seen {
+    /// Without its schemas: typed, they take many times the room of the stored bytes, and there may be thousands.
     definition: Definition,
+    /// What the specification was, schemas included.
+    digest: [u8; 32],
     revision: Revision,
     since: Revision,
     kinds: Vec<Arc<CustomKind>>,
@@ -59,6 +58,31 @@ pub(crate) struct Follower {
     /// Definitions whose objects are being removed.
     finalizing: BTreeSet<String>,
     tasks: JoinSet<String>,
+    /// To webhooks that convert.
+    connections: Tasks,
+}
+
+/// What tells one specification from another.
+fn digest(spec: &Spec) -> [u8; 32] {
+    Sha256::digest(serde_json::to_vec(spec).unwrap_or_default()).into()
+}
+
+/// Drops what only people read, and what is in the store anyway: the schemas, and the copies of them in the metadata.
+fn make_lean(definition: &mut Definition) {
+    definition.spec.versions.iter_mut().for_each(|version| version.schema = None);
+    definition.metadata.managed_fields = None;
+    if let Some(notes) = &mut definition.metadata.annotations {
+        notes.retain(|key, _| key == APPROVED);
+    }
+}
+
+/// The definition of a stored version.
+fn read(entry: &Entry) -> Option<Definition> {
+    let read = serde_json::from_slice(&entry.value);
+    read.inspect_err(|error| {
+        error!(error = error as &dyn std::error::Error, "a stored definition cannot be read");
+    })
+    .ok()
 }
 
 /// The time now, as every condition has it.
@@ -66,16 +90,16 @@ fn now() -> Time {
     Time(Timestamp::now())
 }
 
-fn writer() -> Writer {
+pub(super) fn writer() -> Writer {
     Writer::new(User::new("system:apiserver", &["system:masters"]))
 }
 
-fn is_true(definition: &Definition, condition: &str) -> bool {
+pub(super) fn is_true(definition: &Definition, condition: &str) -> bool {
     let conditions = definition.status.iter().filter_map(|status| status.conditions.as_ref()).flatten();
     conditions.into_iter().any(|known| known.type_ == condition && known.status == "True")
 }
 
-fn condition(type_: &str, status: &str, reason: &str, message: &str) -> Condition {
+pub(super) fn condition(type_: &str, status: &str, reason: &str, message: &str) -> Condition {
     Condition {
         type_: type_.to_owned(),
         status: status.to_owned(),
@@ -86,109 +110,19 @@ fn condition(type_: &str, status: &str, reason: &str, message: &str) -> Conditio
     }
 }
 
-/// The names of a dotted path that is made of names alone.
-fn steps(path: &str) -> Option<Vec<String>> {
-    let path = SimplePath::parse(path)?;
-    Some(path.names()?.into_iter().map(str::to_owned).collect())
-}
-
-/// One served version of a definition.
-fn kind_of(definition: &Definition, version: &Version, shared: &Arc<Shared>) -> Option<CustomKind> {
-    let (spec, names) = (&definition.spec, definition.status.as_ref()?.accepted_names.as_ref()?);
-    let subresources = version.subresources.as_ref();
-    let has_status = subresources.is_some_and(|sub| sub.status.is_some());
-    let scale = subresources.and_then(|sub| sub.scale.as_ref());
-    let is_leaving = definition.metadata.deletion_timestamp.is_some();
-    let row = interned(&Described {
-        group: &spec.group,
-        version: &version.name,
-        kind: &names.kind,
-        list_kind: names.list_kind.as_deref().unwrap_or_default(),
-        plural: &names.plural,
-        singular: names.singular.as_deref().unwrap_or_default(),
-        short_names: names.short_names.as_deref().unwrap_or_default(),
-        categories: names.categories.as_deref().unwrap_or_default(),
-        scope: if spec.scope == "Cluster" { Scope::Cluster } else { Scope::Namespaced },
-        verbs: if is_leaving { TERMINATING_VERBS } else { CUSTOM_VERBS },
-        has_status,
-        has_scale: scale.is_some(),
-    })?;
-    let props = version.schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref());
-    let mut schema = props.map(Schema::of).unwrap_or_default();
-    if let Some(props) = props {
-        // What is wrong was told when the definition was written; a rule that cannot be compiled is not run.
-        let _ = rules::compile(&mut schema, props, &coracle_proto::field::Path::default());
-    }
-    schema.preserves |= spec.preserve_unknown_fields.unwrap_or(false) || props.is_none();
-    let api_version = format!("{}/{}", spec.group, version.name);
-    let deprecation = version.deprecated.unwrap_or(false).then(|| {
-        version.deprecation_warning.clone().unwrap_or_else(|| format!("{api_version} {} is deprecated", names.kind))
-    });
-    let columns = version.additional_printer_columns.iter().flatten();
-    let columns = columns
-        .filter_map(|column| Some(Column { path: SimplePath::parse(&column.json_path)?, definition: column.clone() }))
-        .collect();
-    let selectable = version
-        .selectable_fields
-        .iter()
-        .flatten()
-        .filter_map(|field| {
-            let path = SimplePath::parse(&field.json_path)?;
-            Some((path.names()?.join("."), path))
-        })
-        .collect();
-    Some(CustomKind {
-        row,
-        api_version,
-        shared: Arc::clone(shared),
-        schema,
-        has_status,
-        scale: scale.and_then(|scale| {
-            Some(ScalePaths {
-                wanted: steps(&scale.spec_replicas_path)?,
-                current: steps(&scale.status_replicas_path)?,
-                selector: scale.label_selector_path.as_deref().filter(|path| !path.is_empty()).and_then(steps),
-            })
-        }),
-        columns,
-        selectable,
-        deprecation,
-        ended: CancellationToken::new(),
-    })
-}
-
-/// All versions of a definition that is established; those that are served, or all of them.
-fn kinds_of(definition: &Definition, since: Revision, only_served: bool) -> Vec<Arc<CustomKind>> {
-    if !is_true(definition, "Established") {
-        return Vec::new();
-    }
-    let spec = &definition.spec;
-    let storage = spec.versions.iter().find(|version| version.storage).map(|version| version.name.clone());
-    let shared = Arc::new(Shared {
-        key: stored::key(STORAGE, "", definition.metadata.name.as_deref().unwrap_or_default()),
-        since,
-        storage: storage.unwrap_or_default(),
-        webhook: spec.conversion.as_ref().is_some_and(|conversion| conversion.strategy == "Webhook"),
-    });
-    let wanted = spec.versions.iter().filter(|version| version.served || !only_served);
-    wanted
-        .filter_map(|version| {
-            let kind = kind_of(definition, version, &shared);
-            if kind.is_none() {
-                warn!(definition = definition.metadata.name, version = version.name, "a version cannot be served");
-            }
-            kind.map(Arc::new)
-        })
-        .collect()
-}
-
 impl Follower {
     /// Reads all definitions and serves those that are established.
     ///
     /// # Errors
     /// The store cannot be read.
     pub(crate) fn open(registry: Registry) -> Result<Self, StoreError> {
-        let mut follower = Self { registry, seen: BTreeMap::new(), finalizing: BTreeSet::new(), tasks: JoinSet::new() };
+        let mut follower = Self {
+            registry,
+            seen: BTreeMap::new(),
+            finalizing: BTreeSet::new(),
+            tasks: JoinSet::new(),
+            connections: Tasks::new(),
+        };
         follower.load()?;
         Ok(follower)
     }
@@ -211,23 +145,17 @@ impl Follower {
 
     /// Takes over a version of a definition; whether anything changed that is served.
     fn see(&mut self, entry: &Entry) -> bool {
-        let definition: Definition = match serde_json::from_slice(&entry.value) {
-            Ok(definition) => definition,
-            Err(error) => {
-                error!(error = &error as &dyn std::error::Error, "a stored definition cannot be read");
-                return false;
-            }
-        };
-        let known = self.seen.get(definition.metadata.name.as_deref().unwrap_or_default());
+        let known = self.seen.get(&stored::Header::of(entry).name);
         if known.is_some_and(|known| known.revision >= entry.mod_revision) {
             return false;
         }
-        self.take(definition, entry.mod_revision, entry.create_revision)
+        read(entry).is_some_and(|definition| self.take(definition, entry.mod_revision, entry.create_revision))
     }
 
     /// Takes over a definition; whether anything changed that is served.
-    fn take(&mut self, definition: Definition, revision: Revision, since: Revision) -> bool {
+    fn take(&mut self, mut definition: Definition, revision: Revision, since: Revision) -> bool {
         let name = definition.metadata.name.clone().unwrap_or_default();
+        let digest = digest(&definition.spec);
         let known = self.seen.get(&name);
         // A status that changes without changing what is served ends no watch.
         let served = |d: &Definition| {
@@ -235,16 +163,22 @@ impl Follower {
             (names, is_true(d, "Established"), d.metadata.deletion_timestamp.is_some())
         };
         let same = known.is_some_and(|known| {
-            known.since == since
-                && known.definition.spec == definition.spec
-                && served(&known.definition) == served(&definition)
+            known.since == since && known.digest == digest && served(&known.definition) == served(&definition)
         });
         let kinds = match known {
             Some(known) if same => known.kinds.clone(),
-            _ => kinds_of(&definition, since, true),
+            _ => kinds_of(&definition, since, true, (self.registry.store(), &self.connections)),
         };
-        self.seen.insert(name, Seen { definition, revision, since, kinds });
+        make_lean(&mut definition);
+        self.seen.insert(name, Seen { definition, digest, revision, since, kinds });
         !same
+    }
+
+    /// A definition whole, as it was last seen; none if it is another one by now, which the watch tells.
+    fn whole(&self, seen: &Seen) -> Option<Definition> {
+        let key = stored::key(STORAGE, "", seen.definition.metadata.name.as_deref().unwrap_or_default());
+        let entry = self.registry.store().get(&key).filter(|entry| entry.create_revision == seen.since)?;
+        read(&entry).filter(|definition| digest(&definition.spec) == seen.digest)
     }
 
     fn publish(&self) {
@@ -263,16 +197,14 @@ impl Follower {
             result = self.follow() => result,
         };
         self.tasks.shutdown().await;
+        self.connections.stop().await;
         result
     }
 
     async fn follow(&mut self) -> Result<(), StoreError> {
         loop {
             let from = self.load()?;
-            let names: Vec<String> = self.seen.keys().cloned().collect();
-            for name in &names {
-                self.settle(name).await;
-            }
+            self.settle(self.seen.keys().cloned().collect()).await;
             let request = WatchRequest::prefix(stored::prefix(STORAGE, ""), from.next());
             let mut watcher = match self.registry.store().watch(request) {
                 Ok(watcher) => watcher,
@@ -318,56 +250,65 @@ impl Follower {
                 if changed {
                     self.publish();
                 }
-                for name in &touched {
-                    self.settle(name).await;
+                self.settle(touched).await;
+            }
+        }
+    }
+
+    /// Brings the definitions' statuses, and of those that are deleted the objects, to where they belong.
+    async fn settle(&mut self, names: BTreeSet<String>) {
+        let (mut statuses, mut changed) = (Vec::new(), false);
+        for name in names {
+            let Some(seen) = self.seen.get(&name) else { continue };
+            if seen.definition.metadata.deletion_timestamp.is_some() {
+                self.begin_removal(&name);
+                continue;
+            }
+            let Some(status) = self.status_for(&name) else { continue };
+            let (revision, since) = (seen.revision, seen.since);
+            // Another specification by now is settled when the watch tells of it.
+            let Some(whole) = self.whole(seen) else { continue };
+            changed |= self.take(Definition { status: Some(status.clone()), ..whole }, revision, since);
+            statuses.push((name, status));
+        }
+        // Who reads that a definition is established finds it served, so that comes first; once for however many.
+        if changed {
+            self.publish();
+        }
+        for (name, status) in statuses {
+            match write_status(&self.registry, &name, &status).await {
+                Ok(()) => {}
+                Err(status) if status.code == 404 => {}
+                Err(status) => {
+                    warn!(definition = name, status = status.message, "a definition's status is not written")
                 }
             }
         }
     }
 
-    /// Brings a definition's status, and if it is deleted its objects, to where they belong.
-    async fn settle(&mut self, name: &str) {
+    /// Removes a definition's objects, and then itself, unless that is under way.
+    fn begin_removal(&mut self, name: &str) {
         let Some(seen) = self.seen.get(name) else { return };
-        if seen.definition.metadata.deletion_timestamp.is_some() {
-            let finalizers = seen.definition.metadata.finalizers.iter().flatten();
-            if finalizers.into_iter().any(|f| f == FINALIZER) && self.finalizing.insert(name.to_owned()) {
-                let (registry, name) = (self.registry.clone(), name.to_owned());
-                // Objects of a version that is no longer served go as well.
-                let kinds = kinds_of(&seen.definition, seen.since, false);
-                self.tasks.spawn(async move {
-                    // What has gone meanwhile needs no more: the last event seen of it may be older than its end.
-                    if let Err(status) = finalize(&registry, &name, &kinds).await
-                        && status.code != 404
-                    {
-                        warn!(definition = name, status = status.message, "a definition's objects are not all removed");
-                    }
-                    name
-                });
-            }
+        let mut finalizers = seen.definition.metadata.finalizers.iter().flatten();
+        if !finalizers.any(|f| f == FINALIZER) || !self.finalizing.insert(name.to_owned()) {
             return;
         }
-        let Some(status) = self.status_for(name) else { return };
-        // Who reads that a definition is established finds it served, so that comes first.
-        if let Some(seen) = self.seen.get(name) {
-            let (revision, since) = (seen.revision, seen.since);
-            let definition = Definition { status: Some(status.clone()), ..seen.definition.clone() };
-            if self.take(definition, revision, since) {
-                self.publish();
+        let (registry, name) = (self.registry.clone(), name.to_owned());
+        // Objects of a version that is no longer served go as well.
+        let kinds = kinds_of(&seen.definition, seen.since, false, (registry.store(), &self.connections));
+        self.tasks.spawn(async move {
+            // What has gone meanwhile needs no more: the last event seen of it may be older than its end.
+            if let Err(status) = finalize(&registry, &name, &kinds).await
+                && status.code != 404
+            {
+                warn!(definition = name, status = status.message, "a definition's objects are not all removed");
             }
-        }
-        match write_status(&self.registry, name, &status).await {
-            Ok(()) => {}
-            Err(status) if status.code == 404 => {}
-            Err(status) => warn!(definition = name, status = status.message, "a definition's status is not written"),
-        }
+            name
+        });
     }
 
     /// The status that a definition should have, if it has another one.
-    fn status_for(
-        &self,
-        name: &str,
-    ) -> Option<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinitionStatus>
-    {
+    fn status_for(&self, name: &str) -> Option<DefinitionStatus> {
         let definition = &self.seen.get(name)?.definition;
         let before = definition.status.clone().unwrap_or_default();
         let others = self.seen.iter().filter(|(other, _)| *other != name).map(|(_, seen)| &seen.definition);
@@ -406,7 +347,7 @@ fn approval(definition: &Definition) -> Option<Condition> {
     if !is_protected {
         return None;
     }
-    let note = definition.metadata.annotations.as_ref().and_then(|all| all.get("api-approved.kubernetes.io"));
+    let note = definition.metadata.annotations.as_ref().and_then(|all| all.get(APPROVED));
     let text = "protected groups must have approval annotation \"api-approved.kubernetes.io\", see \
                 https://github.com/kubernetes/enhancements/pull/1111";
     Some(match note.map(String::as_str) {
@@ -423,16 +364,12 @@ fn approval(definition: &Definition) -> Option<Condition> {
 }
 
 /// The kind that definitions themselves are of.
-fn own_kind(registry: &Registry) -> Result<Arc<dyn KindOps>> {
+pub(super) fn own_kind(registry: &Registry) -> Result<Arc<dyn KindOps>> {
     let kind = registry.kind("apiextensions.k8s.io", "v1", STORAGE);
     kind.ok_or_else(|| Box::new(Status::no_such_path()))
 }
 
-async fn write_status(
-    registry: &Registry,
-    name: &str,
-    status: &k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinitionStatus,
-) -> Result<()> {
+async fn write_status(registry: &Registry, name: &str, status: &DefinitionStatus) -> Result<()> {
     let kind = own_kind(registry)?;
     let change = |current: &Current<'_>| {
         let mut object = current.object.copied();
@@ -447,76 +384,4 @@ async fn write_status(
         Ok(object)
     };
     registry.update(&kind, ("", name), Change::Of(Part::Status), &writer(), change).await.map(drop)
-}
-
-async fn change_definition(registry: &Registry, name: &str, change: impl Fn(&mut Definition) + Send) -> Result<()> {
-    let kind = own_kind(registry)?;
-    let apply = |current: &Current<'_>| {
-        let mut object: BoxObject = current.object.copied();
-        if let Some(definition) = object.as_any_mut().downcast_mut::<Definition>() {
-            change(definition);
-        }
-        object.meta_mut().resource_version = None;
-        Ok(object)
-    };
-    registry.update(&kind, ("", name), Change::Own, &writer(), apply).await.map(drop)
-}
-
-/// Removes a definition's objects, waits for those that finalizers hold, and lets the definition go.
-async fn finalize(registry: &Registry, name: &str, kinds: &[Arc<CustomKind>]) -> Result<()> {
-    change_definition(registry, name, |definition| {
-        let message = "CustomResource deletion is in progress";
-        let terminating = condition("Terminating", "True", "InstanceDeletionInProgress", message);
-        set_condition(definition.status.get_or_insert_default(), terminating);
-    })
-    .await?;
-    if let Some(kind) = kinds.first() {
-        remove_all(registry, kind).await?;
-    }
-    change_definition(registry, name, |definition| {
-        let message = "removed all instances";
-        let terminating = condition("Terminating", "False", "InstanceDeletionCompleted", message);
-        set_condition(definition.status.get_or_insert_default(), terminating);
-        if let Some(finalizers) = &mut definition.metadata.finalizers {
-            finalizers.retain(|finalizer| finalizer != FINALIZER);
-        }
-    })
-    .await?;
-    info!(definition = name, "the definition is removed with its objects");
-    Ok(())
-}
-
-async fn remove_all(registry: &Registry, kind: &Arc<CustomKind>) -> Result<()> {
-    let prefix = stored::prefix(kind.row().storage, "");
-    let own: Arc<dyn KindOps> = Arc::<CustomKind>::clone(kind);
-    let everything = Selection::everything(&own);
-    loop {
-        let from = registry.revision();
-        let listed = registry.list("", &everything, &*own, &ListOptions::newest())?;
-        registry.delete_all(&own, &listed.entries, &Default::default(), &writer()).await?;
-        let range = Range { what: What::Count, ..Range::prefix(prefix.clone()) };
-        let left = registry.store().range(&range).map_err(|error| crate::status_of::store(&error))?;
-        if left.count == 0 {
-            return Ok(());
-        }
-        // Finalizers hold some: whoever lets one go causes an event that brings us here again.
-        let mut watcher = match registry.store().watch(WatchRequest::prefix(prefix.clone(), from.next())) {
-            Ok(watcher) => watcher,
-            Err(StoreError::Compacted { .. }) => continue,
-            Err(error) => return Err(crate::status_of::store(&error)),
-        };
-        let mut left = left.count;
-        while left > 0 {
-            match watcher.next().await {
-                Some(Ok(batch)) if batch.events.iter().all(|event| event.kind == EventKind::Put) => {}
-                Some(Ok(_)) => {
-                    let range = Range { what: What::Count, ..Range::prefix(prefix.clone()) };
-                    left = registry.store().range(&range).map_err(|error| crate::status_of::store(&error))?.count;
-                }
-                Some(Err(StoreError::SlowWatcher { .. } | StoreError::Compacted { .. })) => break,
-                Some(Err(error)) => return Err(crate::status_of::store(&error)),
-                None => return Err(Box::new(Status::unavailable("the server is stopping"))),
-            }
-        }
-    }
 }

@@ -1,13 +1,12 @@
 //! A served version of a definition, as the shared code sees any kind.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use coracle_proto::{
     field,
     name::{NameRule, subdomain_rule},
     resource::Resource,
-    status::Status,
 };
 use coracle_store::Revision;
 use jiff::Timestamp;
@@ -18,7 +17,7 @@ use k8s_openapi::{
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{Custom, SimplePath, checks, defaults, place::Spot, prune, rules, schema::Schema};
+use super::{Custom, SimplePath, checks, conversion::Converter, defaults, place::Spot, prune, rules, schema::Schema};
 use crate::{
     kind::{AGE, Context, Deletion, NAME, Scale, age, human_duration},
     ops::{AnyObject, BoxObject, DecodeError, Decoded, KindOps, Part, dotted},
@@ -48,9 +47,14 @@ pub(super) struct Shared {
     pub(super) since: Revision,
     /// The version that is stored.
     pub(super) storage: String,
-    /// Whether a webhook converts between versions.
-    pub(super) webhook: bool,
+    /// What each version's objects are made of.
+    pub(super) schemas: Arc<Schemas>,
+    /// Who converts between versions, unless only their name differs.
+    pub(super) converter: Option<Converter>,
 }
+
+/// The schemas of all versions of a definition, by `apiVersion`.
+pub(super) type Schemas = BTreeMap<String, Arc<Schema>>;
 
 /// See the module.
 #[derive(Debug)]
@@ -58,7 +62,7 @@ pub struct CustomKind {
     pub(super) row: &'static Resource,
     pub(super) api_version: String,
     pub(super) shared: Arc<Shared>,
-    pub(super) schema: Schema,
+    pub(super) schema: Arc<Schema>,
     pub(super) has_status: bool,
     pub(super) scale: Option<ScalePaths>,
     pub(super) columns: Vec<Column>,
@@ -107,10 +111,37 @@ fn int32(value: Option<&Value>) -> i32 {
 }
 
 impl CustomKind {
+    /// A kind of which nothing is known but its row: its objects are as they come.
+    pub(crate) fn open(row: &'static Resource) -> Self {
+        Self {
+            row,
+            api_version: row.api_version(),
+            shared: Arc::new(Shared {
+                key: Bytes::new(),
+                since: Revision::NONE,
+                storage: row.version.to_owned(),
+                schemas: Arc::default(),
+                converter: None,
+            }),
+            schema: Arc::new(Schema { preserves: true, ..Schema::default() }),
+            has_status: false,
+            scale: None,
+            columns: Vec::new(),
+            selectable: Vec::new(),
+            deprecation: None,
+            ended: CancellationToken::new(),
+        }
+    }
+
     /// Its row among the resources.
     #[must_use]
     pub fn row(&self) -> &'static Resource {
         self.row
+    }
+
+    /// Whether objects are stored in this version.
+    pub(super) fn is_stored_version(&self) -> bool {
+        self.row.version == self.shared.storage
     }
 
     /// Ends its watches: it is no longer served so.
@@ -120,10 +151,14 @@ impl CustomKind {
 
     /// JSON as an object of this version, with the names of fields that were dropped.
     fn read(&self, json: &[u8]) -> Result<Decoded, DecodeError> {
+        let wrong = |error: serde_json::Error| DecodeError { path: self.row.kind.to_owned(), why: error.to_string() };
+        self.take(serde_json::from_slice(json).map_err(wrong)?)
+    }
+
+    /// Fields as an object of this version, with the names of those that were dropped.
+    fn take(&self, mut content: Map<String, Value>) -> Result<Decoded, DecodeError> {
         let wrong = |path: &str, why: String| DecodeError { path: path.to_owned(), why };
         let kind = self.row.kind;
-        let mut content: Map<String, Value> =
-            serde_json::from_slice(json).map_err(|error| wrong(kind, error.to_string()))?;
         let mut unknown = Vec::new();
         let meta = match content.remove("metadata") {
             None | Some(Value::Null) => ObjectMeta::default(),
@@ -192,19 +227,27 @@ impl KindOps for CustomKind {
     }
 
     fn from_stored(&self, stored: &[u8]) -> serde_json::Result<BoxObject> {
-        let said: crate::ops::TypeMeta = serde_json::from_slice(stored)?;
-        if self.shared.webhook && said.api_version != self.api_version {
-            let why =
-                format!("an object of {} is to be converted to {} by webhook", said.api_version, self.api_version);
-            return Err(serde::de::Error::custom(why));
+        let mut content: Map<String, Value> = serde_json::from_slice(stored)?;
+        let said = content.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+        if said != self.api_version {
+            if self.shared.converter.is_some() {
+                let why = format!("an object of {said} is to be converted to {} by webhook", self.api_version);
+                return Err(serde::de::Error::custom(why));
+            }
+            // What is stored has the defaults of the version it was stored in.
+            if let Some(schema) = self.shared.schemas.get(said) {
+                defaults::fill(&mut content, schema);
+            }
+            let taken = self.take(content).map_err(|error| serde::de::Error::custom(error.to_string()))?;
+            return Ok(taken.object);
         }
-        let mut decoded = self.read(stored).map_err(|error| serde::de::Error::custom(error.to_string()))?;
-        self.default(&mut *decoded.object);
-        Ok(decoded.object)
+        defaults::fill(&mut content, &self.schema);
+        let taken = self.take(content).map_err(|error| serde::de::Error::custom(error.to_string()))?;
+        Ok(taken.object)
     }
 
     fn to_stored(&self, object: &dyn AnyObject) -> serde_json::Result<Vec<u8>> {
-        if self.row.version == self.shared.storage {
+        if self.is_stored_version() || self.shared.converter.is_some() {
             return of(object).to_bytes();
         }
         let mut object = of(object).clone();
@@ -305,7 +348,21 @@ impl KindOps for CustomKind {
 
     fn owners(&self, part: Part) -> Box<dyn Owners + '_> {
         let reset = ownership::reset_by(self.row, part);
-        Box::new(BySchema { place: Spot::root(&self.schema), version: self.api_version.clone(), reset })
+        // Who waits for a webhook cannot be asked here; what was written in other versions is nobody's then.
+        let convert = |object: &Value, version: &str| {
+            let schema = self.shared.schemas.get(version).filter(|_| self.shared.converter.is_none())?;
+            let mut object = object.clone();
+            if let Some(said) = object.get_mut("apiVersion") {
+                *said = version.into();
+            }
+            Some((Spot::root(schema), object))
+        };
+        Box::new(BySchema {
+            place: Spot::root(&self.schema),
+            version: self.api_version.clone(),
+            reset,
+            convert: Box::new(convert),
+        })
     }
 
     fn warnings(&self, _: &dyn AnyObject) -> Vec<String> {
@@ -396,9 +453,8 @@ impl KindOps for CustomKind {
         true
     }
 
-    fn unserved(&self) -> Option<Status> {
-        let converts = self.shared.webhook && self.row.version != self.shared.storage;
-        converts.then(|| Status::not_here_yet(&format!("{} (converted by webhook)", self.api_version)))
+    fn converter(&self) -> Option<&Converter> {
+        self.shared.converter.as_ref()
     }
 
     fn guard(&self) -> Option<(Bytes, Revision)> {

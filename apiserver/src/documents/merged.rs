@@ -136,7 +136,7 @@ impl Merged {
 
     fn v2(&self, server: &Inner, made: &Made) -> Value {
         let rows = &made.catalog.documents().rows;
-        let mut document = openapi::v2(rows, &|row| definition(server, row), super::VERSION);
+        let mut document = openapi::v2(rows, &|row| definition(&server.registry, row), super::VERSION);
         for told in &self.told {
             if let Some(theirs) = &told.learned.v2 {
                 add_v2(&mut document, theirs);

@@ -3,6 +3,8 @@
 //! What each does is what Kubernetes did while it still served the version (its `zz_generated.conversion.go`,
 //! `conversion.go` and `defaults.go` of 1.15 and 1.21). A version that is not in the table has today's shape.
 
+mod definition;
+
 use serde_json::{Map, Value, json};
 
 use super::Conversion;
@@ -36,6 +38,7 @@ pub(super) fn find(group: &str, version: &str, kind: &str) -> Conversion {
         ("apps", "v1beta2", "DaemonSet") => conversion(("1.9", "1.16"), daemon_set, to_old_daemon_set),
         ("apps", ..) => conversion(("1.9", "1.16"), same, same),
         ("policy", ..) => conversion(("1.21", "1.25"), budget, to_old_budget),
+        ("apiextensions.k8s.io", ..) => conversion(("1.16", "1.22"), definition::to_modern, definition::to_old),
         ("batch", ..) => conversion(("1.21", "1.25"), same, same),
         ("rbac.authorization.k8s.io", ..) => conversion(("1.17", "1.22"), same, same),
         _ => conversion(("1.16", "1.22"), same, same),

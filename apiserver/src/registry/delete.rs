@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, 
 use super::{
     Registry, Writer,
     attempts::{exhausted, rounds},
+    versions::{one_seen_as, to_store, unchanged},
     write::{encode, first_put, unstored},
 };
 use crate::{
@@ -144,7 +145,8 @@ impl Registry {
                 .store
                 .get(&key)
                 .ok_or_else(|| Box::new(Status::not_found(resource.group, resource.plural, name)))?;
-            let old = self.object_of(&**kind, &entry)?;
+            let seen = one_seen_as(&**kind, Arc::clone(&entry)).await?;
+            let old = self.object_of(&**kind, &seen)?;
             Self::check_preconditions(&**kind, &*old, name, options)?;
             let write = admission::Write {
                 registry: self,
@@ -165,15 +167,20 @@ impl Registry {
             new.meta_mut().resource_version = None;
             let is_gone = decide(&**kind, &mut new, options, writer);
             let value = encode(&**kind, &*new)?;
-            if !is_gone && value == entry.value {
-                return Ok(Deleted::Marked(entry));
+            let before = unchanged(&**kind, &entry, &seen, &*old)?;
+            if !is_gone && value == before {
+                return Ok(Deleted::Marked(seen));
             }
             if writer.dry_run {
                 let entry = unstored(key, value, entry.mod_revision);
                 return Ok(if is_gone { Deleted::Gone(entry) } else { Deleted::Marked(entry) });
             }
             let mut compare = vec![Compare::unchanged(key.clone(), entry.mod_revision)];
-            let mut then = vec![if is_gone { Op::delete(key.clone()) } else { Op::put(key.clone(), value.clone()) }];
+            let mut then = vec![if is_gone {
+                Op::delete(key.clone())
+            } else {
+                Op::put(key.clone(), to_store(&**kind, value.clone()).await?)
+            }];
             if is_gone {
                 let beside = self.beside(&**kind, None, Some(&*old), writer)?;
                 compare.extend(beside.compare);
@@ -187,7 +194,7 @@ impl Registry {
                 return Ok(Deleted::Gone(unstored(key, value, result.revision)));
             }
             if result.succeeded {
-                return Ok(Deleted::Marked(first_put(&result)?));
+                return Ok(Deleted::Marked(one_seen_as(&**kind, first_put(&result)?).await?));
             }
         }
         Err(exhausted())

@@ -12,7 +12,10 @@ use coracle_proto::{
 use coracle_store::{Buffer, Entry, Range, Revision, WatchRequest, What, prefix_end};
 use serde::{Deserialize, Serialize};
 
-use super::{Registry, Selection};
+use super::{
+    Registry, Selection,
+    versions::{one_seen_as, seen_as},
+};
 use crate::{
     ops::KindOps,
     request::RequestInfo,
@@ -259,8 +262,9 @@ impl Registry {
         })
         .await?;
         let resource = kind.resource();
-        self.entry(resource, namespace, name)
-            .ok_or_else(|| Box::new(Status::not_found(resource.group, resource.plural, name)))
+        let entry = self.entry(resource, namespace, name);
+        let entry = entry.ok_or_else(|| Box::new(Status::not_found(resource.group, resource.plural, name)))?;
+        one_seen_as(kind, entry).await
     }
 
     fn check_not_ahead(&self, version: u64) -> Result<()> {
@@ -274,8 +278,11 @@ impl Registry {
     /// Lists a kind's objects in a namespace (in all, when it is empty).
     ///
     /// # Errors
-    /// 410 for a version (or a page's) that is no longer kept, 504 for one to come.
-    pub fn list(
+    /// 410 for a version (or a page's) that is no longer kept, 504 for one to come; 500 when a webhook does not convert.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn list(
         &self,
         namespace: &str,
         selection: &Selection,
@@ -312,7 +319,8 @@ impl Registry {
             let total = found.entries.len();
             let mut looked = 0;
             let mut last: Option<Arc<Entry>> = None;
-            for entry in found.entries {
+            // Selectors look at objects as they are shown.
+            for entry in seen_as(kind, found.entries).await? {
                 looked += 1;
                 last = Some(Arc::clone(&entry));
                 if selection.takes(&entry) {

@@ -55,6 +55,11 @@ impl Selection {
         Ok(Self { kind: Arc::clone(kind), labels, fields })
     }
 
+    /// What is selected from.
+    pub(super) fn kind(&self) -> &dyn KindOps {
+        &*self.kind
+    }
+
     /// Whether nothing is left out.
     #[must_use]
     pub fn is_everything(&self) -> bool {

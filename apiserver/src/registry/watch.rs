@@ -12,6 +12,7 @@ use coracle_store::{Buffer, Entry, Error, Event, EventKind, Revision, WatchReque
 use super::{
     ListOptions, Registry, Selection, Wanted,
     read::{validate, version_of},
+    versions::seen_as,
 };
 use crate::{
     accept::Encoding,
@@ -91,6 +92,8 @@ pub enum Told {
 pub struct Watch {
     watcher: Watcher,
     selection: Selection,
+    /// What came and is not told yet: it may have to be converted first.
+    came: Option<Arc<[Arc<Event>]>>,
     waiting: VecDeque<Told>,
 }
 
@@ -111,12 +114,15 @@ impl Watch {
             if let Some(told) = self.waiting.pop_front() {
                 return Ok(told);
             }
+            if let Some(events) = self.came.clone() {
+                // Whoever is cancelled here finds the batch again.
+                let told = told(&events, &self.selection).await?;
+                self.waiting.extend(told);
+                self.came = None;
+                continue;
+            }
             match self.watcher.next().await {
-                Some(Ok(batch)) => {
-                    for event in batch.events.iter() {
-                        self.waiting.extend(tell(event, &self.selection));
-                    }
-                }
+                Some(Ok(batch)) => self.came = Some(batch.events),
                 Some(Err(Error::SlowWatcher { .. } | Error::Compacted { .. })) => {
                     let version = self.watcher.progress();
                     return Err(Box::new(Status::expired(format!("too old resource version: {version}"))));
@@ -139,16 +145,36 @@ impl Watch {
     }
 }
 
+/// What a batch is to one who sees only what is selected, in one version.
+async fn told(events: &[Arc<Event>], selection: &Selection) -> Result<Vec<Told>> {
+    let kind = selection.kind();
+    if kind.converter().is_none() {
+        return Ok(events
+            .iter()
+            .filter_map(|event| tell(event, &event.entry, event.previous.as_ref(), selection))
+            .collect());
+    }
+    let all = events.iter().flat_map(|event| [Some(&event.entry), event.previous.as_ref()]).flatten();
+    let mut seen = seen_as(kind, all.map(Arc::clone).collect()).await?.into_iter();
+    let mut told = Vec::new();
+    for event in events {
+        let entry = seen.next();
+        let previous = event.previous.as_ref().and_then(|_| seen.next());
+        told.extend(entry.and_then(|entry| tell(event, &entry, previous.as_ref(), selection)));
+    }
+    Ok(told)
+}
+
 /// What an event is to one who sees only what is selected.
-fn tell(event: &Arc<Event>, selection: &Selection) -> Option<Told> {
-    let revision = event.entry.mod_revision;
-    let before = event.previous.as_ref().filter(|previous| selection.takes(previous));
+fn tell(event: &Arc<Event>, entry: &Arc<Entry>, previous: Option<&Arc<Entry>>, selection: &Selection) -> Option<Told> {
+    let revision = entry.mod_revision;
+    let before = previous.filter(|previous| selection.takes(previous));
     let told = |kind, entry: &Arc<Entry>| Told::Object(kind, Arc::clone(entry), revision, Some(Arc::clone(event)));
     match event.kind {
         EventKind::Delete => before.map(|previous| told(Kind::Deleted, previous)),
-        EventKind::Put => match (before, selection.takes(&event.entry)) {
-            (Some(_), true) => Some(told(Kind::Modified, &event.entry)),
-            (None, true) => Some(told(Kind::Added, &event.entry)),
+        EventKind::Put => match (before, selection.takes(entry)) {
+            (Some(_), true) => Some(told(Kind::Modified, entry)),
+            (None, true) => Some(told(Kind::Added, entry)),
             (Some(previous), false) => Some(told(Kind::Deleted, previous)),
             (None, false) => None,
         },
@@ -215,7 +241,7 @@ impl Registry {
             self.settle(after.map_or(Wanted::Newest, Wanted::NotOlderThan)).await?;
             let wanted =
                 ListOptions { wanted: Wanted::Newest, limit: usize::from(!options.sends_initial), after: None };
-            let listed = self.list(namespace, selection, kind, &wanted)?;
+            let listed = self.list(namespace, selection, kind, &wanted).await?;
             if options.sends_initial {
                 let initial = listed.entries.into_iter();
                 waiting.extend(initial.map(|e| {
@@ -238,7 +264,7 @@ impl Registry {
             }
             other => status_of::store(&other),
         })?;
-        Ok(Watch { watcher, selection: selection.clone(), waiting })
+        Ok(Watch { watcher, selection: selection.clone(), came: None, waiting })
     }
 }
 

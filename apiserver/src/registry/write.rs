@@ -18,6 +18,7 @@ use super::{
     Registry,
     attempts::{exhausted, rounds},
     beside::Beside,
+    versions::{is_in_storage_version, one_seen_as, to_store, unchanged},
 };
 use crate::{
     admission::{self, Notes, Operation},
@@ -323,6 +324,7 @@ impl Registry {
             if writer.dry_run {
                 return Ok(Written { entry: unstored(key, value, Revision::NONE), warnings });
             }
+            let value = to_store(&**kind, value).await?;
             let mut compare = vec![Compare::absent(key.clone())];
             compare.extend(beside.compare);
             if let Some(home) = (!namespace.is_empty()).then(|| self.namespace_entry(&namespace)).flatten() {
@@ -342,7 +344,8 @@ impl Registry {
             let result = self.commit(Txn { compare, then, or_else: Vec::new() }).await?;
             if result.succeeded {
                 self.take_over(resource);
-                return Ok(Written { entry: first_put(&result)?, warnings });
+                let entry = one_seen_as(&**kind, first_put(&result)?).await?;
+                return Ok(Written { entry, warnings });
             }
             if self.store.get(&key).is_some() {
                 return Err(taken());
@@ -403,13 +406,18 @@ impl Registry {
                 .store
                 .get(&key)
                 .ok_or_else(|| Box::new(Status::not_found(resource.group, resource.plural, name)))?;
-            let old = self.object_of(&**kind, &entry)?;
-            let mut new = change(&Current { object: &*old, entry: &entry })?;
+            let seen = one_seen_as(&**kind, Arc::clone(&entry)).await?;
+            let old = self.object_of(&**kind, &seen)?;
+            let mut new = change(&Current { object: &*old, entry: &seen })?;
             let is_by_client = matches!(what, Change::Of(_));
             if is_by_client && is_empty(new.meta().resource_version.as_ref()) && !kind.allows_unconditional_update() {
                 // Kubernetes names the resource here where it names the kind elsewhere.
-                let why = "must be specified for an update";
-                let error = field::Error::invalid(&Path::new("metadata").child("resourceVersion"), 0, why);
+                // And writes the missing number as it does no other.
+                let error = field::Error {
+                    path: Path::new("metadata").child("resourceVersion"),
+                    kind: field::ErrorKind::Invalid,
+                    message: "Invalid value: 0x0: must be specified for an update".to_owned(),
+                };
                 return Err(Box::new(Status::invalid(resource.group, resource.plural, name, &[error])));
             }
             self.check_identity(&**kind, &*old, &mut *new, name, namespace)?;
@@ -455,16 +463,17 @@ impl Registry {
             let warnings = kind.warnings(&*new);
             let is_done = is_done(&**kind, &*new);
             let beside = self.beside(&**kind, (!is_done).then_some(&mut *new), Some(&*old), writer)?.and(charged);
+            let before = unchanged(&**kind, &entry, &seen, &*old)?;
             let mut value = encode(&**kind, &*new)?;
-            if value != entry.value && ownership::keep_times(&mut *new, &*old) {
+            if value != before && ownership::keep_times(&mut *new, &*old) {
                 value = encode(&**kind, &*new)?;
             }
-            if value == entry.value && !is_done {
-                return Ok(Written { entry, warnings });
+            if value == before && !is_done && is_in_storage_version(&**kind, &entry.value) {
+                return Ok(Written { entry: seen, warnings });
             }
             if kind.counts_generations() && what.part().is_some_and(Part::is_of_spec) {
                 let annotations = |o: &dyn AnyObject| o.meta().annotations.clone();
-                let counts = kind.counts_as_change(&*new, &*old).unwrap_or_else(|| spec_differs(&value, &entry.value))
+                let counts = kind.counts_as_change(&*new, &*old).unwrap_or_else(|| spec_differs(&value, &before))
                     || (kind.generation_counts_annotations() && annotations(&*new) != annotations(&*old));
                 if counts {
                     new.meta_mut().generation = Some(old.meta().generation.unwrap_or(0) + 1);
@@ -480,14 +489,18 @@ impl Registry {
                 Op::delete(key.clone())
             } else {
                 let lease = self.event_life.lease_of(resource, &self.store).await?;
-                Op::Put { key: key.clone(), value: value.clone().into(), lease }
+                let value = to_store(&**kind, value.clone()).await?;
+                Op::Put { key: key.clone(), value: value.into(), lease }
             };
             let mut then = vec![first];
             then.extend(beside.then);
             let result = self.commit(Txn { compare, then, or_else: Vec::new() }).await?;
             if result.succeeded {
                 self.take_over(resource);
-                let entry = if is_done { unstored(key, value, result.revision) } else { first_put(&result)? };
+                if is_done {
+                    return Ok(Written { entry: unstored(key, value, result.revision), warnings });
+                }
+                let entry = one_seen_as(&**kind, first_put(&result)?).await?;
                 return Ok(Written { entry, warnings });
             }
         }

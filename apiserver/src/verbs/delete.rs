@@ -113,7 +113,7 @@ pub(super) async fn collection(call: &Call, request: Request<Body>) -> Result<Re
     let wanted = ListOptions::of(&call.info)?;
     let (options, dry_run) = options(call, request).await?;
     call.registry().settle(wanted.settled()).await?;
-    let listed = call.registry().list(&call.namespace, &selection, &*call.kind, &wanted)?;
+    let listed = call.registry().list(&call.namespace, &selection, &*call.kind, &wanted).await?;
     let (own, writer, entries) = (call.clone(), call.deleter(dry_run), listed.entries.clone());
     call.to_its_end(async move { own.registry().delete_all(&own.kind, &entries, &options, &writer).await }).await?;
     call.shape().list(&listed)

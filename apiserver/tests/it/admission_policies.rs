@@ -223,6 +223,39 @@ async fn a_mutating_policy_patches_and_applies() {
     let names: Vec<_> = created.body["spec"]["containers"].as_array().unwrap().iter().map(|c| &c["name"]).collect();
     assert_eq!(names, ["c", "side"]);
     assert_eq!(created.body["spec"]["containers"][1]["imagePullPolicy"], "Always", "it has its defaults");
+    // Custom resources are merged by their definition's schema.
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+        "parts": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"], "items": {
+            "type": "object", "required": ["name"], "properties": {"name": {"type": "string"}, "n": {"type": "integer"}}}},
+        "all": {"type": "array", "items": {"type": "string"}}}}}});
+    crate::definitions::establish(&c, &crate::definitions::foos(&schema)).await;
+    let parts = "Object{spec: Object.spec{parts: [Object.spec.parts{name: 'b', n: 2}]}}";
+    let about = |expression: &str| {
+        json!({
+            "matchConstraints": {"resourceRules": [{"operations": ["CREATE"], "apiGroups": ["example.com"],
+                                                    "apiVersions": ["v1"], "resources": ["foos"]}]},
+            "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}}],
+        })
+    };
+    mutating(&c, "d", about(parts)).await;
+    let foo = json!({"apiVersion": "example.com/v1", "kind": "Foo", "metadata": {"name": "f"},
+                     "spec": {"parts": [{"name": "a", "n": 1}, {"name": "b"}]}});
+    let foos = "/apis/example.com/v1/namespaces/default/foos";
+    let created = c.post(foos, &foo).await;
+    assert_eq!(
+        created.body["spec"]["parts"],
+        json!([{"name": "a", "n": 1}, {"name": "b", "n": 2}]),
+        "{}",
+        created.body
+    );
+    mutating(&c, "e", about("Object{spec: Object.spec{all: ['x']}}")).await;
+    let refused =
+        c.post(foos, &json!({"apiVersion": "example.com/v1", "kind": "Foo", "metadata": {"name": "g"}})).await;
+    assert!(
+        denied(&refused).2.ends_with("may not mutate atomic arrays, maps or structs: .spec.all"),
+        "{}",
+        refused.body
+    );
     c.stop().await;
 }
 
@@ -252,5 +285,88 @@ async fn a_mutating_policy_that_fails_denies_and_may_not_replace_what_is_whole()
         "{}",
         refused.body
     );
+    c.stop().await;
+}
+
+/// A policy's status, when it is of the policy's generation.
+async fn checked(c: &Cluster, name: &str) -> Value {
+    let path = format!(
+        "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies?watch=1&fieldSelector=metadata.name%3D{name}"
+    );
+    let mut following = crate::watching::Following::begin(c, &path).await;
+    loop {
+        let event = following.next().await.unwrap();
+        let object = &event["object"];
+        if object["status"]["observedGeneration"] == object["metadata"]["generation"] {
+            return object["status"].clone();
+        }
+    }
+}
+
+#[tokio::test]
+async fn expressions_that_do_not_fit_the_types_they_are_about_are_told_in_the_status() {
+    let c = Cluster::start().await;
+    let about = |group: &str, resources: Value| {
+        json!({"resourceRules": [{"operations": ["CREATE"], "apiGroups": [group], "apiVersions": ["v1"],
+                                  "resources": resources}]})
+    };
+    policy(&c, "typed", json!({
+        "matchConstraints": about("apps", json!(["deployments", "replicasets", "*/scale"])),
+        "variables": [{"name": "wanted", "expression": "object.spec.replicas"}],
+        "validations": [
+            {"expression": "object.spec.replicas > 1 && variables.wanted > 1"},
+            {"expression": "object.spec.strategy.type == 'x'", "messageExpression": "string(object.spec.absent)"},
+            {"expression": "object.spec.template.spec.containers.all(c, c.image > 1)"},
+            {"expression": "object.metadata.labels['a'] == 'b' && object.metadata.creationTimestamp < timestamp('2030-01-01T00:00:00Z')"},
+        ],
+    }))
+    .await;
+    let status = checked(&c, "typed").await;
+    let warnings = status["typeChecking"]["expressionWarnings"].as_array().unwrap_or_else(|| panic!("{status}"));
+    let told: Vec<(&str, &str)> =
+        warnings.iter().map(|w| (w["fieldRef"].as_str().unwrap(), w["warning"].as_str().unwrap())).collect();
+    let fields: Vec<&str> = told.iter().map(|(field, _)| *field).collect();
+    assert_eq!(
+        fields,
+        ["spec.validations[1].expression", "spec.validations[1].messageExpression", "spec.validations[2].expression"]
+    );
+    // A ReplicaSet has no strategy; a Deployment has.
+    assert!(told[0].1.starts_with("apps/v1, Kind=ReplicaSet: compilation failed: ERROR: <input>:1:"), "{told:?}");
+    assert!(told[0].1.contains("undefined field 'strategy'") && !told[0].1.contains("Deployment"), "{told:?}");
+    assert!(told[1].1.contains("Kind=Deployment") && told[1].1.contains("Kind=ReplicaSet"), "{told:?}");
+    assert!(told[2].1.contains("found no matching overload for '_>_'"), "{told:?}");
+
+    // Kinds of definitions have types as well, and so have parameters.
+    let schema =
+        json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {"n": {"type": "integer"}}}}});
+    crate::definitions::establish(&c, &crate::definitions::foos(&schema)).await;
+    policy(
+        &c,
+        "custom",
+        json!({
+            "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
+            "matchConstraints": about("example.com", json!(["foos"])),
+            "validations": [
+                {"expression": "object.spec.n > int(params.data.n)"},
+                {"expression": "object.spec.m == 1"},
+                {"expression": "params.dato == 'x'"},
+            ],
+        }),
+    )
+    .await;
+    let status = checked(&c, "custom").await;
+    let warnings = status["typeChecking"]["expressionWarnings"].as_array().unwrap_or_else(|| panic!("{status}"));
+    for (at, field) in [(1, "m"), (2, "dato")] {
+        let told = &warnings[at - 1];
+        assert_eq!(told["fieldRef"], format!("spec.validations[{at}].expression"), "{status}");
+        let why = told["warning"].as_str().unwrap();
+        assert!(why.starts_with("example.com/v1, Kind=Foo: ") && why.contains(&format!("'{field}'")), "{why}");
+    }
+    assert_eq!(warnings.len(), 2);
+    // Corrected, it says so.
+    let right = json!({"spec": {"validations": [{"expression": "object.spec.n > 1"}]}});
+    let path = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/custom";
+    assert_eq!(c.merge(path, &right).await.code, 200);
+    assert_eq!(checked(&c, "custom").await["typeChecking"], json!({}));
     c.stop().await;
 }

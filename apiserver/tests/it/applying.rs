@@ -326,3 +326,45 @@ async fn kubectl_goes_over_from_client_side_apply_without_conflict() {
     assert_eq!(refused.refusal().2, "Apply failed with 1 conflict: conflict with \"you\" using v1: .data.b");
     c.stop().await;
 }
+
+/// Who owns what, as manager, version and fields of the specification.
+fn owners_of_spec(object: &Value) -> Vec<(String, String, Vec<String>)> {
+    let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    let of = |entry: &Value| {
+        let spec = entry["fieldsV1"]["f:spec"].as_object().cloned().unwrap_or_default();
+        let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+        (text("manager"), text("apiVersion"), spec.keys().cloned().collect())
+    };
+    let mut all: Vec<_> = entries.iter().map(of).collect();
+    all.sort();
+    all
+}
+
+#[tokio::test]
+async fn who_applied_in_one_version_still_owns_after_writes_in_another() {
+    let c = Cluster::start().await;
+    let (one, two) = ("autoscaling/v1", "autoscaling/v2");
+    let path = |version: &str| format!("/apis/{version}/namespaces/default/horizontalpodautoscalers/h");
+    let config = json!({"apiVersion": two, "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"}, "spec": {
+        "minReplicas": 2, "maxReplicas": 5, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"},
+        "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}}]}});
+    assert_eq!(c.apply(&path(two), "fieldManager=a", &config).await.code, 201);
+    let changed = c.merge(&format!("{}?fieldManager=b", path(one)), &json!({"spec": {"maxReplicas": 6}})).await;
+    assert_eq!(changed.code, 200, "{}", changed.body);
+    let owned = |manager: &str, version: &str, fields: &[&str]| {
+        (manager.to_owned(), version.to_owned(), fields.iter().map(|f| (*f).to_owned()).collect::<Vec<_>>())
+    };
+    assert_eq!(
+        owners_of_spec(&changed.body),
+        [owned("a", two, &["f:metrics", "f:minReplicas", "f:scaleTargetRef"]), owned("b", one, &["f:maxReplicas"])]
+    );
+    let refused = c.apply(&path(two), "fieldManager=a", &config).await;
+    let why = "Apply failed with 1 conflict: conflict with \"b\" using autoscaling/v1";
+    assert!(refused.code == 409 && refused.refusal().2.starts_with(why), "{}", refused.body);
+    // What v1 calls otherwise is the same field.
+    let other = json!({"spec": {"targetCPUUtilizationPercentage": 70}});
+    let changed = c.merge(&format!("{}?fieldManager=b", path(one)), &other).await;
+    let now = owners_of_spec(&changed.body);
+    assert_eq!(now.first(), Some(&owned("a", two, &["f:minReplicas", "f:scaleTargetRef"])), "{}", changed.body);
+    c.stop().await;
+}

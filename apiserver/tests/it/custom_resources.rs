@@ -135,6 +135,23 @@ async fn rules_in_cel_hold_at_creation_and_over_changes() {
 }
 
 #[tokio::test]
+async fn who_replaces_an_object_says_which_version_of_it() {
+    let c = Cluster::start().await;
+    establish(&c, &definition()).await;
+    let made = c.post(FOOS, &foo("a", json!({"size": 1}))).await;
+    assert_eq!(made.code, 201, "{}", made.body);
+    let mut blind = made.body.clone();
+    blind["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    let refused = c.put(&format!("{FOOS}/a"), &blind).await;
+    let why = "foos.example.com \"a\" is invalid: metadata.resourceVersion: Invalid value: 0x0: must be specified for \
+               an update";
+    assert_eq!(refused.refusal(), (422, "Invalid", why), "{}", refused.body);
+    assert_eq!(c.put(&format!("{FOOS}/a"), &made.body).await.code, 200);
+    assert_eq!(c.merge(&format!("{FOOS}/a"), &json!({"metadata": {"labels": {"a": "b"}}})).await.code, 200);
+    c.stop().await;
+}
+
+#[tokio::test]
 async fn status_and_scale_are_apart() {
     let c = Cluster::start().await;
     establish(&c, &definition()).await;

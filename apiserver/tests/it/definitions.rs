@@ -153,6 +153,12 @@ async fn versions_are_converted_and_come_and_go() {
     let through = c.merge(&format!("{beta}/a"), &json!({"spec": {"a": 2}})).await;
     assert_eq!((through.code, through.body["metadata"]["generation"].as_i64()), (200, Some(2)));
     assert_eq!(c.get(&format!("{FOOS}/a")).await.body["spec"]["a"], 2);
+    // So is who owns what: a conflict names who wrote in another version.
+    let config = json!({"apiVersion": "example.com/v1", "kind": "Foo", "metadata": {"name": "a"}, "spec": {"a": 3}});
+    let media = "application/apply-patch+yaml";
+    let refused = c.send("PATCH", &format!("{FOOS}/a?fieldManager=m"), media, config.to_string()).await;
+    let why = "Apply failed with 1 conflict: conflict with \"unknown\" using example.com/v1beta1";
+    assert!(refused.code == 409 && refused.refusal().2.starts_with(why), "{}", refused.body);
     // A watch of a version ends when that version is served no longer.
     let mut watch = Following::begin(&c, &format!("{beta}?watch=1")).await;
     assert_eq!(watch.next().await.unwrap()["type"], "ADDED");

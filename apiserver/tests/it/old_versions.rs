@@ -95,3 +95,49 @@ async fn discovery_names_todays_version_first() {
     assert!(schemas.contains_key("io.k8s.api.extensions.v1beta1.Deployment"));
     c.stop().await;
 }
+
+#[tokio::test]
+async fn an_old_definition_serves_its_resources() {
+    let c = Cluster::start().await;
+    let old = "/apis/apiextensions.k8s.io/v1beta1/customresourcedefinitions";
+    let manifest = json!({
+        "apiVersion": "apiextensions.k8s.io/v1beta1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "crontabs.stable.example.com"},
+        "spec": {
+            "group": "stable.example.com", "version": "v1", "scope": "Namespaced",
+            "names": {"plural": "crontabs", "singular": "crontab", "kind": "CronTab", "shortNames": ["ct"]},
+            "subresources": {"status": {}},
+            "additionalPrinterColumns": [{"name": "Spec", "type": "string", "JSONPath": ".spec.cronSpec"}],
+            "validation": {"openAPIV3Schema": {"properties": {"spec": {"type": "object", "properties": {
+                "cronSpec": {"type": "string"}, "replicas": {"type": "integer", "minimum": 1}}}}}},
+        },
+    });
+    let made = c.post(old, &manifest).await;
+    assert_eq!((made.code, &made.body["apiVersion"]), (201, &manifest["apiVersion"]), "{}", made.body);
+    let told = "299 - \"apiextensions.k8s.io/v1beta1 CustomResourceDefinition is deprecated in v1.16+, unavailable in \
+                v1.22+; use apiextensions.k8s.io/v1 CustomResourceDefinition\"";
+    assert_eq!(made.warnings, [told]);
+    let shown = &made.body["spec"];
+    assert_eq!((&shown["version"], &shown["preserveUnknownFields"]), (&json!("v1"), &json!(true)));
+    assert_eq!(shown["additionalPrinterColumns"][0]["JSONPath"], ".spec.cronSpec");
+    let replicas = &shown["validation"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["replicas"];
+    assert_eq!(replicas["minimum"].as_f64(), Some(1.0));
+    let name = "crontabs.stable.example.com";
+    crate::definitions::until(&c, name, |d| d["status"]["conditions"][1]["type"] == "Established").await;
+    let path = "/apis/stable.example.com/v1/namespaces/default/crontabs";
+    let tab = |replicas: i64| {
+        json!({"apiVersion": "stable.example.com/v1", "kind": "CronTab", "metadata": {"name": "t"},
+               "spec": {"cronSpec": "* * * * *", "replicas": replicas, "other": true}})
+    };
+    let refused = c.post(path, &tab(0)).await;
+    assert_eq!(refused.refusal().1, "Invalid", "{}", refused.body);
+    let made = c.post(path, &tab(1)).await;
+    assert_eq!((made.code, &made.body["spec"]["other"]), (201, &json!(true)), "unknown fields are kept, as they were");
+    let patched = c.merge(&format!("{old}/{name}"), &json!({"spec": {"additionalPrinterColumns": null}})).await;
+    assert_eq!((patched.code, patched.body["spec"].get("additionalPrinterColumns")), (200, None), "{}", patched.body);
+    let today = c.get(&format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}")).await;
+    assert_eq!(today.body["spec"]["versions"][0]["name"], "v1");
+    assert_eq!(today.body["spec"]["versions"][0].get("additionalPrinterColumns"), None);
+    assert_eq!(c.delete(&format!("{old}/{name}")).await.code, 200);
+    c.stop().await;
+}

@@ -17,9 +17,9 @@ use tokio_rustls::TlsAcceptor;
 
 /// What the webhook does with a review's request.
 pub(crate) enum Reply {
-    /// Answers with this `response`; its `uid` is put in.
+    /// Answers the review with this `response`; its `uid` is put in.
     Response(Value),
-    /// Answers with exactly this code and body.
+    /// Answers with exactly this code and body; a redirect leads back here.
     Raw(u16, String),
     /// Answers with a body that never ends.
     Endless,
@@ -48,13 +48,18 @@ async fn answer(
     let review: Value = serde_json::from_slice(&body).unwrap_or_else(|_| json!({"path": path}));
     let asked = review.get("request").unwrap_or(&review).clone();
     seen.lock().unwrap().push(asked.clone());
-    let full = |code: u16, text: String| Response::builder().status(code).body(Full::from(text).boxed()).unwrap();
+    let full = |code: u16, text: String| {
+        let response = Response::builder().status(code);
+        // Where a redirect leads to is where it came from.
+        let response = if (300..400).contains(&code) { response.header("location", "/hook") } else { response };
+        response.body(Full::from(text).boxed()).unwrap()
+    };
     Ok(match decide(&asked) {
         Reply::Response(mut response) => {
             if response.get("uid").is_none() {
                 response["uid"] = asked["uid"].clone();
             }
-            let review = json!({"kind": "AdmissionReview", "apiVersion": review["apiVersion"], "response": response});
+            let review = json!({"kind": review["kind"], "apiVersion": review["apiVersion"], "response": response});
             full(200, review.to_string())
         }
         Reply::Raw(code, body) => full(code, body),

@@ -175,6 +175,8 @@ async fn webhooks_that_misbehave_fail_closed_or_open_as_configured() {
         let (found, message) = message(&answer);
         assert!(found == code && message.starts_with(&why), "{name}: {found} {message}");
     }
+    let moved = hook.seen().iter().filter(|request| request["name"] == "moved").count();
+    assert_eq!(moved, 1, "who is sent in a circle does not go there");
     let path = format!("{GROUP}/mutatingwebhookconfigurations/m");
     let open = c
         .send(
@@ -267,6 +269,10 @@ async fn selectors_scopes_subresources_and_equivalents_decide_who_is_asked() {
     labelled["metadata"]["labels"] = json!({"skip": "me"});
     let event = json!({"metadata": {"name": "e", "namespace": "default"}, "involvedObject": {"namespace": "default"}});
     let events = "/api/v1/namespaces/default/events";
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
+                            "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
     let other = json!([{"key": "hooks", "operator": "NotIn", "values": ["no"]}]);
     let unless = json!([{"key": "skip", "operator": "DoesNotExist"}]);
     let scoped = |scope: &str| {
@@ -284,6 +290,14 @@ async fn selectors_scopes_subresources_and_equivalents_decide_who_is_asked() {
         (scoped("Cluster"), node, json!({"metadata": {"name": "m"}}), true),
         (json!({"rules": rule("events.k8s.io", "v1", "events")}), events, event.clone(), true),
         (json!({"rules": rule("events.k8s.io", "v1", "events"), "matchPolicy": "Exact"}), events, event, false),
+        // A rule from when Deployments were of another group is about them still.
+        (json!({"rules": rule("extensions", "v1beta1", "deployments")}), deployments, deployment.clone(), true),
+        (
+            json!({"rules": rule("extensions", "v1beta1", "deployments"), "matchPolicy": "Exact"}),
+            deployments,
+            deployment,
+            false,
+        ),
     ] {
         configure(&c, "Validating", "v", &[webhook(&hook, "v", &change)]).await;
         let answer = c.post(&format!("{path}?dryRun=All"), &object).await;
@@ -295,6 +309,9 @@ async fn selectors_scopes_subresources_and_equivalents_decide_who_is_asked() {
     assert_eq!(equivalent["resource"]["group"], "events.k8s.io");
     assert_eq!(equivalent["requestResource"]["group"], "");
     assert_eq!(equivalent["object"]["apiVersion"], "events.k8s.io/v1");
+    let old = hook.seen().into_iter().find(|request| request["kind"]["kind"] == "Deployment").unwrap();
+    assert_eq!((&old["kind"]["group"], &old["requestKind"]["group"]), (&json!("extensions"), &json!("apps")));
+    assert_eq!(old["object"]["apiVersion"], "extensions/v1beta1");
     configure(&c, "Validating", "v", &[webhook(&hook, "v", &json!({"rules": rule("", "v1", "nodes/status")}))]).await;
     let status = json!({"status": {"phase": "x"}});
     assert_eq!(c.merge(&format!("{node}/n"), &json!({"metadata": {"labels": {"a": "b"}}})).await.code, 200);
@@ -313,5 +330,37 @@ async fn a_certificate_that_is_its_own_authority_is_trusted_for_its_names() {
         assert_eq!(answer.code, code, "{}", answer.body);
         assert_eq!(c.delete(&format!("{GROUP}/validatingwebhookconfigurations/v")).await.code, 200);
     }
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn connections_are_asked_about_with_their_options() {
+    let c = Cluster::start().await;
+    let hook = Hook::start(|request| {
+        let allowed = request["name"] != "closed";
+        Reply::Response(json!({"allowed": allowed, "status": {"code": 403, "message": "stay out"}}))
+    })
+    .await;
+    let rules = json!({"rules": [{"operations": ["CONNECT"], "apiGroups": [""], "apiVersions": ["v1"],
+                                  "resources": ["pods/exec", "nodes/proxy"]}]});
+    configure(&c, "Validating", "v", &[webhook(&hook, "v", &rules)]).await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let denied = c.get(&format!("{pods}/closed/exec?command=sh&command=-c&container=main&stdin=true")).await;
+    let why = "admission webhook \"v.example.com\" denied the request: stay out";
+    assert_eq!(message(&denied), (403, why), "{}", denied.body);
+    assert_eq!(c.get(&format!("{pods}/open/exec?command=sh")).await.code, 404, "there is no such pod");
+    assert_eq!(c.get(&format!("{pods}/closed/log")).await.code, 404, "a log is no connection");
+    let dry = c.get(&format!("{pods}/open/exec?command=sh&dryRun=All")).await;
+    assert_eq!(message(&dry), (400, "dryRun is not supported"));
+    let seen = hook.seen();
+    assert_eq!(seen.len(), 2);
+    let first = &seen[0];
+    assert_eq!(first["kind"], json!({"group": "", "version": "v1", "kind": "PodExecOptions"}));
+    assert_eq!(first["resource"], json!({"group": "", "version": "v1", "resource": "pods"}));
+    assert_eq!((&first["subResource"], &first["operation"]), (&json!("exec"), &json!("CONNECT")));
+    assert_eq!((&first["oldObject"], &first["options"]), (&Value::Null, &Value::Null));
+    let options = json!({"apiVersion": "v1", "kind": "PodExecOptions", "command": ["sh", "-c"], "container": "main",
+                         "stdin": true});
+    assert_eq!(first["object"], options);
     c.stop().await;
 }

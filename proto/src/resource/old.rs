@@ -18,6 +18,7 @@ const KINDS: &[(&str, &str, &str, &str)] = &[
     ("apps", "v1beta1", "ControllerRevision", "apps"),
     ("apps", "v1beta1", "Deployment", "apps"),
     ("apps", "v1beta1", "StatefulSet", "apps"),
+    ("apiextensions.k8s.io", "v1beta1", "CustomResourceDefinition", "apiextensions.k8s.io"),
     ("batch", "v1beta1", "CronJob", "batch"),
     ("networking.k8s.io", "v1beta1", "IngressClass", "networking.k8s.io"),
     ("networking.k8s.io", "v1beta1", "Ingress", "networking.k8s.io"),

@@ -9,7 +9,6 @@ use std::{
 };
 
 use coracle_proto::{
-    apply::{self, BuiltIn, Is, ListIs, Place},
     patch::{PatchError, json},
     status::{Cause, Status},
 };
@@ -34,7 +33,7 @@ use crate::{
         webhook::{is_exempt, review},
     },
     cel::Program,
-    ops::{BoxObject, KindOps},
+    ops::{BoxObject, KindOps, Part},
     status_of::Result,
 };
 
@@ -169,54 +168,9 @@ fn applied(kind: &dyn KindOps, mut config: Json, before: &Json) -> Result<Json, 
     };
     fields.insert("apiVersion".to_owned(), resource.api_version().into());
     fields.insert("kind".to_owned(), resource.kind.into());
-    let Some(place) = BuiltIn::of_kind(resource.group, resource.version, resource.kind) else {
-        let why = format!("apply configurations of {} are not served by this version of Coracle", resource.kind);
-        return Err(Failure::Policy(why));
-    };
-    let mut atomics = Vec::new();
-    find_atomics(place, &config, &mut String::new(), &mut atomics);
-    if !atomics.is_empty() {
-        return Err(Failure::Policy(format!(
-            "error applying patch: invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {}",
-            atomics.join(", ")
-        )));
-    }
-    let merged = apply::merge(place, Some(before), Some(&config))
-        .map_err(|why| Failure::Policy(format!("error applying patch: failed to merge patch: {why}")))?;
+    let merged = kind.owners(Part::Main).lay(before, &config);
+    let merged = merged.map_err(|error| Failure::Policy(format!("error applying patch: {error}")))?;
     Ok(merged.unwrap_or_else(|| before.clone()))
-}
-
-/// Paths of what the configuration would replace as a whole: policies may only add to what others have said.
-fn find_atomics(place: BuiltIn, value: &Json, path: &mut String, found: &mut Vec<String>) {
-    let length = path.len();
-    match (place.is(), value) {
-        (Is::Map { atomic }, Json::Object(fields)) => {
-            if atomic {
-                found.push(path.clone());
-            }
-            for (name, value) in fields {
-                if let Some((_, inner)) = place.field(name) {
-                    path.push('.');
-                    path.push_str(name);
-                    find_atomics(inner, value, path, found);
-                    path.truncate(length);
-                }
-            }
-        }
-        (Is::List(list), Json::Array(items)) => {
-            if list == ListIs::Atomic {
-                found.push(path.clone());
-            }
-            for (index, item) in items.iter().enumerate() {
-                if let Some(inner) = place.element() {
-                    path.push_str(&format!("[{index}]"));
-                    find_atomics(inner, item, path, found);
-                    path.truncate(length);
-                }
-            }
-        }
-        _ => {}
-    }
 }
 
 impl MutatingPolicies {
@@ -286,7 +240,7 @@ impl MutatingPolicies {
     ///
     /// # Errors
     /// 403 with all that went wrong, when something did that must not be left out.
-    pub(in crate::admission) fn mutate(
+    pub(in crate::admission) async fn mutate(
         &self,
         write: &Write<'_>,
         object: Option<&mut BoxObject>,
@@ -299,7 +253,7 @@ impl MutatingPolicies {
         let snapshot = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
         let (mut any, mut errors) = (false, Vec::new());
         for policy in &snapshot.policies {
-            any |= policy.mutate(write, object, state, &mut errors)?;
+            any |= policy.mutate(write, object, state, &mut errors).await?;
         }
         match errors.first() {
             None => Ok(any),
@@ -318,7 +272,7 @@ impl MutatingPolicies {
 }
 
 impl Policy {
-    fn mutate(
+    async fn mutate(
         &self,
         write: &Write<'_>,
         object: &mut BoxObject,
@@ -356,7 +310,7 @@ impl Policy {
                 .map_or(Ok(true), |matcher| matcher.matching(write, Some(&**object)).map(|kind| kind.is_some()));
             let found = match bound {
                 Ok(false) => continue,
-                Ok(true) => params(write, self.param_kind.as_ref(), binding.param_ref.as_ref()),
+                Ok(true) => params(write, self.param_kind.as_ref(), binding.param_ref.as_ref()).await,
                 Err(status) => Err(status.message),
             };
             let found = match found {
@@ -371,7 +325,7 @@ impl Policy {
                 if state.is_second && !state.take(&id) {
                     continue;
                 }
-                let mut seen = parts(write, &*kind, Some(&**object))?;
+                let mut seen = parts(write, &*kind, Some(&**object)).await?;
                 let asked = |seen: &Parts| Bindings::new(seen, params.as_ref(), asker(write));
                 match compiled.conditions.hold(&asked(&seen)) {
                     Ok(true) => {}
@@ -394,7 +348,7 @@ impl Policy {
                 if seen.object != before
                     && let Some(after) = &seen.object
                 {
-                    *object = review::decoded(write, &*kind, after)?;
+                    *object = review::decoded(write, &*kind, after).await?;
                     any = true;
                     state.changed();
                 }

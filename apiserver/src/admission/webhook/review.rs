@@ -15,6 +15,7 @@ use serde_json::{Value, json, value::RawValue};
 use crate::{
     admission::{Operation, Write},
     ops::{AnyObject, BoxObject, KindOps},
+    registry::versions::between,
     security::user_info,
     status_of::{self, Result},
 };
@@ -67,23 +68,36 @@ fn plural_of(resource: &Resource) -> Plural {
 }
 
 /// An object as a webhook about `kind` sees it, which may be another version than the one written.
-pub(in crate::admission) fn shown(write: &Write<'_>, kind: &dyn KindOps, object: &dyn AnyObject) -> Result<Bytes> {
+pub(in crate::admission) async fn shown(
+    write: &Write<'_>,
+    kind: &dyn KindOps,
+    object: &dyn AnyObject,
+) -> Result<Bytes> {
     let broken = |error| status_of::broken("an object cannot be encoded", &error);
+    if write.operation == Operation::Connect {
+        // Options have no metadata.
+        let mut options = object.to_json().map_err(broken)?;
+        if let Some(options) = options.as_object_mut() {
+            options.remove("metadata");
+        }
+        return serde_json::to_vec(&options).map(Bytes::from).map_err(broken);
+    }
     if kind.resource() == write.kind.resource() {
         return kind.to_shown(object).map(Bytes::from).map_err(broken);
     }
-    let stored = write.kind.to_stored(object).map_err(broken)?;
+    let stored = between(kind, write.kind.to_stored(object).map_err(broken)?).await?;
     let other = kind.from_stored(&stored).map_err(broken)?;
     kind.to_shown(&*other).map(Bytes::from).map_err(broken)
 }
 
 /// The object that JSON of `kind` is in the version written, with its defaults.
-pub(in crate::admission) fn decoded(write: &Write<'_>, kind: &dyn KindOps, json: &Value) -> Result<BoxObject> {
+pub(in crate::admission) async fn decoded(write: &Write<'_>, kind: &dyn KindOps, json: &Value) -> Result<BoxObject> {
     let internal = |why: &dyn std::fmt::Display| Box::new(Status::internal(why.to_string()));
     let bytes = serde_json::to_vec(json).map_err(|error| internal(&error))?;
     let mut object = kind.decode(&bytes).map_err(|error| internal(&error))?.object;
     if kind.resource() != write.kind.resource() {
         let stored = kind.to_stored(&*object).map_err(|error| internal(&error))?;
+        let stored = between(write.kind, stored).await?;
         object = write.kind.from_stored(&stored).map_err(|error| internal(&error))?;
     }
     write.kind.default(&mut *object);
@@ -99,10 +113,11 @@ fn options(write: &Write<'_>) -> Value {
         Operation::Create => "CreateOptions",
         Operation::Update => "UpdateOptions",
         Operation::Delete => "DeleteOptions",
+        Operation::Connect => return Value::Null,
     };
     let mut options = match write.operation {
         Operation::Delete => serde_json::to_value(write.delete_options.unwrap_or(&DeleteOptions::default())),
-        Operation::Create | Operation::Update => Ok(json!({})),
+        Operation::Create | Operation::Update | Operation::Connect => Ok(json!({})),
     }
     .unwrap_or_default();
     if let Some(options) = options.as_object_mut() {
@@ -151,16 +166,20 @@ fn request_of<'a>(write: &'a Write<'_>, kind: &dyn KindOps, uid: &'a str) -> Req
 }
 
 /// The review that a webhook about `kind` is sent, in AdmissionReview's `version`.
-pub(super) fn request(
+pub(super) async fn request(
     write: &Write<'_>,
     kind: &dyn KindOps,
     version: &str,
     uid: &str,
     object: Option<&Bytes>,
 ) -> Result<Bytes> {
+    let old = match write.old {
+        Some(old) => Some(shown(write, kind, old).await?),
+        None => None,
+    };
     let request = Request {
         object: object.map(raw).transpose()?,
-        old_object: write.old.map(|old| raw(&shown(write, kind, old)?)).transpose()?,
+        old_object: old.as_ref().map(raw).transpose()?,
         ..request_of(write, kind, uid)
     };
     #[derive(Serialize)]

@@ -1,4 +1,6 @@
-//! Posting a review to a webhook: over TLS, on pooled connections, in bounded time and space.
+//! The way to a webhook: reviews posted over TLS, on pooled connections, in bounded time and space.
+//!
+//! Who asks (admission, conversion between versions) says what is posted and reads the answer.
 
 use std::time::Duration;
 
@@ -16,14 +18,15 @@ use crate::upstream::{
     service::Place,
 };
 
-/// As large as an answer may be: a patch that writes the largest object there may be, in base64, and room to spare.
-const MAX_ANSWER: usize = 4 * 1024 * 1024;
+/// As large as an answer about one object may be: a patch that writes the largest object there may be, in base64, and
+/// room to spare.
+pub(crate) const MAX_ANSWER: usize = 4 * 1024 * 1024;
 
 /// As much of a webhook's error as is told.
 const MAX_ERROR: usize = 2048;
 
 /// The way to one webhook.
-pub(super) struct Client {
+pub(crate) struct Client {
     config: WebhookClientConfig,
     url: String,
     http: Pool<Full<Bytes>>,
@@ -40,7 +43,7 @@ impl Client {
     ///
     /// # Errors
     /// The configuration cannot be used.
-    pub(super) fn new(config: &WebhookClientConfig, store: &Store, tasks: &Tasks) -> Result<Self, String> {
+    pub(crate) fn new(config: &WebhookClientConfig, store: &Store, tasks: &Tasks) -> Result<Self, String> {
         let (place, host, url) = match (&config.service, &config.url) {
             (Some(service), _) => {
                 let port = service.port.and_then(|port| u16::try_from(port).ok()).unwrap_or(443);
@@ -67,18 +70,18 @@ impl Client {
     }
 
     /// Whether it is the way of this configuration.
-    pub(super) fn is_of(&self, config: &WebhookClientConfig) -> bool {
+    pub(crate) fn is_of(&self, config: &WebhookClientConfig) -> bool {
         self.config == *config
     }
 
-    /// Posts JSON and returns the answer's body.
+    /// Posts JSON and returns the answer's body, which may have `room` bytes.
     ///
     /// # Errors
     /// Why there is no answer, in the words of Kubernetes' client. Redirects are not followed.
     ///
     /// # Cancel safety
     /// Safe; the webhook may have had the request.
-    pub(super) async fn post(&self, body: Bytes, limit: Duration) -> Result<Bytes, String> {
+    pub(crate) async fn post(&self, body: Bytes, limit: Duration, room: usize) -> Result<Bytes, String> {
         let url = format!("{}?timeout={}s", self.url, limit.as_secs());
         let failed = |why: &dyn std::fmt::Display| format!("Post {url:?}: {why}");
         let request = Request::post(&url)
@@ -90,20 +93,20 @@ impl Client {
         let exchange = async {
             let response = self.http.request(request).await.map_err(|error| failed(&root(&error)))?;
             let code = response.status();
-            let body = read(response.into_body()).await.map_err(|why| failed(&why))?;
+            let body = read(response.into_body(), room).await.map_err(|why| failed(&why))?;
             if code.is_success() { Ok(body) } else { Err(refused(code, &body)) }
         };
         tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| Err(failed(&"context deadline exceeded")))
     }
 }
 
-async fn read(mut body: Incoming) -> Result<Bytes, String> {
+async fn read(mut body: Incoming, room: usize) -> Result<Bytes, String> {
     let mut bytes = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| root(&error))?;
         if let Some(data) = frame.data_ref() {
-            if bytes.len() + data.len() > MAX_ANSWER {
-                return Err(format!("the answer is larger than {MAX_ANSWER} bytes"));
+            if bytes.len() + data.len() > room {
+                return Err(format!("the answer is larger than {room} bytes"));
             }
             bytes.extend_from_slice(data);
         }
