@@ -56,7 +56,7 @@ pub(super) fn admit(write: &Write<'_>, object: Option<&mut dyn AnyObject>) -> Re
             return Ok(());
         }
         (Operation::Create, _) => {}
-        (Operation::Update | Operation::Delete, _) => return Ok(()),
+        (Operation::Update | Operation::Delete | Operation::Connect, _) => return Ok(()),
     }
     let rank = rank(write, spec.priority_class_name.as_deref().unwrap_or_default())?;
     spec.priority_class_name = rank.class;

@@ -209,7 +209,8 @@ async fn a_webhook_that_does_not_convert_is_an_error_in_its_own_words() {
     }
     let url = format!("{}?timeout=30s", hook.url());
     let what = "conversion webhook for example.com/v1, Kind=Foo";
-    let moods: [(fn(&Value) -> Reply, String); 9] = [
+    type Answer = fn(&Value) -> Reply;
+    let moods: [(Answer, String); 9] = [
         (
             |_| Reply::Response(json!({"result": {"status": "Failure", "message": "cannot"}})),
             format!("{what} failed: cannot"),
