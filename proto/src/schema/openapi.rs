@@ -1,12 +1,16 @@
-//! OpenAPI schemas of the built-in kinds: k8s-openapi's JSON schemas with Kubernetes' extensions put in.
+//! OpenAPI schemas of the built-in kinds: k8s-openapi's JSON schemas (`build.rs` writes them down) with Kubernetes'
+//! extensions put in.
 //!
 //! Building a document takes milliseconds and much memory: callers build once, keep the bytes and drop the value.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read,
+};
 
-use schemars::SchemaGenerator;
-use schemars::generate::SchemaSettings;
-use serde_json::{Map, Value, json};
+use flate2::read::ZlibDecoder;
+use serde::Deserialize;
+use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{Field, ListType, definition, definition_name};
 use crate::resource::{RESOURCES, Resource, old};
@@ -16,63 +20,6 @@ use crate::resource::{RESOURCES, Resource, old};
 enum Dialect {
     V2,
     V3,
-}
-
-macro_rules! kinds {
-    ($($group:literal $version:literal $($module:ident)::+ [$($listed:ident),* $(,)?] [$($single:ident),* $(,)?];)+) => {
-        /// Puts the schemas of every kind that `wanted` picks, and of all they refer to, into the generator.
-        fn register(generator: &mut SchemaGenerator, mut wanted: impl FnMut(&str, &str, &str) -> bool) {
-            $({
-                use k8s_openapi::$($module)::+ as types;
-                $(
-                    if wanted($group, $version, stringify!($listed)) {
-                        generator.subschema_for::<types::$listed>();
-                    }
-                )*
-                $(
-                    if wanted($group, $version, stringify!($single)) {
-                        generator.subschema_for::<types::$single>();
-                    }
-                )*
-            })+
-        }
-    };
-}
-
-kinds! {
-    "" "v1" api::core::v1 [
-        ComponentStatus, ConfigMap, Endpoints, Event, LimitRange, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodTemplate,
-        ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
-    ] [Binding];
-    "admissionregistration.k8s.io" "v1" api::admissionregistration::v1 [
-        MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, MutatingWebhookConfiguration, ValidatingAdmissionPolicy,
-        ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration,
-    ] [];
-    "apiextensions.k8s.io" "v1" apiextensions_apiserver::pkg::apis::apiextensions::v1 [CustomResourceDefinition] [];
-    "apiregistration.k8s.io" "v1" kube_aggregator::pkg::apis::apiregistration::v1 [APIService] [];
-    "apps" "v1" api::apps::v1 [ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet] [];
-    "authentication.k8s.io" "v1" api::authentication::v1 [] [SelfSubjectReview, TokenRequest, TokenReview];
-    "authorization.k8s.io" "v1" api::authorization::v1 [] [
-        LocalSubjectAccessReview, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview,
-    ];
-    "autoscaling" "v1" api::autoscaling::v1 [HorizontalPodAutoscaler] [Scale];
-    "autoscaling" "v2" api::autoscaling::v2 [HorizontalPodAutoscaler] [];
-    "batch" "v1" api::batch::v1 [CronJob, Job] [];
-    "certificates.k8s.io" "v1" api::certificates::v1 [CertificateSigningRequest] [];
-    "coordination.k8s.io" "v1" api::coordination::v1 [Lease] [];
-    "discovery.k8s.io" "v1" api::discovery::v1 [EndpointSlice] [];
-    "events.k8s.io" "v1" api::events::v1 [Event] [];
-    "flowcontrol.apiserver.k8s.io" "v1" api::flowcontrol::v1 [FlowSchema, PriorityLevelConfiguration] [];
-    "networking.k8s.io" "v1" api::networking::v1 [IPAddress, Ingress, IngressClass, NetworkPolicy, ServiceCIDR] [];
-    "node.k8s.io" "v1" api::node::v1 [RuntimeClass] [];
-    "policy" "v1" api::policy::v1 [PodDisruptionBudget] [Eviction];
-    "rbac.authorization.k8s.io" "v1" api::rbac::v1 [ClusterRole, ClusterRoleBinding, Role, RoleBinding] [];
-    "resource.k8s.io" "v1" api::resource::v1 [DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice] [];
-    "scheduling.k8s.io" "v1" api::scheduling::v1 [PriorityClass] [];
-    "storage.k8s.io" "v1" api::storage::v1 [
-        CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment, VolumeAttributesClass,
-    ] [];
-    "meta.k8s.io" "v1" apimachinery::pkg::apis::meta::v1 [] [DeleteOptions, ListMeta, ObjectMeta, Status];
 }
 
 /// The `components` of the OpenAPI v3 document of one group and version: `{"schemas": {…}}`, with every schema that its
@@ -150,16 +97,53 @@ pub fn definitions_v2() -> Value {
     Value::Object(schemas(Dialect::V2, served))
 }
 
-fn schemas(dialect: Dialect, served: impl Fn(&str, &str, &str) -> bool) -> Map<String, Value> {
-    let settings = SchemaSettings::openapi3().with(|settings| {
-        settings.definitions_path = match dialect {
-            Dialect::V2 => "/definitions".into(),
-            Dialect::V3 => "/components/schemas".into(),
+/// What `build.rs` wrote down.
+static WRITTEN: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/schemas.json.z"));
+
+#[derive(Deserialize)]
+struct Written<'a> {
+    #[serde(borrow)]
+    kinds: Vec<(&'a str, &'a str, &'a str)>,
+    /// Unread, as most of them are not wanted at a time.
+    #[serde(borrow)]
+    schemas: BTreeMap<&'a str, &'a RawValue>,
+}
+
+/// How schemas refer to each other where they are written down.
+const REFERENCE: &str = "#/components/schemas/";
+
+/// The names of the schemas that one refers to.
+fn references(text: &str) -> impl Iterator<Item = &str> {
+    text.split(REFERENCE).skip(1).filter_map(|rest| rest.split_once('"').map(|(name, _)| name))
+}
+
+/// The schemas of the kinds that are wanted, and of all they refer to.
+fn written(dialect: Dialect, mut wanted: impl FnMut(&str, &str, &str) -> bool) -> Map<String, Value> {
+    let mut text = String::new();
+    // It is part of the program, and a test reads all of it.
+    if ZlibDecoder::new(WRITTEN).read_to_string(&mut text).is_err() {
+        return Map::new();
+    }
+    let Ok(Written { kinds, schemas }) = serde_json::from_str::<Written<'_>>(&text) else { return Map::new() };
+    let kinds = kinds.into_iter().filter(|(group, version, kind)| wanted(group, version, kind));
+    let mut left: Vec<String> = kinds.map(|(group, version, kind)| definition_name(group, version, kind)).collect();
+    let mut seen: BTreeSet<String> = left.iter().cloned().collect();
+    let mut found = Map::new();
+    while let Some(name) = left.pop() {
+        let Some(schema) = schemas.get(name.as_str()) else { continue };
+        left.extend(references(schema.get()).map(str::to_owned).filter(|name| seen.insert(name.clone())));
+        let value = match dialect {
+            Dialect::V2 => serde_json::from_str(&schema.get().replace(REFERENCE, "#/definitions/")),
+            Dialect::V3 => serde_json::from_str(schema.get()),
         };
-    });
-    let mut generator = settings.into_generator();
+        found.extend(value.ok().map(|value| (name, value)));
+    }
+    found
+}
+
+fn schemas(dialect: Dialect, served: impl Fn(&str, &str, &str) -> bool) -> Map<String, Value> {
     let mut roots: BTreeMap<String, Value> = BTreeMap::new();
-    register(&mut generator, |group, version, kind| {
+    let mut schemas = written(dialect, |group, version, kind| {
         let wanted = served(group, version, kind);
         if wanted && group != "meta.k8s.io" {
             let name = definition_name(group, version, kind);
@@ -167,7 +151,6 @@ fn schemas(dialect: Dialect, served: impl Fn(&str, &str, &str) -> bool) -> Map<S
         }
         wanted
     });
-    let mut schemas: Map<String, Value> = generator.take_definitions(false).into_iter().collect();
     for resource in RESOURCES.iter().filter(|r| !r.list_kind.is_empty()) {
         let (group, version, list_kind) = (resource.group, resource.version, resource.list_kind);
         if let Some(item) = schemas.get(&definition_name(group, version, resource.kind)) {
@@ -278,8 +261,6 @@ fn extend(property: &mut Map<String, Value>, field: &Field) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     fn references(value: &Value, found: &mut BTreeSet<String>) {
