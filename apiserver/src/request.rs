@@ -72,7 +72,7 @@ impl Query {
     /// A boolean as Kubernetes reads it: there and neither `0` nor `false` is true.
     #[must_use]
     pub fn flag(&self, name: &str) -> bool {
-        self.find(name).is_some_and(|value| !matches!(value, "0" | "false"))
+        self.find(name).is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
     }
 }
 

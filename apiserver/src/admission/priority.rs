@@ -1,9 +1,16 @@
 //! A pod's priority is worked out from its class; at most one class is for pods that name none.
 
+use std::sync::Arc;
+
+use coracle_store::{Entry, Range};
 use k8s_openapi::api::{core::v1::Pod, scheduling::v1::PriorityClass};
 
 use super::{Operation, Write};
-use crate::{ops::AnyObject, status_of::Result};
+use crate::{
+    ops::AnyObject,
+    status_of::{self, Result},
+    stored,
+};
 
 const PREEMPTS: &str = "PreemptLowerPriority";
 
@@ -25,8 +32,18 @@ impl From<PriorityClass> for Rank {
 }
 
 /// The class of pods that name none: there should be one at most, and of several it is the lowest.
+///
+/// Every new pod asks, and mostly there is none, so that only what looks like it is decoded.
 fn default_class(write: &Write<'_>) -> Result<Option<PriorityClass>> {
-    let classes = write.registry.list_typed::<PriorityClass>("")?;
+    const MARK: &[u8] = br#""globalDefault":true"#;
+    let range = Range::prefix(stored::prefix("priorityclasses", ""));
+    let found = write.registry.store().range(&range).map_err(|error| status_of::store(&error))?;
+    let marked = found.entries.iter().filter(|entry| entry.value.windows(MARK.len()).any(|part| part == MARK));
+    let decode = |entry: &Arc<Entry>| serde_json::from_slice::<PriorityClass>(&entry.value);
+    let classes: Vec<PriorityClass> = marked
+        .map(decode)
+        .collect::<Result<_, _>>()
+        .map_err(|error| status_of::broken("a stored object cannot be read", &error))?;
     Ok(classes.into_iter().filter(|class| class.global_default == Some(true)).min_by_key(|class| class.value))
 }
 

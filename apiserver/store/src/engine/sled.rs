@@ -4,7 +4,9 @@
 //! (sync_file_range(2), Warning): a flush alone loses everything in a power cut. So a sync here is a flush followed by a
 //! real sync of sled's data file and, once, of its settings and directories. Nor is making a new one atomic: killed halfway
 //! it leaves settings that cannot be read. So a file `made` says that a first sync was completed; without it the directory
-//! is emptied and made anew, which loses nothing, since nothing was ever promised. sled runs without sled's periodic flush, and only while
+//! is emptied and made anew, which loses nothing, since nothing was ever promised. And what sled was killed in the middle of
+//! writing (`snap.….generating`) it takes for the newest of its snapshots when it is opened again, and for a broken one: so
+//! such files go first. sled runs without sled's periodic flush, and only while
 //! a checkpoint is read or written: its threads and page cache cost nothing in between.
 
 use std::{
@@ -28,6 +30,8 @@ const CACHE: u64 = 1 << 20;
 
 /// Says that a first sync was completed.
 const MADE: &str = "made";
+/// How the name of a snapshot ends that sled has not finished.
+const UNFINISHED: &[u8] = b".generating";
 /// How often sled is opened once more, with pauses of 1, 2, 4 … milliseconds: two seconds in all.
 const TRIES: u32 = 11;
 
@@ -60,6 +64,7 @@ impl Sled {
         if !self.is_made() {
             self.clear().map_err(Error::io(format!("empty {}", self.dir.display())))?;
         }
+        self.drop_unfinished().map_err(Error::io(format!("tidy {}", self.dir.display())))?;
         let config = ::sled::Config::new()
             .path(&self.dir)
             .cache_capacity(CACHE)
@@ -89,6 +94,16 @@ impl Sled {
             _ => {}
         }
         DirBuilder::new().mode(0o700).create(&self.dir)
+    }
+
+    fn drop_unfinished(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            if entry.file_name().as_encoded_bytes().ends_with(UNFINISHED) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     fn finish_making(&mut self) -> io::Result<()> {
@@ -144,5 +159,31 @@ fn engine(action: &'static str) -> impl FnOnce(::sled::Error) -> Error {
     move |source| match source {
         ::sled::Error::Io(source) if crate::disk::is_full(&source) => Error::DiskFull,
         source => Error::Engine { action, source: Arc::new(source) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_sled_was_killed_in_the_middle_of_is_no_obstacle() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let mut engine = Sled::new(path.clone());
+        engine.write(&[(b"a".to_vec(), Some(b"1".to_vec()))]).unwrap();
+        engine.sync().unwrap();
+        engine.rest();
+        fs::write(path.join("snap.7FFFFFFFFFFFFFFF.generating"), b"half of a snaps").unwrap();
+        let mut engine = Sled::new(path.clone());
+        let mut found = Vec::new();
+        engine
+            .scan(b"", &mut |key, value| {
+                found.push((key.to_vec(), value.to_vec()));
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(found, [(b"a".to_vec(), b"1".to_vec())]);
+        assert!(!path.join("snap.7FFFFFFFFFFFFFFF.generating").exists());
     }
 }
