@@ -87,3 +87,74 @@ fn a_kind_of_ones_own_is_used_like_any_other() {
     // kubectl may still remember what was there.
     assert!(refused.contains("NotFound") || refused.contains("doesn't have a resource type"), "{refused}");
 }
+
+/// The uid of an object.
+fn uid(cluster: &Cluster, of: &[&str]) -> String {
+    let mut words = vec!["get"];
+    words.extend(of);
+    words.extend(["-o", "jsonpath={.metadata.uid}"]);
+    cluster.kubectl(&words)
+}
+
+/// A ship with a boat of its own kind and a ConfigMap that it owns.
+fn fleet(cluster: &Cluster, name: &str) {
+    cluster.apply(&ship(name, "sails: 1"));
+    let owner = format!(
+        "[{{apiVersion: harbour.example.com/v1, kind: Ship, name: {name}, uid: {}, blockOwnerDeletion: true}}]",
+        uid(cluster, &["ship", name])
+    );
+    cluster.apply(&format!(
+        "apiVersion: harbour.example.com/v1\nkind: Ship\nmetadata: {{name: {name}-boat, ownerReferences: {owner}}}\n\
+         spec: {{sails: 1}}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}-log, ownerReferences: {owner}}}\n"
+    ));
+}
+
+#[test]
+fn what_a_kind_of_ones_own_owns_goes_with_it_or_stays_as_one_wishes() {
+    let cluster = Cluster::start();
+    cluster.apply(DEFINITION);
+    cluster.kubectl(&["wait", "--for=condition=Established", "crd/ships.harbour.example.com", "--timeout=30s"]);
+    for how in ["background", "foreground"] {
+        fleet(&cluster, how);
+        cluster.kubectl(&["delete", "ship", how, &format!("--cascade={how}"), "--timeout=60s"]);
+        if how == "foreground" {
+            // It went last.
+            let left = cluster.kubectl(&["get", "ships,cm", "-o", "name"]);
+            assert!(!left.contains(how), "{left}");
+        }
+        for left in [format!("ship/{how}-boat"), format!("cm/{how}-log")] {
+            cluster.kubectl(&["wait", "--for=delete", &left, "--timeout=60s"]);
+        }
+    }
+    fleet(&cluster, "orphan");
+    cluster.kubectl(&["delete", "ship", "orphan", "--cascade=orphan", "--timeout=60s"]);
+    for kept in ["ship/orphan-boat", "cm/orphan-log"] {
+        assert_eq!(cluster.kubectl(&["get", kept, "-o", "jsonpath={.metadata.ownerReferences}"]), "");
+    }
+
+    // Three that own each other in a circle do not hold each other back.
+    for name in ["a", "b", "c"] {
+        cluster.apply(&ship(name, "sails: 1"));
+    }
+    for (name, owner) in [("a", "c"), ("b", "a"), ("c", "b")] {
+        let uid = uid(&cluster, &["ship", owner]);
+        let owner = format!(
+            r#"{{"metadata":{{"ownerReferences":[{{"apiVersion":"harbour.example.com/v1","kind":"Ship","name":"{owner}","uid":"{uid}","blockOwnerDeletion":true}}]}}}}"#
+        );
+        cluster.kubectl(&["patch", "ship", name, "--type=merge", "-p", &owner]);
+    }
+    cluster.kubectl(&["delete", "ship", "a", "--cascade=foreground", "--timeout=60s"]);
+    for name in ["b", "c"] {
+        cluster.kubectl(&["wait", "--for=delete", &format!("ship/{name}"), "--timeout=60s"]);
+    }
+
+    // A definition waits for the last of its kind, which something else holds.
+    cluster.apply(&ship("held", "sails: 1"));
+    let hold = r#"{"metadata":{"finalizers":["example.com/anchor"]}}"#;
+    cluster.kubectl(&["patch", "ship", "held", "--type=merge", "-p", hold]);
+    cluster.kubectl(&["delete", "crd", "ships.harbour.example.com", "--wait=false"]);
+    let terminating = "{.status.conditions[?(@.type==\"Terminating\")].reason}";
+    cluster.wait_jsonpath(&["crd", "ships.harbour.example.com"], terminating, "InstanceDeletionInProgress");
+    cluster.kubectl(&["patch", "ship", "held", "--type=merge", "-p", r#"{"metadata":{"finalizers":null}}"#]);
+    cluster.kubectl(&["wait", "--for=delete", "crd/ships.harbour.example.com", "--timeout=60s"]);
+}

@@ -20,6 +20,7 @@ mod kills;
 mod kinds;
 mod old_manifests;
 mod ownership;
+mod proxies;
 mod pulling;
 mod reading;
 mod refusals;
