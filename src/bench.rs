@@ -7,4 +7,6 @@ pub(crate) mod load;
 pub(crate) mod pods;
 pub(crate) mod process;
 pub(crate) mod report;
+mod reviewer;
 pub(crate) mod scale;
+pub(crate) mod writes;

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
-use coracle_proto::{protobuf, status::Status};
+use coracle_proto::{json::has_repeats, protobuf, status::Status};
 use http::{HeaderMap, Request, header};
 use http_body_util::BodyExt as _;
 
@@ -179,7 +179,10 @@ pub fn decode(kind: &dyn KindOps, json: &[u8], validation: FieldValidation) -> R
     }
     // What is of a definition's kind is read as it stands, and measured against the definition afterwards.
     let at_once = if kind.is_custom() { &[][..] } else { &decoded.unknown };
-    let mut found = dropped(json, at_once).map_err(|error| unreadable(&error))?;
+    let mut found = match at_once {
+        [] if !has_repeats(json) => Vec::new(),
+        _ => dropped(json, at_once).map_err(|error| unreadable(&error))?,
+    };
     if kind.is_custom() {
         found.extend(decoded.unknown.iter().map(|path| format!("unknown field \"{path}\"")));
     }

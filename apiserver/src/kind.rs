@@ -237,6 +237,15 @@ pub trait Strategy: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// The same of an object as it is stored, for kinds with so many objects and watchers that it pays to read no more of
+    /// them than this takes.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn fields_of_stored(&self, stored: &[u8]) -> serde_json::Result<Vec<(&'static str, String)>> {
+        Ok(self.fields(&self.from_stored(stored)?))
+    }
+
     /// The table's columns; the first is the name. The default is Name and Age.
     fn columns(&self) -> &'static [Column] {
         DEFAULT_COLUMNS

@@ -161,8 +161,8 @@ impl KindOps for Old {
         self.modern.begin_deletion(object, grace)
     }
 
-    fn fields(&self, object: &dyn AnyObject) -> Vec<(Cow<'static, str>, String)> {
-        self.modern.fields(object)
+    fn fields(&self, stored: &[u8]) -> serde_json::Result<Vec<(Cow<'static, str>, String)>> {
+        self.modern.fields(stored)
     }
 
     fn field_names(&self) -> Vec<Cow<'static, str>> {

@@ -140,7 +140,8 @@ pub trait KindOps: Send + Sync {
     fn owners(&self, part: Part) -> Box<dyn Owners + '_>;
     fn warnings(&self, object: &dyn AnyObject) -> Vec<String>;
     fn begin_deletion(&self, object: &mut dyn AnyObject, grace: Option<i64>) -> Deletion;
-    fn fields(&self, object: &dyn AnyObject) -> Vec<(Cow<'static, str>, String)>;
+    /// What field selectors may ask of a stored object.
+    fn fields(&self, stored: &[u8]) -> serde_json::Result<Vec<(Cow<'static, str>, String)>>;
     fn field_names(&self) -> Vec<Cow<'static, str>>;
     /// The columns as a table's `columnDefinitions`.
     fn column_definitions(&self) -> Value;
@@ -342,8 +343,9 @@ impl<S: Strategy> KindOps for Typed<S> {
         self.strategy.begin_deletion(of_mut(object), grace)
     }
 
-    fn fields(&self, object: &dyn AnyObject) -> Vec<(Cow<'static, str>, String)> {
-        self.strategy.fields(of(object)).into_iter().map(|(name, value)| (name.into(), value)).collect()
+    fn fields(&self, stored: &[u8]) -> serde_json::Result<Vec<(Cow<'static, str>, String)>> {
+        let fields = self.strategy.fields_of_stored(stored)?;
+        Ok(fields.into_iter().map(|(name, value)| (name.into(), value)).collect())
     }
 
     fn field_names(&self) -> Vec<Cow<'static, str>> {

@@ -44,7 +44,10 @@ pub use self::{
     write::{Change, Current, Writer, Written, random_suffix},
 };
 
-pub(crate) use self::{watch::shared_line, write::unstored};
+pub(crate) use self::{
+    watch::{Share, shared_line},
+    write::unstored,
+};
 
 /// The kinds and the store they are in. Cheap to clone.
 #[derive(Clone)]

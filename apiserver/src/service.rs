@@ -13,6 +13,7 @@ use http::{Request, Response};
 
 use crate::{
     filters::{self, Peer},
+    registry::Share,
     server::Inner,
     user::User,
 };
@@ -22,11 +23,19 @@ use crate::{
 pub struct Service {
     server: Arc<Inner>,
     user: Arc<User>,
+    share: Share,
 }
 
 impl Service {
     pub(crate) fn new(server: Arc<Inner>, user: User) -> Self {
-        Self { server, user: Arc::new(user) }
+        Self { server, user: Arc::new(user), share: Share::Whole }
+    }
+
+    /// The same for who reads a few fields of every object that changes: its watches do not tell who owns which fields,
+    /// which is half of what a small object weighs.
+    #[must_use]
+    pub fn without_owners(self) -> Self {
+        Self { share: Share::WithoutOwners, ..self }
     }
 }
 
@@ -45,7 +54,9 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let peer = Peer::InProcess(Arc::clone(&self.user));
-        let handled = filters::handle(Arc::clone(&self.server), peer, request.map(Body::new));
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(self.share);
+        let handled = filters::handle(Arc::clone(&self.server), peer, request);
         Box::pin(async move { Ok(handled.await) })
     }
 }

@@ -7,6 +7,7 @@
 use std::{
     borrow::Cow,
     collections::BTreeMap,
+    ops::Range,
     sync::{Arc, OnceLock},
 };
 
@@ -35,6 +36,8 @@ pub struct Header {
     splice: usize,
     /// The byte after `metadata`'s last one.
     end: usize,
+    /// Where it says who owns which fields, with the comma that goes with it.
+    owners: Range<usize>,
     /// Values for field selectors, worked out when one is first used, and the group whose names they have: objects that two
     /// groups show (events) have other names in each.
     pub(crate) fields: OnceLock<(&'static str, FieldValues)>,
@@ -58,6 +61,27 @@ struct Meta<'a> {
     labels: Option<BTreeMap<String, String>>,
     #[serde(borrow)]
     deletion_timestamp: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    managed_fields: Option<&'a RawValue>,
+}
+
+/// How it begins.
+const OWNERS: &[u8] = b"\"managedFields\":";
+
+/// Where `part` is in `whole`, which it is a part of.
+fn place(part: &str, whole: &[u8]) -> Option<Range<usize>> {
+    let start = (part.as_ptr() as usize).checked_sub(whole.as_ptr() as usize)?;
+    Some(start..start + part.len())
+}
+
+/// Where a field of this value can be cut out of an object that it is not the only field of.
+fn cut(value: Range<usize>, name: &[u8], whole: &[u8]) -> Option<Range<usize>> {
+    let start = value.start.checked_sub(name.len()).filter(|start| whole.get(*start..value.start) == Some(name))?;
+    if whole.get(value.end) == Some(&b',') {
+        return Some(start..value.end + 1);
+    }
+    let before = start.checked_sub(1).filter(|before| whole.get(*before) == Some(&b','))?;
+    Some(before..value.end)
 }
 
 impl Header {
@@ -73,7 +97,8 @@ impl Header {
         let top: Top<'_> = serde_json::from_slice(value).ok()?;
         let raw = top.metadata.get();
         let meta: Meta<'_> = serde_json::from_str(raw).ok()?;
-        let start = (raw.as_ptr() as usize).checked_sub(value.as_ptr() as usize)?;
+        let Range { start, end } = place(raw, value)?;
+        let owners = meta.managed_fields.and_then(|owners| cut(place(owners.get(), value)?, OWNERS, value));
         Some(Self {
             namespace: meta.namespace.into_owned(),
             name: meta.name.into_owned(),
@@ -81,7 +106,8 @@ impl Header {
             labels: meta.labels.unwrap_or_default(),
             is_deleting: meta.deletion_timestamp.is_some(),
             splice: start + 1,
-            end: start + raw.len(),
+            end,
+            owners: owners.unwrap_or_default(),
             fields: OnceLock::new(),
         })
     }
@@ -106,12 +132,29 @@ pub fn write_object(entry: &Entry, out: &mut Vec<u8>) {
 
 /// Appends the object as of `revision`, which for a deleted object's last version is that of the deletion.
 pub(crate) fn write_at(entry: &Entry, revision: Revision, out: &mut Vec<u8>) {
+    write_but(entry, revision, 0..0, out);
+}
+
+/// The same without its owners: half of a small object, which nobody looks at who only follows what happens.
+pub(crate) fn write_lean_at(entry: &Entry, revision: Revision, out: &mut Vec<u8>) {
+    write_but(entry, revision, Header::of(entry).owners.clone(), out);
+}
+
+/// Appends the object but for some bytes of its metadata.
+fn write_but(entry: &Entry, revision: Revision, left_out: Range<usize>, out: &mut Vec<u8>) {
     let header = Header::of(entry);
     let (before, after) = entry.value.split_at_checked(header.splice).unwrap_or((&entry.value, &[]));
     out.reserve(entry.value.len() + 42);
     out.extend_from_slice(before);
     write_version(revision, after, out);
-    out.extend_from_slice(after);
+    let from = |at: usize| at.checked_sub(header.splice).and_then(|at| after.split_at_checked(at));
+    match (from(left_out.start), from(left_out.end)) {
+        (Some((first, _)), Some((_, last))) => {
+            out.extend_from_slice(first);
+            out.extend_from_slice(last);
+        }
+        _ => out.extend_from_slice(after),
+    }
 }
 
 /// Appends the object's `metadata` with its resourceVersion, braces included.
@@ -187,9 +230,28 @@ mod tests {
         assert_eq!(shown["data"]["metadata"], "{\"metadata\":{");
         let header = Header::of(&entry);
         assert_eq!((header.name.as_str(), header.labels["a"].as_str()), ("n", "b"));
+        let mut lean = Vec::new();
+        write_lean_at(&entry, Revision(7), &mut lean);
+        assert_eq!(lean, object(&entry), "there is nothing to leave out");
         let mut meta = Vec::new();
         write_metadata(&entry, Revision(9), &mut meta);
         let meta: serde_json::Value = serde_json::from_slice(&meta).unwrap();
         assert_eq!(meta, serde_json::json!({"resourceVersion": "9", "name": "n", "labels": {"a": "b"}}));
+    }
+
+    #[test]
+    fn owners_are_left_out_wherever_they_stand() {
+        let owners = r#""managedFields":[{"manager":"\"managedFields\":[]","fieldsV1":{"f:a":{}}}]"#;
+        for (before, after) in
+            [("", r#","name":"n""#), (r#""labels":{"managedFields":"x"},"#, r#","name":"n""#), (r#""name":"n","#, "")]
+        {
+            let entry = entry(&format!(r#"{{"kind":"X","metadata":{{{before}{owners}{after}}},"spec":{{"a":1}}}}"#));
+            let mut lean = Vec::new();
+            write_lean_at(&entry, Revision(7), &mut lean);
+            let lean: serde_json::Value = serde_json::from_slice(&lean).unwrap();
+            let mut whole: serde_json::Value = serde_json::from_slice(&object(&entry)).unwrap();
+            whole["metadata"].as_object_mut().unwrap().remove("managedFields").unwrap();
+            assert_eq!(lean, whole, "{before}");
+        }
     }
 }

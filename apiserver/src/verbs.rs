@@ -23,7 +23,7 @@ use crate::{
     documents,
     ops::{BoxObject, KindOps, Part},
     ownership,
-    registry::{Change, Current, ListOptions, Registry, Selection, Writer, Written},
+    registry::{Change, Current, ListOptions, Registry, Selection, Share, Writer, Written},
     request::RequestInfo,
     server::Inner,
     status_of::{self, Result},
@@ -40,6 +40,8 @@ struct Call {
     /// The namespace the objects are in, empty at cluster scope.
     namespace: String,
     accepted: Accepted,
+    /// How much of objects it is told that watches.
+    share: Share,
     /// What the client calls its program.
     agent: Arc<str>,
     /// Where admission notes what it has to tell, if somebody else wants to know.
@@ -241,7 +243,8 @@ pub(crate) async fn dispatch(
     let agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let agent = agent.into();
     let notes = request.extensions().get::<Arc<Notes>>().cloned();
-    let call = Call { server, user, info, kind, namespace, accepted, agent, notes };
+    let share = request.extensions().get().copied().unwrap_or(Share::Whole);
+    let call = Call { server, user, info, kind, namespace, accepted, share, agent, notes };
     let mut response = if is_binding {
         subresources::bind_by_name(&call, request).await?
     } else {

@@ -3,10 +3,17 @@
 //! Clients ask for `fieldValidation=Strict|Warn|Ignore`; the sentences here are the ones Kubernetes puts into the error or
 //! the warnings: `duplicate field "spec.replicas"`, `unknown field "spec.containers[0].foo"`.
 
-use std::cell::RefCell;
-use std::fmt::{self, Write as _};
+use std::{
+    borrow::Cow,
+    cell::RefCell,
+    collections::HashSet,
+    fmt::{self, Write as _},
+};
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::{
+    Deserialize,
+    de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor},
+};
 use serde_json::{Map, Number, Value};
 
 use crate::schema::{Shape, Type};
@@ -178,6 +185,119 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 }
 
+/// Whether a field stands twice in an object anywhere in a document: the quick question before [`parse`], which most
+/// documents never come to. What is no JSON has none.
+#[must_use]
+pub fn has_repeats(bytes: &[u8]) -> bool {
+    let mut found = false;
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let read = Repeats(&mut found).deserialize(&mut deserializer);
+    read.is_ok() && found
+}
+
+/// Fields of one object, few of which are compared sooner than hashed.
+#[derive(Default)]
+struct Names<'a> {
+    few: Vec<Cow<'a, str>>,
+    many: HashSet<Cow<'a, str>>,
+}
+
+/// As many names as are compared one by one.
+const FEW: usize = 24;
+
+impl<'a> Names<'a> {
+    /// Adds a name; whether it was there.
+    fn add(&mut self, name: Cow<'a, str>) -> bool {
+        if self.few.len() < FEW {
+            let is_there = self.few.contains(&name);
+            self.few.push(name);
+            return is_there;
+        }
+        self.few.contains(&name) || !self.many.insert(name)
+    }
+}
+
+struct Repeats<'f>(&'f mut bool);
+
+impl<'de> DeserializeSeed<'de> for Repeats<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Repeats<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
+        while access.next_element_seed(Repeats(self.0))?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
+        let mut names = Names::default();
+        while let Some(Name(name)) = access.next_key()? {
+            *self.0 |= names.add(name);
+            access.next_value_seed(Repeats(self.0))?;
+        }
+        Ok(())
+    }
+}
+
+/// A field's name; borrowed, unless it has escapes.
+pub(crate) struct Name<'a>(pub(crate) Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct NameVisitor;
+        impl<'de> Visitor<'de> for NameVisitor {
+            type Value = Name<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a field's name")
+            }
+
+            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Borrowed(name)))
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Owned(name.to_owned())))
+            }
+        }
+        input.deserialize_str(NameVisitor)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -240,6 +360,15 @@ mod tests {
     }
 
     #[test]
+    fn the_quick_look_counts_beyond_a_few_fields() {
+        let fields: Vec<String> = (0..100).map(|i| format!("\"x{i}\": 1")).collect();
+        assert!(!has_repeats(format!("{{{}}}", fields.join(",")).as_bytes()));
+        for again in ["x0", "x23", "x24", "x99", "\\u0078\\u0039"] {
+            assert!(has_repeats(format!("{{{}, \"{again}\": 2}}", fields.join(",")).as_bytes()), "{again}");
+        }
+    }
+
+    #[test]
     fn findings_are_bounded() {
         let fields: Vec<String> = (0..500).map(|i| format!("\"x{i}\": 1, \"x{i}\": 2")).collect();
         assert_eq!(strict("Pod", &format!("{{{}}}", fields.join(","))).len(), MAX_FINDINGS);
@@ -258,6 +387,12 @@ mod tests {
         fn it_reads_what_serde_json_reads(text in "[\\[\\]{}:,\"ab0-9.eE+\\- truefalsn]{0,30}") {
             let plain: Result<Value, _> = serde_json::from_str(&text);
             prop_assert_eq!(parse(text.as_bytes()).ok().map(|(value, _)| value), plain.ok());
+        }
+
+        #[test]
+        fn the_quick_look_finds_what_reading_finds(text in "(\\{\"[ab]\":([0-9]|\\[?\\{\"a\":1(,\"[ab]\":2){0,2}\\}\\]?)(,\"[abc]\":null){0,30}\\})") {
+            let found = parse(text.as_bytes()).is_ok_and(|(_, findings)| !findings.is_empty());
+            prop_assert_eq!(has_repeats(text.as_bytes()), found);
         }
 
         #[test]

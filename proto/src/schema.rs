@@ -19,8 +19,10 @@
 pub mod openapi;
 pub mod zero;
 
-use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::{
+    collections::HashMap,
+    sync::{LazyLock, OnceLock},
+};
 
 /// What a field holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -90,14 +92,30 @@ pub struct Field {
     pub granular: bool,
     /// Whether it is a time that the type has to have.
     pub is_required_time: bool,
-    child: Option<String>,
+    child: Option<Child>,
 }
+
+/// A type by its name, looked up when it is first asked for: types may be parts of themselves.
+#[derive(Clone, Debug)]
+struct Child {
+    name: String,
+    ty: OnceLock<Option<&'static Type>>,
+}
+
+impl PartialEq for Child {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Child {}
 
 impl Field {
     /// The type of the object, of the list's elements or of the map's values, unless those are scalars.
     #[must_use]
     pub fn child(&self) -> Option<&'static Type> {
-        definition(self.child.as_deref()?)
+        let child = self.child.as_ref()?;
+        *child.ty.get_or_init(|| definition(&child.name))
     }
 }
 
@@ -216,7 +234,7 @@ fn read_field(package: &str, token: &'static str) -> Field {
         atomic: false,
         granular: false,
         is_required_time: false,
-        child: (!child.is_empty()).then(|| full_name(package, child)),
+        child: (!child.is_empty()).then(|| Child { name: full_name(package, child), ty: OnceLock::new() }),
     };
     for part in parts {
         let (word, value) = part.split_once('=').unwrap_or((part, ""));
@@ -296,7 +314,7 @@ mod tests {
                     "{}.{}: {:?}",
                     ty.name,
                     field.name,
-                    field.child
+                    field.child.as_ref().map(|child| &child.name)
                 );
             }
         }

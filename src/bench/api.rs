@@ -39,6 +39,25 @@ pub(super) fn pod(name: &str) -> serde_json::Value {
     })
 }
 
+/// The same as JSON, for as many names as there are: written once, so that what is measured is not how it is written.
+pub(super) struct PodText {
+    before: String,
+    after: String,
+}
+
+impl PodText {
+    pub(super) fn new() -> Self {
+        const NAME: &str = "the-name-of-the-pod";
+        let text = pod(NAME).to_string();
+        let (before, after) = text.split_once(NAME).unwrap_or((&text, ""));
+        Self { before: before.to_owned(), after: after.to_owned() }
+    }
+
+    pub(super) fn of(&self, name: std::fmt::Arguments<'_>) -> Bytes {
+        format!("{}{name}{}", self.before, self.after).into()
+    }
+}
+
 /// Measures, and removes what it made.
 pub(crate) async fn run(target: &Target, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
@@ -67,9 +86,9 @@ pub(super) async fn once(
 
 pub(super) async fn measure(target: &Target, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     let pods: Arc<str> = format!("/api/v1/namespaces/{NAMESPACE}/pods").into();
-    let path = Arc::clone(&pods);
+    let (path, text) = (Arc::clone(&pods), PodText::new());
     let created = load::run(target, plan.clients, plan.length, move |n| {
-        (Method::POST, path.to_string(), pod(&format!("pod-{n}")).to_string().into())
+        (Method::POST, path.to_string(), text.of(format_args!("pod-{n}")))
     })
     .await
     .context("creating pods")?;

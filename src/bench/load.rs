@@ -86,13 +86,16 @@ impl Connection {
         path: &str,
         body: Bytes,
     ) -> anyhow::Result<Response<Incoming>> {
-        let mut request = Request::builder().method(method).uri(path).header(header::HOST, &self.host);
+        let mut request = Request::builder().method(&method).uri(path).header(header::HOST, &self.host);
         request = request.header(header::ACCEPT, "application/json");
         if let Some(bearer) = &self.bearer {
             request = request.header(header::AUTHORIZATION, bearer);
         }
         if !body.is_empty() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
+            // The one kind of patch that is measured; JSON is YAML.
+            let applies = method == http::Method::PATCH;
+            let media = if applies { "application/apply-patch+yaml" } else { "application/json" };
+            request = request.header(header::CONTENT_TYPE, media);
         }
         self.sender.ready().await?;
         Ok(self.sender.send_request(request.body(Full::new(body))?).await?)

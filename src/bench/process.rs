@@ -76,6 +76,12 @@ impl Subject {
     pub(crate) fn usage(&self) -> anyhow::Result<Usage> {
         usage(self.process.id())
     }
+
+    /// Memory resident now, in millions of bytes.
+    pub(crate) fn megabytes(&self) -> anyhow::Result<f64> {
+        #[expect(clippy::cast_precision_loss, reason = "an amount of memory is far below 2^52")]
+        Ok(self.usage()?.resident as f64 / 1e6)
+    }
 }
 
 impl Drop for Subject {

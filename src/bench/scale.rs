@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
-    api::{self, NAMESPACE, once, pod},
+    api::{self, NAMESPACE, PodText, once, pod},
     load::{self, Histogram, Target, Until},
     process::Subject,
     report::Report,
@@ -42,18 +42,19 @@ pub(crate) async fn run(
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let admin = Target::new(config)?;
-    let before = memory(subject)?;
+    let memory = || subject.map(Subject::megabytes).transpose();
+    let before = memory()?;
     let measured = async {
         let user = user(config, &admin).await?;
         fill(&user, plan, report).await?;
-        if let (Some(before), Some(after)) = (before, memory(subject)?) {
+        if let (Some(before), Some(after)) = (before, memory()?) {
             report.add("resident before", before, "MB");
             report.add(format!("resident with {} pods", plan.objects), after, "MB");
         }
         api::measure(&user, &plan.load, report).await?;
         watched(&user, plan.load.length, report).await?;
         listed(&user, report).await?;
-        if let Some(after) = memory(subject)? {
+        if let Some(after) = memory()? {
             report.add("resident after all", after, "MB");
         }
         anyhow::Ok(())
@@ -66,12 +67,6 @@ pub(crate) async fn run(
     }
     once(&admin, Method::DELETE, &format!("{BINDINGS}/{NAMESPACE}"), Bytes::new()).await?;
     measured
-}
-
-fn memory(subject: Option<&Subject>) -> anyhow::Result<Option<f64>> {
-    #[expect(clippy::cast_precision_loss, reason = "an amount of memory is far below 2^52")]
-    let of = |subject: &Subject| anyhow::Ok(subject.usage()?.resident as f64 / 1e6);
-    subject.map(of).transpose()
 }
 
 const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
@@ -115,9 +110,9 @@ async fn user(config: &kube::Config, admin: &Target) -> anyhow::Result<Target> {
 
 /// Puts the pods in place.
 async fn fill(target: &Target, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
-    let path = format!("/api/v1/namespaces/{CROWD}/pods");
+    let (path, text) = (format!("/api/v1/namespaces/{CROWD}/pods"), PodText::new());
     let made = load::run_until(target, plan.load.clients, Until::Count(plan.objects), move |n| {
-        (Method::POST, path.clone(), pod(&format!("crowd-{n}")).to_string().into())
+        (Method::POST, path.clone(), text.of(format_args!("crowd-{n}")))
     });
     let made = made.await.context("putting pods in place")?;
     report.add(format!("creates of {} pods to begin with", plan.objects), made.rate, "/s");

@@ -25,6 +25,7 @@ const WATCHED: u64 = 60;
 const CLIENTS: usize = 32;
 const LOADED: u64 = 10;
 const OBJECTS: u64 = 10_000;
+const DEFINITIONS: u64 = 200;
 const PODS: usize = 20;
 
 #[derive(Subcommand)]
@@ -71,6 +72,22 @@ enum What {
         #[arg(long, default_value_t = LOADED, value_name = "SECONDS")]
         seconds: u64,
     },
+    /// Server-side apply, creates that webhooks are asked about, definitions of new kinds. Works against any Kubernetes API
+    /// that reaches this machine's loopback.
+    Writes {
+        /// The cluster to measure; without it one is started for the purpose.
+        #[arg(long, value_name = "FILE")]
+        kubeconfig: Option<PathBuf>,
+        /// Connections at once.
+        #[arg(long, default_value_t = CLIENTS)]
+        clients: usize,
+        /// Seconds each kind of request is sent.
+        #[arg(long, default_value_t = LOADED, value_name = "SECONDS")]
+        seconds: u64,
+        /// How many definitions are made.
+        #[arg(long, default_value_t = DEFINITIONS)]
+        definitions: u64,
+    },
     /// From being bound to running, image present. Works against any Kubernetes API.
     Pods {
         /// The cluster to measure; without it one is started, with an image made of this machine's static busybox.
@@ -95,6 +112,7 @@ impl What {
             Self::Idle { settle: SETTLE, seconds: WATCHED },
             Self::Api { kubeconfig: None, clients: CLIENTS, seconds: LOADED },
             Self::Scale { kubeconfig: None, objects: OBJECTS, clients: CLIENTS, seconds: LOADED },
+            Self::Writes { kubeconfig: None, clients: CLIENTS, seconds: LOADED, definitions: DEFINITIONS },
             Self::Pods { kubeconfig: None, image: None, count: PODS },
             Self::Size,
         ]
@@ -126,6 +144,19 @@ impl What {
                 let subject = start(&["--no-agent"]).await?;
                 let measured = async {
                     bench::scale::run(&config(&subject.kubeconfig()).await?, &plan, Some(&subject), report).await
+                };
+                let measured = measured.await;
+                end(subject).await?;
+                measured
+            }
+            Self::Writes { kubeconfig, clients, seconds, definitions } => {
+                let plan = bench::writes::Plan { clients, length: Duration::from_secs(seconds), definitions };
+                if let Some(file) = kubeconfig {
+                    return bench::writes::run(&config(&file).await?, &plan, None, report).await;
+                }
+                let subject = start(&["--no-agent"]).await?;
+                let measured = async {
+                    bench::writes::run(&config(&subject.kubeconfig()).await?, &plan, Some(&subject), report).await
                 };
                 let measured = measured.await;
                 end(subject).await?;

@@ -50,7 +50,7 @@ pub(crate) struct Args {
 
 /// A `kube::Client` that talks to the API server in this process as `user`.
 pub(crate) fn client(server: &ApiServer, user: User) -> Client {
-    Client::new(server.service(user), "default")
+    Client::new(server.service(user).without_owners(), "default")
 }
 
 /// The control plane's parts beside the API server.

@@ -377,14 +377,14 @@ impl KindOps for CustomKind {
         Deletion::Immediate
     }
 
-    fn fields(&self, object: &dyn AnyObject) -> Vec<(Cow<'static, str>, String)> {
-        let object = Value::Object(of(object).content.clone());
+    fn fields(&self, stored: &[u8]) -> serde_json::Result<Vec<(Cow<'static, str>, String)>> {
+        let object = Value::Object(of(&*self.from_stored(stored)?).content.clone());
         let value = |path: &SimplePath| match path.find(&object).first() {
             Some(Value::String(text)) => text.clone(),
             Some(Value::Null) | None => String::new(),
             Some(other) => other.to_string(),
         };
-        self.selectable.iter().map(|(name, path)| (name.clone().into(), value(path))).collect()
+        Ok(self.selectable.iter().map(|(name, path)| (name.clone().into(), value(path))).collect())
     }
 
     fn field_names(&self) -> Vec<Cow<'static, str>> {

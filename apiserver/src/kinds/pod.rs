@@ -236,6 +236,10 @@ impl Strategy for Pods {
         selectable::fields(object)
     }
 
+    fn fields_of_stored(&self, stored: &[u8]) -> serde_json::Result<Vec<(&'static str, String)>> {
+        selectable::fields_of_stored(stored)
+    }
+
     fn columns(&self) -> &'static [Column] {
         printing::COLUMNS
     }

@@ -101,12 +101,9 @@ impl Selection {
     }
 
     fn fields_of(&self, entry: &Entry) -> Vec<(Cow<'static, str>, String)> {
-        match self.kind.from_stored(&entry.value) {
-            Ok(object) => self.kind.fields(&*object),
-            Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "a stored object cannot be read");
-                Vec::new()
-            }
-        }
+        self.kind.fields(&entry.value).unwrap_or_else(|error| {
+            tracing::error!(error = &error as &dyn std::error::Error, "a stored object cannot be read");
+            Vec::new()
+        })
     }
 }

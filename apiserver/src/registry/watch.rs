@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use bytes::Bytes;
@@ -97,11 +97,47 @@ pub struct Watch {
     waiting: VecDeque<Told>,
 }
 
-/// An event as every watcher of the same encoding has it.
+/// An event as every watcher of the same encoding has it, while one of them does: kept as long as the event, lines would
+/// double what the history weighs.
 #[derive(Default)]
 struct Lines {
-    json: OnceLock<Bytes>,
-    protobuf: OnceLock<Bytes>,
+    json: Line,
+    lean: Line,
+    protobuf: Line,
+}
+
+#[derive(Default)]
+struct Line(Mutex<Weak<Vec<u8>>>);
+
+impl Line {
+    fn get_or_make(&self, make: impl FnOnce() -> Result<Vec<u8>>) -> Result<Bytes> {
+        struct Held(Arc<Vec<u8>>);
+        impl AsRef<[u8]> for Held {
+            fn as_ref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+        // Whoever panicked while he wrote a line has left no line.
+        let mut line = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = match line.upgrade() {
+            Some(held) => held,
+            None => {
+                let made = Arc::new(make()?);
+                *line = Arc::downgrade(&made);
+                made
+            }
+        };
+        Ok(Bytes::from_owner(Held(held)))
+    }
+}
+
+/// How much of objects a watcher is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// All of them.
+    Whole,
+    /// All but who owns which fields.
+    WithoutOwners,
 }
 
 impl Watch {
@@ -181,16 +217,19 @@ fn tell(event: &Arc<Event>, entry: &Arc<Entry>, previous: Option<&Arc<Entry>>, s
     }
 }
 
-fn line(kind: Kind, entry: &Entry, revision: Revision, encoding: Encoding) -> Result<Bytes> {
+fn line(kind: Kind, entry: &Entry, revision: Revision, encoding: Encoding, share: Share) -> Result<Vec<u8>> {
     let mut object = Vec::with_capacity(entry.value.len() + 48);
-    stored::write_at(entry, revision, &mut object);
+    match share {
+        Share::Whole => stored::write_at(entry, revision, &mut object),
+        Share::WithoutOwners => stored::write_lean_at(entry, revision, &mut object),
+    }
     let mut out = Vec::new();
     answer::write_event(kind.as_str(), &object, encoding, &mut out)?;
-    Ok(out.into())
+    Ok(out)
 }
 
-/// What a watch says of an object whose stored bytes are shown as they are. What most watchers see of an event is encoded
-/// once.
+/// What a watch says of an object whose stored bytes are shown as they are. What most watchers see of an event at
+/// about the same time is encoded once.
 ///
 /// # Errors
 /// 500 when the object cannot be written in the encoding.
@@ -200,23 +239,26 @@ pub(crate) fn shared_line(
     revision: Revision,
     event: Option<&Arc<Event>>,
     encoding: Encoding,
+    share: Share,
 ) -> Result<Bytes> {
     let usual = event.map(|event| match event.kind {
         EventKind::Delete => Kind::Deleted,
         EventKind::Put if event.previous.is_none() => Kind::Added,
         EventKind::Put => Kind::Modified,
     });
-    let Some(event) = event.filter(|_| usual == Some(kind)) else { return line(kind, entry, revision, encoding) };
-    let lines = event.derived(|_| Lines::default());
-    let slot = match encoding {
-        Encoding::Json | Encoding::Yaml => &lines.json,
-        Encoding::Protobuf => &lines.protobuf,
+    let Some(event) = event.filter(|_| usual == Some(kind)) else {
+        return line(kind, entry, revision, encoding, share).map(Bytes::from);
     };
-    if let Some(line) = slot.get() {
-        return Ok(line.clone());
-    }
-    let line = line(kind, entry, revision, encoding)?;
-    Ok(slot.get_or_init(|| line).clone())
+    let lines = event.derived(|_| Lines::default());
+    let slot = match (encoding, share) {
+        (Encoding::Json | Encoding::Yaml, Share::Whole) => &lines.json,
+        (Encoding::Json | Encoding::Yaml, Share::WithoutOwners) => &lines.lean,
+        (Encoding::Protobuf, Share::Whole) => &lines.protobuf,
+        (Encoding::Protobuf, Share::WithoutOwners) => {
+            return line(kind, entry, revision, encoding, share).map(Bytes::from);
+        }
+    };
+    slot.get_or_make(|| line(kind, entry, revision, encoding, share))
 }
 
 impl Registry {
@@ -275,6 +317,18 @@ mod tests {
     fn options(query: &str) -> Result<WatchOptions> {
         let uri = format!("/api/v1/pods?watch=1&{query}").parse().unwrap();
         WatchOptions::of(&RequestInfo::new(&http::Method::GET, &uri))
+    }
+
+    #[test]
+    fn a_line_is_made_once_for_all_who_hold_it_and_goes_with_the_last() {
+        let line = Line::default();
+        let first = line.get_or_make(|| Ok(b"one".to_vec())).unwrap();
+        let second = line.get_or_make(|| unreachable!("it is there")).unwrap();
+        assert_eq!((&first[..], first.as_ptr()), (&b"one"[..], second.as_ptr()));
+        drop((first, second));
+        assert_eq!(line.get_or_make(|| Ok(b"two".to_vec())).unwrap(), "two");
+        let refused = Line::default().get_or_make(|| Err(Box::new(Status::bad_request("no"))));
+        assert_eq!(refused.unwrap_err().code, 400);
     }
 
     #[test]

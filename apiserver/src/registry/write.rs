@@ -139,6 +139,11 @@ pub(crate) fn unstored(key: Bytes, value: Vec<u8>, revision: Revision) -> Arc<En
     })
 }
 
+/// A value as the store keeps it: as long as the object is there, and longer in the history, so without room to grow.
+fn kept(value: Vec<u8>) -> Bytes {
+    value.into_boxed_slice().into()
+}
+
 /// The entry that the first step of a transaction put.
 pub(super) fn first_put(result: &TxnResult) -> Result<Arc<Entry>> {
     match result.results.first() {
@@ -339,7 +344,7 @@ impl Registry {
                 compare.push(Compare::CreateRevision { key, is: coracle_store::Is::Equal, value });
             }
             let lease = self.event_life.lease_of(resource, &self.store).await?;
-            let mut then = vec![Op::Put { key: key.clone(), value: value.into(), lease }];
+            let mut then = vec![Op::Put { key: key.clone(), value: kept(value), lease }];
             then.extend(beside.then);
             let result = self.commit(Txn { compare, then, or_else: Vec::new() }).await?;
             if result.succeeded {
@@ -490,7 +495,7 @@ impl Registry {
             } else {
                 let lease = self.event_life.lease_of(resource, &self.store).await?;
                 let value = to_store(&**kind, value.clone()).await?;
-                Op::Put { key: key.clone(), value: value.into(), lease }
+                Op::Put { key: key.clone(), value: kept(value), lease }
             };
             let mut then = vec![first];
             then.extend(beside.then);

@@ -44,7 +44,7 @@ impl Stream {
         let is_plain = shape.accepted.form == Form::Whole && self.call.kind.is_stored_as_shown();
         match told {
             Told::Object(kind, entry, revision, event) if is_plain => {
-                shared_line(*kind, entry, *revision, event.as_ref(), encoding)
+                shared_line(*kind, entry, *revision, event.as_ref(), encoding, self.call.share)
             }
             Told::Object(kind, entry, revision, _) => {
                 let object = shape.object(entry, *revision, std::mem::take(&mut self.is_first))?;

@@ -28,6 +28,9 @@ mod storage;
 /// Room is reserved in steps of this, so that few group commits ask for it.
 const STEP: u64 = 1 << 20;
 
+/// A frame's memory beyond this is not kept for the next.
+const KEPT: usize = 1 << 20;
+
 mod kind {
     pub(super) const ENTRY: u8 = 1;
     pub(super) const HARD_STATE: u8 = 2;
@@ -86,6 +89,8 @@ pub(crate) struct Log<D> {
     before: (u64, u64),
     /// The youngest entries, those not yet applied among them.
     recent: VecDeque<Entry>,
+    /// What the last frame was made in, for the next.
+    buffer: Vec<u8>,
     hard_state: HardState,
     conf_state: ConfState,
     next_frame: u64,
@@ -115,6 +120,7 @@ impl<D: Disk> Log<D> {
             places: VecDeque::new(),
             before: (0, 0),
             recent: VecDeque::new(),
+            buffer: Vec::new(),
             hard_state: HardState::default(),
             conf_state,
             next_frame: 1,
@@ -331,7 +337,7 @@ impl<D: Disk> Log<D> {
         let term = self.term_of(index).unwrap_or(0);
         let header = Header { cluster: self.cluster, number, first_frame: self.next_frame, index, term };
         let mut beginning = header.encode();
-        let mut frame = Frame::new(64);
+        let mut frame = Frame::new(Vec::new(), 64);
         put_hard_state(&mut frame, &self.hard_state);
         beginning.extend(frame.seal(self.next_frame));
         let reserved = (beginning.len() as u64 + bytes).next_multiple_of(STEP);
@@ -368,7 +374,8 @@ impl<D: Disk> Log<D> {
         }
         self.reserve(entries.iter().map(|entry| entry.data.len() + 64).sum())?;
         let Some(segment) = self.segments.back_mut() else { return Err(failed("write", "log has no segment")) };
-        let mut frame = Frame::new(entries.iter().map(|entry| entry.data.len() + 64).sum());
+        let buffer = std::mem::take(&mut self.buffer);
+        let mut frame = Frame::new(buffer, entries.iter().map(|entry| entry.data.len() + 64).sum());
         let mut places = Vec::with_capacity(entries.len());
         let base = usize::try_from(segment.len).map_err(|_| failed("write", "segment too long"))?;
         for entry in &entries {
@@ -398,6 +405,7 @@ impl<D: Disk> Log<D> {
         self.written += bytes.len() as u64;
         self.appended += bytes.len() as u64;
         self.next_frame += 1;
+        self.buffer = Some(bytes).filter(|bytes| bytes.capacity() <= KEPT).unwrap_or_default();
         for (entry, place) in entries.into_iter().zip(places) {
             let index = entry.index;
             if entry.entry_type != EntryType::EntryNormal {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use axum::body::Body;
+use coracle_apiserver::service::Service;
 use coracle_store::{Op, Txn};
 use futures::TryStreamExt as _;
 use http::Request;
@@ -28,8 +29,12 @@ pub(crate) struct Following {
 
 impl Following {
     pub(crate) async fn begin(c: &Cluster, path: &str) -> Self {
+        Self::through(c.service(), path).await
+    }
+
+    async fn through(service: Service, path: &str) -> Self {
         let request = Request::get(path).body(Body::empty()).unwrap();
-        let response = c.service().oneshot(request).await.unwrap();
+        let response = service.oneshot(request).await.unwrap();
         assert_eq!(response.status().as_u16(), 200);
         Self { body: response.into_body(), text: String::new(), events: VecDeque::new() }
     }
@@ -71,6 +76,29 @@ async fn a_watch_from_a_version_to_come_tells_only_what_follows_it() {
         make(&c, name).await;
     }
     assert_eq!(watch.told().await, ("ADDED".to_owned(), "c".to_owned()));
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn components_are_not_told_who_owns_which_fields() {
+    let c = Cluster::start().await;
+    assert_eq!(c.post(MAPS, &json!({"metadata": {"name": "a"}, "data": {"k": "u"}})).await.code, 201);
+    let query = "watch=1&resourceVersion=0&fieldSelector=metadata.name%3Da";
+    let mut whole = Following::begin(&c, &format!("{MAPS}?{query}")).await;
+    let mut lean = Following::through(c.service().without_owners(), &format!("{MAPS}?{query}")).await;
+    let mut turn = 0;
+    for expected in ["ADDED", "MODIFIED", "DELETED"] {
+        let (mut whole, lean) = (whole.next().await.unwrap(), lean.next().await.unwrap());
+        assert_eq!(whole["type"], expected);
+        let owners = whole["object"]["metadata"].as_object_mut().unwrap().remove("managedFields").unwrap();
+        assert_eq!(owners[0]["operation"], "Update");
+        assert_eq!(lean, whole);
+        turn += 1;
+        match turn {
+            1 => assert_eq!(c.merge(&format!("{MAPS}/a"), &json!({"data": {"k": "v"}})).await.code, 200),
+            _ => drop(c.delete(&format!("{MAPS}/a")).await),
+        }
+    }
     c.stop().await;
 }
 

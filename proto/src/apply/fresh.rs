@@ -18,6 +18,7 @@ use super::{
     set::Set,
     updater::NOBODYS,
 };
+use crate::json::Name;
 
 /// JSON that borrows from its text; fields in the order they stand in.
 enum Json<'a> {
@@ -92,31 +93,6 @@ impl<'de> Visitor<'de> for JsonVisitor {
             fields.push((name, input.next_value()?));
         }
         Ok(Json::Object(fields))
-    }
-}
-
-/// A field's name; borrowed, unless it has escapes.
-struct Name<'a>(Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        struct NameVisitor;
-        impl<'de> Visitor<'de> for NameVisitor {
-            type Value = Name<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a field's name")
-            }
-
-            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Borrowed(name)))
-            }
-
-            fn visit_str<E>(self, name: &str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Owned(name.to_owned())))
-            }
-        }
-        input.deserialize_str(NameVisitor)
     }
 }
 

@@ -29,8 +29,11 @@ const SECTOR: usize = 512;
 pub(crate) struct Frame(Vec<u8>);
 
 impl Frame {
-    pub(crate) fn new(capacity: usize) -> Self {
-        let mut bytes = Vec::with_capacity(HEADER + capacity + 64);
+    /// In memory that was used before: what a busy server writes in one frame is so much that it would be asked of the
+    /// kernel anew each time.
+    pub(crate) fn new(mut bytes: Vec<u8>, capacity: usize) -> Self {
+        bytes.clear();
+        bytes.reserve(HEADER + capacity + 64);
         bytes.resize(HEADER, 0);
         Self(bytes)
     }
@@ -161,7 +164,7 @@ mod tests {
     use super::*;
 
     fn frame(sequence: u64, len: usize) -> Vec<u8> {
-        let mut frame = Frame::new(len);
+        let mut frame = Frame::new(Vec::new(), len);
         frame.record(1, &[&vec![0x5A; len]]);
         frame.seal(sequence)
     }
