@@ -14,12 +14,6 @@ use std::process::ExitCode;
 
 use coracle_process::fail;
 
-/// A busy API server spends a sixth of its time on memory that one thread takes and another gives back, which glibc's
-/// allocator is slow at: with this one a durable create takes a tenth less of a processor, for 3 MB when idle
-/// (`coracle bench api`, `coracle bench idle`).
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     // The supervisor of a pod is this same binary; it must become one before any thread exists.
     let mut arguments = std::env::args_os().skip(1);

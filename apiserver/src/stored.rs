@@ -7,13 +7,17 @@
 use std::{
     borrow::Cow,
     collections::BTreeMap,
+    fmt,
     ops::Range,
     sync::{Arc, OnceLock},
 };
 
 use bytes::Bytes;
 use coracle_store::{Entry, Revision};
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer as _,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
 use serde_json::value::RawValue;
 
 /// What field selectors look at, by the fields' names.
@@ -43,10 +47,33 @@ pub struct Header {
     pub(crate) fields: OnceLock<(&'static str, FieldValues)>,
 }
 
-#[derive(Deserialize)]
-struct Top<'a> {
-    #[serde(borrow)]
-    metadata: &'a RawValue,
+/// An object's metadata, without a look at what follows it, which is most of it.
+pub(crate) fn metadata(object: &[u8]) -> Option<&RawValue> {
+    struct Look<'l, 'a>(&'l mut Option<&'a RawValue>);
+
+    impl<'de> Visitor<'de> for Look<'_, 'de> {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+            while let Some(name) = fields.next_key::<Cow<'de, str>>()? {
+                if name == "metadata" {
+                    *self.0 = Some(fields.next_value()?);
+                    return Ok(());
+                }
+                fields.next_value::<IgnoredAny>()?;
+            }
+            Ok(())
+        }
+    }
+
+    let mut found = None;
+    // It fails because there is more to come, and that is as it should be.
+    let _ = serde_json::Deserializer::from_slice(object).deserialize_map(Look(&mut found));
+    found
 }
 
 #[derive(Deserialize, Default)]
@@ -94,8 +121,7 @@ impl Header {
     }
 
     fn try_read(value: &[u8]) -> Option<Self> {
-        let top: Top<'_> = serde_json::from_slice(value).ok()?;
-        let raw = top.metadata.get();
+        let raw = metadata(value)?.get();
         let meta: Meta<'_> = serde_json::from_str(raw).ok()?;
         let Range { start, end } = place(raw, value)?;
         let owners = meta.managed_fields.and_then(|owners| cut(place(owners.get(), value)?, OWNERS, value));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use coracle_store::{Entry, Range};
 use k8s_openapi::api::{core::v1::Pod, scheduling::v1::PriorityClass};
+use memchr::memmem;
 
 use super::{Operation, Write};
 use crate::{
@@ -38,7 +39,7 @@ fn default_class(write: &Write<'_>) -> Result<Option<PriorityClass>> {
     const MARK: &[u8] = br#""globalDefault":true"#;
     let range = Range::prefix(stored::prefix("priorityclasses", ""));
     let found = write.registry.store().range(&range).map_err(|error| status_of::store(&error))?;
-    let marked = found.entries.iter().filter(|entry| entry.value.windows(MARK.len()).any(|part| part == MARK));
+    let marked = found.entries.iter().filter(|entry| memmem::find(&entry.value, MARK).is_some());
     let decode = |entry: &Arc<Entry>| serde_json::from_slice::<PriorityClass>(&entry.value);
     let classes: Vec<PriorityClass> = marked
         .map(decode)

@@ -2,12 +2,12 @@
 
 use coracle_proto::apply::{Operation, Who};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, Time};
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
     ops::{AnyObject, KindOps, Part},
     status_of::{self, Result},
+    stored,
 };
 
 /// How an object's JSON has no owners, where it shall have some.
@@ -27,7 +27,7 @@ pub struct Fresh {
 
 /// Where `what` begins in `text`.
 fn position(text: &[u8], what: &[u8]) -> Option<usize> {
-    text.windows(what.len()).position(|window| window == what)
+    memchr::memmem::find(text, what)
 }
 
 fn unencodable(error: &serde_json::Error) -> Box<coracle_proto::status::Status> {
@@ -70,15 +70,10 @@ impl Fresh {
     /// removed.
     ///
     /// # Errors
-    /// 500 for what is no object's JSON.
+    /// 500, never: what was made can be encoded.
     pub fn insert(&self, object: &[u8]) -> Result<Option<Vec<u8>>> {
-        #[derive(Deserialize)]
-        struct Top<'a> {
-            #[serde(borrow)]
-            metadata: &'a RawValue,
-        }
         let entry = serde_json::to_vec(&self.entry).map_err(|error| unencodable(&error))?;
-        let metadata = serde_json::from_slice::<Top<'_>>(object).map_err(|error| unencodable(&error))?.metadata.get();
+        let Some(metadata) = stored::metadata(object).map(RawValue::get) else { return Ok(None) };
         let start = (metadata.as_ptr() as usize).saturating_sub(object.as_ptr() as usize);
         // Keys and texts before it have their quotes escaped, so that it is found nowhere else.
         let mark = position(metadata.as_bytes(), NONE).map(|at| start + at + NONE.len() - 1);
