@@ -2,6 +2,7 @@
 
 pub(crate) mod api;
 pub(crate) mod boot;
+pub(crate) mod exec;
 pub(crate) mod idle;
 pub(crate) mod load;
 pub(crate) mod pods;

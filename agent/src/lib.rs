@@ -42,6 +42,7 @@ mod place;
 mod pod;
 mod pods;
 mod server;
+mod spdy;
 mod volume;
 
 pub use agent::{Error, check_rights, run};

@@ -22,7 +22,7 @@ pub(crate) mod start;
 pub(crate) mod status;
 pub(crate) mod worker;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
 
 /// `namespace/name`, for logs.
 pub(crate) fn key(pod: &Pod) -> String {
@@ -74,6 +74,17 @@ impl<'a> PodSpecRef<'a> {
         self.all().find(|c| c.name == name)
     }
 
+    /// The ephemeral containers, in the order they were added.
+    pub(crate) fn ephemeral_containers(self) -> &'a [EphemeralContainer] {
+        self.0.and_then(|s| s.ephemeral_containers.as_deref()).unwrap_or_default()
+    }
+
+    /// The container called `name`, of whichever sort.
+    pub(crate) fn any_container(self, name: &str) -> Option<Container> {
+        let ephemeral = || self.ephemeral_containers().iter().find(|c| c.name == name).map(as_container);
+        self.container(name).cloned().or_else(ephemeral)
+    }
+
     /// `Always` unless it says otherwise.
     pub(crate) fn restart_policy(self) -> &'a str {
         self.0.and_then(|s| s.restart_policy.as_deref()).unwrap_or("Always")
@@ -90,10 +101,39 @@ pub(crate) fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")
 }
 
+/// An ephemeral container as one like any other: it has fewer fields, and those are the same.
+pub(crate) fn as_container(ephemeral: &EphemeralContainer) -> Container {
+    Container {
+        name: ephemeral.name.clone(),
+        image: ephemeral.image.clone(),
+        image_pull_policy: ephemeral.image_pull_policy.clone(),
+        command: ephemeral.command.clone(),
+        args: ephemeral.args.clone(),
+        working_dir: ephemeral.working_dir.clone(),
+        env: ephemeral.env.clone(),
+        env_from: ephemeral.env_from.clone(),
+        volume_mounts: ephemeral.volume_mounts.clone(),
+        volume_devices: ephemeral.volume_devices.clone(),
+        security_context: ephemeral.security_context.clone(),
+        stdin: ephemeral.stdin,
+        stdin_once: ephemeral.stdin_once,
+        tty: ephemeral.tty,
+        termination_message_path: ephemeral.termination_message_path.clone(),
+        termination_message_policy: ephemeral.termination_message_policy.clone(),
+        ..Container::default()
+    }
+}
+
 /// How a container is called in events: `spec.containers{app}`.
 pub(crate) fn field_path(pod: &Pod, container: &str) -> String {
-    let init = spec(pod).init_containers().iter().any(|c| c.name == container);
-    format!("spec.{}{{{container}}}", if init { "initContainers" } else { "containers" })
+    let sort = if spec(pod).init_containers().iter().any(|c| c.name == container) {
+        "initContainers"
+    } else if spec(pod).ephemeral_containers().iter().any(|c| c.name == container) {
+        "ephemeralContainers"
+    } else {
+        "containers"
+    };
+    format!("spec.{sort}{{{container}}}")
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The node's own HTTPS server, for the API server alone: health, pods, logs, exec, figures.
+//! The node's own HTTPS server, for the API server alone: health, pods, logs, exec, attach, port-forward, figures.
 //!
 //! Every request comes over TLS with a client certificate of the cluster's authority, and only the API server's identity
 //! is let in (`system:masters`, or the name kube-apiserver uses towards kubelets); anyone else is refused before a
@@ -7,7 +7,13 @@
 mod exec;
 mod identity;
 mod logs;
+mod over_spdy;
+mod port_forward;
+mod session;
 mod stats;
+mod tunnel;
+mod upgrade;
+mod websocket;
 
 use std::error::Error as StdError;
 use std::io;
@@ -235,8 +241,8 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .route("/runningpods", get(running_pods))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::logs))
         .route("/exec/{namespace}/{pod}/{container}", any(exec::exec))
-        .route("/attach/{namespace}/{pod}/{container}", any(|| async { not_implemented("attach") }))
-        .route("/portForward/{namespace}/{pod}", any(|| async { not_implemented("port-forward") }))
+        .route("/attach/{namespace}/{pod}/{container}", any(exec::attach))
+        .route("/portForward/{namespace}/{pod}", any(port_forward::port_forward))
         .route("/stats/summary", get(stats::summary))
         .route("/metrics/resource", get(stats::resource_metrics))
         .fallback(|request: Request| async move {
@@ -253,11 +259,6 @@ pub(crate) fn failure(code: StatusCode, reason: &str, message: &str) -> Response
         "message": message, "reason": reason, "code": code.as_u16(),
     });
     (code, [(header::CONTENT_TYPE, "application/json")], status.to_string()).into_response()
-}
-
-fn not_implemented(what: &str) -> Response {
-    let message = format!("{what} is not implemented by this node");
-    failure(StatusCode::NOT_IMPLEMENTED, "NotImplemented", &message)
 }
 
 fn list(pods: &[Arc<k8s_openapi::api::core::v1::Pod>]) -> Response {

@@ -28,6 +28,7 @@ use crate::{
     seldom::Seldom,
     server::Inner,
     status_of::Result,
+    upstream::pass::Kept,
     user::User,
     verbs,
 };
@@ -105,8 +106,10 @@ pub(crate) async fn handle(server: Arc<Inner>, peer: Peer, request: Request<Body
     let took = in_flight.is_some().then(|| begun.elapsed());
     metrics.answered(sort, response.status(), took);
     drop(in_flight);
-    if let Some(running) = running {
-        response = response.map(|body| Counted::body(body, running));
+    match (running, Kept::of(&response)) {
+        (Some(running), Some(kept)) => kept.keep(running),
+        (Some(running), None) => response = response.map(|body| Counted::body(body, running)),
+        (None, _) => {}
     }
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::try_from(id) {

@@ -3,7 +3,7 @@
 //! ```text
 //!   authentication.k8s.io, authorization.k8s.io   reviews: created, answered, never stored
 //!   serviceaccounts/NAME/token                    a new token
-//!   pods/NAME/log, exec                           passed on to the pod's node
+//!   pods/NAME/log, exec, attach, portforward      passed on to the pod's node
 //!   /openid/v1/jwks, /.well-known/…               how others check the cluster's tokens
 //!   /coracle/v1/join                              certificates for nodes
 //! ```
@@ -65,8 +65,8 @@ enum Route {
     Review,
     Token,
     Log,
-    Exec,
-    NotHere(&'static str),
+    Session,
+    PortForward,
     Keys,
     Discovery,
     Join,
@@ -87,9 +87,8 @@ fn route(info: &RequestInfo) -> Option<Route> {
         }
         ("", "serviceaccounts", "token") => Some(Route::Token),
         ("", "pods", "log") => Some(Route::Log),
-        ("", "pods", "exec") => Some(Route::Exec),
-        ("", "pods", "attach") => Some(Route::NotHere("pods/attach")),
-        ("", "pods", "portforward") => Some(Route::NotHere("pods/portforward")),
+        ("", "pods", "exec" | "attach") => Some(Route::Session),
+        ("", "pods", "portforward") => Some(Route::PortForward),
         _ => None,
     }
 }
@@ -125,8 +124,8 @@ impl Security {
                 Ok(answer::json_value(StatusCode::OK, &joined))
             }
             Route::Log => self.nodes.log(&self.registry, info).await,
-            Route::Exec => self.nodes.exec(&self.registry, info, request).await,
-            Route::NotHere(what) => Err(Box::new(Status::not_here_yet(what))),
+            Route::Session => self.nodes.session(&self.registry, info, request).await,
+            Route::PortForward => self.nodes.port_forward(&self.registry, info, request).await,
             Route::Keys | Route::Discovery if info.verb != "get" => Err(Box::new(Status::method_not_allowed())),
             Route::Keys => {
                 let mut response = answer::json_value(StatusCode::OK, &self.pki.signing_key().key_set());

@@ -217,11 +217,25 @@ pub const RESOURCES: &[Resource] = &[
         short_names: &["po"],
         categories: &["all"],
         subresources: &[
+            Subresource {
+                name: "attach",
+                group: "",
+                version: "v1",
+                kind: "PodAttachOptions",
+                verbs: &["create", "get"],
+            },
             Subresource { name: "binding", group: "", version: "v1", kind: "Binding", verbs: CREATE },
             own("ephemeralcontainers", "", "Pod"),
             Subresource { name: "eviction", group: "policy", version: "v1", kind: "Eviction", verbs: CREATE },
             Subresource { name: "exec", group: "", version: "v1", kind: "PodExecOptions", verbs: &["create", "get"] },
             Subresource { name: "log", group: "", version: "v1", kind: "Pod", verbs: &["get"] },
+            Subresource {
+                name: "portforward",
+                group: "",
+                version: "v1",
+                kind: "PodPortForwardOptions",
+                verbs: &["create", "get"],
+            },
             proxy("PodProxyOptions"),
             own("resize", "", "Pod"),
             own("status", "", "Pod"),
@@ -668,11 +682,13 @@ mod tests {
         }
         let pods = find("", "v1", "pods").unwrap();
         for (name, kind) in [
+            ("attach", "PodAttachOptions"),
             ("binding", "Binding"),
             ("ephemeralcontainers", "Pod"),
             ("eviction", "Eviction"),
             ("exec", "PodExecOptions"),
             ("log", "Pod"),
+            ("portforward", "PodPortForwardOptions"),
             ("resize", "Pod"),
             ("status", "Pod"),
         ] {

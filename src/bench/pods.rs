@@ -19,7 +19,8 @@ use super::report::Report;
 /// No pod should take longer; then something is wrong rather than slow.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn pod(name: &str, image: &str) -> anyhow::Result<Pod> {
+/// A pod that sleeps.
+pub(crate) fn pod(name: &str, image: &str) -> anyhow::Result<Pod> {
     Ok(serde_json::from_value(json!({
         "metadata": {"name": name, "labels": {"app": "coracle-bench"}},
         "spec": {

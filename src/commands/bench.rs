@@ -88,7 +88,7 @@ enum What {
         #[arg(long, default_value_t = DEFINITIONS)]
         definitions: u64,
     },
-    /// From being bound to running, image present. Works against any Kubernetes API.
+    /// From being bound to running, image present, and commands in a running pod. Works against any Kubernetes API.
     Pods {
         /// The cluster to measure; without it one is started, with an image made of this machine's static busybox.
         #[arg(long, value_name = "FILE", requires = "image")]
@@ -163,7 +163,9 @@ impl What {
                 measured
             }
             Self::Pods { kubeconfig: Some(file), image: Some(image), count } => {
-                bench::pods::run(kube::Client::try_from(config(&file).await?)?, &image, count, report).await
+                let client = kube::Client::try_from(config(&file).await?)?;
+                bench::pods::run(client.clone(), &image, count, report).await?;
+                bench::exec::run(client, &image, report).await
             }
             Self::Pods { count, .. } => {
                 let subject = start(&[]).await?;
@@ -171,7 +173,8 @@ impl What {
                     let folder = subject.data_dir();
                     let image = tokio::task::spawn_blocking(move || bench::process::import_busybox(&folder)).await??;
                     let client = kube::Client::try_from(config(&subject.kubeconfig()).await?)?;
-                    bench::pods::run(client, image, count, report).await
+                    bench::pods::run(client.clone(), image, count, report).await?;
+                    bench::exec::run(client, image, report).await
                 };
                 let measured = measured.await;
                 end(subject).await?;

@@ -13,9 +13,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::cluster::Cluster;
 
-/// A pod that says a line.
+/// A pod that says a line and has a page.
 fn pod(name: &str) -> Pod {
-    let script = "echo grüße; exec sleep 1000000";
+    let script = "mkdir /www; echo page > /www/index.html; httpd -p 8080 -h /www; echo grüße; exec sleep 1000000";
     let container = json!({"name": "main", "image": "busybox:1", "command": ["sh", "-c", script]});
     let spec = json!({"terminationGracePeriodSeconds": 0, "containers": [container]});
     serde_json::from_value(json!({"metadata": {"name": name, "labels": {"app": "talker"}}, "spec": spec}))
@@ -43,6 +43,16 @@ async fn drive(cluster: &Cluster) -> anyhow::Result<()> {
     running.stdout().expect("its output").read_to_string(&mut out).await?;
     let status = running.take_status().expect("its status").await.expect("a status at the end");
     assert_eq!((out.as_str(), status.reason.as_deref()), ("名前\n", Some("NonZeroExitCode")));
+
+    // Ports over a plain WebSocket, each on channels of its own.
+    let mut ports = pods.portforward("a", &[8080, 9]).await?;
+    let mut stream = ports.take_stream(8080).expect("its stream");
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await?;
+    assert!(page.starts_with("HTTP/1.") && page.ends_with("\r\n\r\npage\n"), "{page}");
+    let why = ports.take_error(9).expect("its errors").await.unwrap_or_default();
+    assert!(why.contains("dial tcp4 127.0.0.1:9: connect: connection refused"), "{why}");
 
     let labels = Patch::Merge(json!({"metadata": {"labels": {"seen": "yes"}}}));
     pods.patch("a", &PatchParams::default(), &labels).await?;

@@ -6,16 +6,20 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, clippy::indexing_slicing)]
 
 mod cluster;
+mod console;
 mod host;
 mod images;
 mod registry;
 mod wait;
 
 mod apart;
+mod attach;
 mod clients;
 mod containers;
 mod controllers;
 mod custom_resources;
+mod debugging;
+mod forwarding;
 mod kills;
 mod kinds;
 mod old_manifests;

@@ -5,7 +5,7 @@ use std::{
     process::Stdio,
 };
 
-use crate::{cluster::Cluster, wait::wait_for};
+use crate::{cluster::Cluster, console::Console, wait::wait_for};
 
 fn cluster_with(name: &str, script: &str) -> Cluster {
     let cluster = Cluster::start();
@@ -85,34 +85,61 @@ fn exec_carries_streams_and_exit_codes() {
 #[test]
 fn exec_with_a_terminal_is_one() {
     let cluster = cluster_with("box", "exec sleep 1000000");
-    // script(1) of util-linux gives kubectl a terminal of its own, of a size that it passes on.
-    let kubectl = cluster.kubectl_command(&["exec", "-it", "box", "-c", "main", "--", "sh"]);
-    let line: Vec<String> = std::iter::once(kubectl.get_program())
-        .chain(kubectl.get_args())
-        .map(|word| format!("'{}'", word.to_str().unwrap()))
-        .collect();
-    let command = format!("stty rows 33 cols 99; {}", line.join(" "));
-    let mut child = std::process::Command::new("script")
-        .args(["-q", "-e", "-c", &command, "/dev/null"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    let mut seen = String::new();
-    let mut until = |wanted: &str, stdout: &mut BufReader<std::process::ChildStdout>| {
-        let mut byte = [0; 1];
-        while !seen.contains(wanted) {
-            let read = std::io::Read::read(stdout, &mut byte).unwrap();
-            assert!(read == 1, "the terminal closed before {wanted:?}: {seen:?}");
-            seen.push(byte[0] as char);
-        }
-        seen.clear();
+    let mut console = Console::open(&cluster.kubectl_command(&["exec", "-it", "box", "-c", "main", "--", "sh"]));
+    console.until("#");
+    console.types("tty; stty size; exit 5\n");
+    console.until("/dev/pts/");
+    console.until("33 99");
+    assert_eq!(console.ends().1, Some(5));
+}
+
+/// What clients older than 1.31 do, and today's when they are told to.
+#[test]
+fn older_clients_have_exec_attach_and_cp_as_well() {
+    let cluster = cluster_with("box", "while read line; do echo got $line; done < /dev/null; exec sleep 1000000");
+    let older = |arguments: &[&str]| {
+        let mut command = cluster.kubectl_command(arguments);
+        command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false");
+        command
     };
-    until("#", &mut stdout);
-    stdin.write_all(b"tty; stty size; exit 5\n").unwrap();
-    until("/dev/pts/", &mut stdout);
-    until("33 99", &mut stdout);
-    assert_eq!(child.wait().unwrap().code(), Some(5));
+    let exec = ["exec", "-i", "box", "-c", "main", "--"];
+    let output = older(&[&exec[..], &["sh", "-c", "echo out; echo err >&2; exit 7"]].concat()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "out\n");
+    assert!(String::from_utf8_lossy(&output.stderr).starts_with("err\n"));
+    assert_eq!(output.status.code(), Some(7));
+
+    let mut child =
+        older(&[&exec[..], &["wc", "-c"]].concat()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&[b'x'; 3_000_000]).unwrap();
+    assert_eq!(String::from_utf8_lossy(&child.wait_with_output().unwrap().stdout).trim(), "3000000");
+
+    let refused = older(&[&exec[..], &["/no/such/program"]].concat()).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("no such file or directory") && !refused.status.success(), "{said}");
+
+    let mut console = Console::open(&older(&["exec", "-it", "box", "-c", "main", "--", "sh"]));
+    console.until("#");
+    console.types("stty size; exit 5\n");
+    console.until("33 99");
+    assert_eq!(console.ends().1, Some(5));
+}
+
+#[test]
+fn files_are_copied_both_ways_by_new_and_older_clients() {
+    let cluster = cluster_with("box", "exec sleep 1000000");
+    let bytes: Vec<u8> = (0..5_000_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+    let (there, back) = (cluster.scratch().join("there"), cluster.scratch().join("back"));
+    std::fs::write(&there, &bytes).unwrap();
+    for websockets in ["true", "false"] {
+        let copy = |from: &str, to: &str| {
+            let mut command = cluster.kubectl_command(&["cp", "-c", "main", from, to]);
+            let output = command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", websockets).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        };
+        let inside = format!("box:/tmp/{websockets}");
+        copy(there.to_str().unwrap(), &inside);
+        copy(&inside, back.to_str().unwrap());
+        assert!(std::fs::read(&back).unwrap() == bytes, "with websockets {websockets}");
+        std::fs::remove_file(&back).unwrap();
+    }
 }

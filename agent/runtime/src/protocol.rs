@@ -15,8 +15,9 @@ use crate::{
     state::{ContainerStatus, Exit},
 };
 
-/// The version a supervisor tells in its status.
-pub(crate) const VERSION: u32 = 1;
+/// The version a supervisor tells in its status: 2 knows [`Request::Attach`]'s `output_only`. An earlier one ignores it and
+/// gives the input as well.
+pub(crate) const VERSION: u32 = 2;
 
 /// A frame is never longer: an environment is at most a few MiB (execve(2)), the rest is small.
 pub(crate) const MAX_FRAME: usize = 16 << 20;
@@ -43,7 +44,12 @@ pub(crate) enum Request {
     /// To the process started on this connection.
     ExecSignal { signal: i32 },
     /// Answered with [`Reply::Attached`] and descriptors.
-    Attach { container: ContainerId },
+    Attach {
+        container: ContainerId,
+        /// The client has nothing to say: the input stays for one that has.
+        #[serde(default)]
+        output_only: bool,
+    },
     /// Answered with a [`Reply::Container`] for every container now and whenever one changes.
     Subscribe,
     /// Kills everything; answered with [`Reply::Done`] when all is dead, after which the supervisor ends.
@@ -138,6 +144,12 @@ mod tests {
             }
             assert_eq!(seen, ["\"Done\"", "{\"Code\":7}"]);
         }
+    }
+
+    #[test]
+    fn what_an_earlier_agent_asked_is_still_understood() {
+        let asked: Request = serde_json::from_str(r#"{"Attach": {"container": "c1"}}"#).unwrap();
+        assert!(matches!(asked, Request::Attach { output_only: false, .. }), "{asked:?}");
     }
 
     #[test]

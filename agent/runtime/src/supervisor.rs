@@ -9,6 +9,7 @@ mod exec;
 mod log;
 mod serve;
 mod setup;
+mod tap;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 

@@ -90,7 +90,8 @@ pub(crate) struct Downward {
 /// What the environment (and projected volumes) of `pod` refer to.
 pub(crate) fn needs(pod: &Pod) -> Needs {
     let mut needs = Needs::default();
-    for container in spec(pod).all() {
+    let ephemeral: Vec<Container> = spec(pod).ephemeral_containers().iter().map(super::as_container).collect();
+    for container in spec(pod).all().chain(&ephemeral) {
         for from in container.env_from.iter().flatten() {
             needs.config_maps.extend(from.config_map_ref.as_ref().map(|r| r.name.clone()));
             needs.secrets.extend(from.secret_ref.as_ref().map(|r| r.name.clone()));

@@ -176,6 +176,12 @@ fn deadline(pod: &Pod, now: Timestamp, plan: &mut Plan) -> Option<Action> {
 
 /// The pod is to be up: init containers in turn, then app containers.
 fn run(pod: &Pod, facts: &Facts, now: Timestamp, plan: &mut Plan) {
+    // Whatever the others do: they are there to find out why those do not start. Each is started once.
+    for container in spec(pod).ephemeral_containers() {
+        if !facts.starting.contains(&container.name) && facts.last(&container.name).is_none() {
+            start(&container.name, facts, now, plan);
+        }
+    }
     let policy = spec(pod).restart_policy();
     // Once an app container of this sandbox was started, the init containers are behind it.
     let initialized = spec(pod).containers().iter().any(|c| facts.current(&c.name).is_some());

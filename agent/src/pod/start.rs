@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use coracle_runtime::Sandbox;
 use coracle_runtime::image::{self, Image, Keyring, PullRequest, Reference};
+use coracle_runtime::{ContainerId, PidNamespace, Sandbox};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +41,15 @@ pub(crate) enum Failure {
     Cancelled,
 }
 
+/// The container whose processes another one is to see.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its id, if it is running.
+    pub(crate) id: Option<ContainerId>,
+}
+
 /// What starting needs.
 #[derive(Clone)]
 pub(crate) struct Start {
@@ -54,6 +63,8 @@ pub(crate) struct Start {
     pub(crate) ips: Vec<IpAddr>,
     /// The container.
     pub(crate) container: Container,
+    /// Whose processes it is to see, if not the pod's or its own.
+    pub(crate) target: Option<Target>,
     /// The restart count.
     pub(crate) attempt: u32,
     /// The pod's volumes on the host.
@@ -139,7 +150,7 @@ impl Start {
             node_memory: self.context.memory,
             attempt: self.attempt,
         };
-        let spec = container_spec(&self.pod, &self.container, &ingredients).map_err(|e| match e {
+        let mut spec = container_spec(&self.pod, &self.container, &ingredients).map_err(|e| match e {
             SpecError::Security(_) | SpecError::NoVolume { .. } => {
                 self.config_failure("CreateContainerConfigError", e.to_string())
             }
@@ -147,6 +158,12 @@ impl Start {
                 self.config_failure("CreateContainerError", e.to_string())
             }
         })?;
+        if let Some(target) = &self.target {
+            let missing = || format!("unable to find target container \"{}\"", target.name);
+            let id = target.id.clone();
+            let id = id.ok_or_else(|| self.config_failure("CreateContainerConfigError", missing()))?;
+            spec.pid = Some(PidNamespace::Target(id));
+        }
         if self.cancel.is_cancelled() {
             return Err(Failure::Cancelled);
         }

@@ -8,14 +8,14 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    ContainerUser, HostIP, LinuxContainerUser, Pod, PodCondition, PodIP, PodStatus, ResourceRequirements,
-    VolumeMountStatus,
+    ContainerUser, EphemeralContainer, HostIP, LinuxContainerUser, Pod, PodCondition, PodIP, PodStatus,
+    ResourceRequirements, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use super::facts::{Attempt, Ending, Facts, Phase, Waiting};
-use super::{is_sidecar, resources, spec};
+use super::{as_container, is_sidecar, resources, spec};
 
 /// What of the node goes into every pod's status.
 #[derive(Clone, Debug)]
@@ -57,6 +57,9 @@ pub(crate) fn compute(pod: &Pod, facts: &Facts, host: &Host, now: Timestamp) -> 
     let apps: Vec<ContainerStatus> =
         spec(pod).containers().iter().map(|c| container_status(pod, c, facts, default_waiting, false)).collect();
 
+    let ephemeral: Vec<ContainerStatus> =
+        spec(pod).ephemeral_containers().iter().map(|c| ephemeral_status(pod, c, facts)).collect();
+
     let phase = phase(pod, facts, &init, &apps);
     let (reason, message) = match &facts.ending {
         Some(Ending::Failed { reason, message }) => (Some(reason.clone()), Some(message.clone())),
@@ -92,6 +95,7 @@ pub(crate) fn compute(pod: &Pod, facts: &Facts, host: &Host, now: Timestamp) -> 
         observed_generation: generation,
         init_container_statuses: (!init.is_empty()).then_some(init),
         container_statuses: Some(apps),
+        ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         ..PodStatus::default()
     };
     status.conditions = Some(conditions(pod, facts, &status, now));
@@ -241,6 +245,16 @@ fn container_status(
         volume_mounts: volume_mounts(container),
         ..ContainerStatus::default()
     }
+}
+
+/// An ephemeral container is never started again, and never ready.
+fn ephemeral_status(pod: &Pod, container: &EphemeralContainer, facts: &Facts) -> ContainerStatus {
+    let status = container_status(pod, &as_container(container), facts, "ContainerCreating", false);
+    let state = match (facts.last(&container.name), status.state) {
+        (Some(attempt), _) if attempt.phase == Phase::Exited => Some(terminated_state(attempt)),
+        (_, state) => state,
+    };
+    ContainerStatus { state, last_state: Some(ContainerState::default()), ready: false, started: None, ..status }
 }
 
 /// Whether a container that ended this way is started again, so that it waits rather than has ended for good.
@@ -450,7 +464,7 @@ pub(crate) fn patch(pod: &Pod, new: &PodStatus) -> Option<Value> {
             fields.insert(key.to_owned(), Value::Array(items));
         }
     }
-    for key in ["containerStatuses", "initContainerStatuses"] {
+    for key in ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"] {
         if let Some(value) = wanted.remove(key)
             && old.get(key) != Some(&value)
         {

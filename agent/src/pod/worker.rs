@@ -277,8 +277,10 @@ impl Worker {
     }
 
     fn hear(&mut self, told: &Desired) {
-        if newer(&told.pod, &self.pod) {
+        if newer(&told.pod, &self.pod) && !Arc::ptr_eq(&told.pod, &self.pod) {
             self.pod = Arc::clone(&told.pod);
+            // An ephemeral container may refer to something new.
+            self.hold();
         }
         let ending = if let Some(grace) = told.shutdown {
             Some(Ending::Shutdown { grace: grace.min(plan::grace(&self.pod)) })

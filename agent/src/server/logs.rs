@@ -74,7 +74,7 @@ pub(super) async fn logs(
     let Some(entry) = context.table.find(&namespace, &pod) else {
         return failure(StatusCode::NOT_FOUND, "NotFound", &format!("pod \"{pod}\" does not exist on this node"));
     };
-    if crate::pod::spec(&entry.pod).container(&container).is_none() {
+    if crate::pod::spec(&entry.pod).any_container(&container).is_none() {
         return bad(&format!("container {container} is not valid for pod {pod}"));
     }
     let with_log: Vec<_> =

@@ -20,7 +20,7 @@ use super::{
     event::Event,
     policy::{Extent, Level, Stage},
 };
-use crate::{admission::Notes, body, user::User};
+use crate::{admission::Notes, body, upstream::pass::Kept, user::User};
 
 /// See the module.
 #[derive(Debug)]
@@ -145,6 +145,11 @@ impl Recording {
     pub(crate) fn goes_on(self, response: Response<Body>) -> Response<Body> {
         self.event().ended(response.status().as_u16(), None);
         self.tell(Stage::ResponseStarted, Timestamp::now());
+        // Of an upgraded connection the answer is only the beginning.
+        if let Some(kept) = Kept::of(&response) {
+            kept.keep(self);
+            return response;
+        }
         response.map(|body| Body::new(Recorded { body, _recording: self }))
     }
 }

@@ -1,7 +1,7 @@
-//! Logs and exec: passed on to the HTTPS server of the pod's node, with the kubelet's paths.
+//! Logs, exec, attach and port-forward: passed on to the HTTPS server of the pod's node, with the kubelet's paths.
 //!
 //! The node is reached at its `InternalIP` and `daemonEndpoints.kubeletEndpoint`, with the server's client certificate,
-//! and must show a certificate of this cluster for its own name. Logs stream through as they come. An exec is an upgraded
+//! and must show a certificate of this cluster for its own name. Logs stream through as they come. The others are an upgraded
 //! connection (WebSocket or SPDY, which is between the client and the node): after the 101 bytes are copied both ways
 //! until either side ends.
 
@@ -11,11 +11,15 @@ use axum::body::Body;
 use coracle_proto::status::Status;
 use http::{Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
-use hyper::{body::Incoming, client::conn::http1};
+use hyper::{body::Incoming, client::conn::http1, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use rustls::pki_types::ServerName;
-use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
+use tokio::{
+    net::TcpStream,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 use tokio_rustls::TlsConnector;
 
 use crate::{
@@ -24,7 +28,7 @@ use crate::{
     status_of::{self, Result},
     upstream::{
         connect::{Tasks, joined},
-        pass::{incoming, is_upgrade, outgoing},
+        pass::{Kept, incoming, is_upgrade, outgoing},
     },
 };
 
@@ -39,6 +43,9 @@ const SESSIONS: usize = 1024;
 
 /// As much of a node's error as is passed on.
 const MAX_ERROR: usize = 8 * 1024;
+
+/// A place among the sessions, free when nobody has it any more.
+type Room = Arc<OwnedSemaphorePermit>;
 
 /// The ways to the nodes' servers.
 pub struct Nodes {
@@ -106,7 +113,11 @@ fn place(registry: &Registry, info: &RequestInfo) -> Result<Option<Place>> {
     let pod: Pod = registry
         .get_typed(&info.namespace, &info.name)?
         .ok_or_else(|| Box::new(Status::not_found("", "pods", &info.name)))?;
-    let container = container(&pod, info.query.get("container"))?;
+    // Ports are the pod's, logs and processes a container's.
+    let container = match info.subresource.as_str() {
+        "portforward" => String::new(),
+        _ => container(&pod, info.query.get("container"))?,
+    };
     let Some(node) = pod.spec.and_then(|spec| spec.node_name).filter(|node| !node.is_empty()) else {
         return Ok(None);
     };
@@ -171,12 +182,12 @@ impl Nodes {
     }
 
     /// Sends a request to the pod's node; the connection lives as long as the answer.
-    async fn send(&self, place: &Place, request: Request<Body>) -> Result<Response<Incoming>, Unreached> {
+    async fn send(&self, place: &Place, request: Request<Body>) -> Result<(Response<Incoming>, Room), Unreached> {
         let dialing = |why: &dyn std::fmt::Display| {
             tracing::debug!(node = place.node, address = place.address, %why, "node not reached");
             Unreached::Dial(why.to_string())
         };
-        let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| Unreached::Full)?;
+        let room: Room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| Unreached::Full)?.into();
         let name = ServerName::try_from(place.node.clone()).map_err(|error| dialing(&error))?;
         let connect = async {
             let socket = TcpStream::connect(&place.address).await?;
@@ -189,16 +200,31 @@ impl Nodes {
             .map_err(|error| dialing(&format_args!("dial tcp {}: {error}", place.address)))?;
         let (mut sender, connection) =
             http1::handshake::<_, Body>(TokioIo::new(stream)).await.map_err(|error| dialing(&error))?;
+        let taken = Arc::clone(&room);
         self.tasks.spawn(async move {
-            let _room = room;
+            let _room = taken;
             if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(error = &error as &(dyn std::error::Error + 'static), "connection to a node ended");
             }
         });
-        timeout(ANSWER, sender.send_request(request))
+        let answer = timeout(ANSWER, sender.send_request(request))
             .await
             .map_err(|_| dialing(&"the node does not answer"))?
-            .map_err(|error| dialing(&error))
+            .map_err(|error| dialing(&error))?;
+        Ok((answer, room))
+    }
+
+    /// The answer as the client gets it. A connection that is upgraded takes its place until it ends.
+    fn incoming(
+        &self,
+        (answer, room): (Response<Incoming>, Room),
+        client: Option<OnUpgrade>,
+    ) -> Result<Response<Body>, String> {
+        let answer = incoming(answer, client, &self.tasks)?;
+        if let Some(kept) = Kept::of(&answer) {
+            kept.keep(room);
+        }
+        Ok(answer)
     }
 
     /// Passes a client's request on to the node's own server and its answer back.
@@ -215,7 +241,7 @@ impl Nodes {
         let place = Place { node: node.to_owned(), address: address.to_owned(), container: String::new() };
         let (request, client) = outgoing(request, to);
         let answer = self.send(&place, request).await.map_err(Unreached::text)?;
-        incoming(answer, client, &self.tasks)
+        self.incoming(answer, client)
     }
 
     /// `pods/NAME/log`.
@@ -239,7 +265,8 @@ impl Nodes {
         }
         let path = path("containerLogs", info, &place, &query);
         let request = request(Method::GET, &path, &place)?;
-        let answer = self.send(&place, request).await?;
+        // The connection holds its place until the log has been passed on.
+        let (answer, _) = self.send(&place, request).await?;
         if !answer.status().is_success() {
             return Err(failed(answer).await);
         }
@@ -251,43 +278,73 @@ impl Nodes {
         Ok(response)
     }
 
-    /// `pods/NAME/exec`.
-    pub(super) async fn exec(
+    /// `pods/NAME/exec` and `pods/NAME/attach`.
+    pub(super) async fn session(
         &self,
         registry: &Registry,
         info: &RequestInfo,
         asked: Request<Body>,
     ) -> Result<Response<Body>> {
-        if !matches!(asked.method(), &Method::GET | &Method::POST) {
-            return Err(Box::new(Status::method_not_allowed()));
-        }
-        let Some(place) = place(registry, info)? else {
-            return Err(bad(format!("pod {} does not have a host assigned", info.name)));
-        };
-        if !is_upgrade(asked.headers()) {
-            return Err(bad("Upgrade request required".to_owned()));
-        }
+        let place = session_place(registry, info, &asked)?;
         let mut query: Vec<String> = Vec::new();
-        for (key, theirs) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")] {
+        for (key, theirs) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error")] {
             if info.query.flag(key) {
                 query.push(format!("{theirs}=1"));
             }
         }
-        query.extend(info.query.all("command").map(|word| format!("command={}", encoded(word))));
-        if query.iter().all(|part| part.starts_with("command=") || part == "tty=1") {
+        if query.is_empty() {
             return Err(bad("you must specify at least 1 of stdin, stdout, stderr".to_owned()));
         }
-        let path = path("exec", info, &place, &query);
+        if info.query.flag("tty") {
+            query.push("tty=1".to_owned());
+        }
+        if info.subresource == "exec" {
+            query.extend(info.query.all("command").map(|word| format!("command={}", encoded(word))));
+        }
+        let path = path(&info.subresource, info, &place, &query);
+        self.upgrade(&place, &path, asked).await
+    }
+
+    /// `pods/NAME/portforward`.
+    pub(super) async fn port_forward(
+        &self,
+        registry: &Registry,
+        info: &RequestInfo,
+        asked: Request<Body>,
+    ) -> Result<Response<Body>> {
+        let place = session_place(registry, info, &asked)?;
+        let ports: Vec<String> = info.query.all("ports").map(encoded).collect();
+        let query = if ports.is_empty() { String::new() } else { format!("?port={}", ports.join(",")) };
+        let path = format!("/portForward/{}/{}{query}", encoded(&info.namespace), encoded(&info.name));
+        self.upgrade(&place, &path, asked).await
+    }
+
+    /// Has the node upgrade the client's connection.
+    async fn upgrade(&self, place: &Place, path: &str, asked: Request<Body>) -> Result<Response<Body>> {
         let broken = |error: http::uri::InvalidUri| status_of::broken("a request to a node cannot be made", &error);
         let to: Uri = path.parse().map_err(broken)?;
         let (request, client) = outgoing(asked, to);
-        let answer = self.send(&place, request).await?;
+        let (answer, room) = self.send(place, request).await?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(failed(answer).await);
         }
         // Sessions end as clients please; what went wrong is told on the session's own error stream.
-        incoming(answer, client, &self.tasks).map_err(bad)
+        self.incoming((answer, room), client).map_err(bad)
     }
+}
+
+/// Where a session goes.
+fn session_place(registry: &Registry, info: &RequestInfo, asked: &Request<Body>) -> Result<Place> {
+    if !matches!(asked.method(), &Method::GET | &Method::POST) {
+        return Err(Box::new(Status::method_not_allowed()));
+    }
+    let Some(place) = place(registry, info)? else {
+        return Err(bad(format!("pod {} does not have a host assigned", info.name)));
+    };
+    if !is_upgrade(asked.headers()) {
+        return Err(bad("Upgrade request required".to_owned()));
+    }
+    Ok(place)
 }
 
 fn path(verb: &str, info: &RequestInfo, place: &Place, query: &[String]) -> String {

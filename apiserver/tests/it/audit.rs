@@ -32,12 +32,12 @@ rules:
   omitManagedFields: true
   omitStages: [RequestReceived]
 - level: Metadata
-  resources: [{group: '', resources: [secrets, pods]}]
+  resources: [{group: '', resources: [secrets, pods, pods/proxy]}]
 - level: Metadata
   userGroups: [system:unauthenticated]
 ";
 
-fn config(dir: &Path) -> audit::Config {
+pub(crate) fn config(dir: &Path) -> audit::Config {
     std::fs::write(dir.join("policy.yaml"), POLICY).unwrap();
     let log = LogConfig { path: dir.join("audit.log"), max_size: 1 << 30, max_backups: 0, max_age_days: 0 };
     audit::Config { policy_file: Some(dir.join("policy.yaml")), log: Some(log), webhook: None }
@@ -48,7 +48,7 @@ async fn send(c: &Cluster, user: &User, request: http::request::Builder, body: i
     c.server.service(user.clone()).oneshot(request).await.unwrap()
 }
 
-fn events(dir: &Path) -> Vec<Value> {
+pub(crate) fn events(dir: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(dir.join("audit.log")).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

@@ -7,7 +7,10 @@ use std::{
 };
 
 use axum::body::Body;
-use coracle_apiserver::pki::{Identity, Profile};
+use coracle_apiserver::{
+    config::Config,
+    pki::{Identity, Profile},
+};
 use http::{HeaderMap, Request, Response, header};
 use http_body_util::BodyExt as _;
 use hyper::{body::Incoming, service::service_fn};
@@ -22,7 +25,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
-use crate::harness::Cluster;
+use crate::{audit, harness::Cluster};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const SERVICES: &str = "/api/v1/namespaces/default/services";
@@ -196,9 +199,10 @@ async fn a_pod_answers_whatever_it_is_asked() {
 }
 
 #[tokio::test]
-async fn a_connection_to_a_pod_is_upgraded() {
+async fn a_connection_to_a_pod_is_upgraded_and_recorded_until_it_ends() {
     let Some(web) = Web::start(None).await else { return skipped() };
-    let c = Cluster::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let c = Cluster::start_with(|config| Config { audit: audit::config(dir.path()), ..config }).await;
     pod(&c, "web", &web.address.ip().to_string(), web.address.port()).await;
     let mut stream = c.connect(&Profile::client("admin", Some("system:masters"))).await;
     let request =
@@ -215,8 +219,22 @@ async fn a_connection_to_a_pod_is_upgraded() {
         stream.read_exact(&mut back).await.unwrap();
         assert_eq!(&back, word);
     }
+    let (.., metrics) = send(&c, "GET", "/metrics", "").await;
+    let running = metrics
+        .lines()
+        .find(|line| line.starts_with("apiserver_longrunning_requests{") && line.contains("subresource=\"proxy\""));
+    assert!(running.is_some_and(|line| line.ends_with(" 1")), "{running:?}");
+    let open = jiff::Timestamp::now();
     drop(stream);
     c.stop().await;
+    let events = audit::events(dir.path());
+    let at = |stage: &str| -> Vec<jiff::Timestamp> {
+        let is_it = |event: &&Value| event["stage"] == stage && event["objectRef"]["subresource"] == "proxy";
+        events.iter().filter(is_it).map(|e| e["stageTimestamp"].as_str().unwrap().parse().unwrap()).collect()
+    };
+    let (started, complete) = (at("ResponseStarted"), at("ResponseComplete"));
+    assert_eq!((started.len(), complete.len()), (1, 1), "{events:#?}");
+    assert!(started[0] < open && open < complete[0], "{events:#?}");
 }
 
 fn slice(name: &str, address: &str, pod: Option<&str>, port: u16) -> Value {

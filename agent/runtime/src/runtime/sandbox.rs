@@ -281,12 +281,13 @@ impl Sandbox {
         }
     }
 
-    /// Attaches to a running container's own input and output.
+    /// Attaches to a running container's own output, and to its input as well with `stdin`. Who has the input of a container
+    /// made with `stdin_once` is the only one to have it.
     ///
     /// # Errors
     /// [`Error::ContainerNotRunning`], [`Error::ContainerNotFound`].
-    pub async fn attach(&self, id: &ContainerId) -> Result<AttachSession, Error> {
-        match self.ask("attach", id, &Request::Attach { container: id.clone() }).await? {
+    pub async fn attach(&self, id: &ContainerId, stdin: bool) -> Result<AttachSession, Error> {
+        match self.ask("attach", id, &Request::Attach { container: id.clone(), output_only: !stdin }).await? {
             (client, Reply::Attached { fds }) => {
                 AttachSession::new(client, fds).map_err(|source| self.broken("attach", source))
             }

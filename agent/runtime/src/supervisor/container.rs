@@ -4,7 +4,7 @@ use std::{
     fs, io,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use nix::{
@@ -18,6 +18,7 @@ use nix::{
 use super::{
     connection::ConnectionId,
     log::{Lines, Log, now},
+    tap::Tap,
 };
 use crate::{
     cgroup::{DeviceRule, Tree},
@@ -53,6 +54,8 @@ pub(super) struct Container {
     pub(super) starters: Vec<ConnectionId>,
     pub(super) waiters: Vec<ConnectionId>,
     pub(super) outputs: Vec<Output>,
+    /// Copies of outputs that have ended, which their clients have not taken whole.
+    pub(super) leaving: Vec<Tap>,
     /// The inner end of its input, kept open for clients to come.
     pub(super) stdin: Option<OwnedFd>,
     log: Option<Log>,
@@ -67,7 +70,7 @@ pub(super) struct Output {
     name: &'static str,
     lines: Lines,
     /// Attached clients.
-    pub(super) taps: Vec<OwnedFd>,
+    pub(super) taps: Vec<Tap>,
 }
 
 /// What a container is started with.
@@ -114,6 +117,7 @@ impl Container {
             starters: Vec::new(),
             waiters: Vec::new(),
             outputs: Vec::new(),
+            leaving: Vec::new(),
             stdin: None,
             log: None,
             filter: None,
@@ -274,11 +278,13 @@ impl Container {
         if tree.processes(&self.group).is_ok_and(|left| !left.is_empty()) {
             let _ = tree.kill(&self.group);
         }
-        self.pump_all(usize::MAX);
-        for place in 0..self.outputs.len() {
+        // What is left in the pipes is bounded by them, so no client is waited for here.
+        for place in (0..self.outputs.len()).rev() {
+            self.pump(place, usize::MAX);
+        }
+        for place in (0..self.outputs.len()).rev() {
             self.finish_output(place);
         }
-        self.outputs = Vec::new();
         self.stdin = None;
         let oom_killed = tree.oom_kills(&self.group) > 0;
         self.end(code, killed_by, oom_killed);
@@ -312,12 +318,12 @@ impl Container {
         let mut records = Vec::new();
         for _ in 0..chunks {
             let Some(output) = self.outputs.get_mut(place) else { return };
+            if output.is_held() && self.init.is_some() {
+                return;
+            }
             match nix::unistd::read(&output.fd, &mut buffer) {
                 Ok(0) | Err(Errno::EIO) => {
                     self.finish_output(place);
-                    if place < self.outputs.len() {
-                        self.outputs.remove(place);
-                    }
                     return;
                 }
                 Ok(count) => {
@@ -337,22 +343,35 @@ impl Container {
         }
     }
 
-    fn pump_all(&mut self, chunks: usize) {
-        for place in (0..self.outputs.len()).rev() {
-            self.pump(place, chunks);
-        }
-    }
-
+    /// An output that has ended.
     fn finish_output(&mut self, place: usize) {
-        let mut records = Vec::new();
-        if let Some(output) = self.outputs.get_mut(place) {
-            output.lines.finish(output.name, &now(), &mut records);
+        if place >= self.outputs.len() {
+            return;
         }
+        let mut output = self.outputs.remove(place);
+        let mut records = Vec::new();
+        output.lines.finish(output.name, &now(), &mut records);
+        self.leaving.extend(output.taps.into_iter().filter(Tap::is_behind));
         if let Some(log) = &mut self.log
             && !records.is_empty()
         {
             log.write(&records);
         }
+    }
+
+    /// Writes what attached clients were behind with, and leaves those that are gone or have taken nothing for too long.
+    pub(super) fn flush_taps(&mut self, now: Instant) {
+        let stays = |tap: &mut Tap| tap.flush() && tap.deadline().is_none_or(|deadline| now < deadline);
+        for output in &mut self.outputs {
+            output.taps.retain_mut(stays);
+        }
+        self.leaving.retain_mut(|tap| stays(tap) && tap.is_behind());
+    }
+
+    /// When the next of its clients is left.
+    pub(super) fn tap_deadline(&self) -> Option<Instant> {
+        let taps = self.outputs.iter().flat_map(|output| &output.taps).chain(&self.leaving);
+        taps.filter_map(Tap::deadline).min()
     }
 
     /// Whether it was killed and has not ended yet.
@@ -395,9 +414,14 @@ impl Output {
         self.name == "stderr"
     }
 
-    /// Copies to attached clients. One that does not keep up misses something rather than stopping the container.
+    /// Copies to attached clients.
     fn tap(&mut self, bytes: &[u8]) {
-        self.taps.retain(|tap| !matches!(nix::unistd::write(tap, bytes), Err(error) if error != Errno::EAGAIN));
+        self.taps.retain_mut(|tap| tap.give(bytes));
+    }
+
+    /// Whether a client must take something before more is read.
+    pub(super) fn is_held(&self) -> bool {
+        self.taps.iter().any(Tap::is_behind)
     }
 }
 

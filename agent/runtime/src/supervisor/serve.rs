@@ -1,5 +1,7 @@
 //! The loop: what became readable, who died, what was asked.
 
+mod attach;
+
 use std::{
     fs, io,
     os::{
@@ -7,26 +9,27 @@ use std::{
         unix::net::UnixListener,
     },
     path::PathBuf,
+    time::Instant,
 };
 
 use nix::{
     errno::Errno,
-    fcntl::{Flock, OFlag},
+    fcntl::Flock,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::signalfd::SignalFd,
-    unistd::{Pid, pipe2},
+    unistd::Pid,
 };
 
 use super::{
     connection::{Connection, ConnectionId},
-    container::{Container, Surroundings, set_nonblocking},
+    container::{Container, Surroundings},
     exec::{Exec, News},
 };
 use crate::{
     cgroup::{Tree, lift_cpu_bound},
     error::StartError,
     id::ContainerId,
-    protocol::{Failure, Fds, Reply, Request, VERSION},
+    protocol::{Failure, Reply, Request, VERSION},
     record::SandboxRecord,
     runtime::ExecSpec,
     spec::{ContainerSpec, PidNamespace, Resources},
@@ -67,6 +70,10 @@ enum Source {
     Connection(usize),
     Channel(usize),
     Output(usize, usize),
+    /// An attached client takes again.
+    Taps(usize),
+    /// An attached client is gone.
+    TapGone(usize, usize, usize),
     Exec(usize),
 }
 
@@ -104,6 +111,7 @@ impl Supervisor {
     pub(super) fn run(&mut self) -> io::Result<()> {
         while !self.done {
             let ready = self.wait()?;
+            let now = Instant::now();
             // Reports before deaths, and both before requests: who asks is answered with what is already known. Outputs
             // are taken from the last, since one that ends is removed.
             for source in ready.iter().rev() {
@@ -113,9 +121,22 @@ impl Supervisor {
                             container.pump(output, CHUNKS_A_TURN);
                         }
                     }
+                    Source::TapGone(container, output, tap) => {
+                        let output =
+                            self.containers.get_mut(container).and_then(|container| container.outputs.get_mut(output));
+                        if let Some(output) = output.filter(|output| tap < output.taps.len()) {
+                            output.taps.remove(tap);
+                        }
+                    }
                     Source::Channel(container) => self.hear_container(container),
                     Source::Exec(exec) => self.hear_exec(exec),
-                    Source::Listener | Source::Signals | Source::Connection(_) => {}
+                    Source::Taps(_) | Source::Listener | Source::Signals | Source::Connection(_) => {}
+                }
+            }
+            for (place, container) in self.containers.iter_mut().enumerate() {
+                let takes = ready.iter().any(|source| matches!(source, Source::Taps(ready) if *ready == place));
+                if takes || container.tap_deadline().is_some_and(|deadline| deadline <= now) {
+                    container.flush_taps(now);
                 }
             }
             for source in &ready {
@@ -123,7 +144,11 @@ impl Supervisor {
                     Source::Signals => self.reap(),
                     Source::Connection(place) => self.serve(place),
                     Source::Listener => self.accept(),
-                    Source::Output(..) | Source::Channel(_) | Source::Exec(_) => {}
+                    Source::Output(..)
+                    | Source::Taps(_)
+                    | Source::TapGone(..)
+                    | Source::Channel(_)
+                    | Source::Exec(_) => {}
                 }
             }
             self.leave_broken();
@@ -146,8 +171,18 @@ impl Supervisor {
         }
         for (place, container) in self.containers.iter().enumerate() {
             for (number, output) in container.outputs.iter().enumerate() {
-                sources.push(Source::Output(place, number));
-                fds.push(PollFd::new(output.fd.as_fd(), PollFlags::POLLIN));
+                if !output.is_held() {
+                    sources.push(Source::Output(place, number));
+                    fds.push(PollFd::new(output.fd.as_fd(), PollFlags::POLLIN));
+                }
+                for (tap, client) in output.taps.iter().enumerate() {
+                    sources.push(Source::TapGone(place, number, tap));
+                    fds.push(PollFd::new(client.fd(), attach::wanted(client)));
+                }
+            }
+            for tap in &container.leaving {
+                sources.push(Source::Taps(place));
+                fds.push(PollFd::new(tap.fd(), attach::wanted(tap)));
             }
             if let Some(channel) = &container.channel {
                 sources.push(Source::Channel(place));
@@ -160,13 +195,27 @@ impl Supervisor {
                 fds.push(PollFd::new(channel.as_fd(), PollFlags::POLLIN));
             }
         }
-        match poll(&mut fds, PollTimeout::NONE) {
+        let patience =
+            self.containers.iter().filter_map(Container::tap_deadline).min().map_or(PollTimeout::NONE, |at| {
+                // Rounded up, so that the time is over when poll returns.
+                let left = at.saturating_duration_since(Instant::now()).as_millis().saturating_add(1);
+                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+            });
+        match poll(&mut fds, patience) {
             Ok(_) => {}
             Err(Errno::EINTR) => return Ok(Vec::new()),
             Err(error) => return Err(error.into()),
         }
-        let is_ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
-        Ok(sources.into_iter().zip(&fds).filter(|(_, fd)| is_ready(fd)).map(|(source, _)| source).collect())
+        let mut ready = Vec::new();
+        for (source, fd) in sources.into_iter().zip(&fds) {
+            let events = fd.revents().unwrap_or(PollFlags::empty());
+            match source {
+                _ if events.is_empty() => {}
+                Source::TapGone(place, ..) if !events.contains(PollFlags::POLLERR) => ready.push(Source::Taps(place)),
+                source => ready.push(source),
+            }
+        }
+        Ok(ready)
     }
 
     fn accept(&mut self) {
@@ -228,7 +277,7 @@ impl Supervisor {
             Request::Forget { container } => self.forget(&container),
             Request::Exec { container, spec } => self.exec(from, &container, &spec),
             Request::ExecSignal { signal } => self.signal_exec(from, signal),
-            Request::Attach { container } => self.attach(from, &container),
+            Request::Attach { container, output_only } => self.attach(from, &container, output_only),
             Request::Subscribe => {
                 self.subscribe(from);
                 Ok(None)
@@ -454,45 +503,6 @@ impl Supervisor {
     fn signal_exec(&mut self, from: ConnectionId, signal: i32) -> Result<Option<Reply>, Failure> {
         let exec = self.execs.iter().find(|exec| exec.connection == from).ok_or(Failure::NotRunning)?;
         sys::send_signal(exec.pid, signal).map_err(|error| kernel("signal", &error.into()))?;
-        Ok(None)
-    }
-
-    /// Gives copies of the container's ends. Input is shared by everybody attached, as a terminal is.
-    fn attach(&mut self, from: ConnectionId, id: &ContainerId) -> Result<Option<Reply>, Failure> {
-        let failed = |error: io::Error| kernel("attach", &error);
-        let place = self.place_of(id).ok_or(Failure::NotFound)?;
-        let container = self.containers.get_mut(place).ok_or(Failure::NotFound)?;
-        if !matches!(container.status.state, ContainerState::Running { .. }) {
-            return Err(Failure::NotRunning);
-        }
-        let mut kinds = Fds::default();
-        let mut fds = Vec::new();
-        let once = container.spec.stdin_once;
-        if let Some(stdin) = &container.stdin {
-            kinds.stdin = true;
-            fds.push(stdin.try_clone().map_err(failed)?);
-        }
-        if once {
-            // The client's copy is then the last: when it leaves, the container reads the end.
-            container.stdin = None;
-        }
-        let tty = container.spec.tty;
-        for output in &mut container.outputs {
-            let (theirs, ours) = pipe2(OFlag::O_CLOEXEC).map_err(|error| failed(error.into()))?;
-            set_nonblocking(&ours).map_err(|error| failed(error.into()))?;
-            output.taps.push(ours);
-            fds.push(theirs);
-            if output.is_stderr() {
-                kinds.stderr = true;
-            } else {
-                kinds.stdout = true;
-            }
-        }
-        if tty && let Some(output) = container.outputs.first() {
-            kinds.terminal = true;
-            fds.push(output.fd.try_clone().map_err(failed)?);
-        }
-        self.answer_with(from, &Reply::Attached { fds: kinds }, &fds);
         Ok(None)
     }
 

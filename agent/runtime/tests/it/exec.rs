@@ -126,7 +126,7 @@ async fn attaching_gives_input_and_output_and_once_means_once() {
     let mut spec = world.shell("c", "cat; echo end");
     (spec.stdin, spec.stdin_once) = (true, true);
     let status = sandbox.start_container(&spec).await.unwrap();
-    let mut session = sandbox.attach(&status.id).await.unwrap();
+    let mut session = sandbox.attach(&status.id, true).await.unwrap();
     let mut stdin = session.stdin.take().unwrap();
     stdin.write_all(b"hello\n").await.unwrap();
     drop(stdin);
@@ -144,11 +144,69 @@ async fn a_container_with_a_terminal_is_attached_to_by_it() {
     let mut spec = world.shell("c", "tty; read word; echo got $word");
     (spec.tty, spec.stdin) = (true, true);
     let status = sandbox.start_container(&spec).await.unwrap();
-    let mut session = sandbox.attach(&status.id).await.unwrap();
+    let mut session = sandbox.attach(&status.id, true).await.unwrap();
     session.terminal.as_mut().unwrap().write_all(b"it\n").await.unwrap();
     let mut text = String::new();
     session.stdout.take().unwrap().read_to_string(&mut text).await.unwrap();
     assert!(text.contains("got it"), "{text}");
     let log = log_text(&status.log_path);
     assert!(log.contains("/dev/pts/0\n"), "{log:?}");
+}
+
+#[tokio::test]
+async fn who_only_listens_leaves_the_input_to_who_speaks() {
+    let world = World::new().await;
+    let sandbox = world.sandbox("once").await;
+    let mut spec = world.shell("c", "cat");
+    (spec.stdin, spec.stdin_once) = (true, true);
+    let status = sandbox.start_container(&spec).await.unwrap();
+    let mut listener = sandbox.attach(&status.id, false).await.unwrap();
+    assert!(listener.stdin.is_none());
+    let mut speaker = sandbox.attach(&status.id, true).await.unwrap();
+    speaker.stdin.take().unwrap().write_all(b"to all\n").await.unwrap();
+    for session in [&mut listener, &mut speaker] {
+        let mut text = String::new();
+        session.stdout.take().unwrap().read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "to all\n");
+    }
+    assert_eq!(sandbox.wait(&status.id).await.unwrap().code, 0);
+}
+
+#[tokio::test]
+async fn a_slow_client_misses_nothing_and_one_that_left_holds_nobody_up() {
+    let world = World::new().await;
+    let sandbox = world.sandbox("slow").await;
+    let mut spec = world.shell("c", "read go; seq 1 500000; echo done");
+    (spec.stdin, spec.stdin_once) = (true, true);
+    let status = sandbox.start_container(&spec).await.unwrap();
+    let mut slow = sandbox.attach(&status.id, false).await.unwrap();
+    let gone = sandbox.attach(&status.id, false).await.unwrap();
+    let mut speaker = sandbox.attach(&status.id, true).await.unwrap();
+    drop(gone);
+    speaker.stdin.take().unwrap().write_all(b"go\n").await.unwrap();
+    // Some 3 MiB are said, more than all pipes hold: the container goes on as the slower one reads.
+    let mut head = [0; 4];
+    slow.stdout.as_mut().unwrap().read_exact(&mut head).await.unwrap();
+    let (mut fast_text, mut slow_text) = (String::new(), String::from_utf8(head.to_vec()).unwrap());
+    let (mut fast, mut slow) = (speaker.stdout.take().unwrap(), slow.stdout.take().unwrap());
+    tokio::try_join!(fast.read_to_string(&mut fast_text), slow.read_to_string(&mut slow_text)).unwrap();
+    assert!(fast_text.ends_with("\n499999\n500000\ndone\n") && fast_text.starts_with("1\n2\n"));
+    assert!(slow_text == fast_text, "{} and {} bytes", slow_text.len(), fast_text.len());
+    assert_eq!(fast_text.len(), 3_388_895 + 5);
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_left_and_the_log_goes_on() {
+    let world = World::new().await;
+    let sandbox = world.sandbox("stuck").await;
+    let mut spec = world.shell("c", "read go; seq 1 500000; echo done");
+    (spec.stdin, spec.stdin_once) = (true, true);
+    let status = sandbox.start_container(&spec).await.unwrap();
+    let stuck = sandbox.attach(&status.id, false).await.unwrap();
+    let mut speaker = sandbox.attach(&status.id, true).await.unwrap();
+    (speaker.stdout, speaker.stderr) = (None, None);
+    speaker.stdin.take().unwrap().write_all(b"go\n").await.unwrap();
+    assert_eq!(sandbox.wait(&status.id).await.unwrap().code, 0);
+    assert!(log_text(&status.log_path).ends_with("500000\ndone\n"));
+    drop(stuck);
 }

@@ -207,3 +207,27 @@ fn a_pod_past_its_deadline_fails() {
     assert_eq!(steps(&pod, &running(up(), "app"), 10), "wake 30");
     assert_eq!(steps(&pod, &running(up(), "app"), 30), "fail DeadlineExceeded");
 }
+
+#[test]
+fn an_ephemeral_container_is_started_once_whatever_the_others_do() {
+    let pod = pod(json!({"restartPolicy": "Always", "initContainers": [{"name": "a"}],
+        "containers": [{"name": "x"}], "ephemeralContainers": [{"name": "debug"}]}));
+    assert_eq!(steps(&pod, &Facts::default(), 0), "sandbox 0");
+    assert_eq!(steps(&pod, &up(), 0), "start debug 0, start a 0");
+    let failing = with(up(), "a", vec![attempt(0, Phase::Running, None)]);
+    let mut facts = failing.clone();
+    facts.not_before.insert("debug".into(), at(10));
+    assert_eq!(steps(&pod, &facts, 3), "wake 10");
+    for ended in [attempt(0, Phase::Running, None), attempt(0, Phase::Exited, Some(1))] {
+        assert_eq!(steps(&pod, &with(failing.clone(), "debug", vec![ended]), 0), "");
+    }
+}
+
+#[test]
+fn an_ephemeral_container_keeps_no_pod_and_ends_with_it() {
+    let pod = pod(json!({"restartPolicy": "Never", "terminationGracePeriodSeconds": 5,
+        "containers": [{"name": "x"}], "ephemeralContainers": [{"name": "debug"}]}));
+    let facts = with(up(), "x", vec![attempt(0, Phase::Exited, Some(0))]);
+    let facts = with(facts, "debug", vec![attempt(1, Phase::Running, None)]);
+    assert_eq!(steps(&pod, &facts, 0), "stop debug 5");
+}

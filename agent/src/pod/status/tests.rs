@@ -179,3 +179,28 @@ fn a_status_that_is_there_already_is_not_written_again() {
         body["status"]["conditions"].as_array().unwrap().iter().map(|c| c["type"].as_str().unwrap()).collect();
     assert_eq!(types, ["Ready", "ContainersReady"]);
 }
+
+#[test]
+fn an_ephemeral_container_has_a_status_and_no_say_in_the_pods() {
+    let pod = pod(json!({"restartPolicy": "Always", "containers": [{"name": "app", "image": "busybox"}],
+        "ephemeralContainers": [{"name": "debug", "image": "busybox"}]}));
+    let shown = |facts: &Facts| {
+        let status = compute(&pod, facts, &host(), at(5));
+        let debug = status.ephemeral_container_statuses.as_ref().unwrap()[0].clone();
+        (summary(&pod, facts), serde_json::to_value(debug.state).unwrap(), debug.ready, debug.started)
+    };
+    let mut facts = facts(vec![attempt(0, Phase::Running, None)]);
+    facts.probed.insert("app".into(), Probed { started: true, ready: true, id: "c0".into() });
+    let of_the_pod = summary(&pod, &facts);
+    let waits = json!({"waiting": {"reason": "ContainerCreating"}});
+    assert_eq!(shown(&facts), (of_the_pod.clone(), waits, false, None));
+    facts.attempts.insert("debug".into(), vec![attempt(0, Phase::Running, None)]);
+    let (pods, state, ready, started) = shown(&facts);
+    assert!(state["running"].is_object() && pods == of_the_pod && !ready && started.is_none(), "{state}");
+    // It has ended for good, though the pod's other containers would be started again.
+    facts.attempts.insert("debug".into(), vec![attempt(0, Phase::Exited, Some(3))]);
+    let (pods, state, ..) = shown(&facts);
+    assert_eq!((pods, &state["terminated"]["exitCode"]), (of_the_pod, &json!(3)));
+    let patch = patch(&pod, &compute(&pod, &facts, &host(), at(5))).unwrap();
+    assert_eq!(patch["status"]["ephemeralContainerStatuses"][0]["name"], "debug");
+}

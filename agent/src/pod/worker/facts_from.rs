@@ -115,7 +115,8 @@ fn message(pod: &Pod, dir: &PodDir, status: &ContainerStatus, exit: &Exit) -> Op
     if written.is_some() {
         return written;
     }
-    let policy = spec(pod).container(&status.name).and_then(|c| c.termination_message_policy.as_deref());
+    let container = spec(pod).any_container(&status.name);
+    let policy = container.as_ref().and_then(|c| c.termination_message_policy.as_deref());
     if policy == Some("FallbackToLogsOnError") && exit.code != 0 {
         return tail_text(&status.log_path, LOG_LINES, LOG_BYTES.min(limit)).filter(|text| !text.is_empty());
     }
@@ -160,8 +161,8 @@ pub(super) fn lose(attempts: &mut BTreeMap<String, Vec<Attempt>>, sandbox: u32, 
 pub(super) fn status(pod: &Pod) -> BTreeMap<String, Vec<Attempt>> {
     let mut attempts: BTreeMap<String, Vec<Attempt>> = BTreeMap::new();
     let Some(status) = &pod.status else { return attempts };
-    let all = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
-    for container in all {
+    let all = [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
+    for container in all.into_iter().flatten().flatten() {
         let count = u32::try_from(container.restart_count).unwrap_or(0);
         let last = container.last_state.as_ref();
         let state = container.state.as_ref();

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 
 use super::{Worker, jobs};
 use crate::event::Kind;
-use crate::pod::facts::{Ending, Waiting};
+use crate::pod::facts::{Ending, Phase, Waiting};
 use crate::pod::plan::{self, Action};
-use crate::pod::start::Start;
+use crate::pod::start::{Start, Target};
 use crate::pod::{security, spec, status};
 
 impl Worker {
@@ -41,7 +41,7 @@ impl Worker {
     }
 
     pub(super) fn start(&mut self, name: &str, attempt: u32, after: Option<Timestamp>, now: Timestamp) {
-        let (Some(sandbox), Some(container)) = (self.sandbox.clone(), spec(&self.pod).container(name).cloned()) else {
+        let (Some(sandbox), Some(container)) = (self.sandbox.clone(), spec(&self.pod).any_container(name)) else {
             return;
         };
         // Until the API server has told of every object, the watch wakes the worker.
@@ -58,6 +58,7 @@ impl Worker {
             sandbox,
             ips: self.facts.sandbox.as_ref().map(|s| s.ips.clone()).unwrap_or_default(),
             container,
+            target: self.target_of(name),
             attempt,
             volumes: self.volumes.clone(),
             objects,
@@ -66,11 +67,19 @@ impl Worker {
         self.jobs.spawn(jobs::start(start));
     }
 
+    /// Whose processes an ephemeral container is to see, if it says so.
+    fn target_of(&self, name: &str) -> Option<Target> {
+        let ephemeral = spec(&self.pod).ephemeral_containers().iter().find(|c| c.name == name)?;
+        let target = ephemeral.target_container_name.clone().filter(|target| !target.is_empty())?;
+        let running = self.facts.current(&target).filter(|attempt| attempt.phase == Phase::Running);
+        Some(Target { id: running.and_then(|attempt| ContainerId::parse(&attempt.id)), name: target })
+    }
+
     pub(super) fn stop(&mut self, name: &str, id: &str, grace: i64, message: String) {
         let (Some(sandbox), Some(container_id)) = (self.sandbox.clone(), ContainerId::parse(id)) else { return };
         self.facts.stopping.insert(id.to_owned());
         self.event(Some(name), Kind::Normal, "Killing", message);
-        let container = spec(&self.pod).container(name).cloned().unwrap_or_default();
+        let container = spec(&self.pod).any_container(name).unwrap_or_default();
         let ip = self.probe_ip();
         let events = self.context.events.clone();
         let stop = jobs::Stop {

@@ -22,7 +22,7 @@ impl Worker {
         for name in due {
             self.pull_failed.remove(&name);
             let Some(waiting) = self.facts.waiting.get(&name).filter(|w| w.reason == "ErrImagePull") else { continue };
-            let image = spec(&self.pod).container(&name).and_then(|c| c.image.clone()).unwrap_or_default();
+            let image = spec(&self.pod).any_container(&name).and_then(|c| c.image).unwrap_or_default();
             let message = format!("Back-off pulling image \"{image}\": ErrImagePull: {}", waiting.message);
             self.event(Some(&name), Kind::Normal, "BackOff", format!("Back-off pulling image \"{image}\""));
             self.event(Some(&name), Kind::Warning, "Failed", "Error: ImagePullBackOff".into());
