@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::{Node, Service};
 use kube::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use crate::clear;
 use crate::config::Config;
 use crate::context::{Context, PodTable, Services};
+use crate::eviction::{self, Pressure};
 use crate::hold::{Hold, HoldError};
 use crate::node::{self, Readiness, machine};
 use crate::objects::ObjectCache;
@@ -135,7 +136,8 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
         },
     };
     config.pod_cidr = Some(range);
-    let Opened { context, writer, found, tracker, objects_end } = open(config, range, &machine, client).await?;
+    let Opened { context, writer, found, tracker, objects_end, pressure } =
+        open(config, range, &machine, client).await?;
 
     // Registering needs the API server, which may come up after the agent.
     let wanted = node::node(&context.config, &machine, port, Some(range), Readiness::Ready);
@@ -163,8 +165,10 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     spawn(&mut tasks, "status", node::keep_status(Arc::clone(&context), port, range, rest.clone()));
     spawn(&mut tasks, "services", watch_services(Arc::clone(&context), rest.clone()));
     spawn(&mut tasks, "events", writer.run(rest.clone()));
+    let (evict, evictions) = eviction::channel();
+    spawn(&mut tasks, "eviction", eviction::run(Arc::clone(&context), evict, pressure, rest.clone()));
     let mut pods = JoinSet::new();
-    spawn(&mut pods, "pods", pods::run(Arc::clone(&context), found, shutdown.clone()));
+    spawn(&mut pods, "pods", pods::run(Arc::clone(&context), found, evictions, shutdown.clone()));
 
     let early = tokio::select! {
         done = tasks.join_next() => Some(ended(done)),
@@ -218,6 +222,7 @@ struct Opened {
     found: Vec<coracle_runtime::SandboxStatus>,
     tracker: TaskTracker,
     objects_end: CancellationToken,
+    pressure: watch::Sender<Pressure>,
 }
 
 async fn open(
@@ -271,7 +276,9 @@ async fn open(
         .iter()
         .map(|(name, quantity)| (name.clone(), resources::milli(quantity)))
         .collect();
+    let (pressure, seen) = watch::channel(Pressure::of(machine));
     let context = Arc::new(Context {
+        pressure: seen,
         host: Host { ips: vec![config.node_ip] },
         memory: machine.memory,
         allocatable,
@@ -288,7 +295,7 @@ async fn open(
         names,
         config,
     });
-    Ok(Opened { context, writer, found, tracker, objects_end })
+    Ok(Opened { context, writer, found, tracker, objects_end, pressure })
 }
 
 /// The image store of the node with this data directory.

@@ -50,6 +50,22 @@ pub struct NodeArgs {
     /// How many processes and threads one pod may have; `none` for no limit.
     #[arg(long, env = "CORACLE_POD_PIDS_LIMIT", default_value_t = PidsLimit::default())]
     pub pod_pids_limit: PidsLimit,
+    /// Kernel parameters pods may set besides the safe ones, as in `net.ipv4.conf.*`.
+    #[arg(long, env = "CORACLE_ALLOWED_UNSAFE_SYSCTLS", value_delimiter = ',', value_parser = sysctl)]
+    pub allowed_unsafe_sysctls: Vec<String>,
+}
+
+/// A kernel parameter's name, or the beginning of some.
+fn sysctl(text: &str) -> Result<String, String> {
+    let name = text.replace('/', ".");
+    let plain = name.strip_suffix(".*").unwrap_or(&name);
+    let fits = !plain.is_empty()
+        && plain.split('.').all(|p| !p.is_empty() && p.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)));
+    if fits {
+        Ok(name)
+    } else {
+        Err(format!("{text:?} must be a kernel parameter, as in net.core.somaxconn or net.ipv4.*"))
+    }
 }
 
 /// How many processes and threads one pod may have.
@@ -156,6 +172,7 @@ impl NodeArgs {
             mark,
             max_pods: self.max_pods,
             pod_pids_limit: self.pod_pids_limit.0,
+            allowed_unsafe_sysctls: self.allowed_unsafe_sysctls.clone(),
             lease_renewal: crate::LEASE_RENEWAL,
             mtu: None,
         })

@@ -54,6 +54,8 @@ pub struct Config {
     pub max_pods: usize,
     /// How many processes and threads one pod may have, so that no pod takes all there are; no limit when `None`.
     pub pod_pids_limit: Option<u32>,
+    /// Kernel parameters pods may set besides the safe ones: names with dots, or beginnings that end in `.*`.
+    pub allowed_unsafe_sysctls: Vec<String>,
     /// How often the node's lease is renewed; it lasts twice as long. See [`LEASE_RENEWAL`].
     pub lease_renewal: Duration,
     /// Largest packet on pods' interfaces, in bytes; that of the default route's interface when `None`.

@@ -7,10 +7,11 @@ use coracle_network::Network;
 use coracle_runtime::image::ImageStore;
 use coracle_runtime::{Runtime, Sandbox};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::config::Config;
 use crate::event::Recorder;
+use crate::eviction::Pressure;
 use crate::objects::ObjectCache;
 use crate::pod::facts::Attempt;
 use crate::pod::host_files::Names;
@@ -50,6 +51,8 @@ pub(crate) struct Context {
     pub(crate) node: RwLock<Arc<Node>>,
     /// The pods on this node.
     pub(crate) table: PodTable,
+    /// What the node is short of.
+    pub(crate) pressure: watch::Receiver<Pressure>,
     /// Images pulled at once: a small disk and a home's line do not get faster with more.
     pub(crate) pulls: Semaphore,
 }
@@ -83,12 +86,25 @@ pub(crate) struct Entry {
 
 /// The pods on this node by uid; bounded by `max_pods` and those being refused.
 #[derive(Debug, Default)]
-pub(crate) struct PodTable(Mutex<BTreeMap<String, Entry>>);
+pub(crate) struct PodTable {
+    entries: Mutex<BTreeMap<String, Entry>>,
+    freed: watch::Sender<()>,
+}
 
 impl PodTable {
     /// Looks at the table.
     pub(crate) fn with<T>(&self, look: impl FnOnce(&mut BTreeMap<String, Entry>) -> T) -> T {
-        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&mut self.entries.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Tells that a pod takes less of the node than before.
+    pub(crate) fn room_freed(&self) {
+        self.freed.send_replace(());
+    }
+
+    /// Changes whenever a pod takes less of the node than before.
+    pub(crate) fn freed(&self) -> watch::Receiver<()> {
+        self.freed.subscribe()
     }
 
     /// The pod of this name; the newest if one of the same name is still going.

@@ -31,6 +31,7 @@ mod clear;
 mod config;
 mod context;
 mod event;
+mod eviction;
 mod hold;
 mod join;
 mod log;

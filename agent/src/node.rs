@@ -23,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::context::Context;
 use crate::event::Kind;
-use machine::Machine;
+use crate::eviction::Pressure;
+use machine::{MEMORY_LOW, Machine};
 
 /// The version of Kubernetes whose behaviour this is.
 pub(crate) const VERSION: &str = concat!("v1.36.0+coracle", env!("CARGO_PKG_VERSION"));
@@ -33,11 +34,6 @@ const LOOK: Duration = Duration::from_secs(60);
 const REPORT: Duration = Duration::from_secs(300);
 /// The most images a node tells of.
 const IMAGES: usize = 50;
-/// A node is short of memory below this, as kubelet's eviction threshold has it.
-const MEMORY_LOW: u64 = 100 << 20;
-/// A node is short of disk when less than this part of it is free. Kubelet's threshold is a tenth, which on the large disks of
-/// machines that people use for other things as well is tens of gigabytes; k3s has a twentieth too.
-const DISK_LOW: u64 = 20;
 
 /// Whether the node can take pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +88,7 @@ pub(crate) fn node(
             taints: (!config.taints.is_empty()).then(|| config.taints.clone()),
             ..NodeSpec::default()
         }),
-        status: Some(status(config, machine, port, &[], None, readiness, Timestamp::now())),
+        status: Some(status(config, machine, port, &[], None, (readiness, Pressure::of(machine)), Timestamp::now())),
     }
 }
 
@@ -135,7 +131,7 @@ fn status(
     port: u16,
     images: &[ContainerImage],
     old: Option<&NodeStatus>,
-    readiness: Readiness,
+    (readiness, pressure): (Readiness, Pressure),
     now: Timestamp,
 ) -> NodeStatus {
     let pressed = |holds: bool, reason: (&str, &str), message: (&str, &str)| {
@@ -149,7 +145,7 @@ fn status(
         (
             "MemoryPressure",
             pressed(
-                machine.memory_available < MEMORY_LOW,
+                pressure.memory,
                 ("KubeletHasInsufficientMemory", "KubeletHasSufficientMemory"),
                 ("kubelet has insufficient memory available", "kubelet has sufficient memory available"),
             ),
@@ -157,7 +153,7 @@ fn status(
         (
             "DiskPressure",
             pressed(
-                machine.disk_free < machine.disk / DISK_LOW,
+                pressure.disk,
                 ("KubeletHasDiskPressure", "KubeletHasNoDiskPressure"),
                 ("kubelet has disk pressure", "kubelet has no disk pressure"),
             ),
@@ -165,7 +161,7 @@ fn status(
         (
             "PIDPressure",
             pressed(
-                machine.pids_free < 100,
+                pressure.pids,
                 ("KubeletHasInsufficientPID", "KubeletHasSufficientPID"),
                 ("kubelet has insufficient PID available", "kubelet has sufficient PID available"),
             ),
@@ -277,7 +273,9 @@ pub(crate) async fn look(context: &Context) -> Arc<Node> {
 pub(crate) async fn keep_status(context: Arc<Context>, port: u16, range: Ipv4Net, shutdown: CancellationToken) {
     let api: Api<Node> = Api::all(context.client.clone());
     let mut written: Option<(NodeStatus, tokio::time::Instant)> = None;
+    let mut pressure = context.pressure.clone();
     loop {
+        let short = *pressure.borrow_and_update();
         let now = Timestamp::now();
         let config = context.config.clone();
         let data_dir = config.data_dir.clone();
@@ -285,7 +283,7 @@ pub(crate) async fn keep_status(context: Arc<Context>, port: u16, range: Ipv4Net
         if let Ok(Ok(machine)) = machine {
             let images = images(&context);
             let old = written.as_ref().map(|(s, _)| s.clone()).or_else(|| context.node().status.clone());
-            let new = status(&config, &machine, port, &images, old.as_ref(), Readiness::Ready, now);
+            let new = status(&config, &machine, port, &images, old.as_ref(), (Readiness::Ready, short), now);
             let due = written.as_ref().is_none_or(|(_, at)| at.elapsed() >= REPORT);
             if due || old.as_ref().is_none_or(|o| differs(o, &new)) {
                 match api
@@ -319,6 +317,7 @@ pub(crate) async fn keep_status(context: Arc<Context>, port: u16, range: Ipv4Net
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(LOOK) => {}
+            Ok(()) = pressure.changed() => {}
         }
     }
 }

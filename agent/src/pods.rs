@@ -13,12 +13,13 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::claims;
 use crate::context::Context;
+use crate::eviction::Eviction;
 use crate::pod;
 use crate::pod::worker::{self, Desired};
 use crate::volume::set::{self, PodDir};
@@ -44,7 +45,12 @@ struct Pods {
 }
 
 /// Runs the node's pods until `shutdown`; then stops them, or leaves them with `keep_pods`.
-pub(crate) async fn run(context: Arc<Context>, found: Found, shutdown: CancellationToken) {
+pub(crate) async fn run(
+    context: Arc<Context>,
+    found: Found,
+    evictions: mpsc::Receiver<Eviction>,
+    shutdown: CancellationToken,
+) {
     let mut pods = Pods {
         context,
         workers: JoinSet::new(),
@@ -54,12 +60,12 @@ pub(crate) async fn run(context: Arc<Context>, found: Found, shutdown: Cancellat
         listing: None,
         again: BTreeMap::new(),
     };
-    pods.work(shutdown).await;
+    pods.work(evictions, shutdown).await;
     pods.end().await;
 }
 
 impl Pods {
-    async fn work(&mut self, shutdown: CancellationToken) {
+    async fn work(&mut self, mut evictions: mpsc::Receiver<Eviction>, shutdown: CancellationToken) {
         let api: Api<Pod> = Api::all(self.context.client.clone());
         let config = watcher::Config::default().fields(&format!("spec.nodeName={}", self.context.config.node_name));
         let mut events = Box::pin(watcher(api, config).default_backoff());
@@ -75,6 +81,11 @@ impl Pods {
                     None => return,
                 },
                 event = runtime.next() => self.poke(&event),
+                Some(eviction) = evictions.recv() => {
+                    if let Some(sender) = self.desired.get(&eviction.uid) {
+                        sender.send_modify(|desired| desired.evicted = Some(eviction));
+                    }
+                }
                 Some(done) = self.workers.join_next() => self.ended(done),
             }
         }
@@ -117,7 +128,7 @@ impl Pods {
 
     fn begin(&mut self, uid: String, pod: Arc<Pod>) {
         let found = self.found.remove(&uid).unwrap_or_default();
-        let (sender, receiver) = watch::channel(Desired { pod, gone: false, shutdown: None, pokes: 0 });
+        let (sender, receiver) = watch::channel(Desired { pod, gone: false, evicted: None, shutdown: None, pokes: 0 });
         self.desired.insert(uid.clone(), sender);
         let (context, leave) = (Arc::clone(&self.context), self.leave.clone());
         self.workers.spawn(async move {

@@ -137,6 +137,14 @@ pub(crate) fn wanted_tokens(pod: &Pod) -> Vec<(String, ServiceAccountTokenProjec
         .collect()
 }
 
+/// Whether files in the pod's volumes show the pod itself, and so change with it.
+pub(crate) fn shows_pod(pod: &Pod) -> bool {
+    volumes(pod).iter().any(|v| {
+        let projected = v.projected.iter().flat_map(|p| p.sources.iter().flatten());
+        v.downward_api.is_some() || projected.into_iter().any(|s| s.downward_api.is_some())
+    })
+}
+
 /// The pod's volumes.
 pub(crate) fn volumes(pod: &Pod) -> &[Volume] {
     pod::spec(pod).0.and_then(|s| s.volumes.as_deref()).unwrap_or_default()

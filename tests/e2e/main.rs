@@ -29,6 +29,7 @@ mod pulling;
 mod reading;
 mod refusals;
 mod restart;
+mod running;
 mod security;
 mod streams;
 mod tour;

@@ -4,7 +4,8 @@ use coracle_proto::placement::matches_required;
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::resources::{self, Amounts};
-use super::spec;
+use super::{is_sidecar, spec};
+use crate::eviction::Pressure;
 
 /// Why a pod is refused: the reason and the message of its status.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +14,24 @@ pub(crate) struct Refusal {
     pub(crate) reason: String,
     /// The words behind it.
     pub(crate) message: String,
+}
+
+impl Refusal {
+    /// The reason of the event about it.
+    pub(crate) fn event(&self) -> &'static str {
+        match self.reason.as_str() {
+            "OutOfcpu" => "OutOfcpu",
+            "OutOfmemory" => "OutOfmemory",
+            "OutOfpods" => "OutOfpods",
+            "NodeAffinity" => "NodeAffinity",
+            "NodePorts" => "NodePorts",
+            "PodOSNotSupported" => "PodOSNotSupported",
+            "AppArmor" => "AppArmor",
+            "SysctlForbidden" => "SysctlForbidden",
+            "Evicted" => "Evicted",
+            _ => "UnexpectedAdmissionError",
+        }
+    }
 }
 
 /// What the node has, and what the pods on it have taken already.
@@ -26,10 +45,118 @@ pub(crate) struct Room {
     pub(crate) pods: usize,
     /// How many there may be.
     pub(crate) max_pods: usize,
+    /// Ports of the host that are taken: address, protocol, number.
+    pub(crate) ports: Vec<Port>,
+    /// What the node is short of.
+    pub(crate) pressure: Pressure,
+    /// Kernel parameters that may be set besides the safe ones: names, or beginnings that end in `.*`.
+    pub(crate) sysctls: Vec<String>,
+}
+
+/// A port of the host: the address (all of them if empty), the protocol and the number.
+pub(crate) type Port = (String, String, i32);
+
+/// The ports of the host that `pod` wants.
+pub(crate) fn ports(pod: &Pod) -> Vec<Port> {
+    let all = spec(pod).containers().iter().chain(spec(pod).init_containers().iter().filter(|c| is_sidecar(c)));
+    all.flat_map(|c| c.ports.iter().flatten())
+        .filter_map(|port| {
+            let any = |ip: &String| ip == "0.0.0.0" || ip == "::";
+            let ip = port.host_ip.clone().filter(|ip| !any(ip)).unwrap_or_default();
+            Some((ip, port.protocol.clone().unwrap_or_else(|| "TCP".into()), port.host_port.filter(|p| *p > 0)?))
+        })
+        .collect()
+}
+
+fn collide(a: &Port, b: &Port) -> bool {
+    a.1 == b.1 && a.2 == b.2 && (a.0 == b.0 || a.0.is_empty() || b.0.is_empty())
+}
+
+/// Kernel parameters of a pod's own namespaces that cannot hurt other pods (KEP-34).
+const SAFE_SYSCTLS: [&str; 12] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
+];
+
+/// A kernel parameter's name with dots. It may be written with slashes, and then dots are part of a name (sysctl(8)).
+pub(crate) fn sysctl_name(name: &str) -> String {
+    if name.find(['.', '/']).is_none_or(|first| name.get(first..).is_some_and(|rest| rest.starts_with('.'))) {
+        return name.to_owned();
+    }
+    let swapped = |c| match c {
+        '.' => '/',
+        '/' => '.',
+        other => other,
+    };
+    name.chars().map(swapped).collect()
+}
+
+/// What a pod wants of the kernel that it may not have.
+fn forbidden_sysctl(pod: &Pod, allowed: &[String]) -> Option<String> {
+    let spec = spec(pod).0?;
+    let context = spec.security_context.as_ref()?;
+    context.sysctls.iter().flatten().find_map(|sysctl| {
+        let name = sysctl_name(&sysctl.name);
+        let covers = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(beginning) => name.starts_with(beginning),
+            None => *pattern == name,
+        };
+        if allowed.iter().any(covers) {
+            return None;
+        }
+        if !SAFE_SYSCTLS.contains(&name.as_str()) {
+            return Some(format!("forbidden sysctl: {name:?} not allowlisted"));
+        }
+        let (namespace, shared) = match name.starts_with("net.") {
+            true => ("net", spec.host_network),
+            false => ("ipc", spec.host_ipc),
+        };
+        (shared == Some(true)).then(|| format!("forbidden sysctl: {name:?} not allowed with host {namespace} enabled"))
+    })
 }
 
 /// Checks `pod` against the node.
 pub(crate) fn admit(pod: &Pod, node: &Node, room: &Room) -> Result<(), Refusal> {
+    if let Some(message) = room.pressure.refuses(pod) {
+        return Err(Refusal { reason: "Evicted".into(), message });
+    }
+    if let Some(message) = forbidden_sysctl(pod, &room.sysctls) {
+        return Err(Refusal { reason: "SysctlForbidden".into(), message });
+    }
+    if spec(pod).0.and_then(|s| s.os.as_ref()).is_some_and(|os| os.name != "linux") {
+        let message = "Failed to admit pod as the OS field doesn't match node OS".into();
+        return Err(Refusal { reason: "PodOSNotSupported".into(), message });
+    }
+    if names_app_armor(pod) {
+        let message = "Cannot enforce AppArmor: profiles of the host are not supported".into();
+        return Err(Refusal { reason: "AppArmor".into(), message });
+    }
+    has_room(pod, room)?;
+    if ports(pod).iter().any(|port| room.ports.iter().any(|taken| collide(port, taken))) {
+        let message = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports".into();
+        return Err(Refusal { reason: "NodePorts".into(), message });
+    }
+    if !matches_node(pod, node) {
+        return Err(Refusal {
+            reason: "NodeAffinity".into(),
+            message: "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".into(),
+        });
+    }
+    Ok(())
+}
+
+/// Whether the node has what `pod` requests.
+pub(crate) fn has_room(pod: &Pod, room: &Room) -> Result<(), Refusal> {
     if room.pods >= room.max_pods {
         return Err(out_of("pods", 1, room.pods, room.max_pods));
     }
@@ -45,14 +172,6 @@ pub(crate) fn admit(pod: &Pod, node: &Node, room: &Room) -> Result<(), Refusal> 
             return Err(out_of(&name, scale(wanted), scale(used), scale(have)));
         }
     }
-    if !matches_node(pod, node) {
-        return Err(Refusal {
-            reason: "NodeAffinity".into(),
-            message:
-                "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"
-                    .into(),
-        });
-    }
     Ok(())
 }
 
@@ -65,9 +184,18 @@ fn out_of(
     Refusal {
         reason: format!("OutOf{name}"),
         message: format!(
-            "Pod was rejected: Node didn't have enough resource: {name}, requested: {wanted}, used: {used}, capacity: {capacity}"
+            "Node didn't have enough resource: {name}, requested: {wanted}, used: {used}, capacity: {capacity}"
         ),
     }
+}
+
+/// Whether a container is to be confined by a profile of AppArmor that is loaded on the host. `RuntimeDefault` is what the
+/// runtime does by itself, which is none.
+fn names_app_armor(pod: &Pod) -> bool {
+    let of_pod = spec(pod).0.and_then(|s| s.security_context.as_ref()).and_then(|c| c.app_armor_profile.as_ref());
+    let of_containers =
+        spec(pod).all().filter_map(|c| c.security_context.as_ref().and_then(|s| s.app_armor_profile.as_ref()));
+    of_pod.into_iter().chain(of_containers).any(|profile| profile.type_ == "Localhost")
 }
 
 /// Whether the pod wants a node with such labels.
@@ -100,6 +228,9 @@ mod tests {
             used: Amounts::from([("cpu".into(), 1500)]),
             pods: 3,
             max_pods: 110,
+            ports: vec![(String::new(), "TCP".into(), 80), ("10.0.0.1".into(), "UDP".into(), 53)],
+            sysctls: vec!["net.core.somaxconn".into(), "net.ipv4.conf.*".into()],
+            ..Room::default()
         };
         match admit(&pod(spec), &node, &room) {
             Ok(()) => "ok".into(),
@@ -113,10 +244,59 @@ mod tests {
         assert_eq!(check(with(json!({"cpu": "500m"}))), "ok");
         assert_eq!(
             check(with(json!({"cpu": "501m"}))),
-            "OutOfcpu: Pod was rejected: Node didn't have enough resource: cpu, requested: 501, used: 1500, capacity: 2000"
+            "OutOfcpu: Node didn't have enough resource: cpu, requested: 501, used: 1500, capacity: 2000"
         );
         assert!(check(with(json!({"memory": "2Gi"}))).starts_with("OutOfmemory: "));
         assert!(check(with(json!({"example.com/gpu": "1"}))).starts_with("OutOfexample.com/gpu: "));
+    }
+
+    #[test]
+    fn a_port_of_the_host_is_given_once() {
+        let with = |port| check(json!({"containers": [{"name": "a", "ports": [port]}]}));
+        let why = "NodePorts: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+        assert_eq!(with(json!({"containerPort": 1, "hostPort": 80})), why);
+        assert_eq!(with(json!({"containerPort": 1, "hostPort": 80, "hostIP": "10.0.0.2"})), why);
+        assert_eq!(with(json!({"containerPort": 1, "hostPort": 80, "protocol": "UDP"})), "ok");
+        assert_eq!(with(json!({"containerPort": 80})), "ok");
+        let dns = |ip| json!({"containerPort": 1, "hostPort": 53, "protocol": "UDP", "hostIP": ip});
+        assert_eq!(with(dns("10.0.0.2")), "ok");
+        assert_eq!(with(dns("10.0.0.1")), why);
+        assert_eq!(with(dns("0.0.0.0")), why);
+    }
+
+    #[test]
+    fn only_safe_sysctls_of_the_pods_own_namespaces_are_set() {
+        let with = |name: &str, field: &str| {
+            check(
+                json!({"containers": [], field: true, "securityContext": {"sysctls": [{"name": name, "value": "1"}]}}),
+            )
+        };
+        assert_eq!(with("kernel.shm_rmid_forced", "hostNetwork"), "ok");
+        assert_eq!(with("net/ipv4/tcp_syncookies", "hostIPC"), "ok");
+        assert_eq!(sysctl_name("net/ipv4/conf/eth0.1/rp_filter"), "net.ipv4.conf.eth0/1.rp_filter");
+        assert_eq!(sysctl_name("net.ipv4.conf.eth0/1.rp_filter"), "net.ipv4.conf.eth0/1.rp_filter");
+        assert_eq!(with("net.core.somaxconn", "hostPID"), "ok");
+        assert_eq!(with("net.ipv4.conf.all.src_valid_mark", "hostPID"), "ok");
+        assert_eq!(
+            with("kernel.msgmax", "hostPID"),
+            "SysctlForbidden: forbidden sysctl: \"kernel.msgmax\" not allowlisted"
+        );
+        assert_eq!(
+            with("net.ipv4.tcp_syncookies", "hostNetwork"),
+            "SysctlForbidden: forbidden sysctl: \"net.ipv4.tcp_syncookies\" not allowed with host net enabled"
+        );
+    }
+
+    #[test]
+    fn what_this_node_is_not_or_cannot_enforce_refuses_the_pod() {
+        let with = |kind: &str| {
+            let context = json!({"appArmorProfile": {"type": kind, "localhostProfile": "mine"}});
+            check(json!({"containers": [{"name": "a", "securityContext": context}]}))
+        };
+        let windows = check(json!({"containers": [{"name": "a"}], "os": {"name": "windows"}}));
+        assert_eq!(windows, "PodOSNotSupported: Failed to admit pod as the OS field doesn't match node OS");
+        assert_eq!(with("Unconfined"), "ok");
+        assert_eq!(with("Localhost"), "AppArmor: Cannot enforce AppArmor: profiles of the host are not supported");
     }
 
     #[test]

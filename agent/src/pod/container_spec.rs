@@ -12,6 +12,7 @@ use coracle_runtime::{
 };
 use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
 
+use super::admission::sysctl_name;
 use super::environment::{expand, lookup};
 use super::security::{SecurityError, security};
 use super::{resources, spec};
@@ -36,6 +37,8 @@ pub(crate) struct Ingredients<'a> {
     pub(crate) env: Vec<(String, String)>,
     /// Where each volume is on the host.
     pub(crate) volumes: &'a BTreeMap<String, PathBuf>,
+    /// The layers of volumes that are images, the top one first.
+    pub(crate) image_volumes: &'a BTreeMap<String, Vec<PathBuf>>,
     /// Where a mount's `subPath` is on the host, by the mount's path.
     pub(crate) sub_paths: &'a BTreeMap<String, PathBuf>,
     /// The pod's own files: name in `/etc` and path on the host.
@@ -160,6 +163,10 @@ fn mounts(pod: &Pod, container: &Container, ingredients: &Ingredients<'_>) -> Re
     let mut mounts = Vec::new();
     let own: Vec<&VolumeMount> = container.volume_mounts.iter().flatten().collect();
     for mount in &own {
+        if let Some(layers) = ingredients.image_volumes.get(&mount.name) {
+            mounts.push(layered(mount, layers, &ingredients.env));
+            continue;
+        }
         let source = match ingredients.sub_paths.get(&mount.mount_path) {
             Some(path) => path.clone(),
             None => ingredients
@@ -194,8 +201,19 @@ fn mounts(pod: &Pod, container: &Container, ingredients: &Ingredients<'_>) -> Re
         mounts.push(Mount::bind(&ingredients.termination_log, message));
     }
     // Paths an image declares as volumes are left in its writable layer: Kubernetes gives them nothing of their own.
-    debug_assert!(mounts.iter().all(|m| matches!(m.kind, MountKind::Bind { .. })), "of {}", super::key(pod));
+    debug_assert!(!mounts.iter().any(|m| matches!(m.kind, MountKind::Tmpfs { .. })), "of {}", super::key(pod));
     Ok(mounts)
+}
+
+/// An image as a volume: always read-only.
+fn layered(mount: &VolumeMount, layers: &[PathBuf], env: &[(String, String)]) -> Mount {
+    let expanded = mount.sub_path_expr.as_deref().filter(|e| !e.is_empty()).map(|e| expand(e, |n| lookup(env, n)));
+    let sub_path = mount.sub_path.clone().filter(|p| !p.is_empty()).or(expanded);
+    Mount {
+        kind: MountKind::Layers { layers: layers.to_vec(), sub_path },
+        readonly: true,
+        ..Mount::bind("", absolute(&mount.mount_path))
+    }
 }
 
 /// Where a container leaves its last words unless it says otherwise.
@@ -221,7 +239,7 @@ pub(crate) fn sandbox_spec(
         .and_then(|c| c.sysctls.as_ref())
         .into_iter()
         .flatten()
-        .map(|s| (s.name.clone(), s.value.clone()))
+        .map(|s| (sysctl_name(&s.name), s.value.clone()))
         .collect();
     SandboxSpec {
         pod_uid: super::uid(pod).to_owned(),
@@ -267,6 +285,7 @@ mod tests {
             layers: vec!["/layers/0".into()],
             env: vec![("WHO".into(), "world".into())],
             volumes: &volumes,
+            image_volumes: &BTreeMap::from([("i".to_owned(), vec![PathBuf::from("/layers/1")])]),
             sub_paths: &BTreeMap::new(),
             etc: &[("hosts", PathBuf::from("/pods/u1/hosts"))],
             termination_log: "/pods/u1/log".into(),
@@ -297,6 +316,15 @@ mod tests {
         let names: Vec<&str> = got.env.iter().map(|(k, _)| k.as_str()).collect();
         assert_eq!(names, ["PATH", "WHO", "HOSTNAME", "WHO"]);
         assert_eq!(got.env.last().unwrap().1, "world");
+    }
+
+    #[test]
+    fn an_image_volume_is_its_layers_read_only() {
+        let mount = json!({"name": "i", "mountPath": "/data", "subPathExpr": "a/$(WHO)"});
+        let got = make(json!({"name": "c", "command": ["x"], "volumeMounts": [mount]}), json!({})).unwrap();
+        let first = &got.mounts[0];
+        let want = MountKind::Layers { layers: vec!["/layers/1".into()], sub_path: Some("a/world".into()) };
+        assert_eq!((&first.kind, first.destination.as_str(), first.readonly), (&want, "/data", true));
     }
 
     #[test]

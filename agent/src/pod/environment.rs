@@ -309,6 +309,8 @@ pub(crate) fn resource(
             .get(name)
             .copied()
             .filter(|v| *v > 0)
+            // Without a limit of its own, a container has the pod's, or the node.
+            .or_else(|| resources::declared_limits(pod).get(name).copied().filter(|v| *v > 0))
             .or_else(|| downward.allocatable.get(name).copied()),
         "requests" => resources::requests(container).get(name).copied(),
         _ => return Err(unknown()),
@@ -449,6 +451,18 @@ mod tests {
             {"name": "O", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "none", "optional": true}}},
         ]}));
         assert_eq!(got.unwrap(), "P_COLOR=red T=hi N=n1 IP=10.42.0.2 CPU=2 MEM=10 SVC_HOST=10.43.0.9");
+    }
+
+    #[test]
+    fn a_container_without_a_limit_has_the_pods_or_the_nodes() {
+        let limit = |resources| {
+            let pod = pod(json!({"containers": [{"name": "c"}], "resources": resources}));
+            let asked = serde_json::from_value(json!({"resource": "limits.cpu"})).unwrap();
+            let node = Downward { allocatable: Amounts::from([("cpu".into(), 8000)]), ..Downward::default() };
+            resource(&pod, &pod.spec.as_ref().unwrap().containers[0], &asked, &node).unwrap()
+        };
+        assert_eq!(limit(json!({"limits": {"cpu": "3"}})), "3");
+        assert_eq!(limit(json!({})), "8");
     }
 
     #[test]

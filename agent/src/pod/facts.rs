@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
 
 use super::backoff::Backoffs;
 
@@ -17,7 +17,7 @@ pub(crate) struct Sandbox {
     pub(crate) attempt: u32,
     /// Whether its supervisor lives and its network is attached.
     pub(crate) ready: bool,
-    /// The pod's addresses; empty with the host's network.
+    /// The pod's addresses: the host's with the host's network.
     pub(crate) ips: Vec<IpAddr>,
 }
 
@@ -109,6 +109,30 @@ impl Probed {
     }
 }
 
+/// A resize that waits for room on the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pending {
+    /// `Deferred`.
+    pub(crate) reason: String,
+    /// The words behind it.
+    pub(crate) message: String,
+    /// The generation of the pod that asks for it.
+    pub(crate) generation: Option<i64>,
+}
+
+/// How far a change of resources has come (KEP-1287).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Resize {
+    /// It is not granted yet.
+    pub(crate) pending: Option<Pending>,
+    /// It is granted and not yet true of every container.
+    pub(crate) under_way: bool,
+    /// Why it is not.
+    pub(crate) error: Option<String>,
+    /// The generation of the pod it was granted of.
+    pub(crate) generation: Option<i64>,
+}
+
 /// Why a running container must be stopped although the pod lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Doom {
@@ -136,6 +160,8 @@ pub(crate) enum Ending {
         reason: String,
         /// The status' message.
         message: String,
+        /// Seconds each container gets, if not the pod's own.
+        grace: Option<i64>,
     },
     /// The agent is going down and does not keep pods.
     Shutdown {
@@ -167,6 +193,14 @@ pub(crate) struct Facts {
     pub(crate) probed: BTreeMap<String, Probed>,
     /// Containers their probes have condemned, by name.
     pub(crate) doomed: BTreeMap<String, Doom>,
+    /// Containers that are being started anew for their new resources.
+    pub(crate) renewed: BTreeSet<String>,
+    /// The resources a container's cgroup was last given, by its id.
+    pub(crate) told: BTreeMap<String, ResourceRequirements>,
+    /// How far a change of resources has come.
+    pub(crate) resize: Resize,
+    /// Why the node sent the pod away although it kept to its limits.
+    pub(crate) disrupted: Option<String>,
     /// Why the whole pod stops, once it does.
     pub(crate) ending: Option<Ending>,
     /// Sandbox set-up or teardown is under way.

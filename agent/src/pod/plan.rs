@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::backoff;
 use super::facts::{Attempt, Doom, Ending, Facts, Phase};
-use super::{is_sidecar, spec};
+use super::{is_sidecar, restart, spec};
 
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,34 +125,17 @@ pub(crate) fn is_over(pod: &Pod, facts: &Facts) -> bool {
     if pod.status.as_ref().and_then(|s| s.phase.as_deref()).is_some_and(|p| p == "Succeeded" || p == "Failed") {
         return true;
     }
-    let policy = spec(pod).restart_policy();
-    if policy == "Always" {
-        return false;
-    }
+    let ended = |c: &Container| {
+        !facts.starting.contains(&c.name)
+            && facts.last(&c.name).is_some_and(|a| a.phase == Phase::Exited && !restart::follows(pod, c, a))
+    };
     // An init container that failed for good fails the pod.
-    let init_failed = spec(pod).init_containers().iter().filter(|c| !is_sidecar(c)).any(|c| {
-        policy == "Never"
-            && facts.last(&c.name).is_some_and(|a| a.phase == Phase::Exited && a.exit_code != Some(0))
-            && !facts.starting.contains(&c.name)
-    });
-    if init_failed {
+    let init = spec(pod).init_containers().iter();
+    if init.filter(|c| ended(c)).any(|c| facts.last(&c.name).is_some_and(|a| !a.succeeded())) {
         return true;
     }
     let apps = spec(pod).containers();
-    !apps.is_empty()
-        && apps.iter().all(|c| {
-            !facts.starting.contains(&c.name)
-                && facts.last(&c.name).is_some_and(|a| a.phase == Phase::Exited && !restarts(policy, a))
-        })
-}
-
-/// Whether a container with this end is started again under the pod's policy.
-fn restarts(policy: &str, attempt: &Attempt) -> bool {
-    match policy {
-        "Never" => false,
-        "OnFailure" => !attempt.succeeded(),
-        _ => true,
-    }
+    !apps.is_empty() && apps.iter().all(ended)
 }
 
 /// `activeDeadlineSeconds`: the pod fails when it has run longer than it may.
@@ -182,12 +165,11 @@ fn run(pod: &Pod, facts: &Facts, now: Timestamp, plan: &mut Plan) {
             start(&container.name, facts, now, plan);
         }
     }
-    let policy = spec(pod).restart_policy();
     // Once an app container of this sandbox was started, the init containers are behind it.
     let initialized = spec(pod).containers().iter().any(|c| facts.current(&c.name).is_some());
     for container in spec(pod).init_containers() {
         if is_sidecar(container) {
-            step(container, "Always", pod, facts, now, plan);
+            step(container, pod, facts, now, plan);
             if !initialized && !facts.is_started(&container.name) {
                 return;
             }
@@ -196,17 +178,16 @@ fn run(pod: &Pod, facts: &Facts, now: Timestamp, plan: &mut Plan) {
         if initialized || facts.current(&container.name).is_some_and(Attempt::succeeded) {
             continue;
         }
-        // An init container is run until it succeeds, unless nothing is ever restarted.
-        step(container, if policy == "Never" { "Never" } else { "OnFailure" }, pod, facts, now, plan);
+        step(container, pod, facts, now, plan);
         return;
     }
     for container in spec(pod).containers() {
-        step(container, policy, pod, facts, now, plan);
+        step(container, pod, facts, now, plan);
     }
 }
 
 /// The step of one container that has its turn.
-fn step(container: &Container, policy: &str, pod: &Pod, facts: &Facts, now: Timestamp, plan: &mut Plan) {
+fn step(container: &Container, pod: &Pod, facts: &Facts, now: Timestamp, plan: &mut Plan) {
     let name = &container.name;
     if facts.starting.contains(name) {
         return;
@@ -215,7 +196,7 @@ fn step(container: &Container, policy: &str, pod: &Pod, facts: &Facts, now: Time
     let turn = match current {
         None => Turn::Start,
         Some(a) if a.is_alive() => Turn::Runs,
-        Some(a) if restarts(policy, a) => Turn::Start,
+        Some(a) if restart::follows(pod, container, a) => Turn::Start,
         Some(_) => Turn::Done,
     };
     match turn {
@@ -317,7 +298,8 @@ pub(crate) fn ending_grace(pod: &Pod, ending: Option<&Ending>) -> i64 {
         Some(Ending::Deleted { grace } | Ending::Shutdown { grace }) => *grace,
         // One that was deleted by force tells how: with a period of zero.
         Some(Ending::Gone) => pod.metadata.deletion_grace_period_seconds.unwrap_or_else(|| grace(pod)),
-        Some(Ending::Failed { .. }) | None => grace(pod),
+        Some(Ending::Failed { grace: own, .. }) => own.unwrap_or_else(|| grace(pod)),
+        None => grace(pod),
     }
 }
 

@@ -94,6 +94,11 @@ pub(crate) fn pod_requests(pod: &Pod) -> Amounts {
     over(pod, requests, spec(pod).0.and_then(|s| s.resources.as_ref()).and_then(|r| r.requests.as_ref()))
 }
 
+/// The limits the pod itself declares (KEP-2837).
+pub(crate) fn declared_limits(pod: &Pod) -> Amounts {
+    amounts(spec(pod).0.and_then(|s| s.resources.as_ref()).and_then(|r| r.limits.as_ref()))
+}
+
 /// What the pod as a whole is limited to, for the resources that every container is limited in.
 pub(crate) fn pod_limits(pod: &Pod) -> Amounts {
     let declared = spec(pod).0.and_then(|s| s.resources.as_ref()).and_then(|r| r.limits.as_ref());

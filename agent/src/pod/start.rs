@@ -19,7 +19,8 @@ use super::lifecycle;
 use crate::claims;
 use crate::context::Context;
 use crate::event::Kind;
-use crate::volume::set::{self, PodDir};
+use crate::volume::set::PodDir;
+use crate::volume::{self, set};
 
 /// Why a container did not start, as its status says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +49,15 @@ pub(crate) struct Target {
     pub(crate) name: String,
     /// Its id, if it is running.
     pub(crate) id: Option<ContainerId>,
+}
+
+/// What an image is for.
+#[derive(Clone, Copy, Debug)]
+enum Of {
+    /// The container's root.
+    Container,
+    /// A volume of the pod.
+    Volume,
 }
 
 /// What starting needs.
@@ -104,6 +114,15 @@ impl Start {
         self.context.events.pod(&self.pod, Some(&self.container.name), kind, reason, message);
     }
 
+    /// Of an image: the container's own, or one of the pod's volumes.
+    fn image_event(&self, of: Of, kind: Kind, reason: &'static str, message: String) {
+        let container = match of {
+            Of::Container => Some(self.container.name.as_str()),
+            Of::Volume => None,
+        };
+        self.context.events.pod(&self.pod, container, kind, reason, message);
+    }
+
     fn config_failure(&self, reason: &str, message: String) -> Failure {
         self.event(Kind::Warning, "Failed", format!("Error: {message}"));
         Failure::Config(Waiting { reason: reason.to_owned(), message })
@@ -111,7 +130,10 @@ impl Start {
 
     /// Starts the container; answers its id.
     pub(crate) async fn run(self) -> Result<String, Failure> {
-        let (image, name) = self.claimed_image().await?;
+        let policy = self.container.image_pull_policy.as_deref();
+        let (image, name) =
+            self.claimed_image(self.container.image.as_deref().unwrap_or_default(), policy, Of::Container).await?;
+        let image_volumes = self.image_volumes().await?;
         let services: Vec<_> = self.context.services().values().cloned().collect();
         let services = environment::service_variables(&self.pod, services.iter());
         let downward = downward(&self.context, &self.ips);
@@ -143,6 +165,7 @@ impl Start {
             layers: self.context.images.lower_dirs(&image),
             env,
             volumes: &self.volumes,
+            image_volumes: &image_volumes,
             sub_paths: &sub_paths,
             etc: &etc,
             termination_log,
@@ -198,15 +221,28 @@ impl Start {
         }
     }
 
-    /// The container's image, which nobody removes any more, and its full name.
-    async fn claimed_image(&self) -> Result<(Image, String), Failure> {
+    /// The layers of the image volumes the container mounts, by the volumes' names (KEP-4639).
+    async fn image_volumes(&self) -> Result<BTreeMap<String, Vec<PathBuf>>, Failure> {
+        let mut found = BTreeMap::new();
+        for volume in volume::volumes(&self.pod) {
+            let mounted = self.container.volume_mounts.iter().flatten().any(|m| m.name == volume.name);
+            let Some(source) = volume.image.as_ref().filter(|_| mounted) else { continue };
+            let asked = source.reference.as_deref().unwrap_or_default();
+            let (image, _) = self.claimed_image(asked, source.pull_policy.as_deref(), Of::Volume).await?;
+            found.insert(volume.name.clone(), self.context.images.lower_dirs(&image));
+        }
+        Ok(found)
+    }
+
+    /// An image, which nobody removes any more, and its full name.
+    async fn claimed_image(&self, asked: &str, policy: Option<&str>, of: Of) -> Result<(Image, String), Failure> {
         let owner = claims::owner(&self.context.config.mark, super::uid(&self.pod));
-        let (mut image, mut name) = self.image().await?;
+        let (mut image, mut name) = self.image(asked, policy, of).await?;
         for again in [true, false] {
             match self.context.images.claim_also(&owner, &image.id).await {
                 Ok(true) => return Ok((image, name)),
                 // Removed between the two: then it is not present, and pulled.
-                Ok(false) if again => (image, name) = self.image().await?,
+                Ok(false) if again => (image, name) = self.image(asked, policy, of).await?,
                 Ok(false) => {}
                 Err(error) => return Err(self.config_failure("CreateContainerError", chain(&error))),
             }
@@ -215,9 +251,8 @@ impl Start {
         Err(self.config_failure("CreateContainerError", message))
     }
 
-    /// The container's image, pulled if its policy says so, and its full name.
-    async fn image(&self) -> Result<(Image, String), Failure> {
-        let asked = self.container.image.clone().unwrap_or_default();
+    /// An image, pulled if the policy says so, and its full name.
+    async fn image(&self, asked: &str, policy: Option<&str>, of: Of) -> Result<(Image, String), Failure> {
         let failure = |reason: &str, message: String| Failure::Image(Waiting { reason: reason.to_owned(), message });
         let reference: Reference = match asked.parse() {
             Ok(reference) => reference,
@@ -225,30 +260,30 @@ impl Start {
                 let message = format!(
                     "Failed to apply default image tag \"{asked}\": couldn't parse image name \"{asked}\": {error}"
                 );
-                self.event(Kind::Warning, "InspectFailed", message.clone());
-                self.event(Kind::Warning, "Failed", "Error: InvalidImageName".into());
+                self.image_event(of, Kind::Warning, "InspectFailed", message.clone());
+                self.image_event(of, Kind::Warning, "Failed", "Error: InvalidImageName".into());
                 return Err(failure("InvalidImageName", message));
             }
         };
         let name = reference.to_string();
-        let policy = self.container.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
+        let policy = policy.unwrap_or("IfNotPresent");
         let present = self.context.images.get(&name);
         match (policy, present) {
             ("Always", _) | ("IfNotPresent", None) => {}
             (_, Some(image)) => {
                 let message =
                     format!("Container image \"{asked}\" already present on machine and can be accessed by the pod");
-                self.event(Kind::Normal, "Pulled", message);
+                self.image_event(of, Kind::Normal, "Pulled", message);
                 return Ok((image, name));
             }
             (_, None) => {
                 let message = format!("Container image \"{asked}\" is not present with pull policy of Never");
-                self.event(Kind::Warning, "ErrImageNeverPull", message.clone());
-                self.event(Kind::Warning, "Failed", "Error: ErrImageNeverPull".into());
+                self.image_event(of, Kind::Warning, "ErrImageNeverPull", message.clone());
+                self.image_event(of, Kind::Warning, "Failed", "Error: ErrImageNeverPull".into());
                 return Err(failure("ErrImageNeverPull", message));
             }
         }
-        self.event(Kind::Normal, "Pulling", format!("Pulling image \"{asked}\""));
+        self.image_event(of, Kind::Normal, "Pulling", format!("Pulling image \"{asked}\""));
         let begin = Instant::now();
         let pulled = async {
             let _permit = self.context.pulls.acquire().await.map_err(|_| image::Error::Interrupted)?;
@@ -271,13 +306,13 @@ impl Start {
                     seconds(all),
                     image.size
                 );
-                self.event(Kind::Normal, "Pulled", message);
+                self.image_event(of, Kind::Normal, "Pulled", message);
                 Ok((image, name))
             }
             Err(error) => {
                 let why = chain(&error);
-                self.event(Kind::Warning, "Failed", format!("Failed to pull image \"{asked}\": {why}"));
-                self.event(Kind::Warning, "Failed", "Error: ErrImagePull".into());
+                self.image_event(of, Kind::Warning, "Failed", format!("Failed to pull image \"{asked}\": {why}"));
+                self.image_event(of, Kind::Warning, "Failed", "Error: ErrImagePull".into());
                 Err(failure("ErrImagePull", why))
             }
         }

@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use super::facts::{Attempt, Ending, Facts, Phase, Waiting};
-use super::{as_container, is_sidecar, resources, spec};
+use super::{as_container, is_sidecar, resources, restart, spec};
 
 /// What of the node goes into every pod's status.
 #[derive(Clone, Debug)]
@@ -31,7 +31,7 @@ pub(crate) fn compute(pod: &Pod, facts: &Facts, host: &Host, now: Timestamp) -> 
     let start_time = old.and_then(|s| s.start_time.clone()).or(Some(Time(now)));
     let qos_class =
         old.and_then(|s| s.qos_class.clone()).or_else(|| Some(resources::qos_class(pod).as_str().to_owned()));
-    if let Some(Ending::Failed { reason, message }) = &facts.ending
+    if let Some(Ending::Failed { reason, message, .. }) = &facts.ending
         && facts.attempts.is_empty()
         && facts.sandbox.is_none()
         && facts.torn_down
@@ -62,7 +62,7 @@ pub(crate) fn compute(pod: &Pod, facts: &Facts, host: &Host, now: Timestamp) -> 
 
     let phase = phase(pod, facts, &init, &apps);
     let (reason, message) = match &facts.ending {
-        Some(Ending::Failed { reason, message }) => (Some(reason.clone()), Some(message.clone())),
+        Some(Ending::Failed { reason, message, .. }) => (Some(reason.clone()), Some(message.clone())),
         _ => (old.and_then(|s| s.reason.clone()), old.and_then(|s| s.message.clone())),
     };
 
@@ -122,14 +122,19 @@ fn phase(pod: &Pod, facts: &Facts, init: &[ContainerStatus], apps: &[ContainerSt
     if matches!(facts.ending, Some(Ending::Failed { .. })) {
         return if facts.any_alive() { "Running" } else { "Failed" };
     }
-    let policy = spec(pod).restart_policy();
+    // Whether a container that has ended stays so.
+    let over = |name: &str| {
+        let (container, last) = (spec(pod).container(name), facts.last(name));
+        container.zip(last).is_none_or(|(c, a)| !restart::follows(pod, c, a))
+    };
     let sidecars: Vec<&str> =
         spec(pod).init_containers().iter().filter(|c| is_sidecar(c)).map(|c| c.name.as_str()).collect();
     let regular = init.iter().filter(|s| !sidecars.contains(&s.name.as_str()));
     let failed_init = regular
         .clone()
+        .filter(|s| over(&s.name))
         .any(|s| terminated(s.state.as_ref()).or(terminated(s.last_state.as_ref())).is_some_and(|t| t.exit_code != 0));
-    if failed_init && policy == "Never" {
+    if failed_init {
         return "Failed";
     }
     let started = apps.iter().any(|s| {
@@ -166,13 +171,11 @@ fn phase(pod: &Pod, facts: &Facts, init: &[ContainerStatus], apps: &[ContainerSt
         "Running"
     } else if stopped > 0 {
         let ending = facts.ending.is_some() && facts.torn_down;
-        match policy {
-            _ if ending && stopped == succeeded => "Succeeded",
-            _ if ending => "Failed",
-            "Always" => "Running",
-            _ if stopped == succeeded => "Succeeded",
-            "Never" => "Failed",
-            _ => "Running",
+        let stays = ending || apps.iter().all(|s| over(&s.name));
+        match stays {
+            false => "Running",
+            true if stopped == succeeded => "Succeeded",
+            true => "Failed",
         }
     } else {
         "Pending"
@@ -204,7 +207,7 @@ fn container_status(
         (Some(a), _) if a.phase == Phase::Created => {
             (waiting_state(None, default_waiting), facts.previous(name).map(terminated_state))
         }
-        (Some(a), Some(w)) if !ended && starts_again(pod, container, a, init) => {
+        (Some(a), Some(w)) if !ended && restart::follows(pod, container, a) => {
             (waiting_state(Some(w), default_waiting), Some(terminated_state(a)))
         }
         (Some(a), None) if begins_anew => (waiting_state(None, default_waiting), Some(terminated_state(a))),
@@ -230,10 +233,9 @@ fn container_status(
         state: Some(state),
         last_state: Some(last_state.unwrap_or_default()),
         allocated_resources: container.resources.as_ref().and_then(|r| r.requests.clone()).filter(|r| !r.is_empty()),
-        resources: running.then(|| ResourceRequirements {
-            limits: container.resources.as_ref().and_then(|r| r.limits.clone()),
-            requests: container.resources.as_ref().and_then(|r| r.requests.clone()),
-            claims: None,
+        resources: last.map(|a| {
+            let told = facts.told.get(&a.id).filter(|_| running).or(container.resources.as_ref());
+            ResourceRequirements { claims: None, ..told.cloned().unwrap_or_default() }
         }),
         user: last.filter(|_| running).and_then(|a| a.user.as_ref()).map(|(uid, gid, groups)| ContainerUser {
             linux: Some(LinuxContainerUser {
@@ -255,16 +257,6 @@ fn ephemeral_status(pod: &Pod, container: &EphemeralContainer, facts: &Facts) ->
         (_, state) => state,
     };
     ContainerStatus { state, last_state: Some(ContainerState::default()), ready: false, started: None, ..status }
-}
-
-/// Whether a container that ended this way is started again, so that it waits rather than has ended for good.
-fn starts_again(pod: &Pod, container: &Container, attempt: &Attempt, init: bool) -> bool {
-    match spec(pod).restart_policy() {
-        _ if is_sidecar(container) => true,
-        "Never" => false,
-        "OnFailure" => !attempt.succeeded(),
-        _ => !init || !attempt.succeeded(),
-    }
 }
 
 fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
@@ -354,9 +346,40 @@ fn conditions(pod: &Pod, facts: &Facts, status: &PodStatus, now: Timestamp) -> V
         };
         condition.observed_generation = pod.metadata.generation;
     }
-    let others: Vec<PodCondition> = old.iter().filter(|c| wanted.iter().all(|w| w.type_ != c.type_)).cloned().collect();
+    wanted.extend(resize_conditions(facts, old, now));
+    if let Some(why) = &facts.disrupted {
+        let condition = condition("DisruptionTarget", true, "TerminationByKubelet", why);
+        let since = old.iter().find(|c| c.type_ == condition.type_).and_then(|c| c.last_transition_time.clone());
+        let observed_generation = pod.metadata.generation;
+        wanted.push(PodCondition { last_transition_time: since.or(Some(Time(now))), observed_generation, ..condition });
+    }
+    let others: Vec<PodCondition> = old
+        .iter()
+        .filter(|c| wanted.iter().all(|w| w.type_ != c.type_) && !PASSING.contains(&c.type_.as_str()))
+        .cloned()
+        .collect();
     wanted.extend(others);
     wanted
+}
+
+/// Conditions that are there only while a resize is not done.
+fn resize_conditions(facts: &Facts, old: &[PodCondition], now: Timestamp) -> Vec<PodCondition> {
+    let mut conditions = Vec::new();
+    let resize = &facts.resize;
+    if let Some(pending) = &resize.pending {
+        let condition = condition("PodResizePending", true, &pending.reason, &pending.message);
+        conditions.push(PodCondition { observed_generation: pending.generation, ..condition });
+    }
+    if resize.under_way {
+        let reason = if resize.error.is_some() { "Error" } else { "" };
+        let condition = condition("PodResizeInProgress", true, reason, resize.error.as_deref().unwrap_or_default());
+        conditions.push(PodCondition { observed_generation: resize.generation, ..condition });
+    }
+    for condition in &mut conditions {
+        let before = old.iter().find(|c| c.type_ == condition.type_).and_then(|c| c.last_transition_time.clone());
+        condition.last_transition_time = before.or(Some(Time(now)));
+    }
+    conditions
 }
 
 fn condition(type_: &str, holds: bool, reason: &str, message: &str) -> PodCondition {
@@ -438,6 +461,9 @@ fn gates(pod: &Pod, containers_ready: &PodCondition, old: &[PodCondition]) -> Po
 /// The conditions only the node writes.
 const OWNED: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
+/// Those only the node writes and takes away again.
+const PASSING: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
+
 /// The strategic merge patch that takes the API server's status of `pod` to `new`; `None` when it is there already.
 ///
 /// It names the pod's uid, so that a pod of the same name that came after is refused (409), and only conditions the node
@@ -476,7 +502,8 @@ pub(crate) fn patch(pod: &Pod, new: &PodStatus) -> Option<Value> {
     for condition in wanted.get("conditions").and_then(Value::as_array).into_iter().flatten() {
         let type_ = condition.get("type").and_then(Value::as_str).unwrap_or_default();
         let same = before.into_iter().flatten().any(|c| same_condition(c, condition));
-        if OWNED.contains(&type_) && !same {
+        let ours = OWNED.contains(&type_) || PASSING.contains(&type_) || type_ == "DisruptionTarget";
+        if ours && !same {
             let mut condition = condition.clone();
             if let Some(map) = condition.as_object_mut() {
                 // What no longer holds must be taken away by name.
@@ -485,6 +512,14 @@ pub(crate) fn patch(pod: &Pod, new: &PodStatus) -> Option<Value> {
                 }
             }
             changed.push(condition);
+        }
+    }
+    let now: Vec<&str> =
+        new.conditions.iter().flatten().map(|c| c.type_.as_str()).filter(|t| PASSING.contains(t)).collect();
+    for condition in before.into_iter().flatten() {
+        let type_ = condition.get("type").and_then(Value::as_str).unwrap_or_default();
+        if PASSING.contains(&type_) && !now.contains(&type_) {
+            changed.push(json!({"$patch": "delete", "type": type_}));
         }
     }
     if !changed.is_empty() {

@@ -3,6 +3,7 @@
 //! The worker owns everything it starts (jobs, probers) in join sets; when it returns, nothing of it runs. What it was
 //! told last lies in a watch channel ([`Desired`]), so it always sees the newest state and never a queue of old ones.
 
+mod changes;
 mod facts_from;
 mod held;
 mod jobs;
@@ -28,9 +29,11 @@ use tokio_util::sync::CancellationToken;
 use super::backoff::{self, Backoffs};
 use super::facts::{Ending, Facts};
 use super::probe::Report;
+use super::resize::{self, Granted};
 use super::{admission, environment, plan, resources, status};
 use crate::context::{Context, Entry};
 use crate::event::Kind;
+use crate::eviction::Eviction;
 use held::Held;
 use jobs::Done;
 
@@ -38,6 +41,8 @@ use jobs::Done;
 const REPORTS: usize = 16;
 /// How long after a configuration error the container is tried again, unless what it needs changes before.
 const CONFIG_RETRY: SignedDuration = SignedDuration::from_secs(10);
+/// Seconds a container of an evicted pod gets: what it takes is needed now.
+const EVICTED_GRACE: i64 = 1;
 /// How long after a status that could not be written it is tried again.
 const STATUS_RETRY: SignedDuration = SignedDuration::from_secs(2);
 
@@ -48,6 +53,8 @@ pub(crate) struct Desired {
     pub(crate) pod: Arc<Pod>,
     /// It is gone from the API server.
     pub(crate) gone: bool,
+    /// It takes too much of the node, or the node has too little.
+    pub(crate) evicted: Option<Eviction>,
     /// The agent is going down and stops its pods; each container gets at most these seconds.
     pub(crate) shutdown: Option<i64>,
     /// Counts what happened in the runtime, so that a change is seen.
@@ -58,7 +65,11 @@ pub(crate) struct Desired {
 pub(crate) struct Worker {
     context: Arc<Context>,
     uid: String,
+    /// The pod with the resources it was granted.
     pod: Arc<Pod>,
+    /// The pod as the API server has it.
+    asked: Arc<Pod>,
+    granted: Granted,
     facts: Facts,
     sandbox: Option<Sandbox>,
     /// Every sandbox of the pod that may still have something on the host.
@@ -87,6 +98,13 @@ pub(crate) struct Worker {
     confirming: bool,
     recovering: bool,
     finished: bool,
+    /// When the first container was stopped because the pod ends.
+    ends_since: Option<Instant>,
+    resize_busy: bool,
+    /// When a resize that failed is tried again.
+    resize_not_before: Option<Timestamp>,
+    /// Tells when other pods leave room.
+    freed: watch::Receiver<()>,
 }
 
 /// Runs the pod until nothing of it is left, or until the worker is told to leave it (`leave`).
@@ -105,10 +123,17 @@ pub(crate) async fn run(
 
 impl Worker {
     fn new(context: Arc<Context>, pod: Arc<Pod>, found: Vec<SandboxStatus>) -> Self {
+        let granted = Granted::recovered(&pod);
         let mut worker = Self {
             uid: super::uid(&pod).to_owned(),
+            freed: context.table.freed(),
             context,
-            pod,
+            pod: resize::with(&pod, &granted),
+            asked: pod,
+            granted,
+            ends_since: None,
+            resize_busy: false,
+            resize_not_before: None,
             facts: Facts::default(),
             sandbox: None,
             sandboxes: found.iter().map(|s| s.id.clone()).collect(),
@@ -155,31 +180,16 @@ impl Worker {
         let context = Arc::clone(&self.context);
         let node = self.node().await;
         let refusal = context.table.with(|table| {
-            let mut room = admission::Room {
-                allocatable: context.allocatable.clone(),
-                max_pods: context.config.max_pods,
-                ..admission::Room::default()
-            };
-            for other in table.iter().filter(|(uid, e)| **uid != self.uid && !e.over).map(|(_, e)| e) {
-                room.pods += 1;
-                for (name, amount) in &other.requests {
-                    *room.used.entry(name.clone()).or_default() += amount;
-                }
-            }
+            let room = self.room_in(table);
             let refusal = if new && !over && !going { admission::admit(&self.pod, &node, &room).err() } else { None };
             table.insert(self.uid.clone(), Entry { over: entry.over || refusal.is_some(), ..entry });
             refusal
         });
         if let Some(refusal) = refusal {
-            let reason: &'static str = match refusal.reason.as_str() {
-                "OutOfcpu" => "OutOfcpu",
-                "OutOfmemory" => "OutOfmemory",
-                "OutOfpods" => "OutOfpods",
-                "NodeAffinity" => "NodeAffinity",
-                _ => "UnexpectedAdmissionError",
-            };
-            self.event(None, Kind::Warning, reason, refusal.message.clone());
-            self.facts.ending = Some(Ending::Failed { reason: refusal.reason, message: refusal.message });
+            let reason = refusal.event();
+            let message = format!("Pod was rejected: {}", refusal.message);
+            self.event(None, Kind::Warning, reason, refusal.message);
+            self.facts.ending = Some(Ending::Failed { reason: refusal.reason, message, grace: None });
             self.facts.torn_down = true;
         } else if self.recovering {
             self.take_over().await;
@@ -202,6 +212,8 @@ impl Worker {
             self.hear(&told);
             self.refresh().await;
             let now = Timestamp::now();
+            self.sync_images();
+            self.sync_resize(now);
             self.sync_probes();
             self.sync_waiting(now);
             self.sync_volumes();
@@ -224,10 +236,11 @@ impl Worker {
             if self.finished || (told.shutdown.is_some() && self.facts.torn_down) {
                 return;
             }
-            let wake = [plan.wake, self.pull_wake(now), self.status_not_before, self.refresh_tokens]
-                .into_iter()
-                .flatten()
-                .min();
+            let wake =
+                [plan.wake, self.pull_wake(now), self.status_not_before, self.refresh_tokens, self.resize_not_before]
+                    .into_iter()
+                    .flatten()
+                    .min();
             let timer = sleep_until(wake, now);
             tokio::select! {
                 () = leave.cancelled() => return,
@@ -235,6 +248,7 @@ impl Worker {
                 Some(done) = self.jobs.join_next() => self.finish(done).await,
                 Some(report) = self.reports.1.recv() => self.report(&report),
                 () = self.held.changed() => self.objects_changed(),
+                Ok(()) = self.freed.changed(), if self.facts.resize.pending.is_some() => {}
                 Some(_) = self.probers.join_next() => {}
                 () = timer => self.timer().await,
             }
@@ -247,6 +261,7 @@ impl Worker {
         self.probers.shutdown().await;
         self.jobs.shutdown().await;
         self.context.table.with(|table| table.remove(&self.uid));
+        self.context.table.room_freed();
     }
 
     fn event(&self, container: Option<&str>, kind: Kind, reason: &'static str, message: String) {
@@ -277,8 +292,8 @@ impl Worker {
     }
 
     fn hear(&mut self, told: &Desired) {
-        if newer(&told.pod, &self.pod) && !Arc::ptr_eq(&told.pod, &self.pod) {
-            self.pod = Arc::clone(&told.pod);
+        if newer(&told.pod, &self.asked) && !Arc::ptr_eq(&told.pod, &self.asked) {
+            self.accept(Arc::clone(&told.pod));
             // An ephemeral container may refer to something new.
             self.hold();
         }
@@ -290,10 +305,11 @@ impl Worker {
             let grace = self.pod.metadata.deletion_grace_period_seconds.unwrap_or_else(|| plan::grace(&self.pod));
             Some(Ending::Deleted { grace })
         } else {
-            None
+            told.evicted.as_ref().and_then(|eviction| self.evicted(eviction))
         };
         if let Some(ending) = ending {
-            if !matches!(ending, Ending::Shutdown { .. }) && matches!(self.facts.ending, Some(Ending::Failed { .. })) {
+            let removes = matches!(ending, Ending::Deleted { .. } | Ending::Gone);
+            if removes && matches!(self.facts.ending, Some(Ending::Failed { .. })) {
                 // What was only stopped is now to be removed.
                 self.facts.torn_down = self.sandboxes.is_empty() && self.facts.sandbox.is_none();
             }
@@ -303,17 +319,30 @@ impl Worker {
         }
     }
 
+    /// How a pod ends that is evicted; one that is over or ending anyway is not.
+    fn evicted(&mut self, eviction: &Eviction) -> Option<Ending> {
+        if self.facts.ending.is_some() || plan::is_over(&self.pod, &self.facts) {
+            return None;
+        }
+        self.event(None, Kind::Warning, "Evicted", eviction.message.clone());
+        self.facts.disrupted = eviction.disrupted.then(|| eviction.message.clone());
+        Some(Ending::Failed { reason: "Evicted".into(), message: eviction.message.clone(), grace: Some(EVICTED_GRACE) })
+    }
+
     /// Shows the server and admission how things are.
     fn publish(&self) {
         let over = plan::is_over(&self.pod, &self.facts) || matches!(self.facts.ending, Some(Ending::Failed { .. }));
-        self.context.table.with(|table| {
-            if let Some(entry) = table.get_mut(&self.uid) {
-                entry.pod = Arc::clone(&self.pod);
-                entry.sandbox.clone_from(&self.sandbox);
-                entry.attempts.clone_from(&self.facts.attempts);
-                entry.over = over && !self.facts.any_alive();
-            }
+        let over = over && !self.facts.any_alive();
+        let was = self.context.table.with(|table| {
+            let entry = table.get_mut(&self.uid)?;
+            entry.pod = Arc::clone(&self.pod);
+            entry.sandbox.clone_from(&self.sandbox);
+            entry.attempts.clone_from(&self.facts.attempts);
+            Some(std::mem::replace(&mut entry.over, over))
         });
+        if over && was == Some(false) {
+            self.context.table.room_freed();
+        }
     }
 
     /// Writes the status when it differs from what the API server has.

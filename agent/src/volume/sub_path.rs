@@ -6,7 +6,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
@@ -34,7 +34,7 @@ pub(crate) fn bind(volume: &Path, sub_path: &str, target: &Path) -> Result<(), E
         }
         Err(e) => return Err(Error::io("open", &volume.join(&relative), e)),
     };
-    let source = PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()));
+    let source = opened_path(&opened);
     unbind(target)?;
     if let Some(parent) = target.parent() {
         fs::create_dir_all(parent).map_err(|e| Error::io("make", parent, e))?;
@@ -67,6 +67,11 @@ pub(crate) fn unbind(target: &Path) -> Result<(), Error> {
     }
 }
 
+/// What is open, by a name that is its alone.
+fn opened_path(opened: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()))
+}
+
 fn open_root(volume: &Path) -> Result<OwnedFd, Error> {
     nix::fcntl::open(volume, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).map_err(|e| Error::io("open", volume, e))
 }
@@ -78,8 +83,10 @@ fn open_beneath(root: &OwnedFd, relative: &Path) -> nix::Result<OwnedFd> {
     openat2(root, relative, how)
 }
 
-/// Makes the missing directories of `relative`, one step at a time, each opened before the next is made in it.
+/// Makes the missing directories of `relative` with the volume's own mode, one step at a time, each opened before the next is
+/// made in it.
 fn make_beneath(root: &OwnedFd, volume: &Path, relative: &Path) -> Result<(), Error> {
+    let mode = nix::sys::stat::fstat(root).map_err(|e| Error::io("stat", volume, e))?.st_mode & 0o777;
     let mut made = PathBuf::new();
     for part in relative.components() {
         let Component::Normal(name) = part else { continue };
@@ -89,7 +96,19 @@ fn make_beneath(root: &OwnedFd, volume: &Path, relative: &Path) -> Result<(), Er
             Some(open_beneath(root, &made).map_err(|e| Error::io("open", &volume.join(&made), e))?)
         };
         match mkdirat(parent.as_ref().unwrap_or(root), Path::new(name), Mode::from_bits_truncate(0o750)) {
-            Ok(()) | Err(nix::Error::EEXIST) => {}
+            Ok(()) => {
+                made.push(name);
+                let opened = open_beneath(root, &made).map_err(|e| Error::io("open", &volume.join(&made), e))?;
+                let metadata =
+                    fs::metadata(opened_path(&opened)).map_err(|e| Error::io("stat", &volume.join(&made), e))?;
+                // After the fact, because the process' umask would take bits away; the bit that gives files the volume's
+                // group was inherited.
+                let mode = (metadata.permissions().mode() & 0o7000) | mode;
+                fs::set_permissions(opened_path(&opened), fs::Permissions::from_mode(mode))
+                    .map_err(|e| Error::io("set mode of", &volume.join(&made), e))?;
+                continue;
+            }
+            Err(nix::Error::EEXIST) => {}
             Err(e) => return Err(Error::io("make", &volume.join(relative), e)),
         }
         made.push(name);
@@ -127,6 +146,9 @@ mod tests {
         let root = open_root(&volume).unwrap();
         make_beneath(&root, &volume, Path::new("a/b")).unwrap();
         assert!(volume.join("a/b").is_dir());
+        fs::set_permissions(&volume, fs::Permissions::from_mode(0o2777)).unwrap();
+        make_beneath(&root, &volume, Path::new("open/to/all")).unwrap();
+        assert_eq!(fs::metadata(volume.join("open/to/all")).unwrap().permissions().mode() & 0o7777, 0o2777);
         hostile(&volume, "out", "..");
         assert!(make_beneath(&root, &volume, Path::new("out/evil")).is_err());
         assert!(!dir.path().join("evil").exists());

@@ -88,6 +88,7 @@ fn config(dir: &Path, mark: &str) -> Config {
         mark: mark.into(),
         max_pods: 10,
         pod_pids_limit: Some(4096),
+        allowed_unsafe_sysctls: vec![],
         lease_renewal: coracle_agent::LEASE_RENEWAL,
         mtu: None,
     }

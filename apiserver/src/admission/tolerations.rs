@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Pod, Toleration};
 
-use super::Write;
+use super::{Operation, Write};
 use crate::{ops::AnyObject, status_of::Result};
 
 const SECONDS: i64 = 300;
@@ -16,7 +16,9 @@ fn tolerates(tolerations: &[Toleration], key: &str) -> bool {
 }
 
 pub(super) fn admit(write: &Write<'_>, object: Option<&mut dyn AnyObject>) -> Result<()> {
-    if !write.creates_pod() {
+    // An update too: who replaces a pod's tolerations need not repeat these, which cannot be taken away.
+    let writes_pod = matches!(write.operation, Operation::Create | Operation::Update);
+    if !writes_pod || !write.subresource.is_empty() || !write.is_of("", "pods") {
         return Ok(());
     }
     let Some(pod) = object.and_then(|o| o.as_any_mut().downcast_mut::<Pod>()) else { return Ok(()) };

@@ -143,3 +143,26 @@ async fn a_quota_counts_what_it_is_about_and_wants_it_said() {
     assert_eq!(used(&c).await, json!({"requests.cpu": "1", "pods": "1"}));
     c.stop().await;
 }
+
+#[tokio::test]
+async fn tolerations_can_be_replaced_but_for_those_every_pod_has() {
+    let c = Cluster::start().await;
+    let created = c.post("/api/v1/namespaces/default/pods", &pod("p", &json!({}))).await;
+    assert_eq!((created.code, created.body["spec"]["tolerations"].as_array().map(Vec::len)), (201, Some(2)));
+    let own = json!({"key": "box", "operator": "Equal", "value": "yes", "effect": "NoSchedule"});
+    let mut replaced = created.body.clone();
+    replaced["spec"]["tolerations"] = json!([own]);
+    let updated = c.put("/api/v1/namespaces/default/pods/p", &replaced).await;
+    let keys = |body: &Value| -> Vec<String> {
+        let list = body["spec"]["tolerations"].as_array().unwrap();
+        list.iter().map(|t| t["key"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(updated.code, 200, "{}", updated.body);
+    assert_eq!(keys(&updated.body), ["box", "node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"]);
+    let mut taken = updated.body.clone();
+    taken["spec"]["tolerations"] = json!([]);
+    let refused = c.put("/api/v1/namespaces/default/pods/p", &taken).await;
+    let why = "Pod \"p\" is invalid: spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds";
+    assert_eq!(refused.refusal(), (422, "Invalid", why));
+    c.stop().await;
+}

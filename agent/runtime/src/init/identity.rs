@@ -1,5 +1,7 @@
 //! As whom a process runs: numbers, from names in the container's own files (passwd(5), group(5)).
 
+use std::collections::BTreeSet;
+
 use crate::{error::StartError, spec::User, step::refuse};
 
 /// As whom a process runs.
@@ -50,15 +52,16 @@ pub(super) fn resolve(
         }
     };
     let gid = given_group.or(entry.as_ref().map(|entry| entry.gid)).unwrap_or(0);
-    let mut groups = Vec::new();
+    // The first group too: a process that leaves it stays in it, and so stays out of what its group is kept from.
+    let mut groups = vec![gid];
     if let Some(entry) = &entry
         && !strict
     {
         groups.extend(memberships(group, entry.name));
     }
     groups.extend_from_slice(additional);
-    groups.sort_unstable();
-    groups.dedup();
+    let mut seen = BTreeSet::new();
+    groups.retain(|group| seen.insert(*group));
     Ok(Identity { uid, gid, groups, home: entry.map(|entry| entry.home.to_owned()).filter(|home| !home.is_empty()) })
 }
 
@@ -124,7 +127,7 @@ mod tests {
 
     #[test]
     fn numbers_and_names_find_the_same_user() {
-        let expected = (1000, 1001, vec![7, 10]);
+        let expected = (1000, 1001, vec![1001, 10, 7]);
         assert_eq!(check(User::Ids { uid: 1000, gid: None }, false), expected);
         assert_eq!(check(User::Name("app".into()), false), expected);
         assert_eq!(check(User::Name("1000".into()), false), expected);
@@ -132,14 +135,14 @@ mod tests {
 
     #[test]
     fn a_group_given_replaces_the_users_own() {
-        assert_eq!(check(User::Name("app:audio".into()), false), (1000, 29, vec![7, 10]));
-        assert_eq!(check(User::Name("5:6".into()), false), (5, 6, vec![7]));
-        assert_eq!(check(User::Ids { uid: 1000, gid: Some(3) }, false), (1000, 3, vec![7, 10]));
+        assert_eq!(check(User::Name("app:audio".into()), false), (1000, 29, vec![29, 10, 7]));
+        assert_eq!(check(User::Name("5:6".into()), false), (5, 6, vec![6, 7]));
+        assert_eq!(check(User::Ids { uid: 1000, gid: Some(3) }, false), (1000, 3, vec![3, 10, 7]));
     }
 
     #[test]
     fn strict_ignores_what_the_image_says_about_groups() {
-        assert_eq!(check(User::Name("app".into()), true), (1000, 1001, vec![7]));
+        assert_eq!(check(User::Name("app".into()), true), (1000, 1001, vec![1001, 7]));
     }
 
     #[test]

@@ -159,10 +159,16 @@ fn make_namespaces(record: &SandboxRecord) -> Result<(), String> {
 fn set_sysctl(record: &SandboxRecord, name: &str, value: &str) -> Result<(), String> {
     let spec = &record.spec;
     let ipc = ["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."];
-    let path = name.replace('.', "/");
+    // A slash in a name stands for a dot in a file's name, as in that of an interface (sysctl(8)).
+    let swapped = |c| match c {
+        '.' => '/',
+        '/' => '.',
+        other => other,
+    };
+    let path: String = name.chars().map(swapped).collect();
     let own = (name.starts_with("net.") && spec.network == NetworkNamespace::Own)
         || (ipc.iter().any(|prefix| name.starts_with(prefix)) && spec.ipc == IpcNamespace::Pod);
-    if !own || path.split('/').any(|part| part.is_empty()) {
+    if !own || path.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return Err(format!("sysctl {name} is not in a namespace of the pod"));
     }
     let write = || fs::OpenOptions::new().write(true).open(format!("/proc/sys/{path}"))?.write_all(value.as_bytes());

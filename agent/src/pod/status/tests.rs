@@ -141,7 +141,7 @@ fn apps_wait_for_init_containers() {
 #[test]
 fn a_pod_past_its_deadline_is_failed_once_nothing_runs() {
     let mut facts = facts(vec![attempt(0, Phase::Running, None)]);
-    facts.ending = Some(Ending::Failed { reason: "DeadlineExceeded".into(), message: "m".into() });
+    facts.ending = Some(Ending::Failed { reason: "DeadlineExceeded".into(), message: "m".into(), grace: None });
     assert!(summary(&one("Always"), &facts).starts_with("Running"));
     facts.attempts.insert("app".into(), vec![attempt(0, Phase::Exited, Some(143))]);
     let status = compute(&one("Always"), &facts, &host(), at(0));

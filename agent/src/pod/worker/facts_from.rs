@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use coracle_runtime::{ContainerState, ContainerStatus, Exit};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerState as ApiState, Pod};
+use k8s_openapi::api::core::v1::{ContainerState as ApiState, Pod, ResourceRequirements};
 
 use crate::context::Context;
 use crate::log::tail_text;
@@ -226,6 +226,18 @@ fn ended_or_lost(state: &ApiState, id: &str, attempt: u32) -> Option<Attempt> {
         message: Some("The container could not be located when the pod was terminated".into()),
         ..blank(id, attempt)
     })
+}
+
+/// What running containers had of the node, by id.
+pub(super) fn told(pod: &Pod) -> BTreeMap<String, ResourceRequirements> {
+    let Some(status) = &pod.status else { return BTreeMap::new() };
+    let all = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+    all.filter(|c| c.state.as_ref().is_some_and(|s| s.running.is_some()))
+        .filter_map(|c| {
+            let id = c.container_id.as_deref()?.strip_prefix("coracle://")?;
+            Some((id.to_owned(), c.resources.clone()?))
+        })
+        .collect()
 }
 
 /// What the probes had said, for containers that are still the same.

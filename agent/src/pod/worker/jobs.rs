@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_runtime::{ContainerId, Exit, NetworkNamespace, Sandbox, SandboxId};
+use coracle_runtime::{ContainerId, Exit, NetworkNamespace, Resources, Sandbox, SandboxId};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Container, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements, ServiceAccount};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -43,6 +43,8 @@ pub(super) enum Done {
     Started {
         /// Its name.
         container: String,
+        /// What it was given of the node.
+        resources: ResourceRequirements,
         /// Its id.
         result: Result<String, Failure>,
     },
@@ -51,6 +53,8 @@ pub(super) enum Done {
         /// Its id.
         id: String,
     },
+    /// Cgroups were written anew.
+    Resized(Resized),
     /// Volumes were written anew.
     Rewritten {
         /// Where they are and when tokens must be renewed, or the volume and what is wrong with it.
@@ -82,7 +86,7 @@ pub(super) enum Done {
 pub(super) struct SetUp {
     /// Its sandbox.
     pub(super) sandbox: Sandbox,
-    /// Its addresses; none of its own with the host's network.
+    /// Its addresses: the host's with the host's network.
     pub(super) ips: Vec<IpAddr>,
     /// Where its volumes are.
     pub(super) volumes: BTreeMap<String, PathBuf>,
@@ -134,6 +138,10 @@ async fn set_up_steps(
 ) -> Result<SetUp, SandboxFailure> {
     let failed = |error: &dyn std::error::Error| SandboxFailure::Sandbox { why: chain(error) };
     let uid = pod::uid(pod);
+    if pod::spec(pod).0.and_then(|s| s.host_users) == Some(false) {
+        let why = "user namespaces (hostUsers: false) are not supported on this node".to_owned();
+        return Err(SandboxFailure::Sandbox { why });
+    }
     if attempt > 0 {
         // The sandbox before it died; its containers' ends are remembered.
         if let Err(error) = context.runtime.remove_sandbox(&SandboxId::of(uid, attempt - 1)).await {
@@ -150,7 +158,7 @@ async fn set_up_steps(
         let attached = context.network.attach(uid, sandbox.netns_path()).await.map_err(|e| failed(&e))?;
         vec![IpAddr::V4(attached.ip)]
     } else {
-        Vec::new()
+        context.host.ips.clone()
     };
 
     let resolv = host_files::resolv_conf(pod, &context.names);
@@ -209,7 +217,8 @@ async fn volumes(
     let stamp = Timestamp::now().strftime("%Y_%m_%d_%H_%M_%S.%N").to_string();
     let made = tokio::task::spawn_blocking(move || {
         let mut made = BTreeMap::new();
-        for volume in volume::volumes(&pod) {
+        // Images become volumes as containers start.
+        for volume in volume::volumes(&pod).iter().filter(|v| v.image.is_none()) {
             let path = volume::plan(&pod, volume, &objects, &tokens, &downward)
                 .and_then(|planned| set::make(&dir, &pod, volume, &planned, &stamp))
                 .map_err(|e| (volume.name.clone(), chain(&e)))?;
@@ -269,7 +278,80 @@ pub(super) async fn rewrite(context: Arc<Context>, pod: Arc<Pod>, objects: Objec
 /// Starts a container.
 pub(super) async fn start(start: Start) -> Done {
     let container = start.container.name.clone();
-    Done::Started { container, result: start.run().await }
+    let resources = start.container.resources.clone().unwrap_or_default();
+    Done::Started { container, resources, result: start.run().await }
+}
+
+/// What came of a resize.
+#[derive(Debug)]
+pub(super) struct Resized {
+    /// The resources of those containers that have theirs now, by id.
+    pub(super) told: Vec<(String, ResourceRequirements)>,
+    /// Why the others have not.
+    pub(super) result: Result<(), String>,
+}
+
+/// A container whose cgroup is to be written, its id, and what it was told before, if that is known.
+pub(super) type Change = (Container, ContainerId, Option<ResourceRequirements>);
+
+/// Writes new limits. The pod's own are lifted first and set last, so that those of a container never exceed them.
+pub(super) async fn resize(sandbox: Sandbox, pod: Arc<Pod>, changes: Vec<Change>, pids_limit: Option<u32>) -> Done {
+    let mut told = Vec::new();
+    let result = resize_steps(&sandbox, &pod, &changes, pids_limit, &mut told).await;
+    Done::Resized(Resized { told, result })
+}
+
+async fn resize_steps(
+    sandbox: &Sandbox,
+    pod: &Pod,
+    changes: &[Change],
+    pids_limit: Option<u32>,
+    told: &mut Vec<(String, ResourceRequirements)>,
+) -> Result<(), String> {
+    let wanted = pod::resources::of_pod(pod, pids_limit);
+    let mut below = Vec::new();
+    let reads = |e: coracle_runtime::Error| format!("unable to read memory usage: {}", chain(&e));
+    for (container, id, before) in changes {
+        let limit = pod::resources::of_container(container).memory_limit;
+        let had = before.as_ref().and_then(|r| r.limits.as_ref()?.get("memory")).map(pod::resources::whole);
+        if let Some(limit) = limit
+            && before.is_some()
+            && had.is_none_or(|had| limit < had)
+        {
+            let used = sandbox.container_stats(id).await.map_err(reads)?.memory_usage;
+            if used >= u64::try_from(limit).unwrap_or(0) {
+                let name = &container.name;
+                below.push(format!(
+                    "attempting to set container \"{name}\" memory limit ({limit}) below current usage ({used})"
+                ));
+            }
+        }
+    }
+    match below.as_slice() {
+        [] => {}
+        [one] => return Err(format!("cannot decrease memory limits: {one}")),
+        several => return Err(format!("cannot decrease memory limits: [{}]", several.join(", "))),
+    }
+    let lifted = Resources {
+        cpu_shares: wanted.cpu_shares,
+        cpu_quota: Some(-1),
+        memory_limit: Some(-1),
+        swap_limit: Some(-1),
+        ..Resources::default()
+    };
+    sandbox.update_sandbox(&lifted).await.map_err(|e| chain(&e))?;
+    let mut first = Ok(());
+    for (container, id, _) in changes {
+        match sandbox.update_container(id, &pod::resources::of_container(container)).await {
+            Ok(()) => told.push((id.to_string(), container.resources.clone().unwrap_or_default())),
+            // It has ended meanwhile, and begins with what it is to have.
+            Err(error) if error.is_not_found() => {}
+            Err(error) if first.is_ok() => first = Err(chain(&error)),
+            Err(_) => {}
+        }
+    }
+    sandbox.update_sandbox(&wanted).await.map_err(|e| chain(&e))?;
+    first
 }
 
 /// A container to be stopped.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use coracle_runtime::ContainerId;
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use tokio::task::JoinError;
 
 use super::jobs::{self, Done, SandboxFailure};
@@ -27,13 +28,18 @@ impl Worker {
                 self.facts.sandbox_busy = false;
                 self.status_busy = false;
                 self.volumes_busy = false;
+                self.resize_busy = false;
                 self.confirming = false;
                 return;
             }
         };
         match done {
             Done::SetUp { attempt, result } => self.set_up_done(attempt, result, now),
-            Done::Started { container, result } => self.started(&container, result, now).await,
+            Done::Started { container, resources, result } => {
+                self.facts.renewed.remove(&container);
+                self.started(&container, resources, result, now);
+            }
+            Done::Resized(resized) => self.resized(resized, now),
             Done::Stopped { id } => {
                 self.facts.stopping.remove(&id);
             }
@@ -77,8 +83,8 @@ impl Worker {
                 self.status_busy = false;
                 match result {
                     Ok(Some(pod)) => {
-                        if newer(&pod, &self.pod) {
-                            self.pod = Arc::new(pod);
+                        if newer(&pod, &self.asked) {
+                            self.accept(Arc::new(pod));
                         }
                     }
                     // Gone, or another pod of the same name: the watch tells.
@@ -132,10 +138,19 @@ impl Worker {
         }
     }
 
-    pub(super) async fn started(&mut self, name: &str, result: Result<String, Failure>, now: Timestamp) {
+    pub(super) fn started(
+        &mut self,
+        name: &str,
+        resources: ResourceRequirements,
+        result: Result<String, Failure>,
+        now: Timestamp,
+    ) {
         self.facts.starting.remove(name);
         match result {
-            Ok(_) => {
+            Ok(id) => {
+                let attempts = &self.facts.attempts;
+                self.facts.told.retain(|id, _| attempts.values().flatten().any(|a| a.id == *id));
+                self.facts.told.insert(id, resources);
                 self.facts.waiting.remove(name);
                 self.pull_failed.remove(name);
                 self.pulls.reset(name);
@@ -158,6 +173,7 @@ impl Worker {
                 self.prune(name);
             }
             Err(Failure::PostStart { id, message }) => {
+                self.facts.told.insert(id.clone(), resources);
                 self.facts.waiting.remove(name);
                 self.facts.doomed.insert(name.to_owned(), Doom { id, message, grace: None });
             }

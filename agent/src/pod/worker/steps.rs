@@ -4,13 +4,18 @@ use std::sync::Arc;
 
 use coracle_runtime::{ContainerId, SandboxId};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Container;
+use tokio::time::Instant;
 
 use super::{Worker, jobs};
 use crate::event::Kind;
 use crate::pod::facts::{Ending, Phase, Waiting};
 use crate::pod::plan::{self, Action};
 use crate::pod::start::{Start, Target};
-use crate::pod::{security, spec, status};
+use crate::pod::{is_sidecar, security, spec, status};
+
+/// Seconds a sidecar gets at least, as kubelet has it.
+const LEAST_GRACE: i64 = 2;
 
 impl Worker {
     /// Takes one step of the plan.
@@ -34,7 +39,7 @@ impl Worker {
             Action::Confirm => self.confirm(),
             Action::Fail { reason, message } => {
                 self.event(None, Kind::Normal, "DeadlineExceeded", message.clone());
-                self.facts.ending = Some(Ending::Failed { reason, message });
+                self.facts.ending = Some(Ending::Failed { reason, message, grace: None });
                 self.cancel.cancel();
             }
         }
@@ -80,6 +85,7 @@ impl Worker {
         self.facts.stopping.insert(id.to_owned());
         self.event(Some(name), Kind::Normal, "Killing", message);
         let container = spec(&self.pod).any_container(name).unwrap_or_default();
+        let grace = self.left_of(grace, &container);
         let ip = self.probe_ip();
         let events = self.context.events.clone();
         let stop = jobs::Stop {
@@ -93,6 +99,19 @@ impl Worker {
             deadline: self.deadline.subscribe(),
         };
         self.jobs.spawn(jobs::stop(stop));
+    }
+
+    /// What is left of the pod's grace period: a sidecar, which stops after others, shares it with them (KEP-753).
+    fn left_of(&mut self, grace: i64, container: &Container) -> i64 {
+        if self.facts.ending.is_none() {
+            return grace;
+        }
+        let begin = *self.ends_since.get_or_insert_with(Instant::now);
+        if !is_sidecar(container) {
+            return grace;
+        }
+        let gone = i64::try_from(begin.elapsed().as_secs()).unwrap_or(i64::MAX);
+        grace.saturating_sub(gone).max(LEAST_GRACE.min(grace))
     }
 
     pub(super) fn set_up(&mut self, attempt: u32) {

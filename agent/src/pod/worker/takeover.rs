@@ -8,13 +8,19 @@ use jiff::Timestamp;
 use super::{Worker, facts_from};
 use crate::event::Kind;
 use crate::pod::facts::Sandbox;
-use crate::pod::{self, plan};
+use crate::pod::{self, plan, spec};
 
 impl Worker {
     /// Takes over what an earlier agent left: the newest living sandbox goes on, counts and ends are remembered.
     pub(super) fn recover(&mut self, found: &[SandboxStatus]) {
         self.facts.attempts = facts_from::status(&self.pod);
         self.facts.probed = facts_from::probed(&self.pod);
+        self.facts.told = facts_from::told(&self.pod);
+        let begun = self.pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+        if let Some(condition) = begun.into_iter().find(|c| c.type_ == "PodResizeInProgress") {
+            self.facts.resize.under_way = true;
+            self.facts.resize.generation = condition.observed_generation;
+        }
         let mut sorted: Vec<&SandboxStatus> = found.iter().collect();
         sorted.sort_by_key(|s| s.spec.attempt);
         for sandbox in &sorted {
@@ -39,7 +45,9 @@ impl Worker {
         let id = SandboxId::of(&self.uid, sandbox.attempt);
         match self.context.runtime.sandbox(&id).await {
             Ok(handle) => {
-                if let Ok(Some(attachment)) = self.context.network.attachment(&self.uid).await {
+                if spec(&self.pod).host_network() {
+                    sandbox.ips.clone_from(&self.context.host.ips);
+                } else if let Ok(Some(attachment)) = self.context.network.attachment(&self.uid).await {
                     sandbox.ips = vec![IpAddr::V4(attachment.ip)];
                 }
                 sandbox.ready = true;

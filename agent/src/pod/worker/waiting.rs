@@ -55,6 +55,9 @@ impl Worker {
         if self.status_not_before.is_some_and(|at| at <= now) {
             self.status_not_before = None;
         }
+        if self.resize_not_before.is_some_and(|at| at <= now) {
+            self.resize_not_before = None;
+        }
         if self.refresh_tokens.is_some_and(|at| at <= now) {
             self.refresh_tokens = None;
             self.volumes_stale = true;

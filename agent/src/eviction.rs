@@ -1,0 +1,369 @@
+//! Eviction: pods that take more of the node's disk than they may, and pods that go because the node runs short of memory or
+//! disk. Images nobody uses go first when it is disk.
+//!
+//! ```text
+//!   every LOOK, while there are pods ─▶ limits of pods ─▶ exceeded (pure) ──▶ evicted
+//!                                    └▶ pressure ─▶ images collected ─▶ ranked (pure) ─▶ one evicted
+//! ```
+//!
+//! Neither the kernel nor the file system tells when a limit of this kind is passed, so it is looked at, as kubelet does.
+
+pub(crate) mod usage;
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coracle_proto::quantity::Quantity;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::{Context, Entry};
+use crate::event::Kind;
+use crate::node::machine::{self, Machine};
+use crate::pod::{self, is_sidecar, resources, spec};
+use usage::{DiskUse, Places};
+
+/// How often it is looked.
+const LOOK: Duration = Duration::from_secs(10);
+/// How long the node says it is short of something after it no longer is, so that pods do not come and go.
+const CALM: Duration = Duration::from_secs(300);
+/// Evictions on their way to the pods' workers.
+const QUEUE: usize = 16;
+/// The priority from which on a pod is the cluster's own.
+const CRITICAL: i32 = 2_000_000_000;
+
+/// One pod that is to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Eviction {
+    /// Its uid.
+    pub(crate) uid: String,
+    /// Why.
+    pub(crate) message: String,
+    /// The node is to blame and not the pod.
+    pub(crate) disrupted: bool,
+}
+
+/// What the node is short of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pressure {
+    /// Memory.
+    pub(crate) memory: bool,
+    /// Bytes or inodes of the file system with pods' data.
+    pub(crate) disk: bool,
+    /// Process ids.
+    pub(crate) pids: bool,
+}
+
+impl Pressure {
+    /// What a machine like this is short of.
+    pub(crate) fn of(machine: &Machine) -> Self {
+        Self {
+            memory: machine.memory_available < machine::MEMORY_LOW,
+            disk: machine.disk_free < machine.disk / machine::DISK_LOW
+                || machine.inodes.1 < machine.inodes.0 / machine::DISK_LOW,
+            pids: machine.pids_free < machine::PIDS_LOW,
+        }
+    }
+
+    /// The conditions of the node that say so.
+    pub(crate) fn conditions(self) -> Vec<&'static str> {
+        let all = [(self.memory, "MemoryPressure"), (self.disk, "DiskPressure"), (self.pids, "PIDPressure")];
+        all.into_iter().filter(|(holds, _)| *holds).map(|(_, name)| name).collect()
+    }
+
+    /// Why `pod` may not begin here now. The node's own pods may; others, when it is memory, if they request some.
+    pub(crate) fn refuses(self, pod: &Pod) -> Option<String> {
+        let only_memory = Pressure { memory: true, ..Pressure::default() };
+        let asks = resources::qos_class(pod).as_str() != "BestEffort";
+        if self == Pressure::default() || is_critical(pod) || (self == only_memory && asks) {
+            return None;
+        }
+        Some(format!("The node had condition: [{}]. ", self.conditions().join(", ")))
+    }
+}
+
+/// When each pressure was last seen.
+#[derive(Debug, Default)]
+struct Memory([Option<Instant>; 3]);
+
+impl Memory {
+    /// What the node says, seeing this: what it was short of a while ago it still is.
+    fn note(&mut self, seen: Pressure, now: Instant) -> Pressure {
+        let held: Vec<bool> = self
+            .0
+            .iter_mut()
+            .zip([seen.memory, seen.disk, seen.pids])
+            .map(|(last, is)| {
+                if is {
+                    *last = Some(now);
+                }
+                last.is_some_and(|at| now.duration_since(at) < CALM)
+            })
+            .collect();
+        let at = |i: usize| held.get(i).copied().unwrap_or(false);
+        Pressure { memory: at(0), disk: at(1), pids: at(2) }
+    }
+}
+
+/// Both ends of the queue of evictions.
+pub(crate) fn channel() -> (mpsc::Sender<Eviction>, mpsc::Receiver<Eviction>) {
+    mpsc::channel(QUEUE)
+}
+
+/// Looks after the node's disk and memory until `shutdown`.
+pub(crate) async fn run(
+    context: Arc<Context>,
+    evict: mpsc::Sender<Eviction>,
+    pressure: watch::Sender<Pressure>,
+    shutdown: CancellationToken,
+) {
+    let mut memory = Memory::default();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        let entries: Vec<Entry> = context.table.with(|table| table.values().filter(|e| !e.over).cloned().collect());
+        let calm = *pressure.borrow() == Pressure::default();
+        if entries.is_empty() && calm {
+            continue;
+        }
+        let mut gone = false;
+        for entry in entries.iter().filter(|e| is_limited(&e.pod) && !is_critical(&e.pod)) {
+            if let Some(message) = measure(&context, entry).await.and_then(|used| exceeded(&entry.pod, &used)) {
+                gone |= tell(&evict, entry, message, false).await;
+            }
+        }
+        let Some(mut seen) = look(&context).await else { continue };
+        if seen.disk {
+            collect_images(&context).await;
+            seen = look(&context).await.unwrap_or(seen);
+        }
+        let now = memory.note(seen, Instant::now());
+        if *pressure.borrow() != now {
+            pressure.send_replace(now);
+            announce(&context, now);
+        }
+        // One at a time: what it gives back is seen at the next look.
+        if !gone && (seen.memory || seen.disk) {
+            relieve(&context, &evict, &entries, seen).await;
+        }
+    }
+}
+
+fn announce(context: &Context, pressure: Pressure) {
+    let conditions = pressure.conditions();
+    tracing::warn!(conditions = conditions.join(","), "what the node is short of has changed");
+    if pressure.memory {
+        let message = "Attempting to reclaim memory".to_owned();
+        context.events.node(&context.node(), Kind::Warning, "EvictionThresholdMet", message);
+    }
+    if pressure.disk {
+        let message = "Attempting to reclaim ephemeral-storage".to_owned();
+        context.events.node(&context.node(), Kind::Warning, "EvictionThresholdMet", message);
+    }
+}
+
+async fn look(context: &Context) -> Option<Pressure> {
+    let dir = context.config.data_dir.clone();
+    let machine = tokio::task::spawn_blocking(move || machine::read(&dir)).await;
+    machine.ok()?.ok().as_ref().map(Pressure::of)
+}
+
+async fn collect_images(context: &Context) {
+    match context.images.collect_garbage(&BTreeSet::new(), true).await {
+        Ok(collected) => tracing::info!(?collected, "images that nobody uses were removed for want of disk"),
+        Err(error) => {
+            tracing::warn!(error = &error as &(dyn StdError + 'static), "images that nobody uses not removed");
+        }
+    }
+}
+
+async fn measure(context: &Context, entry: &Entry) -> Option<DiskUse> {
+    let places = Places::of(context, entry);
+    tokio::task::spawn_blocking(move || places.measure()).await.ok()
+}
+
+async fn tell(evict: &mpsc::Sender<Eviction>, entry: &Entry, message: String, disrupted: bool) -> bool {
+    tracing::info!(pod = pod::key(&entry.pod), message, "pod is evicted");
+    evict.send(Eviction { uid: pod::uid(&entry.pod).to_owned(), message, disrupted }).await.is_ok()
+}
+
+/// What a pod uses of what is short, and what it requested of it.
+struct Candidate<'a> {
+    entry: &'a Entry,
+    used: i128,
+    requested: i128,
+}
+
+/// Sends the pod away that is to go first.
+async fn relieve(context: &Context, evict: &mpsc::Sender<Eviction>, entries: &[Entry], seen: Pressure) {
+    let resource = if seen.memory { "memory" } else { "ephemeral-storage" };
+    let mut candidates = Vec::new();
+    for entry in entries.iter().filter(|e| !is_critical(&e.pod)) {
+        let used = if seen.memory {
+            let Some(sandbox) = &entry.sandbox else { continue };
+            let Ok(stats) = sandbox.sandbox_stats().await else { continue };
+            stats.memory_working_set
+        } else {
+            let Some(used) = measure(context, entry).await else { continue };
+            used.total()
+        };
+        let requested = resources::pod_requests(&entry.pod).get(resource).copied().unwrap_or(0) / 1000;
+        candidates.push(Candidate { entry, used: i128::from(used), requested });
+    }
+    if let Some(first) = first(candidates) {
+        tell(evict, first.entry, format!("The node was low on resource: {resource}. "), true).await;
+    }
+}
+
+/// Who goes first: who uses more than it requested, then the less important, then who exceeds its request the most.
+fn first(candidates: Vec<Candidate<'_>>) -> Option<Candidate<'_>> {
+    candidates.into_iter().min_by_key(|c| {
+        let priority = spec(&c.entry.pod).0.and_then(|s| s.priority).unwrap_or(0);
+        (c.used <= c.requested, priority, Reverse(c.used - c.requested))
+    })
+}
+
+/// Whether the pod is the cluster's own and stays.
+fn is_critical(pod: &Pod) -> bool {
+    spec(pod).0.and_then(|s| s.priority).is_some_and(|p| p >= CRITICAL)
+}
+
+const STORAGE: &str = "ephemeral-storage";
+
+fn storage_limit(container: &Container) -> Option<Quantity> {
+    let limit = container.resources.as_ref()?.limits.as_ref()?.get(STORAGE)?;
+    limit.0.parse::<Quantity>().ok().filter(|q| q.value() > 0)
+}
+
+/// Whether anything of the pod on disk has a limit.
+fn is_limited(pod: &Pod) -> bool {
+    let on_disk = |v: &k8s_openapi::api::core::v1::Volume| {
+        v.empty_dir.as_ref().is_some_and(|e| e.size_limit.is_some() && e.medium.as_deref() != Some("Memory"))
+    };
+    crate::volume::volumes(pod).iter().any(on_disk) || spec(pod).all().any(|c| storage_limit(c).is_some())
+}
+
+/// What of its own limits a pod exceeds, in kubelet's words.
+fn exceeded(pod: &Pod, used: &DiskUse) -> Option<String> {
+    for volume in crate::volume::volumes(pod) {
+        let Some(limit) = volume.empty_dir.as_ref().and_then(|e| e.size_limit.as_ref()) else { continue };
+        let bytes = used.volumes.get(&volume.name).copied().unwrap_or(0);
+        let most = u64::try_from(resources::whole(limit)).unwrap_or(0);
+        if most > 0 && bytes > most {
+            let (name, limit) = (&volume.name, &limit.0);
+            return Some(format!("Usage of EmptyDir volume {name:?} exceeds the limit {limit:?}. "));
+        }
+    }
+    let together: Vec<Quantity> = spec(pod)
+        .containers()
+        .iter()
+        .chain(spec(pod).init_containers().iter().filter(|c| is_sidecar(c)))
+        .filter_map(storage_limit)
+        .collect();
+    if !together.is_empty() {
+        let limit: Quantity = together.into_iter().sum();
+        if used.total() > u64::try_from(limit.value()).unwrap_or(0) {
+            return Some(format!("Pod ephemeral local storage usage exceeds the total limit of containers {limit}. "));
+        }
+    }
+    spec(pod).containers().iter().find_map(|container| {
+        let limit = storage_limit(container)?;
+        let bytes = used.containers.get(&container.name).copied().unwrap_or(0);
+        let name = &container.name;
+        (bytes > u64::try_from(limit.value()).unwrap_or(0))
+            .then(|| format!("Container {name} exceeded its local ephemeral storage limit \"{limit}\". "))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::pod::testing::pod;
+
+    fn used(containers: &[(&str, u64)], volumes: &[(&str, u64)]) -> DiskUse {
+        let map = |list: &[(&str, u64)]| list.iter().map(|(n, b)| ((*n).to_owned(), *b)).collect();
+        DiskUse { containers: map(containers), volumes: map(volumes), other: 0 }
+    }
+
+    #[test]
+    fn limits_are_named_in_kubelets_words() {
+        let volume =
+            pod(json!({"containers": [{"name": "a"}], "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}]}));
+        assert!(is_limited(&volume));
+        assert_eq!(exceeded(&volume, &used(&[], &[("v", 1 << 20)])), None);
+        assert_eq!(
+            exceeded(&volume, &used(&[], &[("v", (1 << 20) + 1)])).unwrap(),
+            "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". "
+        );
+        let limit = |n: &str| json!({"name": n, "resources": {"limits": {"ephemeral-storage": "1Mi"}}});
+        let both = pod(json!({"containers": [limit("a"), limit("b")]}));
+        assert_eq!(
+            exceeded(&both, &used(&[("a", 3 << 20)], &[])).unwrap(),
+            "Pod ephemeral local storage usage exceeds the total limit of containers 2Mi. "
+        );
+        assert_eq!(
+            exceeded(&both, &used(&[("b", (1 << 20) + 1)], &[])).unwrap(),
+            "Container b exceeded its local ephemeral storage limit \"1Mi\". "
+        );
+        let memory = json!({"name": "v", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}});
+        assert!(!is_limited(&pod(json!({"containers": [{"name": "a"}], "volumes": [memory]}))));
+    }
+
+    fn entry(name: &str, spec: Value) -> Entry {
+        let mut pod = pod(spec);
+        pod.metadata.name = Some(name.into());
+        Entry { pod: Arc::new(pod), sandbox: None, attempts: BTreeMap::new(), requests: BTreeMap::new(), over: false }
+    }
+
+    #[test]
+    fn who_takes_more_than_asked_for_goes_first_and_then_the_less_important() {
+        let plain = |priority: i32| json!({"containers": [{"name": "a"}], "priority": priority});
+        let entries =
+            [entry("modest", plain(0)), entry("greedy", plain(5)), entry("more", plain(5)), entry("dear", plain(9))];
+        let figures = [(10, 20), (30, 20), (40, 20), (99, 20)];
+        let go = |except: &[&str]| {
+            let list = entries.iter().zip(figures).filter(|(e, _)| !except.contains(&pod::name(&e.pod)));
+            let candidates = list.map(|(entry, (used, requested))| Candidate { entry, used, requested }).collect();
+            first(candidates).map(|c| pod::name(&c.entry.pod).to_owned()).unwrap()
+        };
+        assert_eq!(go(&[]), "more");
+        assert_eq!(go(&["more"]), "greedy");
+        assert_eq!(go(&["more", "greedy"]), "dear");
+        assert_eq!(go(&["more", "greedy", "dear"]), "modest");
+    }
+
+    #[test]
+    fn a_node_that_is_short_takes_no_pods_but_those_it_needs() {
+        let best = pod(json!({"containers": [{"name": "a"}]}));
+        let asks = pod(json!({"containers": [{"name": "a", "resources": {"requests": {"memory": "1Mi"}}}]}));
+        let own = pod(json!({"containers": [{"name": "a"}], "priority": 2_000_001_000}));
+        let memory = Pressure { memory: true, ..Pressure::default() };
+        let disk = Pressure { disk: true, ..memory };
+        assert_eq!(Pressure::default().refuses(&best), None);
+        assert_eq!(memory.refuses(&best).unwrap(), "The node had condition: [MemoryPressure]. ");
+        assert_eq!(memory.refuses(&asks), None);
+        assert_eq!(disk.refuses(&asks).unwrap(), "The node had condition: [MemoryPressure, DiskPressure]. ");
+        assert_eq!(disk.refuses(&own), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pressure_is_told_for_a_while_after_it_is_over() {
+        let mut memory = Memory::default();
+        let short = Pressure { disk: true, ..Pressure::default() };
+        let begin = Instant::now();
+        assert_eq!(memory.note(short, begin), short);
+        assert_eq!(memory.note(Pressure::default(), begin + CALM / 2), short);
+        assert_eq!(memory.note(Pressure::default(), begin + CALM), Pressure::default());
+    }
+}

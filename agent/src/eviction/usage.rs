@@ -1,0 +1,124 @@
+//! What a pod takes of the node's disk: what its containers wrote and logged, and its emptyDirs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use coracle_runtime::ContainerId;
+
+use crate::context::{Context, Entry};
+use crate::pod;
+use crate::volume;
+use crate::volume::set::PodDir;
+
+/// The kernel counts in these, whatever the file system's blocks are (stat(2)).
+const BLOCK: u64 = 512;
+
+/// Where a pod's things lie.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Places {
+    /// What each container wrote and logged.
+    containers: BTreeMap<String, Vec<PathBuf>>,
+    /// Its emptyDirs on disk.
+    volumes: BTreeMap<String, PathBuf>,
+    /// Its own files.
+    other: Vec<PathBuf>,
+}
+
+/// Bytes a pod takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DiskUse {
+    /// By each container, its log included.
+    pub(crate) containers: BTreeMap<String, u64>,
+    /// By each emptyDir.
+    pub(crate) volumes: BTreeMap<String, u64>,
+    /// By the pod's own files.
+    pub(crate) other: u64,
+}
+
+impl DiskUse {
+    /// All of it.
+    pub(crate) fn total(&self) -> u64 {
+        self.containers.values().chain(self.volumes.values()).sum::<u64>().saturating_add(self.other)
+    }
+}
+
+impl Places {
+    /// Where the things of a pod lie.
+    pub(crate) fn of(context: &Context, entry: &Entry) -> Self {
+        let dir = PodDir::new(&context.config.pods_dir(), pod::uid(&entry.pod));
+        let mut places = Self { other: vec![dir.etc(""), dir.path().join("containers")], ..Self::default() };
+        for (name, attempts) in &entry.attempts {
+            let paths = places.containers.entry(name.clone()).or_default();
+            // Rotated logs lie beside the one being written.
+            let logs: BTreeSet<PathBuf> = attempts.iter().filter_map(|a| Some(a.log.parent()?.to_owned())).collect();
+            paths.extend(logs);
+            for attempt in attempts {
+                if let (Some(sandbox), Some(id)) = (&entry.sandbox, ContainerId::parse(&attempt.id)) {
+                    paths.push(sandbox.writable_layer(&id));
+                }
+            }
+        }
+        for volume in volume::volumes(&entry.pod) {
+            if volume.empty_dir.as_ref().is_some_and(|e| e.medium.as_deref().unwrap_or_default().is_empty()) {
+                places.volumes.insert(volume.name.clone(), dir.volume(&volume.name));
+            }
+        }
+        places
+    }
+
+    /// Counts. Blocks on the file system.
+    pub(crate) fn measure(&self) -> DiskUse {
+        DiskUse {
+            containers: self
+                .containers
+                .iter()
+                .map(|(name, paths)| (name.clone(), paths.iter().map(|path| tree(path)).sum()))
+                .collect(),
+            volumes: self.volumes.iter().map(|(name, path)| (name.clone(), tree(path))).collect(),
+            other: self.other.iter().map(|path| tree(path)).sum(),
+        }
+    }
+}
+
+/// The bytes below a directory on its own file system, a file with several names counted once. Links are not followed; what
+/// vanishes or cannot be read meanwhile counts as nothing.
+fn tree(root: &Path) -> u64 {
+    let Ok(top) = fs::symlink_metadata(root) else { return 0 };
+    let mut sum = top.blocks() * BLOCK;
+    let mut seen = BTreeSet::new();
+    let mut pending = vec![root.to_owned()];
+    while let Some(dir) = pending.pop() {
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let Ok(meta) = entry.metadata() else { continue };
+            if meta.dev() != top.dev() || (meta.nlink() > 1 && !meta.is_dir() && !seen.insert(meta.ino())) {
+                continue;
+            }
+            sum = sum.saturating_add(meta.blocks() * BLOCK);
+            if meta.is_dir() {
+                pending.push(entry.path());
+            }
+        }
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_counted_once_and_links_are_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let empty = tree(dir.path());
+        fs::create_dir(dir.path().join("a")).unwrap();
+        let directory = tree(dir.path()) - empty;
+        fs::write(dir.path().join("a/file"), vec![1; 1 << 20]).unwrap();
+        fs::hard_link(dir.path().join("a/file"), dir.path().join("again")).unwrap();
+        std::os::unix::fs::symlink("/", dir.path().join("out")).unwrap();
+        let all = tree(dir.path()) - empty - directory;
+        assert!((1 << 20..1 << 21).contains(&all), "{all}");
+        assert_eq!(tree(&dir.path().join("none")), 0);
+    }
+}

@@ -1,0 +1,218 @@
+//! What of a pod may change while it runs: images, for which containers are started anew, and resources, which are granted
+//! if the node has room and then written to the cgroups, or given by starting anew where a container wants that.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use coracle_runtime::ContainerId;
+use coracle_runtime::image::Reference;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+use super::{Worker, jobs, later};
+use crate::context::Entry;
+use crate::event::Kind;
+use crate::pod::admission::{self, Room};
+use crate::pod::facts::{Attempt, Doom, Pending, Phase};
+use crate::pod::resize::{self, Granted};
+use crate::pod::{resources, restart, spec};
+use crate::volume;
+
+/// How long after a resize that failed it is tried again: what it waits for (memory that is given back) nobody tells.
+const RETRY: SignedDuration = SignedDuration::from_secs(10);
+
+impl Worker {
+    /// Takes a newer pod. Files that show its labels, annotations or resources are stale when those change.
+    pub(super) fn accept(&mut self, pod: Arc<Pod>) {
+        let seen = resize::with(&pod, &self.granted);
+        let (new, old) = (&seen.metadata, &self.pod.metadata);
+        if (&new.labels, &new.annotations) != (&old.labels, &old.annotations) {
+            self.volumes_stale |= volume::shows_pod(&seen);
+        }
+        self.asked = pod;
+        self.pod = seen;
+    }
+
+    /// What the other pods leave of the node.
+    pub(super) fn room_in(&self, table: &BTreeMap<String, Entry>) -> Room {
+        let mut room = Room {
+            allocatable: self.context.allocatable.clone(),
+            max_pods: self.context.config.max_pods,
+            sysctls: self.context.config.allowed_unsafe_sysctls.clone(),
+            pressure: *self.context.pressure.borrow(),
+            ..Room::default()
+        };
+        for other in table.iter().filter(|(uid, e)| **uid != self.uid && !e.over).map(|(_, e)| e) {
+            room.pods += 1;
+            room.ports.extend(admission::ports(&other.pod));
+            for (name, amount) in &other.requests {
+                *room.used.entry(name.clone()).or_default() += amount;
+            }
+        }
+        room
+    }
+
+    /// Grants what is asked for if there is room, and brings it about.
+    pub(super) fn sync_resize(&mut self, now: Timestamp) {
+        if self.facts.ending.is_some() || self.recovering {
+            return;
+        }
+        self.grant();
+        if self.facts.sandbox.as_ref().is_some_and(|s| s.ready) {
+            self.actuate(now);
+        }
+    }
+
+    /// A container whose image was changed is started anew, if it is one that is: no status may say that one runs again that
+    /// had ended for good.
+    pub(super) fn sync_images(&mut self) {
+        if self.facts.ending.is_some() || self.recovering {
+            return;
+        }
+        for container in spec(&self.pod).all() {
+            let running = self.facts.current(&container.name).filter(|a| a.phase == Phase::Running);
+            let Some(attempt) = running.filter(|a| is_changed(container, a)) else { continue };
+            if !restart::may_follow(&self.pod, container) {
+                continue;
+            }
+            let id = attempt.id.clone();
+            let message = format!("Container {} definition changed, will be restarted", container.name);
+            self.facts.doomed.insert(container.name.clone(), Doom { id, message, grace: None });
+        }
+    }
+
+    fn grant(&mut self) {
+        let asked = Granted::asked(&self.asked);
+        if asked.is(&self.granted) {
+            self.facts.resize.pending = None;
+            return;
+        }
+        let generation = self.asked.metadata.generation;
+        if let Err(refusal) = admission::has_room(&self.asked, &self.context.table.with(|table| self.room_in(table))) {
+            let pending = Pending { reason: "Deferred".into(), message: refusal.message, generation };
+            if self.facts.resize.pending.as_ref() != Some(&pending) {
+                let message = resize::message(&self.asked, &refusal.reason, &pending.message);
+                self.event(None, Kind::Warning, "ResizeDeferred", message);
+            }
+            self.facts.resize.pending = Some(pending);
+            return;
+        }
+        self.facts.resize.pending = None;
+        self.facts.resize.error = None;
+        self.facts.resize.generation = generation;
+        self.facts.resize.under_way = true;
+        self.resize_not_before = None;
+        self.granted = asked;
+        self.pod = Arc::clone(&self.asked);
+        self.volumes_stale |= volume::shows_pod(&self.pod);
+        self.context.table.with(|table| {
+            if let Some(entry) = table.get_mut(&self.uid) {
+                entry.requests = resources::pod_requests(&self.pod);
+            }
+        });
+        self.context.table.room_freed();
+        self.event(None, Kind::Normal, "ResizeStarted", resize::message(&self.pod, "started", ""));
+    }
+
+    /// Brings running containers to what they were granted.
+    fn actuate(&mut self, now: Timestamp) {
+        if self.resize_busy || !self.facts.starting.is_empty() {
+            return;
+        }
+        let (pod, facts) = (&self.pod, &mut self.facts);
+        let attempts = &facts.attempts;
+        // One that ended well instead of beginning anew is no longer waited for.
+        facts.renewed.retain(|name| {
+            let last = attempts.get(name).and_then(|a| a.last()).zip(spec(pod).container(name));
+            last.is_some_and(|(a, container)| a.is_alive() || restart::follows(pod, container, a))
+        });
+        let mut changed = Vec::new();
+        for container in spec(&self.pod).all() {
+            let running = self.facts.current(&container.name).filter(|a| a.phase == Phase::Running);
+            let (Some(attempt), Some(wanted)) = (running, self.granted.containers.get(&container.name)) else {
+                continue;
+            };
+            let Some(told) = self.facts.told.get(&attempt.id) else {
+                // Of a container that an earlier agent resized or began: it is told once more.
+                changed.extend(ContainerId::parse(&attempt.id).map(|id| (container.clone(), id, None)));
+                continue;
+            };
+            if resize::same(told, wanted) {
+                continue;
+            }
+            if resize::needs_restart(container, told, wanted) && restart::may_follow(&self.pod, container) {
+                let id = attempt.id.clone();
+                let message = format!("Container {} resize requires restart", container.name);
+                self.facts.renewed.insert(container.name.clone());
+                self.facts.doomed.insert(container.name.clone(), Doom { id, message, grace: None });
+                continue;
+            }
+            changed.extend(ContainerId::parse(&attempt.id).map(|id| (container.clone(), id, Some(told.clone()))));
+        }
+        if changed.is_empty() {
+            if self.facts.resize.under_way && self.facts.renewed.is_empty() {
+                self.facts.resize.under_way = false;
+                self.event(None, Kind::Normal, "ResizeCompleted", resize::message(&self.pod, "completed", ""));
+            }
+            return;
+        }
+        if self.resize_not_before.is_some_and(|at| now < at) {
+            return;
+        }
+        let Some(sandbox) = self.sandbox.clone() else { return };
+        self.resize_not_before = None;
+        self.resize_busy = true;
+        let (pod, pids_limit) = (Arc::clone(&self.pod), self.context.config.pod_pids_limit);
+        self.jobs.spawn(jobs::resize(sandbox, pod, changed, pids_limit));
+    }
+
+    /// What came of [`jobs::resize`].
+    pub(super) fn resized(&mut self, resized: jobs::Resized, now: Timestamp) {
+        self.resize_busy = false;
+        for (id, resources) in resized.told {
+            self.facts.told.insert(id, resources);
+        }
+        match resized.result {
+            Ok(()) => self.facts.resize.error = None,
+            Err(why) => {
+                self.resize_not_before = Some(later(now, RETRY));
+                if self.facts.resize.error.as_ref() != Some(&why) {
+                    self.event(None, Kind::Warning, "ResizeError", resize::message(&self.pod, "error", &why));
+                }
+                self.facts.resize.error = Some(why);
+            }
+        }
+    }
+}
+
+/// Whether the attempt was made from another image than the container names now.
+fn is_changed(container: &Container, attempt: &Attempt) -> bool {
+    let name = container.image.as_deref().unwrap_or_default().parse::<Reference>().map(|r| r.to_string());
+    name.is_ok_and(|name| !attempt.image.is_empty() && name != attempt.image)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_image_is_another_one_by_its_full_name() {
+        let mut pod = crate::pod::testing::one("Always");
+        pod.status = Some(
+            serde_json::from_value(
+                json!({"containerStatuses": [{"name": "app", "image": "docker.io/library/busybox:latest",
+                "imageID": "x", "ready": true, "restartCount": 0, "containerID": "coracle://c0",
+                "state": {"running": {}}}]}),
+            )
+            .unwrap(),
+        );
+        let attempts = super::super::facts_from::status(&pod);
+        let container =
+            |image: &str| serde_json::from_value::<Container>(json!({"name": "app", "image": image})).unwrap();
+        assert!(!is_changed(&container("busybox"), &attempts["app"][0]));
+        assert!(is_changed(&container("busybox:1"), &attempts["app"][0]));
+        assert!(!is_changed(&container("no image at all"), &attempts["app"][0]));
+    }
+}
