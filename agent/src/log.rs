@@ -6,14 +6,12 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
-use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use coracle_process::FileChanges;
 use jiff::Timestamp;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use tokio::net::unix::pipe::Receiver;
 use tokio::sync::mpsc;
 
 /// The longest line that is held at once; the runtime cuts longer ones into parts before they get here.
@@ -204,7 +202,7 @@ pub(crate) async fn send(
 ) -> io::Result<()> {
     let follow = options.follow;
     // The watch is there before the first read, so that nothing falls between.
-    let watch = if follow { Some(Watch::new(&path)?) } else { None };
+    let watch = if follow { Some(watch(&path)?) } else { None };
     let tail = options.tail;
     let first = path.clone();
     let mut open = blocking(move || Open::new(&first, tail)).await?;
@@ -230,7 +228,7 @@ pub(crate) async fn send(
         {
             let next = path.clone();
             open = blocking(move || Open::new(&next, None)).await?;
-            watch.add(&path)?;
+            watch.of_file(&path)?;
             continue;
         }
         if over {
@@ -239,7 +237,7 @@ pub(crate) async fn send(
         tokio::select! {
             biased;
             () = pieces.closed() => return Ok(()),
-            result = watch.changed() => result?,
+            result = watch.next() => result?,
             // What was written before the end is read once more.
             () = &mut ended => over = true,
         }
@@ -277,42 +275,13 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
 }
 
 /// Wakes when a log grows or is replaced.
-struct Watch {
-    inotify: Inotify,
-    /// The same inotify instance, readable as tokio wants it: a stream of bytes is all that is asked of it.
-    events: Receiver,
-}
-
-impl Watch {
-    fn new(path: &Path) -> io::Result<Self> {
-        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-        if let Some(parent) = path.parent() {
-            inotify.add_watch(parent, AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO)?;
-        }
-        let events = Receiver::from_owned_fd_unchecked(inotify.as_fd().try_clone_to_owned()?)?;
-        let watch = Self { inotify, events };
-        watch.add(path)?;
-        Ok(watch)
+fn watch(path: &Path) -> io::Result<FileChanges> {
+    let changes = FileChanges::new()?;
+    if let Some(parent) = path.parent() {
+        changes.of_directory(parent)?;
     }
-
-    fn add(&self, path: &Path) -> io::Result<()> {
-        self.inotify.add_watch(path, AddWatchFlags::IN_MODIFY)?;
-        Ok(())
-    }
-
-    /// Ends when something happened; what exactly, the reader finds in the file.
-    async fn changed(&self) -> io::Result<()> {
-        // Room for several events with the longest names (inotify(7)).
-        let mut events = [0; 4096];
-        loop {
-            self.events.readable().await?;
-            match self.events.try_read(&mut events) {
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
+    changes.of_file(path)?;
+    Ok(changes)
 }
 
 #[cfg(test)]

@@ -11,9 +11,37 @@ pub enum Form {
     /// Whole objects.
     Whole,
     /// Rows of a table.
-    Table,
+    Table(MetaVersion),
     /// Only the metadata.
-    Metadata,
+    Metadata(MetaVersion),
+}
+
+/// The version of `meta.k8s.io` that tables and metadata are of; but for its name there is no difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetaVersion {
+    /// What clients of today ask for.
+    V1,
+    /// What older ones do.
+    V1beta1,
+}
+
+impl MetaVersion {
+    fn of(text: &str) -> Option<Self> {
+        match text {
+            "v1" => Some(Self::V1),
+            "v1beta1" => Some(Self::V1beta1),
+            _ => None,
+        }
+    }
+
+    /// As `apiVersion` says it.
+    #[must_use]
+    pub const fn api_version(self) -> &'static str {
+        match self {
+            Self::V1 => "meta.k8s.io/v1",
+            Self::V1beta1 => "meta.k8s.io/v1beta1",
+        }
+    }
 }
 
 /// The bytes it is written in.
@@ -160,9 +188,13 @@ impl<'a> Clause<'a> {
         match converted {
             [None, None, None] if encoding == Encoding::Protobuf && !has_protobuf => None,
             [None, None, None] => Some(Form::Whole),
-            [Some("Table"), Some("meta.k8s.io"), Some("v1")] if encoding != Encoding::Protobuf => Some(Form::Table),
-            [Some("PartialObjectMetadata" | "PartialObjectMetadataList"), Some("meta.k8s.io"), Some("v1")] => {
-                Some(Form::Metadata)
+            [Some("Table"), Some("meta.k8s.io"), Some(version)] if encoding != Encoding::Protobuf => {
+                MetaVersion::of(version).map(Form::Table)
+            }
+            [Some("PartialObjectMetadata" | "PartialObjectMetadataList"), Some("meta.k8s.io"), Some(version)] => {
+                let version = MetaVersion::of(version)?;
+                // The older version's lists are numbered otherwise in protobuf; nobody asks for them any more.
+                (encoding != Encoding::Protobuf || version == MetaVersion::V1).then_some(Form::Metadata(version))
             }
             _ => None,
         }
@@ -204,7 +236,9 @@ mod tests {
     #[test]
     fn the_best_that_is_given_is_taken() {
         use Encoding::{Json, Protobuf, Yaml};
-        use Form::{Metadata, Table, Whole};
+        use Form::Whole;
+        let (table, metadata) = (Form::Table(MetaVersion::V1), Form::Metadata(MetaVersion::V1));
+        let old = (Form::Table(MetaVersion::V1beta1), Json);
         for (accept, built_in, custom) in [
             ("", Some((Whole, Json)), Some((Whole, Json))),
             ("*/*", Some((Whole, Json)), Some((Whole, Json))),
@@ -220,16 +254,18 @@ mod tests {
             ("application/json;q=0.1,application/yaml;q=0.2", Some((Whole, Yaml)), Some((Whole, Yaml))),
             ("application/vnd.kubernetes.protobuf;stream=watch", Some((Whole, Protobuf)), None),
             ("application/json;stream=other", None, None),
-            ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Some((Table, Json)), Some((Table, Json))),
+            ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Some((table, Json)), Some((table, Json))),
             (
                 "application/json;as=Table;v=v2;g=meta.k8s.io, application/json",
                 Some((Whole, Json)),
                 Some((Whole, Json)),
             ),
+            // As clients say who also know servers of before 2019.
+            ("application/json;as=Table;v=v1beta1;g=meta.k8s.io, application/json", Some(old), Some(old)),
             ("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io", None, None),
             ("application/json;as=Secret;v=v1;g=meta.k8s.io", None, None),
             // Metadata is no custom object, whatever it is of.
-            (METADATA, Some((Metadata, Protobuf)), Some((Metadata, Protobuf))),
+            (METADATA, Some((metadata, Protobuf)), Some((metadata, Protobuf))),
             ("text/html", None, None),
             ("application/cbor", None, None),
             ("application", None, None),

@@ -10,6 +10,7 @@ mod certificates;
 pub(crate) mod connect;
 mod default_class;
 mod escalation;
+pub(crate) mod figures;
 mod limit_ranger;
 mod matching;
 mod namespace_lifecycle;
@@ -30,8 +31,9 @@ pub(crate) mod webhook;
 use coracle_proto::status::Status;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 
+pub(crate) use self::figures::{CallKind, Calls, Figures, Step};
 pub use self::notes::Notes;
-use self::webhook::Reinvocation;
+use self::{figures::Clock, webhook::Reinvocation};
 use crate::{
     ops::{AnyObject, BoxObject, KindOps},
     registry::Registry,
@@ -40,7 +42,7 @@ use crate::{
 };
 
 /// What a write does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
     /// A new object.
     Create,
@@ -53,6 +55,9 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// All of them, in their order.
+    pub(crate) const ALL: [Self; 4] = [Self::Create, Self::Update, Self::Delete, Self::Connect];
+
     /// As webhooks and their rules call it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -116,33 +121,44 @@ type Mutating = fn(&Write<'_>, Option<&mut dyn AnyObject>) -> Result<()>;
 /// A plugin that may refuse.
 type Validating = fn(&Write<'_>, Option<&dyn AnyObject>) -> Result<()>;
 
-/// The plugins before validation, in their order.
-const MUTATING: &[Mutating] = &[
+/// The plugins before validation, in their order, as Kubernetes calls them.
+const MUTATING: &[(&str, Mutating)] = &[
     // First, because nothing else matters in a namespace that is not there.
-    namespace_lifecycle::admit,
-    limit_ranger::complete,
+    ("NamespaceLifecycle", namespace_lifecycle::admit),
+    ("LimitRanger", limit_ranger::complete),
     // Before whatever looks at volumes, since it adds one.
-    service_account::admit,
-    node_restriction::admit,
-    node_taint::admit,
-    priority::admit,
-    tolerations::admit,
-    default_class::admit,
-    storage_protection::admit,
+    ("ServiceAccount", service_account::admit),
+    ("NodeRestriction", node_restriction::admit),
+    ("TaintNodesByCondition", node_taint::admit),
+    ("Priority", priority::admit),
+    ("DefaultTolerationSeconds", tolerations::admit),
+    ("DefaultStorageClass", default_class::admit),
+    ("StorageObjectInUseProtection", storage_protection::admit),
     // After the tolerations that every pod gets, which a class' own may cover.
-    runtime_class::admit,
-    topology_labels::admit,
+    ("RuntimeClass", runtime_class::admit),
+    ("PodTopologyLabels", topology_labels::admit),
 ];
 
 /// The plugins after validation, in their order.
-const VALIDATING: &[Validating] = &[
-    limit_ranger::check,
-    pod_security::admit,
-    priority::check,
-    default_class::check,
-    runtime_class::check,
-    certificates::check,
+const VALIDATING: &[(&str, Validating)] = &[
+    ("LimitRanger", limit_ranger::check),
+    ("PodSecurity", pod_security::admit),
+    ("Priority", priority::check),
+    ("DefaultStorageClass", default_class::check),
+    ("RuntimeClass", runtime_class::check),
+    ("CertificateSubjectRestriction", certificates::check),
 ];
+
+/// Those who are asked after the plugins.
+const POLICIES: [&str; 2] = ["MutatingAdmissionPolicy", "ValidatingAdmissionPolicy"];
+const WEBHOOKS: [&str; 2] = ["MutatingAdmissionWebhook", "ValidatingAdmissionWebhook"];
+
+/// Nothing counted yet.
+pub(crate) fn figures() -> Figures {
+    let mutating = MUTATING.iter().map(|(name, _)| *name).chain([POLICIES[0], WEBHOOKS[0]]);
+    let validating = VALIDATING.iter().map(|(name, _)| *name).chain([POLICIES[1], WEBHOOKS[1]]);
+    Figures::new(mutating.map(|name| (name, Step::Admit)).chain(validating.map(|name| (name, Step::Validate))))
+}
 
 fn part<'a>(object: &'a mut Option<&mut BoxObject>) -> Option<&'a mut dyn AnyObject> {
     object.as_deref_mut().map(|object| &mut **object)
@@ -152,30 +168,40 @@ fn part<'a>(object: &'a mut Option<&mut BoxObject>) -> Option<&'a mut dyn AnyObj
 ///
 /// # Errors
 /// The first refusal.
-pub async fn mutate(write: &Write<'_>, mut object: Option<&mut BoxObject>) -> Result<bool> {
+pub async fn mutate(write: &Write<'_>, object: Option<&mut BoxObject>) -> Result<bool> {
+    let mut clock = write.registry.figures().begin(Step::Admit, write.operation);
+    let result = mutate_all(write, object, &mut clock).await;
+    clock.end(result)
+}
+
+fn ask_plugins(write: &Write<'_>, object: &mut Option<&mut BoxObject>, clock: &mut Clock<'_>) -> Result<()> {
+    MUTATING.iter().try_for_each(|(name, plugin)| clock.lap(name, plugin(write, part(object))))
+}
+
+async fn mutate_all(write: &Write<'_>, mut object: Option<&mut BoxObject>, clock: &mut Clock<'_>) -> Result<bool> {
     let mut state = Reinvocation::default();
-    MUTATING.iter().try_for_each(|plugin| plugin(write, part(&mut object)))?;
+    ask_plugins(write, &mut object, clock)?;
     let mut ruled = Reinvocation::default();
     let (policies, webhooks) = (write.registry.mutating_policies(), write.registry.webhooks());
-    let by_policies = policies.mutate(write, object.as_deref_mut(), &mut ruled).await?;
-    let by_webhooks = webhooks.mutate(write, object.as_deref_mut(), &mut state).await?;
+    let by_policies = clock.lap(POLICIES[0], policies.mutate(write, object.as_deref_mut(), &mut ruled).await)?;
+    let by_webhooks = clock.lap(WEBHOOKS[0], webhooks.mutate(write, object.as_deref_mut(), &mut state).await)?;
     let changed = by_policies || by_webhooks;
     if changed {
         // What was added has not been seen by those whose turn was before.
         let before = object.as_deref().map(|object| object.to_json().ok());
-        MUTATING.iter().try_for_each(|plugin| plugin(write, part(&mut object)))?;
+        ask_plugins(write, &mut object, clock)?;
         let again = object.as_deref().map(|object| object.to_json().ok()) != before;
         if again || by_webhooks {
             ruled.changed();
         }
         ruled.is_second = true;
-        let by_policies = policies.mutate(write, object.as_deref_mut(), &mut ruled).await?;
+        let by_policies = clock.lap(POLICIES[0], policies.mutate(write, object.as_deref_mut(), &mut ruled).await)?;
         if again || by_policies {
             state.changed();
         }
         state.is_second = true;
         if state.is_due() {
-            webhooks.mutate(write, object.as_deref_mut(), &mut state).await?;
+            clock.lap(WEBHOOKS[0], webhooks.mutate(write, object.as_deref_mut(), &mut state).await)?;
         }
     }
     // Last, since what is granted must be known whole.
@@ -188,7 +214,12 @@ pub async fn mutate(write: &Write<'_>, mut object: Option<&mut BoxObject>) -> Re
 /// # Errors
 /// A refusal: the first plugin's, else the first policy's, else that of the first webhook in their order.
 pub async fn validate(write: &Write<'_>, object: Option<&dyn AnyObject>) -> Result<()> {
-    VALIDATING.iter().try_for_each(|plugin| plugin(write, object))?;
-    write.registry.policies().validate(write, object).await?;
-    write.registry.webhooks().validate(write, object).await
+    let mut clock = write.registry.figures().begin(Step::Validate, write.operation);
+    let ask = async {
+        VALIDATING.iter().try_for_each(|(name, plugin)| clock.lap(name, plugin(write, object)))?;
+        clock.lap(POLICIES[1], write.registry.policies().validate(write, object).await)?;
+        clock.lap(WEBHOOKS[1], write.registry.webhooks().validate(write, object).await)
+    };
+    let result = ask.await;
+    clock.end(result)
 }

@@ -34,16 +34,18 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::{definitions::register, learned::Told};
 use self::{learned::Learned, remote::Remote};
 use crate::{
-    documents::Merged, health::text, registry::Registry, request::RequestInfo, stored, upstream::connect::Tasks,
+    documents::Merged,
+    health::text,
+    registry::Registry,
+    request::RequestInfo,
+    stored,
+    upstream::{connect::Tasks, service::SERVICE_NAME},
     user::User,
 };
 
 const API_SERVICES: &str = "apiservices";
 const SERVICES: &str = "services";
 const SLICES: &str = "endpointslices";
-
-/// Says of an EndpointSlice whose endpoints it has.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Requests that other servers work on at once; each costs two sockets.
 const ROOM: usize = 1024;
@@ -106,8 +108,9 @@ impl Aggregation {
     }
 
     /// The names of all remote API services, and whether the last check found each.
-    pub(crate) fn available(&self) -> Vec<(String, bool)> {
-        self.current().remotes.iter().map(|remote| (remote.name.clone(), remote.is_fresh())).collect()
+    pub(crate) fn available(&self) -> Vec<(String, bool, BTreeMap<&'static str, u64>)> {
+        let told = |remote: &Arc<Remote>| (remote.name.clone(), remote.is_fresh(), remote.losses());
+        self.current().remotes.iter().map(told).collect()
     }
 
     /// Has another server answer.

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::{
-    accept::{self, Accepted, Encoding, Form},
+    accept::{self, Accepted, Encoding, Form, MetaVersion},
     ops::KindOps,
     registry::Listed,
     request::RequestInfo,
@@ -181,8 +181,10 @@ pub(crate) fn write_shown(kind: &dyn KindOps, entry: &Entry, revision: Revision,
     Ok(())
 }
 
-fn write_metadata(entry: &Entry, revision: Revision, out: &mut Vec<u8>) {
-    out.extend_from_slice(br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#);
+fn write_metadata(entry: &Entry, revision: Revision, version: MetaVersion, out: &mut Vec<u8>) {
+    out.extend_from_slice(br#"{"kind":"PartialObjectMetadata","apiVersion":""#);
+    out.extend_from_slice(version.api_version().as_bytes());
+    out.extend_from_slice(br#"","metadata":"#);
     stored::write_metadata(entry, revision, out);
     out.push(b'}');
 }
@@ -191,7 +193,7 @@ fn write_row(
     kind: &dyn KindOps,
     entry: &Entry,
     revision: Revision,
-    include: Include,
+    (include, version): (Include, MetaVersion),
     now: Timestamp,
     out: &mut Vec<u8>,
 ) -> Result<()> {
@@ -203,7 +205,7 @@ fn write_row(
         Include::Nothing => {}
         Include::Metadata => {
             out.extend_from_slice(b",\"object\":");
-            write_metadata(entry, revision, out);
+            write_metadata(entry, revision, version, out);
         }
         Include::Object => {
             out.extend_from_slice(b",\"object\":");
@@ -215,10 +217,11 @@ fn write_row(
 }
 
 /// Begins a table; rows and `]}` follow.
-fn begin_table(kind: Option<&dyn KindOps>, meta: &Value, out: &mut Vec<u8>) {
+fn begin_table(kind: Option<&dyn KindOps>, version: MetaVersion, meta: &Value, out: &mut Vec<u8>) {
+    let version = version.api_version();
     let columns = kind.map_or(Value::Array(Vec::new()), KindOps::column_definitions);
     let head = format!(
-        "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{meta},\"columnDefinitions\":{columns},\"rows\":["
+        "{{\"kind\":\"Table\",\"apiVersion\":\"{version}\",\"metadata\":{meta},\"columnDefinitions\":{columns},\"rows\":["
     );
     out.extend_from_slice(head.as_bytes());
 }
@@ -242,11 +245,11 @@ impl Shape<'_> {
         let mut out = Vec::with_capacity(entry.value.len() + 64);
         match self.accepted.form {
             Form::Whole => write_shown(self.kind, entry, revision, &mut out)?,
-            Form::Metadata => write_metadata(entry, revision, &mut out),
-            Form::Table => {
+            Form::Metadata(version) => write_metadata(entry, revision, version, &mut out),
+            Form::Table(version) => {
                 let meta = json!({"resourceVersion": revision.to_string()});
-                begin_table(is_first.then_some(self.kind), &meta, &mut out);
-                write_row(self.kind, entry, revision, self.include, self.now, &mut out)?;
+                begin_table(is_first.then_some(self.kind), version, &meta, &mut out);
+                write_row(self.kind, entry, revision, (self.include, version), self.now, &mut out)?;
                 out.extend_from_slice(b"]}");
             }
         }
@@ -286,14 +289,14 @@ impl Shape<'_> {
         }
         let size: usize = match self.accepted.form {
             Form::Whole => listed.entries.iter().map(|entry| entry.value.len() + 48).sum(),
-            Form::Table | Form::Metadata => listed.entries.len() * 800,
+            Form::Table(_) | Form::Metadata(_) => listed.entries.len() * 800,
         };
         if self.accepted.encoding == Encoding::Protobuf {
             return self.protobuf_list(listed, &meta, size);
         }
         let mut out = Vec::with_capacity(size + 512);
-        if self.accepted.form == Form::Table {
-            begin_table(Some(self.kind), &meta, &mut out);
+        if let Form::Table(version) = self.accepted.form {
+            begin_table(Some(self.kind), version, &meta, &mut out);
         } else {
             let ((version, kind), _) = self.kinds();
             let head = format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{version}\",\"metadata\":{meta},\"items\":[");
@@ -312,10 +315,10 @@ impl Shape<'_> {
     /// Version and kind of a list, and those of its items.
     fn kinds(&self) -> ((String, &'static str), (String, &'static str)) {
         let resource = self.kind.resource();
-        let meta = || "meta.k8s.io/v1".to_owned();
+        let of = |version: MetaVersion| version.api_version().to_owned();
         match self.accepted.form {
-            Form::Metadata => ((meta(), "PartialObjectMetadataList"), (meta(), "PartialObjectMetadata")),
-            Form::Table => ((meta(), "Table"), (meta(), "TableRow")),
+            Form::Metadata(meta) => ((of(meta), "PartialObjectMetadataList"), (of(meta), "PartialObjectMetadata")),
+            Form::Table(meta) => ((of(meta), "Table"), (of(meta), "TableRow")),
             Form::Whole => ((resource.api_version(), resource.list_kind), (resource.api_version(), resource.kind)),
         }
     }
@@ -324,8 +327,10 @@ impl Shape<'_> {
         let revision = entry.mod_revision;
         match self.accepted.form {
             Form::Whole => write_shown(self.kind, entry, revision, out)?,
-            Form::Metadata => write_metadata(entry, revision, out),
-            Form::Table => write_row(self.kind, entry, revision, self.include, self.now, out)?,
+            Form::Metadata(version) => write_metadata(entry, revision, version, out),
+            Form::Table(version) => {
+                write_row(self.kind, entry, revision, (self.include, version), self.now, out)?;
+            }
         }
         Ok(())
     }
@@ -354,14 +359,14 @@ impl Shape<'_> {
         }
         let resource = self.kind.resource();
         let object = match self.accepted.form {
-            Form::Table => {
+            Form::Table(version) => {
                 let mut out = Vec::new();
-                begin_table(None, &json!({"resourceVersion": revision.to_string()}), &mut out);
+                begin_table(None, version, &json!({"resourceVersion": revision.to_string()}), &mut out);
                 out.extend_from_slice(b"]}");
                 return out.into();
             }
-            Form::Metadata => {
-                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta})
+            Form::Metadata(version) => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": version.api_version(), "metadata": meta})
             }
             Form::Whole => {
                 json!({"kind": resource.kind, "apiVersion": resource.api_version(), "metadata": meta})

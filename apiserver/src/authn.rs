@@ -18,7 +18,7 @@ pub mod oidc;
 mod service_account;
 mod x509;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use coracle_proto::status::Status;
 use coracle_store::Store;
@@ -27,9 +27,10 @@ use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 
 pub(crate) use self::legacy::TYPE as TOKEN_SECRET;
+pub(crate) use self::oidc::reload::Reloads;
 use self::oidc::{Issuers, config::Anonymous};
 pub use self::service_account::{Bound, Claims, Reference, Tokens};
-use crate::{pki::Pki, user::User};
+use crate::{metrics::Clients, pki::Pki, user::User};
 
 /// What a client showed of itself.
 #[derive(Clone, Debug, Default)]
@@ -73,8 +74,10 @@ pub fn is_open(path: &str) -> bool {
 pub struct Authenticators {
     x509: x509::X509,
     tokens: Arc<Tokens>,
-    issuers: Issuers,
+    issuers: RwLock<Arc<Issuers>>,
     anonymous: Anonymous,
+    reloads: Reloads,
+    clients: Arc<Clients>,
     store: Store,
     clock: Clock,
 }
@@ -86,11 +89,19 @@ impl std::fmt::Debug for Authenticators {
 }
 
 impl Authenticators {
-    /// The server's authenticators.
+    /// The server's authenticators; whom they let in is counted with `clients`.
     #[must_use]
-    pub fn new(pki: &Arc<Pki>, tokens: Arc<Tokens>, store: Store, clock: Clock) -> Self {
-        let (issuers, anonymous) = (Issuers::none(), Anonymous::default());
-        Self { x509: x509::X509::new(pki.clone()), tokens, issuers, anonymous, store, clock }
+    pub(crate) fn new(pki: &Arc<Pki>, tokens: Arc<Tokens>, store: Store, clock: Clock, clients: Arc<Clients>) -> Self {
+        Self {
+            x509: x509::X509::new(pki.clone()),
+            tokens,
+            issuers: RwLock::new(Arc::new(Issuers::none())),
+            anonymous: Anonymous::default(),
+            reloads: Reloads::default(),
+            clients,
+            store,
+            clock,
+        }
     }
 
     /// The same, and who else is let in.
@@ -98,13 +109,32 @@ impl Authenticators {
     /// # Errors
     /// All that is wrong with the configuration.
     pub fn with(self, config: oidc::config::Config) -> Result<Self, String> {
-        let issuers = Issuers::new(config.issuers, &[self.tokens.issuer().to_owned()])?;
-        Ok(Self { issuers, anonymous: config.anonymous, ..self })
+        self.exchange_issuers(config.issuers)?;
+        Ok(Self { anonymous: config.anonymous, ..self })
+    }
+
+    /// From here on the tokens of these issuers are taken, and of none before them.
+    ///
+    /// # Errors
+    /// All that is wrong with them; it stays as it was then.
+    fn exchange_issuers(&self, issuers: Vec<oidc::config::Issuer>) -> Result<(), String> {
+        let next = self.issuers().instead(issuers, &[self.tokens.issuer().to_owned()])?;
+        *self.issuers.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+        Ok(())
+    }
+
+    fn issuers(&self) -> Arc<Issuers> {
+        Arc::clone(&self.issuers.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How often the configuration was read again, and what came of it.
+    pub(crate) fn reloads(&self) -> &Reloads {
+        &self.reloads
     }
 
     /// Ends the connections to issuers.
     pub async fn stop(&self) {
-        self.issuers.stop().await;
+        self.issuers().stop().await;
     }
 
     /// Who shows the bearer token, and which of `audiences` (the server's own when there are none) it is for.
@@ -117,7 +147,7 @@ impl Authenticators {
             bootstrap::authenticate(&self.store, token, now)?
         } else if legacy::looks_like(token) {
             self.tokens.authenticate_of_secret(token, now)?
-        } else if let Some(user) = self.issuers.authenticate(token, now).await? {
+        } else if let Some(user) = self.issuers().authenticate(token, now).await? {
             user
         } else {
             return self.tokens.authenticate(token, audiences, now);
@@ -136,7 +166,12 @@ impl Authenticators {
         let mut wrong = false;
         if !credentials.certificates.is_empty() {
             match self.x509.authenticate(&credentials.certificates, (self.clock)()) {
-                Ok(user) => return Ok(Some(user)),
+                Ok((user, not_after)) => {
+                    let left = not_after.duration_since((self.clock)());
+                    self.clients.showed_certificate(left.try_into().unwrap_or_default());
+                    self.clients.let_in(&user.name);
+                    return Ok(Some(user));
+                }
                 Err(why) => {
                     wrong = true;
                     tracing::debug!(why, "client certificate refused");
@@ -145,14 +180,21 @@ impl Authenticators {
         }
         if let Some(token) = &credentials.bearer {
             match self.bearer(token, &[]).await {
-                Ok((user, _)) => return Ok(Some(Arc::new(user))),
+                Ok((user, _)) => {
+                    self.clients.let_in(&user.name);
+                    return Ok(Some(Arc::new(user)));
+                }
                 Err(why) => {
                     wrong = true;
                     tracing::debug!(why, "bearer token refused");
                 }
             }
         }
-        if wrong { Err(Box::new(Status::unauthorized())) } else { Ok(None) }
+        if wrong {
+            self.clients.refused();
+            return Err(Box::new(Status::unauthorized()));
+        }
+        Ok(None)
     }
 }
 

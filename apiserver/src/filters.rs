@@ -3,7 +3,10 @@
 use std::{
     net::{IpAddr, Ipv4Addr},
     panic::AssertUnwindSafe,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -11,24 +14,25 @@ use axum::body::Body;
 use coracle_proto::status::Status;
 use futures::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http_body::Body as _;
 use rustls::pki_types::CertificateDer;
 use tracing::Instrument as _;
 
 use crate::{
     accept::Encoding,
+    admission::Notes,
     answer,
     audit::{self, Audit, Recording},
     authn::{Credentials, is_open},
     authz::{Attributes, MASTERS},
     body, compression,
     flow::Schema,
-    impersonation,
-    metrics::{Counted, InFlight, Running},
+    held, impersonation,
+    metrics::{Answered, InFlight, Running},
     request::RequestInfo,
     seldom::Seldom,
     server::Inner,
     status_of::Result,
-    upstream::pass::Kept,
     user::User,
     verbs,
 };
@@ -103,13 +107,18 @@ pub(crate) async fn handle(server: Arc<Inner>, peer: Peer, request: Request<Body
         }
         answer::status(&Status::internal("the server could not handle this request"))
     });
-    let took = in_flight.is_some().then(|| begun.elapsed());
-    metrics.answered(sort, response.status(), took);
+    let told = response.extensions_mut().remove::<Told>().unwrap_or_default();
+    let answered = Answered {
+        code: response.status(),
+        took: in_flight.is_some().then(|| begun.elapsed()),
+        waited: told.waited,
+        is_given_up: told.is_given_up,
+        size: response.body().size_hint().exact(),
+    };
+    metrics.answered(sort, answered);
     drop(in_flight);
-    match (running, Kept::of(&response)) {
-        (Some(running), Some(kept)) => kept.keep(running),
-        (Some(running), None) => response = response.map(|body| Counted::body(body, running)),
-        (None, _) => {}
+    if let Some(running) = running {
+        response = held::by(response, running);
     }
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::try_from(id) {
@@ -135,6 +144,19 @@ struct Way<'a> {
     id: &'a str,
     /// By whose rules it had its turn.
     schema: OnceLock<Arc<Schema>>,
+    /// How long it waited for that.
+    waited: OnceLock<Duration>,
+    /// What admission has to tell.
+    notes: OnceLock<Arc<Notes>>,
+    /// It was given up because there is too much to do, or because it took too long.
+    is_given_up: AtomicBool,
+}
+
+/// What of that the figures of `/metrics` are interested in.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    waited: Duration,
+    is_given_up: bool,
 }
 
 async fn answer_to(
@@ -144,12 +166,24 @@ async fn answer_to(
     request: Request<Body>,
     id: &str,
 ) -> Response<Body> {
-    let way = Way { id, schema: OnceLock::new() };
+    let way = Way {
+        id,
+        schema: OnceLock::new(),
+        waited: OnceLock::new(),
+        notes: OnceLock::new(),
+        is_given_up: AtomicBool::new(false),
+    };
     let encoding = Encoding::of(request.headers());
     let response = try_answer(server, peer, info, request, &way).await.unwrap_or_else(|status| answer::status(&status));
     let mut response = answer::settle(response, encoding).await;
     if let Some(schema) = way.schema.get() {
         schema.mark(response.headers_mut());
+    }
+    let waited = way.waited.get().copied().unwrap_or_default();
+    let asked = way.notes.get().map(|notes| notes.waited_for()).unwrap_or_default();
+    let told = Told { waited: waited + asked, is_given_up: way.is_given_up.load(Ordering::Relaxed) };
+    if told.is_given_up || !told.waited.is_zero() {
+        response.extensions_mut().insert(told);
     }
     response
 }
@@ -158,7 +192,7 @@ async fn try_answer(
     server: Arc<Inner>,
     peer: Peer,
     info: Arc<RequestInfo>,
-    request: Request<Body>,
+    mut request: Request<Body>,
     way: &Way<'_>,
 ) -> Result<Response<Body>> {
     let length = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
@@ -172,8 +206,18 @@ async fn try_answer(
         }
     };
     match server.audit.clone() {
-        None => in_turn(server, user?, info, request, way, None).await,
+        None => {
+            note(way, &info, &mut request, Arc::default);
+            in_turn(server, user?, info, request, way, None).await
+        }
         Some(audit) => audited(&audit, server, user, address, info, request, way).await,
+    }
+}
+
+/// Has admission, if there will be any, tell here what it has to tell.
+fn note(way: &Way<'_>, info: &RequestInfo, request: &mut Request<Body>, notes: impl FnOnce() -> Arc<Notes>) {
+    if !matches!(info.verb.as_str(), "list" | "watch") {
+        request.extensions_mut().insert(Arc::clone(way.notes.get_or_init(notes)));
     }
 }
 
@@ -208,9 +252,10 @@ async fn audited(
         }
     };
     let Some(recording) = recording else {
+        note(way, &info, &mut request, Arc::default);
         return in_turn(server, user, info, request, way, None).await;
     };
-    request.extensions_mut().insert(Arc::clone(recording.notes()));
+    note(way, &info, &mut request, || Arc::clone(recording.notes()));
     let goes_on = info.is_long_running();
     match in_turn(server, user, info, request, way, Some(&recording)).await {
         Ok(response) if goes_on => Ok(recording.goes_on(response)),
@@ -252,12 +297,15 @@ async fn in_turn(
     // Of what goes on for long, only a watch has a beginning that is work.
     let has_turn = !info.is_long_running() || info.verb == "watch";
     let Some(schema) = has_turn.then(|| server.flow.classify(&user, &info)).flatten() else {
-        return admitted(server, user, info, request, recording).await;
+        return admitted(server, user, info, request, way, recording).await;
     };
     let schema = way.schema.get_or_init(|| schema);
+    let begun = Instant::now();
     let taken = server.flow.take(schema, &user, &info, &server.registry).await;
-    let _seat = taken?;
-    admitted(server, user, info, request, recording).await
+    // Nothing can have set it before.
+    let _ = way.waited.set(begun.elapsed());
+    let _seat = taken.inspect_err(|_| way.is_given_up.store(true, Ordering::Relaxed))?;
+    admitted(server, user, info, request, way, recording).await
 }
 
 /// Answers a request whose turn it is.
@@ -266,6 +314,7 @@ async fn admitted(
     user: Arc<User>,
     info: Arc<RequestInfo>,
     request: Request<Body>,
+    way: &Way<'_>,
     recording: Option<&Recording>,
 ) -> Result<Response<Body>> {
     let allowed = authorize(&server, &user, &info);
@@ -296,6 +345,7 @@ async fn admitted(
         Ok(if compresses { compression::compress(response).await } else { response })
     };
     tokio::time::timeout(limit, handled).await.unwrap_or_else(|_| {
+        way.is_given_up.store(true, Ordering::Relaxed);
         let message = "request did not complete within requested timeout - context deadline exceeded";
         Err(Box::new(Status::timeout(message)))
     })

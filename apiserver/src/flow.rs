@@ -48,7 +48,7 @@ use crate::{
 };
 
 pub(crate) use self::{
-    counters::{BUCKETS, Counters, Histogram, REASONS},
+    counters::{Counters, REASONS},
     level::{Level, Seat},
 };
 

@@ -12,6 +12,7 @@ mod cells;
 mod conditions;
 mod devices;
 mod difference;
+mod drivers;
 mod int_or_percent;
 mod label_selector;
 mod object_reference;

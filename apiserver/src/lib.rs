@@ -24,6 +24,7 @@ mod compression;
 mod connections;
 pub(crate) mod filters;
 pub(crate) mod flow;
+mod held;
 mod impersonation;
 pub mod service;
 mod stall;

@@ -4,7 +4,10 @@
 //! of a request but the first time a kind of request comes: a request is one of a fixed number of kinds (which resource,
 //! which verb and scope), and each kind has its counters in one place. A label never holds what a client made up.
 
+mod admission;
+mod clients;
 mod flow;
+mod histogram;
 mod process;
 mod running;
 mod text;
@@ -25,7 +28,9 @@ use http::StatusCode;
 use crate::request::RequestInfo;
 
 pub(crate) use self::{
-    running::{Counted, InFlight, Running},
+    clients::Clients,
+    histogram::{Histogram, Scale},
+    running::{InFlight, Running},
     text::answer,
 };
 
@@ -74,19 +79,25 @@ const CODES: &[u16] = &[
     503, 504,
 ];
 
-/// Upper ends of the histogram's buckets in milliseconds, as in Kubernetes.
-const BUCKETS: &[u32] = &[
+/// How long requests take, as in Kubernetes.
+static DURATIONS: Scale = Scale::durations(&[
     5, 25, 50, 100, 200, 400, 600, 800, 1000, 1250, 1500, 2000, 3000, 4000, 5000, 6000, 8000, 10_000, 15_000, 20_000,
     30_000, 45_000, 60_000,
-];
+]);
+
+/// How large answers are in bytes, likewise.
+static SIZES: Scale = Scale::numbers(&[1000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000]);
 
 /// The counters of one kind of request.
 #[derive(Debug)]
 struct Cell {
     codes: [AtomicU64; CODES.len()],
-    /// One more than [`BUCKETS`]: what took longer.
-    buckets: [AtomicU64; BUCKETS.len() + 1],
-    nanoseconds: AtomicU64,
+    took: Histogram,
+    /// The same without what others are answerable for.
+    own: Histogram,
+    sizes: Histogram,
+    /// Those that the server gave up to protect itself, by [`CODES`].
+    given_up: [AtomicU64; CODES.len()],
     /// Long-running ones under way.
     running: AtomicI64,
 }
@@ -96,11 +107,33 @@ impl Cell {
         let zero = |_| AtomicU64::new(0);
         Self {
             codes: array::from_fn(zero),
-            buckets: array::from_fn(zero),
-            nanoseconds: AtomicU64::new(0),
+            took: Histogram::new(&DURATIONS),
+            own: Histogram::new(&DURATIONS),
+            sizes: Histogram::new(&SIZES),
+            given_up: array::from_fn(zero),
             running: AtomicI64::new(0),
         }
     }
+}
+
+/// How a request was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Answered {
+    pub(crate) code: StatusCode,
+    /// How long that took, unless it goes on.
+    pub(crate) took: Option<Duration>,
+    /// How much of that was waiting: for its turn, and for webhooks.
+    pub(crate) waited: Duration,
+    /// Whether the server gave it up to protect itself.
+    pub(crate) is_given_up: bool,
+    /// How large the answer is, if that is known.
+    pub(crate) size: Option<u64>,
+}
+
+/// Where a code is counted.
+fn code_index(code: StatusCode) -> Option<usize> {
+    let code = code.as_u16();
+    CODES.binary_search(&code).or_else(|_| CODES.binary_search(&(code / 100 * 100))).ok()
 }
 
 type Row = [OnceLock<Box<Cell>>; MANNERS.len()];
@@ -122,6 +155,7 @@ pub(crate) struct Metrics {
     rows: Vec<OnceLock<Box<Row>>>,
     read_only: AtomicI64,
     mutating: AtomicI64,
+    pub(crate) clients: Arc<Clients>,
 }
 
 impl Metrics {
@@ -138,7 +172,8 @@ impl Metrics {
             targets.extend(resource.subresources.iter().map(|sub| Target { subresource: sub.name, ..own }));
         }
         let rows = targets.iter().map(|_| OnceLock::new()).collect();
-        Arc::new(Self { targets, places, rows, read_only: AtomicI64::new(0), mutating: AtomicI64::new(0) })
+        let (read_only, mutating) = (AtomicI64::new(0), AtomicI64::new(0));
+        Arc::new(Self { targets, places, rows, read_only, mutating, clients: Arc::new(Clients::new()) })
     }
 
     /// Which kind of request it is.
@@ -176,19 +211,25 @@ impl Metrics {
     }
 
     /// Counts an answered request, and how long it took unless it goes on.
-    pub(crate) fn answered(&self, sort: Sort, code: StatusCode, took: Option<Duration>) {
+    pub(crate) fn answered(&self, sort: Sort, answered: Answered) {
         let Some(cell) = self.cell(sort) else { return };
-        let code = code.as_u16();
-        let at = CODES.binary_search(&code).or_else(|_| CODES.binary_search(&(code / 100 * 100)));
-        if let Some(counter) = at.ok().and_then(|at| cell.codes.get(at)) {
-            counter.fetch_add(1, Ordering::Relaxed);
+        let at = code_index(answered.code);
+        let count = |counters: &[AtomicU64]| {
+            if let Some(counter) = at.and_then(|at| counters.get(at)) {
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        count(&cell.codes);
+        if answered.is_given_up {
+            count(&cell.given_up);
         }
-        let Some(took) = took else { return };
-        let at = BUCKETS.partition_point(|end| took > Duration::from_millis(u64::from(*end)));
-        if let Some(counter) = cell.buckets.get(at) {
-            counter.fetch_add(1, Ordering::Relaxed);
+        let Some(took) = answered.took else { return };
+        cell.took.took(took);
+        cell.own.took(took.saturating_sub(answered.waited));
+        let reads = MANNERS.get(sort.manner).is_some_and(|(verb, _)| matches!(*verb, "GET" | "LIST"));
+        if let Some(size) = answered.size.filter(|_| reads) {
+            cell.sizes.add(size);
         }
-        cell.nanoseconds.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 }
 
@@ -260,8 +301,8 @@ mod tests {
     }
 
     #[test]
-    fn codes_and_buckets_are_in_order() {
-        assert!(CODES.is_sorted() && BUCKETS.is_sorted());
+    fn codes_are_in_order() {
+        assert!(CODES.is_sorted());
         assert!([100, 200, 300, 400, 500].iter().all(|hundred| CODES.contains(hundred)));
     }
 }

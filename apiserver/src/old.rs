@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 use crate::{
     kind::{Context, Deletion, Scale},
     ops::{AnyObject, BoxObject, DecodeError, Decoded, KindOps, Part},
-    ownership::Owners,
+    ownership::{Owners, Versions},
 };
 
 /// Changes an object's JSON from one version's shape into another's.
@@ -149,8 +149,8 @@ impl KindOps for Old {
         self.modern.is_finalized(object)
     }
 
-    fn owners(&self, part: Part) -> Box<dyn Owners + '_> {
-        self.modern.owners(part)
+    fn owners<'k>(&'k self, part: Part, versions: &'k Versions) -> Box<dyn Owners + 'k> {
+        self.modern.owners(part, versions)
     }
 
     fn warnings(&self, object: &dyn AnyObject) -> Vec<String> {

@@ -3,7 +3,10 @@
 //! [`KindOps`] over a built-in kind's strategy is [`Typed`]; a kind that is only known at run time implements it over
 //! JSON. Objects travel as [`AnyObject`].
 
-use std::{any::Any, borrow::Cow, collections::HashSet};
+mod dropped;
+mod explain;
+
+use std::{any::Any, borrow::Cow};
 
 use bytes::Bytes;
 use coracle_proto::{apply::BuiltIn, field, resource::Resource, schema};
@@ -19,8 +22,12 @@ use crate::{
     custom::Converter,
     go_json,
     kind::{Context, Deletion, Object, Scale, Strategy},
-    ownership::{self, BySchema, Owners},
+    ownership::{self, BySchema, Owners, Versions},
 };
+
+pub(crate) use self::dropped::dotted;
+pub use self::dropped::dropped;
+use self::explain::{MAX_NESTING, explain, nesting};
 
 /// An object of a kind that the holder need not know.
 pub trait AnyObject: Any + Send + Sync {
@@ -136,8 +143,8 @@ pub trait KindOps: Send + Sync {
     fn counts_generations(&self) -> bool;
     fn generation_counts_annotations(&self) -> bool;
     fn is_finalized(&self, object: &dyn AnyObject) -> bool;
-    /// Who owns which fields, as writes of the part have it.
-    fn owners(&self, part: Part) -> Box<dyn Owners + '_>;
+    /// Who owns which fields, as writes of the part have it. Objects in other versions may come from `versions`.
+    fn owners<'k>(&'k self, part: Part, versions: &'k Versions) -> Box<dyn Owners + 'k>;
     fn warnings(&self, object: &dyn AnyObject) -> Vec<String>;
     fn begin_deletion(&self, object: &mut dyn AnyObject, grace: Option<i64>) -> Deletion;
     /// What field selectors may ask of a stored object.
@@ -312,7 +319,7 @@ impl<S: Strategy> KindOps for Typed<S> {
         self.strategy.is_finalized(of(object))
     }
 
-    fn owners(&self, part: Part) -> Box<dyn Owners + '_> {
+    fn owners<'k>(&'k self, part: Part, _: &'k Versions) -> Box<dyn Owners + 'k> {
         let resource = self.resource;
         let place = BuiltIn::of_kind(resource.group, resource.version, resource.kind).unwrap_or(BuiltIn::Any);
         Box::new(BySchema {
@@ -410,228 +417,6 @@ fn with_zeros(resource: &Resource, json: &[u8]) -> Option<Vec<u8>> {
     schema::zero::fill(&mut value, root).then(|| serde_json::to_vec(&value).ok()).flatten()
 }
 
-/// As deep as JSON of a built-in kind may be nested. Reading a type takes stack for each level, most of all the schema of a
-/// definition, which may be its own part; schemas of real definitions end at half of this.
-const MAX_NESTING: usize = 100;
-
-/// How deep the JSON's lists and objects are nested.
-fn nesting(json: &[u8]) -> usize {
-    let (mut depth, mut deepest) = (0_usize, 0);
-    let (mut in_text, mut is_escaped) = (false, false);
-    for byte in json {
-        match byte {
-            _ if is_escaped => is_escaped = false,
-            b'\\' => is_escaped = in_text,
-            b'"' => in_text = !in_text,
-            b'{' | b'[' if !in_text => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b'}' | b']' if !in_text => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
-}
-
-/// Says where the JSON of a kind cannot be read.
-fn explain(kind: &str, json: &[u8], error: &serde_json::Error) -> DecodeError {
-    let path = path_at(json, offset(json, error));
-    DecodeError {
-        path: if path.is_empty() { kind.to_owned() } else { format!("{kind}.{path}") },
-        why: error.to_string(),
-    }
-}
-
-/// The byte that serde_json names by line and column, both counted from 1, as the last one it read.
-fn offset(json: &[u8], error: &serde_json::Error) -> usize {
-    let before = json.split_inclusive(|byte| *byte == b'\n').take(error.line().saturating_sub(1));
-    before.map(<[u8]>::len).sum::<usize>() + error.column().saturating_sub(1)
-}
-
-/// The list or the object that a value is in, and which of its values it is.
-enum Within {
-    Object { key: String, is_key_next: bool },
-    List { index: usize },
-}
-
-/// The path of the value that a byte of some JSON belongs to: `spec.containers[0].name`. What cannot be read ends the
-/// path.
-fn path_at(json: &[u8], at: usize) -> String {
-    let mut within: Vec<Within> = Vec::new();
-    let mut from = 0;
-    while let Some(byte) = json.get(from).filter(|_| from <= at) {
-        match byte {
-            b'{' | b'[' if from == at => break,
-            b'{' => within.push(Within::Object { key: String::new(), is_key_next: true }),
-            b'[' => within.push(Within::List { index: 0 }),
-            b'}' | b']' => drop(within.pop()),
-            b',' => match within.last_mut() {
-                Some(Within::Object { is_key_next, .. }) => *is_key_next = true,
-                Some(Within::List { index }) => *index += 1,
-                None => {}
-            },
-            b'"' => {
-                let length = string_length(json.get(from..).unwrap_or_default());
-                if let Some(Within::Object { key, is_key_next: is_key @ true }) = within.last_mut() {
-                    let text = json.get(from..from + length).unwrap_or_default();
-                    *key = serde_json::from_slice(text).unwrap_or_default();
-                    *is_key = false;
-                } else if from + length > at {
-                    break;
-                }
-                from += length - 1;
-            }
-            _ => {}
-        }
-        from += 1;
-    }
-    let mut path = String::new();
-    for place in within {
-        match place {
-            Within::Object { key, .. } if path.is_empty() => path.push_str(&key),
-            Within::Object { key, .. } => path.extend([".", &key]),
-            Within::List { index } => path.push_str(&format!("[{index}]")),
-        }
-    }
-    path
-}
-
-/// How many bytes the string has that `json` begins with, its quotes included.
-fn string_length(json: &[u8]) -> usize {
-    let mut is_escaped = false;
-    for (at, byte) in json.iter().enumerate().skip(1) {
-        match byte {
-            _ if is_escaped => is_escaped = false,
-            b'\\' => is_escaped = true,
-            b'"' => return at + 1,
-            _ => {}
-        }
-    }
-    json.len()
-}
-
-/// The path of a field that was ignored, as Kubernetes writes it: `spec.containers[0].imag`.
-pub(crate) fn dotted(path: &serde_ignored::Path<'_>) -> String {
-    use serde_ignored::Path;
-    match path {
-        Path::Root => String::new(),
-        Path::Seq { parent, index } => format!("{}[{index}]", dotted(parent)),
-        Path::Map { parent, key } => match dotted(parent).as_str() {
-            "" => key.clone(),
-            parent => format!("{parent}.{key}"),
-        },
-        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => dotted(parent),
-    }
-}
-
-/// Sentences about fields that stand twice in the same object, and about those at the paths that are said to be unknown,
-/// in the order they stand in the document. Each is said once; what an unknown field holds is not looked at.
-///
-/// # Errors
-/// It is no JSON, or nested too deeply.
-pub fn dropped(json: &[u8], unknown: &[String]) -> serde_json::Result<Vec<String>> {
-    let unknown = unknown.iter().map(String::as_str).collect();
-    let mut scan = Scan { path: Vec::new(), unknown, said: HashSet::new(), found: Vec::new() };
-    let mut reader = serde_json::Deserializer::from_slice(json);
-    serde::de::DeserializeSeed::deserialize(&mut scan, &mut reader)?;
-    reader.end()?;
-    Ok(scan.found)
-}
-
-/// As many sentences as one document can cause.
-const MAX_FOUND: usize = 100;
-
-struct Scan<'u> {
-    path: Vec<String>,
-    unknown: HashSet<&'u str>,
-    said: HashSet<String>,
-    found: Vec<String>,
-}
-
-impl Scan<'_> {
-    fn say(&mut self, what: &str, path: &str) {
-        let sentence = format!("{what} field \"{path}\"");
-        if self.found.len() < MAX_FOUND && self.said.insert(sentence.clone()) {
-            self.found.push(sentence);
-        }
-    }
-}
-
-impl<'de> serde::de::DeserializeSeed<'de> for &mut Scan<'_> {
-    type Value = ();
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
-        reader.deserialize_any(self)
-    }
-}
-
-impl<'de> serde::de::Visitor<'de> for &mut Scan<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        let mut index = 0_usize;
-        loop {
-            self.path.push(format!("[{index}]"));
-            if items.next_element_seed(&mut *self)?.is_none() {
-                self.path.pop();
-                return Ok(());
-            }
-            self.path.pop();
-            index += 1;
-        }
-    }
-
-    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut seen = HashSet::new();
-        while let Some(key) = map.next_key::<std::borrow::Cow<'_, str>>()? {
-            let name = if self.path.is_empty() { key.to_string() } else { format!(".{key}") };
-            self.path.push(name);
-            let is_again = !seen.insert(key);
-            let is_unknown = !self.unknown.is_empty() && self.unknown.contains(self.path.concat().as_str());
-            if is_again || is_unknown {
-                let path = self.path.concat();
-                self.say(if is_unknown { "unknown" } else { "duplicate" }, &path);
-            }
-            if is_unknown {
-                map.next_value::<serde::de::IgnoredAny>()?;
-            } else {
-                map.next_value_seed(&mut *self)?;
-            }
-            self.path.pop();
-        }
-        Ok(())
-    }
-}
-
 /// The kind that JSON says it is of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -672,6 +457,8 @@ mod tests {
                 "Pod.spec.containers[0].ports[0].containerPort",
             ),
             (r#"{"spec":{"containers":[{"command":["a",[1]]}]}}"#, "Pod.spec.containers[0].command[1]"),
+            // No integer: what is beyond 64 bits is a float to Kubernetes, too.
+            (r#"{"spec":{"activeDeadlineSeconds":18446744073709551616}}"#, "Pod.spec.activeDeadlineSeconds"),
         ] {
             let error = Typed::new(Pods).decode(json.as_bytes()).err().unwrap();
             assert_eq!(error.path, path, "{json}: {}", error.why);
@@ -690,50 +477,5 @@ mod tests {
         assert_eq!(json["status"]["conditions"][1]["lastTransitionTime"], schema::zero::TIME);
         let wrong = br#"{"metadata":{"annotations":{"a":null}},"spec":{"ports":5}}"#;
         assert_eq!(Typed::new(Services).decode(wrong).err().unwrap().path, "Service.spec.ports");
-    }
-
-    #[test]
-    fn what_is_nested_too_deep_is_not_read() {
-        for (json, deep) in [("", 0), ("1", 0), (r#"{"a":[{"b":"]}[{\\\"{"}]}"#, 3), ("[[]][", 2), ("]]{", 1)] {
-            assert_eq!(nesting(json.as_bytes()), deep, "{json}");
-        }
-        let json = format!(r#"{{"metadata":{}1"#, "[".repeat(MAX_NESTING));
-        assert_eq!(Typed::shared(Pods).decode(json.as_bytes()).err().unwrap().why, "exceeded max depth");
-    }
-
-    #[test]
-    fn a_path_is_found_in_anything() {
-        for json in ["", "{", "}]", "\"", "{\"a\\", "[,,{\"a\":", "{\"a\":1}}}"] {
-            for at in 0..10 {
-                path_at(json.as_bytes(), at);
-            }
-        }
-        assert_eq!(path_at(br#"{"a":{"b":[1,{"c":2}]}}"#, 18), "a.b[1].c");
-    }
-
-    #[test]
-    fn fields_that_stand_twice_are_named_with_their_paths() {
-        let found = |json: &str, unknown: &[&str]| {
-            let unknown: Vec<String> = unknown.iter().map(|path| (*path).to_owned()).collect();
-            dropped(json.as_bytes(), &unknown)
-        };
-        assert_eq!(
-            found(r#"{"a":1,"b":[{"c":1,"c":2}],"a":{"d":1,"d":1,"d":2}}"#, &[]).unwrap(),
-            [r#"duplicate field "b[0].c""#, r#"duplicate field "a""#, r#"duplicate field "a.d""#]
-        );
-        assert!(found("{} x", &[]).is_err());
-        assert!(found(&"[".repeat(100_000), &[]).is_err());
-        let many: Vec<String> = (0..500).map(|i| format!(r#""x{i}":1,"x{i}":2"#)).collect();
-        assert_eq!(found(&format!("{{{}}}", many.join(",")), &[]).unwrap().len(), MAX_FOUND);
-    }
-
-    #[test]
-    fn fields_that_are_dropped_are_named_in_the_order_they_stand_in() {
-        let json = br#"{"spec":{"x":{"y":1,"y":2},"replicas":2,"replicas":3,"x":5},"z":0}"#;
-        let unknown = ["z".to_owned(), "spec.x".to_owned()];
-        assert_eq!(
-            dropped(json, &unknown).unwrap(),
-            [r#"unknown field "spec.x""#, r#"duplicate field "spec.replicas""#, r#"unknown field "z""#]
-        );
     }
 }

@@ -34,10 +34,13 @@ use crate::{
     user::User,
 };
 
-pub use self::{fresh::Fresh, lay::LayError};
+pub use self::{fresh::Fresh, lay::LayError, versions::Versions};
 
 /// As long as a manager's name may be.
 pub const MAX_MANAGER: usize = 128;
+
+/// How often a plain write settles its owners at most: objects before and after are asked for, and nothing further.
+const ROUNDS: usize = 4;
 
 /// Who owned what before anybody applied, when nobody had kept track.
 const BEFORE: &str = "before-first-apply";
@@ -262,18 +265,22 @@ pub fn created(kind: &dyn KindOps, object: &mut dyn AnyObject, who: &Who<'_>) ->
     if managed.is_empty() {
         return Fresh::of(kind, object, who);
     }
-    let managed = kind.owners(Part::Main).update(empty(), &bare(object)?, managed, who);
+    let managed = kind.owners(Part::Main, &Versions::default()).update(empty(), &bare(object)?, managed, who);
     object.meta_mut().managed_fields = managed.encode();
     Ok(None)
 }
 
 /// Sets who owns what of an object after a plain write of a part.
 ///
-/// An object that nobody kept track of so far stays so until somebody applies.
+/// An object that nobody kept track of so far stays so until somebody applies. Where it cannot be had in the versions its
+/// owners wrote in, they are forgotten.
 ///
 /// # Errors
 /// 500 when it cannot be encoded.
-pub fn updated(
+///
+/// # Cancel safety
+/// Safe; the owners may be gone from `new` then.
+pub async fn updated(
     kind: &dyn KindOps,
     part: Part,
     new: &mut dyn AnyObject,
@@ -287,9 +294,19 @@ pub fn updated(
     if managed.is_empty() {
         return Ok(());
     }
-    let owners = kind.owners(part);
-    let managed = owners.update(&bare(old)?, &bare(new)?, managed, who);
-    new.meta_mut().managed_fields = managed.encode();
+    let versions = Versions::default();
+    let (before, after) = (bare(old)?, bare(new)?);
+    for _ in 0..ROUNDS {
+        let settled = kind.owners(part, &versions).update(&before, &after, managed.clone(), who);
+        if !versions.is_lacking() {
+            new.meta_mut().managed_fields = settled.encode();
+            break;
+        }
+        if let Err(status) = versions.fetch(kind).await {
+            tracing::warn!(reason = %status.message, "the owners of an object's fields are forgotten");
+            break;
+        }
+    }
     Ok(())
 }
 
@@ -362,21 +379,25 @@ pub fn check(kind: &dyn KindOps, part: Part, config: &Config) -> Result<()> {
     if value.pointer("/metadata/managedFields").is_some_and(|fields| !fields.is_null()) {
         return bad("metadata.managedFields must be nil".to_owned());
     }
-    kind.owners(part).check(value).map_err(|why| status_of::untyped(&described(value), &why.to_string()))
+    kind.owners(part, &Versions::default())
+        .check(value)
+        .map_err(|why| status_of::untyped(&described(value), &why.to_string()))
 }
 
 /// What a configuration makes of an object (of nothing, when there is no `live`), with its owners.
 ///
 /// # Errors
-/// 409 that names all conflicts; 400 for a configuration that cannot be laid over the object.
+/// 409 that names all conflicts; 400 for a configuration that cannot be laid over the object; any where `versions` is
+/// lacking something: it is then to be fetched, and this to be done again.
 pub fn applied(
     kind: &dyn KindOps,
     part: Part,
     live: Option<&dyn AnyObject>,
     config: &Config,
     who: &Who<'_>,
+    versions: &Versions,
 ) -> Result<crate::ops::BoxObject> {
-    let owners = kind.owners(part);
+    let owners = kind.owners(part, versions);
     let old = match live {
         Some(live) => bare(live)?,
         None => empty().clone(),
@@ -398,6 +419,9 @@ pub fn applied(
         } else {
             Err(ApplyError::Conflicts(Conflicts(left)))
         };
+    }
+    if versions.is_lacking() {
+        return Err(versions::lacking());
     }
     let Applied { object, managed } = done.map_err(|error| status_of::apply(&error, &described(&config.value)))?;
     let mut object = object.unwrap_or(old);

@@ -22,6 +22,7 @@ use coracle_store::{Entry, Range, Store};
 
 use crate::{
     admission::{
+        self, Figures,
         policy::{Policies, mutating::MutatingPolicies},
         webhook::Webhooks,
     },
@@ -61,6 +62,7 @@ pub struct Registry {
     webhooks: Arc<Webhooks>,
     policies: Arc<Policies>,
     mutating_policies: Arc<MutatingPolicies>,
+    figures: Arc<Figures>,
 }
 
 #[derive(Default)]
@@ -84,6 +86,7 @@ impl Registry {
             webhooks: Arc::new(Webhooks::new(store.clone())),
             policies: Arc::new(Policies::new(store.clone())),
             mutating_policies: Arc::new(MutatingPolicies::new(store.clone())),
+            figures: Arc::new(admission::figures()),
             store,
             kinds: Arc::new(BuiltIns::new(collect.0)),
             custom: Arc::default(),
@@ -108,6 +111,11 @@ impl Registry {
     /// Who outside the server is asked about writes.
     pub(crate) fn webhooks(&self) -> &Webhooks {
         &self.webhooks
+    }
+
+    /// How long admission takes, and what comes of it.
+    pub(crate) fn figures(&self) -> &Figures {
+        &self.figures
     }
 
     /// Whether there is anybody who may want to see an object that is written: a webhook or a policy.

@@ -9,6 +9,7 @@
 //! ```
 
 mod join;
+mod keeper;
 mod node_proxy;
 mod reviews;
 mod signer;

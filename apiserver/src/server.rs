@@ -18,7 +18,7 @@ use crate::{
     admission::policy::type_checking,
     aggregation::{self, Aggregation},
     audit::{self, Audit},
-    authn::{Authenticator, Authenticators, Clock, Tokens},
+    authn::{Authenticator, Authenticators, Clock, Reloads, Tokens},
     authz::{self, Authorizer, Rbac},
     bootstrap,
     config::Config,
@@ -172,6 +172,13 @@ pub(crate) struct Inner {
     pub(crate) pages: RwLock<Vec<fn() -> String>>,
 }
 
+impl Inner {
+    /// What came of reading the authentication's configuration again.
+    pub(crate) fn reloads(&self) -> &Reloads {
+        self.security.authenticators.reloads()
+    }
+}
+
 /// A handle on the server; cheap to clone.
 #[derive(Clone)]
 pub struct ApiServer {
@@ -248,7 +255,9 @@ impl ApiServer {
         let tokens = Arc::new(Tokens::new(Arc::clone(&pki), registry.store().clone()));
         let clock: Clock = Arc::new(jiff::Timestamp::now);
         let store = registry.store().clone();
-        let authenticator = Authenticators::new(&pki, Arc::clone(&tokens), store, Arc::clone(&clock));
+        let metrics = Metrics::new();
+        let clients = Arc::clone(&metrics.clients);
+        let authenticator = Authenticators::new(&pki, Arc::clone(&tokens), store, Arc::clone(&clock), clients);
         let authenticator = authenticator.with(config.authentication.clone());
         let authenticator = Arc::new(authenticator.map_err(|why| Error::Authentication { why })?);
         let (audit, writers) = Audit::open(&config.audit).map_err(Error::Audit)?.unzip();
@@ -277,7 +286,7 @@ impl ApiServer {
             audit,
             shutdown,
             progress: Progress(watch::Sender::new(Phase::Opened)),
-            metrics: Metrics::new(),
+            metrics,
             pages: RwLock::default(),
             pki,
             config,
@@ -360,6 +369,13 @@ impl Runner {
             let ends = audit_end.clone();
             parts.spawn(async move {
                 writers.run(ends).await;
+                Ok(())
+            });
+        }
+        if let Some(file) = inner.config.authentication.file.clone() {
+            let (server, ends) = (Arc::clone(&inner), inner.shutdown.clone());
+            parts.spawn(async move {
+                server.security.authenticators.follow(&file, &server.config.authentication, ends).await;
                 Ok(())
             });
         }

@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     sync::Arc,
     task::{Context, Poll},
+    time::Instant,
 };
 
 use axum::body::Body;
@@ -56,7 +57,13 @@ where
         let peer = Peer::InProcess(Arc::clone(&self.user));
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(self.share);
+        let (method, clients) = (request.method().clone(), Arc::clone(&self.server.metrics.clients));
         let handled = filters::handle(Arc::clone(&self.server), peer, request);
-        Box::pin(async move { Ok(handled.await) })
+        Box::pin(async move {
+            let begun = Instant::now();
+            let response = handled.await;
+            clients.answered(&method, response.status(), begun.elapsed());
+            Ok(response)
+        })
     }
 }

@@ -1,13 +1,16 @@
 //! What the controllers count of their work, in Prometheus' text format: their queues, under client-go's names.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
+
+use tokio::time::Instant;
 
 /// Upper ends of the histograms' buckets in nanoseconds: client-go's, ten times as much each.
 const BUCKETS: [u64; 11] = [
@@ -65,6 +68,8 @@ pub(crate) struct QueueFigures {
     depth: AtomicU64,
     waited: Histogram,
     worked: Histogram,
+    /// When the workers began that have not ended; several may at the same instant.
+    begun: Mutex<BTreeMap<Instant, usize>>,
 }
 
 impl QueueFigures {
@@ -84,13 +89,34 @@ impl QueueFigures {
     }
 
     /// A worker took a key that had waited so long.
-    pub(crate) fn taken(&self, waited: Duration) {
+    pub(crate) fn taken(&self, now: Instant, waited: Duration) {
         self.waited.observe(waited);
+        *self.working().entry(now).or_default() += 1;
     }
 
-    /// A worker is done with a key that it had for so long.
-    pub(crate) fn done(&self, worked: Duration) {
-        self.worked.observe(worked);
+    /// A worker is done with a key that it took then.
+    pub(crate) fn done(&self, since: Instant) {
+        self.worked.observe(since.elapsed());
+        let mut working = self.working();
+        if let Some(count) = working.get_mut(&since) {
+            *count -= 1;
+            if *count == 0 {
+                working.remove(&since);
+            }
+        }
+    }
+
+    fn working(&self) -> MutexGuard<'_, BTreeMap<Instant, usize>> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For how long the workers have been at what they have not ended: all of them together, and the first.
+    fn unfinished(&self) -> (f64, f64) {
+        let working = self.working();
+        let seconds = |begun: &Instant| begun.elapsed().as_secs_f64();
+        #[expect(clippy::cast_precision_loss, reason = "there are a few workers")]
+        let all = working.iter().map(|(begun, count)| seconds(begun) * *count as f64).sum();
+        (all, working.keys().next().map_or(0.0, seconds))
     }
 }
 
@@ -130,6 +156,25 @@ fn page(queues: &[(&str, Arc<QueueFigures>)]) -> String {
             let _ = writeln!(out, "{metric}{{name=\"{name}\"}} {}", read(figures).load(Ordering::Relaxed));
         }
     }
+    type Left = fn((f64, f64)) -> f64;
+    let left: [(&str, &str, Left); 2] = [
+        (
+            "workqueue_unfinished_work_seconds",
+            "How many seconds of work has been done that is in progress and hasn't been observed by work_duration. Large values indicate stuck threads. One can deduce the number of stuck threads by observing the rate at which this increases.",
+            |(all, _)| all,
+        ),
+        (
+            "workqueue_longest_running_processor_seconds",
+            "How many seconds has the longest running processor for workqueue been running.",
+            |(_, longest)| longest,
+        ),
+    ];
+    for (metric, help, read) in left {
+        let _ = writeln!(out, "# HELP {metric} [ALPHA] {help}\n# TYPE {metric} gauge");
+        for (name, figures) in queues {
+            let _ = writeln!(out, "{metric}{{name=\"{name}\"}} {}", read(figures.unfinished()));
+        }
+    }
     type Told = fn(&QueueFigures) -> &Histogram;
     let spread: [(&str, &str, Told); 2] = [
         (
@@ -156,22 +201,29 @@ fn page(queues: &[(&str, Arc<QueueFigures>)]) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_page_has_what_dashboards_ask_for() {
+    #[tokio::test(start_paused = true)]
+    async fn a_page_has_what_dashboards_ask_for() {
         let figures = Arc::new(QueueFigures::default());
         figures.added();
         figures.set_depth(1);
         figures.retried();
-        figures.taken(Duration::from_millis(5));
-        figures.done(Duration::from_secs(1000));
+        let begun = Instant::now();
+        figures.taken(begun, Duration::from_millis(5));
+        tokio::time::advance(Duration::from_secs(1000)).await;
+        figures.done(begun);
+        figures.taken(Instant::now(), Duration::from_millis(5));
+        figures.taken(Instant::now(), Duration::from_millis(5));
+        tokio::time::advance(Duration::from_secs(7)).await;
         let page = page(&[("namespace", figures)]);
         for line in [
             "workqueue_depth{name=\"namespace\"} 1",
             "workqueue_adds_total{name=\"namespace\"} 1",
             "workqueue_retries_total{name=\"namespace\"} 1",
             "workqueue_queue_duration_seconds_bucket{name=\"namespace\",le=\"0.001\"} 0",
-            "workqueue_queue_duration_seconds_bucket{name=\"namespace\",le=\"0.01\"} 1",
-            "workqueue_queue_duration_seconds_sum{name=\"namespace\"} 0.005",
+            "workqueue_queue_duration_seconds_bucket{name=\"namespace\",le=\"0.01\"} 3",
+            "workqueue_queue_duration_seconds_sum{name=\"namespace\"} 0.015",
+            "workqueue_unfinished_work_seconds{name=\"namespace\"} 14",
+            "workqueue_longest_running_processor_seconds{name=\"namespace\"} 7",
             "workqueue_work_duration_seconds_bucket{name=\"namespace\",le=\"100\"} 0",
             "workqueue_work_duration_seconds_bucket{name=\"namespace\",le=\"+Inf\"} 1",
             "workqueue_work_duration_seconds_count{name=\"namespace\"} 1",

@@ -113,7 +113,7 @@ impl<K: Clone + Eq + Hash + Ord> WorkQueue<K> {
                 if let Some(key) = inner.ready.pop_front() {
                     let since = inner.dirty.remove(&key).unwrap_or(now);
                     inner.busy.insert(key.clone(), now);
-                    inner.figures.taken(now - since);
+                    inner.figures.taken(now, now - since);
                     inner.figures.set_depth(inner.ready.len());
                     // Others may be waiting while there is more.
                     if !inner.ready.is_empty() {
@@ -138,7 +138,7 @@ impl<K: Clone + Eq + Hash + Ord> WorkQueue<K> {
     pub(crate) fn done(&self, key: &K) {
         let mut inner = self.lock();
         if let Some(since) = inner.busy.remove(key) {
-            inner.figures.done(since.elapsed());
+            inner.figures.done(since);
         }
         if inner.dirty.contains_key(key) {
             inner.ready.push_back(key.clone());

@@ -375,6 +375,24 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_read_as_go_reads_them() {
+        for (text, number) in [
+            ("18446744073709551615", json!(u64::MAX)),
+            ("-9223372036854775808", json!(i64::MIN)),
+            // Beyond 64 bits, the nearest float.
+            ("18446744073709551616", json!(18_446_744_073_709_551_616.0)),
+            ("-9223372036854775809", json!(-9_223_372_036_854_775_809.0)),
+            ("123456789012345678901234567890", json!(1.2345678901234568e29)),
+            ("0.1000000000000000055511151231257827", json!(0.1)),
+            ("5e-324", json!(5e-324)),
+        ] {
+            assert_eq!(parse(text.as_bytes()).unwrap().0, number, "{text}");
+            assert_eq!(parse(number.to_string().as_bytes()).unwrap().0, number, "{text}");
+        }
+        assert!(parse(b"1e400").is_err());
+    }
+
+    #[test]
     fn what_is_no_json_is_refused() {
         for text in ["", "{", "{} {}", "{\"a\" 1}", "nul", "[1,]", "\u{feff}{}"] {
             assert!(parse(text.as_bytes()).is_err(), "{text:?}");

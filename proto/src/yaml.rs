@@ -7,7 +7,7 @@ pub use self::write::to_string;
 
 use serde::{
     Deserialize as _,
-    de::{MapAccess, SeqAccess, Visitor},
+    de::{DeserializeOwned, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::Value;
 use serde_saphyr::{
@@ -18,8 +18,12 @@ use serde_saphyr::{
 /// As large as one input may be: etcd's and Kubernetes' limit of one request is 3 MiB, a file may hold several objects.
 pub const MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// As deep as a document may nest: YAML's reader recurses on the stack of its caller.
+/// As deep as a document may nest: YAML's reader recurses, and takes so much stack for each level.
 pub const MAX_DEPTH: usize = 64;
+
+/// What a document of the greatest depth takes of the stack, amply; frames that are not optimised are several times as
+/// large. Where the caller's has less left, another one is taken for the while.
+const STACK: usize = if cfg!(debug_assertions) { 16 << 20 } else { 1 << 20 };
 
 /// As many aliases as one input may use, so that a few bytes cannot stand for gigabytes.
 pub const MAX_ALIASES: usize = 1_000;
@@ -73,6 +77,10 @@ fn describe(error: &serde_saphyr::Error) -> Error {
     Error::Invalid { line: location.line(), message }
 }
 
+fn read<T: DeserializeOwned>(text: &str) -> Result<Vec<T>, serde_saphyr::Error> {
+    stacker::maybe_grow(STACK, STACK, || serde_saphyr::from_multiple_with_options(text, options()))
+}
+
 /// Reads every document of a text; empty ones are left out.
 ///
 /// # Errors
@@ -81,8 +89,7 @@ pub fn parse(text: &str) -> Result<Vec<Value>, Error> {
     if text.len() > MAX_BYTES {
         return Err(Error::TooLarge { size: text.len() });
     }
-    let documents: Vec<Value> =
-        serde_saphyr::from_multiple_with_options(text, options()).map_err(|error| describe(&error))?;
+    let documents: Vec<Value> = read(text).map_err(|error| describe(&error))?;
     Ok(documents.into_iter().filter(|document| !document.is_null()).collect())
 }
 
@@ -117,7 +124,7 @@ pub fn parse_json_or_yaml(text: &str) -> Result<Value, Error> {
 pub fn duplicates(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     if text.len() <= MAX_BYTES
-        && let Ok(trees) = serde_saphyr::from_multiple_with_options::<Spanned<Tree>>(text, options())
+        && let Ok(trees) = read::<Spanned<Tree>>(text)
     {
         trees.iter().for_each(|tree| find_duplicates(&tree.value, &mut found));
     }
@@ -292,6 +299,40 @@ mod tests {
         assert!(parse(&"[".repeat(100_000)).is_err());
         assert!(parse(&"- ".repeat(100_000)).is_err());
         assert_eq!(parse(&" ".repeat(MAX_BYTES + 1)), Err(Error::TooLarge { size: MAX_BYTES + 1 }));
+    }
+
+    #[test]
+    fn a_deep_document_is_read_on_a_small_stack_and_a_deeper_one_refused() {
+        let nested = |levels: usize| {
+            let flow = format!("{}1{}", "{a: [".repeat(levels / 2), "]}".repeat(levels / 2));
+            let block: String = (0..levels).map(|level| format!("{}a:\n", " ".repeat(level))).collect();
+            [flow, block + &" ".repeat(levels) + "1\n"]
+        };
+        // As small as those of the server's threads.
+        let small = std::thread::Builder::new().stack_size(2 << 20);
+        let read = small.spawn(move || {
+            for text in nested(MAX_DEPTH - 4) {
+                assert!(parse_one(&text).is_ok() && duplicates(&text).is_empty(), "{text}");
+            }
+            for text in nested(MAX_DEPTH + 4) {
+                assert!(parse_one(&text).is_err(), "{text}");
+            }
+        });
+        read.unwrap().join().unwrap();
+    }
+
+    #[test]
+    fn a_number_beyond_64_bits_is_a_float() {
+        for (text, number) in [
+            ("18446744073709551615", json!(u64::MAX)),
+            ("18446744073709551616", json!(18_446_744_073_709_551_616.0)),
+            ("-9223372036854775808", json!(i64::MIN)),
+            ("-9223372036854775809", json!(-9_223_372_036_854_775_809.0)),
+            ("123456789012345678901234567890", json!(1.2345678901234568e29)),
+        ] {
+            assert_eq!(parse_one(text), Ok(number.clone()), "{text}");
+            assert_eq!(parse_json_or_yaml(&number.to_string()), Ok(number), "{text}");
+        }
     }
 
     #[test]

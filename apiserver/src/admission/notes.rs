@@ -1,8 +1,13 @@
-//! What admission has to tell besides yes and no: warnings for the client, annotations for the audit.
+//! What admission has to tell besides yes and no: warnings for the client, annotations for the audit, and how long it
+//! waited for others.
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 /// Annotations and warnings that one request may gather; a webhook may send many.
@@ -12,6 +17,8 @@ const MOST: usize = 256;
 #[derive(Debug, Default)]
 pub struct Notes {
     told: Mutex<Told>,
+    /// Nanoseconds.
+    waited: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +50,16 @@ impl Notes {
                 told.annotations.entry(key).or_insert(value);
             }
         });
+    }
+
+    /// Somebody else was waited for.
+    pub(crate) fn waited(&self, duration: Duration) {
+        self.waited.fetch_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How long others were waited for so far.
+    pub(crate) fn waited_for(&self) -> Duration {
+        Duration::from_nanos(self.waited.load(Ordering::Relaxed))
     }
 
     /// The warnings so far.

@@ -12,7 +12,7 @@ use std::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use self::review::Verdict;
 use super::{
     Write,
+    figures::{CallEnd, Step},
     matching::Matcher,
     policy::{
         asker,
@@ -204,6 +205,17 @@ impl Hook {
         Ok(verdict)
     }
 
+    /// Counts a call of the webhook.
+    fn count(&self, write: &Write<'_>, step: Step, failure: Option<&Failure>, begun: Instant) {
+        let end = match failure {
+            None => CallEnd::Passed,
+            Some(Failure::Refused(status)) => CallEnd::Refused(status.code),
+            Some(Failure::Call(_)) if self.fails_open => CallEnd::FailedOpen,
+            Some(Failure::Call(_)) => CallEnd::FailedClosed,
+        };
+        write.registry.figures().called((self.name.clone(), step, write.operation), end, begun.elapsed());
+    }
+
     /// What a failure means for the write: an error, unless the webhook may be left out.
     fn settle(&self, write: &Write<'_>, failure: Failure, audit: &str) -> Result<()> {
         match failure {
@@ -355,12 +367,15 @@ impl Webhooks {
                 Some(object) => Some(review::shown(write, &*kind, &**object).await?),
                 None => None,
             };
+            let begun = Instant::now();
             let called = match hook.call(write, &*kind, before.as_ref(), true).await {
                 Ok(Verdict { denied: Some(status), .. }) => Err(Failure::Refused(status)),
                 Ok(verdict) if verdict.patch.is_empty() => Ok(None),
                 Ok(verdict) => patched(hook, write, &*kind, before.as_ref(), &verdict.patch).await,
                 Err(failure) => Err(failure),
             };
+            hook.count(write, Step::Admit, called.as_ref().err(), begun);
+            write.notes.waited(begun.elapsed());
             let round = u8::from(state.is_second);
             let audit = format!("failed-open.mutation.webhook.admission.k8s.io/round_{round}_index_{index}");
             let new = match called {
@@ -409,14 +424,19 @@ impl Webhooks {
                 Some(object) => Some(review::shown(write, &**kind, object).await?),
                 None => None,
             };
+            let begun = Instant::now();
             let failure = match hook.call(write, &**kind, shown.as_ref(), false).await {
-                Ok(Verdict { denied: None, .. }) => return Ok(()),
-                Ok(Verdict { denied: Some(status), .. }) => Failure::Refused(status),
-                Err(failure) => failure,
+                Ok(Verdict { denied, .. }) => denied.map(Failure::Refused),
+                Err(failure) => Some(failure),
             };
+            hook.count(write, Step::Validate, failure.as_ref(), begun);
+            let Some(failure) = failure else { return Ok(()) };
             let audit = format!("failed-open.validating.webhook.admission.k8s.io/round_0_index_{index}");
             hook.settle(write, failure, &audit)
         });
-        join_all(calls).await.into_iter().collect()
+        let begun = Instant::now();
+        let verdicts = join_all(calls).await;
+        write.notes.waited(begun.elapsed());
+        verdicts.into_iter().collect()
     }
 }

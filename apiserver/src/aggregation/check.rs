@@ -5,23 +5,24 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use coracle_store::{Range, Store};
+use coracle_store::Store;
 use futures::future::join_all;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::{core::v1::Service, discovery::v1::EndpointSlice},
+    api::core::v1::Service,
     apimachinery::pkg::apis::meta::v1::Time,
     kube_aggregator::pkg::apis::apiregistration::v1::{APIService, APIServiceCondition},
 };
 
-use super::{API_SERVICES, Aggregation, Remote, SERVICE_NAME, SERVICES, SLICES, learned};
+use super::{API_SERVICES, Aggregation, Remote, SERVICES, learned};
 use crate::{
     ops::Part,
     registry::{Change, Current, Registry, Writer},
     status_of::Result as Answered,
     stored,
+    upstream::service,
     user::User,
 };
 
@@ -81,6 +82,9 @@ pub(super) async fn keep(aggregation: &Aggregation, remote: &Remote) {
             checked = check(aggregation, remote) => checked,
         };
         if !checked.is_available {
+            if remote.is_fresh() {
+                remote.lost(checked.reason);
+            }
             aggregation.learn(remote, None);
         }
         let written = write(&aggregation.registry, &remote.name, &checked).await;
@@ -152,24 +156,12 @@ fn look(store: &Store, remote: &Remote) -> Result<(), Finding> {
         return Err(Finding::missing("ServicePortError", message));
     };
     let port = port.name.as_deref().unwrap_or_default();
-    let read = store.range(&Range::prefix(stored::prefix(SLICES, namespace)));
-    let entries = read.map(|read| read.entries).unwrap_or_default();
-    let own = entries.iter().filter(|entry| stored::Header::of(entry).labels.get(SERVICE_NAME) == Some(name));
-    let slices: Vec<EndpointSlice> = own.filter_map(|entry| serde_json::from_slice(&entry.value).ok()).collect();
+    let slices = service::slices(store, namespace, name, None);
     if slices.is_empty() {
         let message = format!("cannot find endpointslices for service/{name} in {namespace:?}");
         return Err(Finding::missing("EndpointsNotFound", message));
     }
-    let is_active = |slice: &EndpointSlice| {
-        let ready = slice
-            .endpoints
-            .iter()
-            .flatten()
-            .any(|endpoint| endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true));
-        let mut ports = slice.ports.iter().flatten();
-        ready && ports.any(|known| known.name.as_deref().unwrap_or_default() == port && known.port.is_some())
-    };
-    if !slices.iter().any(is_active) {
+    if slices.into_iter().all(|slice| service::ready(slice, port).is_empty()) {
         let message =
             format!("endpointslices for service/{name} in {namespace:?} have no addresses with port name {port:?}");
         return Err(Finding::missing("MissingEndpoints", message));

@@ -1,8 +1,11 @@
 //! One group and version that another server serves.
 
-use std::sync::{
-    Arc, PoisonError, RwLock,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use axum::body::Body;
@@ -37,6 +40,8 @@ pub(crate) struct Remote {
     way: Result<Way, String>,
     /// Whether the last check found it.
     is_fresh: AtomicBool,
+    /// How often it was there and then was not, by reason.
+    losses: Mutex<BTreeMap<&'static str, u64>>,
     learned: RwLock<Arc<Learned>>,
     /// A check is wanted now.
     pub(super) wake: Notify,
@@ -84,6 +89,7 @@ impl Remote {
             way: way(&spec, &place, own, tasks, room),
             place,
             is_fresh: AtomicBool::new(false),
+            losses: Mutex::default(),
             learned: RwLock::default(),
             wake: Notify::new(),
             end: CancellationToken::new(),
@@ -124,6 +130,16 @@ impl Remote {
     /// Whether the last check found it.
     pub(super) fn is_fresh(&self) -> bool {
         self.is_fresh.load(Ordering::Acquire)
+    }
+
+    /// It was there, and is not any more.
+    pub(super) fn lost(&self, why: &'static str) {
+        *self.losses.lock().unwrap_or_else(PoisonError::into_inner).entry(why).or_default() += 1;
+    }
+
+    /// How often it was lost, by reason.
+    pub(super) fn losses(&self) -> BTreeMap<&'static str, u64> {
+        self.losses.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn learned(&self) -> Arc<Learned> {

@@ -2,16 +2,11 @@
 //!
 //! A recording that is dropped before it was ended tells that too: of a client that is gone, or of a panic.
 
-use std::{
-    pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
-    task::{Context, Poll},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering};
 
 use axum::body::{Body, Bytes};
 use coracle_proto::status::Status;
 use http::{Response, header};
-use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 
@@ -20,7 +15,7 @@ use super::{
     event::Event,
     policy::{Extent, Level, Stage},
 };
-use crate::{admission::Notes, body, upstream::pass::Kept, user::User};
+use crate::{admission::Notes, body, held, user::User};
 
 /// See the module.
 #[derive(Debug)]
@@ -145,12 +140,7 @@ impl Recording {
     pub(crate) fn goes_on(self, response: Response<Body>) -> Response<Body> {
         self.event().ended(response.status().as_u16(), None);
         self.tell(Stage::ResponseStarted, Timestamp::now());
-        // Of an upgraded connection the answer is only the beginning.
-        if let Some(kept) = Kept::of(&response) {
-            kept.keep(self);
-            return response;
-        }
-        response.map(|body| Body::new(Recorded { body, _recording: self }))
+        held::by(response, self)
     }
 }
 
@@ -174,31 +164,5 @@ impl Drop for Recording {
             if panicked { Stage::Panic } else { Stage::ResponseComplete }
         };
         self.tell(stage, Timestamp::now());
-    }
-}
-
-/// The body of an answer that goes on for long.
-struct Recorded {
-    body: Body,
-    _recording: Recording,
-}
-
-impl http_body::Body for Recorded {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -11,6 +11,7 @@
 pub mod config;
 mod keys;
 mod mapping;
+pub(crate) mod reload;
 mod validation;
 
 use jiff::Timestamp;
@@ -89,13 +90,14 @@ impl Issuers {
         Self { authorities: Vec::new(), tasks: Tasks::new() }
     }
 
-    /// The issuers of a configuration; `disallowed` are those of the cluster's own tokens.
+    /// The issuers of a configuration; `disallowed` are those of the cluster's own tokens. Their connections end with
+    /// those of the issuers before them, whose place they take.
     ///
     /// # Errors
     /// All that is wrong with the configuration.
-    pub(super) fn new(issuers: Vec<Issuer>, disallowed: &[String]) -> Result<Self, String> {
+    pub(super) fn instead(&self, issuers: Vec<Issuer>, disallowed: &[String]) -> Result<Self, String> {
         let mappings = validation::compile(&issuers, disallowed)?;
-        let tasks = Tasks::new();
+        let tasks = self.tasks.clone();
         let mut authorities = Vec::new();
         for (issuer, mapping) in issuers.into_iter().zip(mappings) {
             let keys = Keys::new(&issuer, &tasks)?;

@@ -59,7 +59,13 @@ impl World {
     }
 
     fn at(&self, time: Timestamp) -> Authenticators {
-        Authenticators::new(&self.pki, self.tokens.clone(), self.store.clone(), Arc::new(move || time))
+        Authenticators::new(
+            &self.pki,
+            self.tokens.clone(),
+            self.store.clone(),
+            Arc::new(move || time),
+            Arc::clone(&crate::metrics::Metrics::new().clients),
+        )
     }
 
     fn claims(&self) -> Claims {

@@ -21,7 +21,7 @@ use super::{Custom, SimplePath, checks, conversion::Converter, defaults, place::
 use crate::{
     kind::{AGE, Context, Deletion, NAME, Scale, age, human_duration},
     ops::{AnyObject, BoxObject, DecodeError, Decoded, KindOps, Part, dotted},
-    ownership::{self, BySchema, Owners},
+    ownership::{self, BySchema, Owners, Versions},
 };
 
 /// A column of the table.
@@ -346,11 +346,14 @@ impl KindOps for CustomKind {
         true
     }
 
-    fn owners(&self, part: Part) -> Box<dyn Owners + '_> {
+    fn owners<'k>(&'k self, part: Part, versions: &'k Versions) -> Box<dyn Owners + 'k> {
         let reset = ownership::reset_by(self.row, part);
-        // Who waits for a webhook cannot be asked here; what was written in other versions is nobody's then.
-        let convert = |object: &Value, version: &str| {
-            let schema = self.shared.schemas.get(version).filter(|_| self.shared.converter.is_none())?;
+        let convert = move |object: &Value, version: &str| {
+            let schema = self.shared.schemas.get(version)?;
+            let is_there = object.as_object().is_some_and(|object| !object.is_empty());
+            if is_there && self.shared.converter.is_some() {
+                return Some((Spot::root(schema), versions.get(object, version)?));
+            }
             let mut object = object.clone();
             if let Some(said) = object.get_mut("apiVersion") {
                 *said = version.into();

@@ -7,31 +7,11 @@ use std::{
 };
 
 use super::level::Refusal;
+use crate::metrics::{Histogram, Scale};
 
-/// Upper ends of the buckets of a histogram in milliseconds, as in Kubernetes.
-pub(crate) const BUCKETS: &[u32] = &[5, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 15_000, 20_000, 30_000];
-
-/// How long something took, in buckets.
-#[derive(Debug)]
-pub(crate) struct Histogram {
-    /// One more than [`BUCKETS`]: what took longer.
-    pub(crate) buckets: [AtomicU64; BUCKETS.len() + 1],
-    pub(crate) nanoseconds: AtomicU64,
-}
-
-impl Histogram {
-    fn new() -> Self {
-        Self { buckets: array::from_fn(|_| AtomicU64::new(0)), nanoseconds: AtomicU64::new(0) }
-    }
-
-    fn add(&self, took: Duration) {
-        let at = BUCKETS.partition_point(|end| took > Duration::from_millis(u64::from(*end)));
-        if let Some(bucket) = self.buckets.get(at) {
-            bucket.fetch_add(1, Ordering::Relaxed);
-        }
-        self.nanoseconds.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-}
+/// How long requests wait and are worked on, as in Kubernetes.
+static DURATIONS: Scale =
+    Scale::durations(&[5, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 15_000, 20_000, 30_000]);
 
 /// See the module.
 #[derive(Debug)]
@@ -64,9 +44,9 @@ impl Counters {
             waiting: AtomicI64::new(0),
             executing: AtomicI64::new(0),
             seats: AtomicI64::new(0),
-            executed: Histogram::new(),
-            waited: Histogram::new(),
-            waited_in_vain: Histogram::new(),
+            executed: Histogram::new(&DURATIONS),
+            waited: Histogram::new(&DURATIONS),
+            waited_in_vain: Histogram::new(&DURATIONS),
         }
     }
 
@@ -79,7 +59,7 @@ impl Counters {
     pub(super) fn ended(&self, width: u32, took: Duration) {
         self.executing.fetch_sub(1, Ordering::Relaxed);
         self.seats.fetch_sub(i64::from(width), Ordering::Relaxed);
-        self.executed.add(took);
+        self.executed.took(took);
     }
 
     pub(super) fn queued(&self, by: i64) {
@@ -87,7 +67,7 @@ impl Counters {
     }
 
     pub(super) fn waited(&self, took: Duration, got_seat: bool) {
-        if got_seat { &self.waited } else { &self.waited_in_vain }.add(took);
+        if got_seat { &self.waited } else { &self.waited_in_vain }.took(took);
     }
 
     pub(super) fn refused(&self, why: Refusal) {

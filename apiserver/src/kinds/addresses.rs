@@ -2,7 +2,31 @@
 
 use std::net::IpAddr;
 
-use coracle_proto::field::{Error, Errors, Path};
+use coracle_proto::{
+    field::{Error, Errors, Path},
+    name,
+};
+
+use super::rules;
+
+/// What a load balancer is reached at: addresses, and a name that is none.
+pub(super) fn reached_at(errors: &mut Errors, path: &Path, ip: &str, host: &str, before: &[&str]) {
+    if !ip.is_empty() {
+        legacy_ip(errors, &path.child("ip"), ip, before);
+    }
+    if !host.is_empty() {
+        let at = path.child("hostname");
+        rules::messages(errors, &at, host, name::dns1123_subdomain(host));
+        not_an_address(errors, &at, host);
+    }
+}
+
+/// A host's name must be no address.
+pub(super) fn not_an_address(errors: &mut Errors, path: &Path, host: &str) {
+    if sloppy(host).is_some() {
+        errors.push(Error::invalid(path, host, "must be a DNS name, not an IP address"));
+    }
+}
 
 /// The address as Go's lenient parser reads it, which takes leading zeros in IPv4 as decimal.
 pub(super) fn sloppy(value: &str) -> Option<IpAddr> {

@@ -39,7 +39,7 @@ const COLUMNS: &[Column] = &[
     cells::integer("Value", "The integer value of this priority class."),
     cells::boolean("Global-Default", "Whether pods without a class are of this one."),
     AGE,
-    cells::wide("PreemptionPolicy", "PreemptionPolicy is the Policy for preempting pods with lower priority."),
+    cells::column("PreemptionPolicy", "PreemptionPolicy is the Policy for preempting pods with lower priority."),
 ];
 
 /// Why an object is not the system's class of its name.

@@ -247,3 +247,33 @@ pub(super) fn pool_name(errors: &mut Errors, path: &Path, value: &str) {
         messages(errors, path, part, name::dns1123_subdomain(part));
     }
 }
+
+/// The name of a signer: a domain and a path, `example.com/signer`.
+pub(super) fn signer_name(errors: &mut Errors, path: &Path, signer: &str) {
+    if signer.is_empty() {
+        return errors.push(Error::required(path, ""));
+    }
+    let Some((domain, rest)) = signer.split_once('/').filter(|(_, rest)| !rest.contains('/')) else {
+        let detail = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+        return errors.push(Error::invalid(path, signer, detail));
+    };
+    if domain.len() > 253 {
+        errors.push(Error::too_long(path, 253));
+    }
+    let rules: [(&str, Rule); 2] = [(domain, name::dns1123_label), (rest, name::dns1123_subdomain)];
+    for (part, rule) in rules {
+        let wrong = part.split('.').map(|label| (label, rule(label))).find(|(_, wrong)| !wrong.is_empty());
+        if let Some((label, wrong)) = wrong {
+            let details = wrong.iter().map(|why| format!("validating label {label:?}: {why}"));
+            errors.extend(details.map(|detail| Error::invalid(path, part, &detail)));
+        }
+        if part == domain && !domain.contains('.') {
+            let detail = "should be a domain with at least two segments separated by dots";
+            errors.push(Error::invalid(path, domain, detail));
+        }
+    }
+    let longest = 253 + 1 + 253 + 63 + 1;
+    if signer.len() > longest {
+        errors.push(Error::too_long(path, longest));
+    }
+}

@@ -292,6 +292,14 @@ impl Strategy for Services {
         validation::validate_update(new, old)
     }
 
+    fn validate_status(&self, new: &Service, old: &Service) -> Errors {
+        validation::validate_status(new, old)
+    }
+
+    fn warnings(&self, object: &Service) -> Vec<String> {
+        validation::warnings(object)
+    }
+
     fn fields(&self, object: &Service) -> Vec<(&'static str, String)> {
         let cluster_ip = object.spec.as_ref().map_or("", |spec| text(&spec.cluster_ip));
         vec![("spec.clusterIP", cluster_ip.to_owned()), ("spec.type", type_of(object).to_owned())]

@@ -4,29 +4,10 @@
 use std::{fmt::Display, sync::atomic::Ordering};
 
 use super::text::Page;
-use crate::flow::{BUCKETS, Counters, FlowControl, Histogram, Level, REASONS};
+use crate::flow::{Counters, FlowControl, Level, REASONS};
 
 fn labels(of: &Counters) -> String {
     format!("flow_schema=\"{}\",priority_level=\"{}\"", of.schema, of.level)
-}
-
-fn histogram(out: &mut Page, name: &str, labels: &str, of: &Histogram) {
-    let counts: Vec<u64> = of.buckets.iter().map(|count| count.load(Ordering::Relaxed)).collect();
-    let all: u64 = counts.iter().sum();
-    if all == 0 {
-        return;
-    }
-    let mut sum = 0;
-    for (end, count) in BUCKETS.iter().zip(&counts) {
-        sum += count;
-        let end = f64::from(*end) / 1000.0;
-        out.line(&format!("{name}_bucket"), format_args!("{{{labels},le=\"{end}\"}}"), sum);
-    }
-    out.line(&format!("{name}_bucket"), format_args!("{{{labels},le=\"+Inf\"}}"), all);
-    #[expect(clippy::cast_precision_loss, reason = "a sum of durations is told in digits enough")]
-    let seconds = of.nanoseconds.load(Ordering::Relaxed) as f64 / 1e9;
-    out.line(&format!("{name}_sum"), format_args!("{{{labels}}}"), seconds);
-    out.line(&format!("{name}_count"), format_args!("{{{labels}}}"), all);
 }
 
 /// Writes them.
@@ -84,13 +65,13 @@ fn schemas(counters: &[std::sync::Arc<Counters>], out: &mut Page) {
     for of in counters {
         for (execute, waited) in [("true", &of.waited), ("false", &of.waited_in_vain)] {
             let labels = format!("execute=\"{execute}\",{}", labels(of));
-            histogram(out, name, &labels, waited);
+            waited.write(out, name, &labels);
         }
     }
     let name = "apiserver_flowcontrol_request_execution_seconds";
     out.head(name, "histogram", "[ALPHA] Duration of initial stage (for a WATCH) or any (for a non-WATCH) stage of request execution in the API Priority and Fairness subsystem");
     for of in counters {
-        histogram(out, name, &labels(of), &of.executed);
+        of.executed.write(out, name, &labels(of));
     }
 }
 

@@ -1,13 +1,6 @@
 //! Requests under way: counted as long as these guards live.
 
-use std::{
-    pin::Pin,
-    sync::{Arc, atomic::Ordering},
-    task::{Context, Poll},
-};
-
-use axum::body::{Body, Bytes};
-use http_body::{Frame, SizeHint};
+use std::sync::{Arc, atomic::Ordering};
 
 use super::{Metrics, Sort};
 
@@ -59,37 +52,5 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.add(-1);
-    }
-}
-
-/// The body of a long-running request's answer: the request runs as long as the body is there.
-pub(crate) struct Counted {
-    body: Body,
-    _running: Running,
-}
-
-impl Counted {
-    pub(crate) fn body(body: Body, running: Running) -> Body {
-        Body::new(Self { body, _running: running })
-    }
-}
-
-impl http_body::Body for Counted {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

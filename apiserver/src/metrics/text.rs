@@ -10,8 +10,9 @@ use axum::body::Body;
 use coracle_proto::resource::RESOURCES;
 use coracle_store::Range;
 use http::{HeaderValue, Response, StatusCode, header};
+use sha2::{Digest as _, Sha256};
 
-use super::{BUCKETS, CODES, Cell, MANNERS, Metrics, Target, flow, process};
+use super::{CODES, Cell, Histogram, MANNERS, Metrics, Target, admission, flow, process};
 use crate::{audit::Audit, documents::VERSION, health, server::Inner, stored};
 
 /// The media type of the format.
@@ -21,10 +22,13 @@ const MEDIA: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub(crate) fn answer(server: &Inner) -> Response<Body> {
     let mut out = Page::default();
     requests(&server.metrics, &mut out);
+    server.metrics.clients.write(&server.address.to_string(), &mut out);
     flow::write(&server.flow, &mut out);
+    admission::write(server.registry.figures(), &mut out);
     if let Some(audit) = &server.audit {
         events(audit, &mut out);
     }
+    authentication(server, &mut out);
     objects(server, &mut out);
     store(server, &mut out);
     aggregation(server, &mut out);
@@ -43,7 +47,7 @@ pub(crate) fn answer(server: &Inner) -> Response<Body> {
 
 /// A page being written.
 #[derive(Default)]
-pub(super) struct Page(String);
+pub(super) struct Page(pub(super) String);
 
 impl Page {
     pub(super) fn head(&mut self, name: &str, kind: &str, help: &str) {
@@ -103,29 +107,45 @@ fn requests(metrics: &Metrics, out: &mut Page) {
             }
         }
     }
-    let name = "apiserver_request_duration_seconds";
+    type Read = fn(&Cell) -> &Histogram;
+    let durations: [(&str, &str, Read); 2] = [
+        (
+            "apiserver_request_duration_seconds",
+            "[STABLE] Response latency distribution in seconds of requests that do not run for long.",
+            |cell| &cell.took,
+        ),
+        (
+            "apiserver_request_sli_duration_seconds",
+            "[BETA] Response latency distribution (not counting webhook duration and priority & fairness queue wait times) in seconds of requests that do not run for long.",
+            |cell| &cell.own,
+        ),
+    ];
+    for (name, help, histogram) in durations {
+        out.head(name, "histogram", help);
+        for (labels, cell) in cells(metrics) {
+            // The objective is told without whether nothing was stored.
+            let dry_run = if name.contains("_sli_") { "" } else { "dry_run=\"\"," };
+            histogram(cell).write(out, name, &format!("{dry_run}{labels}"));
+        }
+    }
+    let name = "apiserver_response_sizes";
     out.head(
         name,
         "histogram",
-        "[STABLE] Response latency distribution in seconds of requests that do not run for long.",
+        "[STABLE] Response size distribution in bytes for each group, version, verb, resource, subresource, scope and component.",
     );
     for (labels, cell) in cells(metrics) {
-        let counts: Vec<u64> = cell.buckets.iter().map(|count| count.load(Ordering::Relaxed)).collect();
-        let all: u64 = counts.iter().sum();
-        if all == 0 {
-            continue;
+        cell.sizes.write(out, name, &labels.to_string());
+    }
+    let name = "apiserver_request_terminations_total";
+    out.head(name, "counter", "[ALPHA] Number of requests which apiserver terminated in self-defense.");
+    for (labels, cell) in cells(metrics) {
+        for (code, count) in CODES.iter().zip(&cell.given_up) {
+            let count = count.load(Ordering::Relaxed);
+            if count > 0 {
+                out.line(name, format_args!("{{code=\"{code}\",{labels}}}"), count);
+            }
         }
-        let mut sum = 0;
-        for (end, count) in BUCKETS.iter().zip(&counts) {
-            sum += count;
-            let end = f64::from(*end) / 1000.0;
-            out.line(&format!("{name}_bucket"), format_args!("{{dry_run=\"\",{labels},le=\"{end}\"}}"), sum);
-        }
-        out.line(&format!("{name}_bucket"), format_args!("{{dry_run=\"\",{labels},le=\"+Inf\"}}"), all);
-        #[expect(clippy::cast_precision_loss, reason = "a sum of durations is told in digits enough")]
-        let seconds = cell.nanoseconds.load(Ordering::Relaxed) as f64 / 1e9;
-        out.line(&format!("{name}_sum"), format_args!("{{dry_run=\"\",{labels}}}"), seconds);
-        out.line(&format!("{name}_count"), format_args!("{{dry_run=\"\",{labels}}}"), all);
     }
     let name = "apiserver_current_inflight_requests";
     out.head(name, "gauge", "[STABLE] Number of requests that are being handled, without long-running ones.");
@@ -163,6 +183,26 @@ fn events(audit: &Audit, out: &mut Page) {
     }
 }
 
+/// What came of reading the file again that says whose tokens are taken, if there is one.
+fn authentication(server: &Inner, out: &mut Page) {
+    if server.config.authentication.file.is_none() {
+        return;
+    }
+    let reloads = server.reloads();
+    let id = hex::encode(Sha256::digest(server.config.hostname.as_bytes()));
+    let outcomes = [("failure", reloads.bad.told()), ("success", reloads.good.told())];
+    let name = "apiserver_authentication_config_controller_automatic_reloads_total";
+    out.head(name, "counter", "[BETA] Total number of automatic reloads of authentication configuration split by status and apiserver identity.");
+    for (status, (count, _)) in outcomes {
+        out.line(name, format_args!("{{apiserver_id_hash=\"sha256:{id}\",status=\"{status}\"}}"), count);
+    }
+    let name = "apiserver_authentication_config_controller_automatic_reload_last_timestamp_seconds";
+    out.head(name, "gauge", "[BETA] Timestamp of the last automatic reload of authentication configuration split by status and apiserver identity.");
+    for (status, (_, last)) in outcomes.into_iter().filter(|(_, (count, _))| *count > 0) {
+        out.line(name, format_args!("{{apiserver_id_hash=\"sha256:{id}\",status=\"{status}\"}}"), last);
+    }
+}
+
 /// How many objects there are of each resource. Two resources that show the same objects are counted once.
 fn objects(server: &Inner, out: &mut Page) {
     let mut counted = BTreeSet::new();
@@ -197,9 +237,20 @@ fn aggregation(server: &Inner, out: &mut Page) {
         "gauge",
         "[ALPHA] Gauge of APIServices which are marked as unavailable broken down by APIService name.",
     );
-    for (remote, is_available) in remotes {
+    for (remote, is_available, _) in &remotes {
         // A name is a group and version as objects may have them, so it needs no escape.
         out.line(name, format_args!("{{name=\"{remote}\"}}"), u8::from(!is_available));
+    }
+    let name = "aggregator_unavailable_apiservice_total";
+    out.head(
+        name,
+        "counter",
+        "[ALPHA] Counter of APIServices which are marked as unavailable broken down by APIService name and reason.",
+    );
+    for (remote, _, losses) in &remotes {
+        for (reason, count) in losses {
+            out.line(name, format_args!("{{name=\"{remote}\",reason=\"{reason}\"}}"), count);
+        }
     }
 }
 

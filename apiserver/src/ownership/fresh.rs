@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     ops::{AnyObject, KindOps, Part},
+    ownership::Versions,
     status_of::{self, Result},
     stored,
 };
@@ -38,7 +39,7 @@ impl Fresh {
     /// Of an object without owners, which is marked for [`Fresh::encode`]; `None` if its maker owns nothing of it.
     pub(super) fn of(kind: &dyn KindOps, object: &mut dyn AnyObject, who: &Who<'_>) -> Result<Option<Self>> {
         let json = kind.to_shown(object).map_err(|error| unencodable(&error))?;
-        let fields = kind.owners(Part::Main).fresh(&json).map_err(|error| unencodable(&error))?;
+        let fields = kind.owners(Part::Main, &Versions::default()).fresh(&json).map_err(|error| unencodable(&error))?;
         let Some(fields) = fields else { return Ok(None) };
         let version = kind.resource().api_version();
         let manager = who.manager(Operation::Update, &version);

@@ -3,13 +3,17 @@
 use std::net::IpAddr;
 
 use coracle_proto::status::Status;
-use k8s_openapi::api::{
-    core::v1::{ObjectReference, Pod, Service},
-    discovery::v1::EndpointSlice,
-};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
 
 use crate::{
-    registry::Registry, request::RequestInfo, security::node_address, status_of::Result, upstream::connect::joined,
+    registry::Registry,
+    request::RequestInfo,
+    security::node_address,
+    status_of::Result,
+    upstream::{
+        connect::joined,
+        service::{self, Endpoint},
+    },
 };
 
 /// See the module.
@@ -120,8 +124,8 @@ fn is_pods(registry: &Registry, namespace: &str, address: &str, target: Option<&
 /// One of a service's ready endpoints at random.
 pub(super) fn service(registry: &Registry, info: &RequestInfo) -> Result<Place> {
     let (scheme, name, port) = asked(info, "service")?;
-    let service: Option<Service> = registry.get_typed(&info.namespace, name)?;
-    let port = match (port.parse::<i32>(), service) {
+    let object: Option<Service> = registry.get_typed(&info.namespace, name)?;
+    let port = match (port.parse::<i32>(), object) {
         (Ok(_), None) => return Err(Box::new(Status::not_found("", "services", name))),
         (Err(_), None) => return Err(Box::new(Status::not_found("", "endpoints", name))),
         (Err(_), Some(_)) => port.to_owned(),
@@ -134,33 +138,15 @@ pub(super) fn service(registry: &Registry, info: &RequestInfo) -> Result<Place> 
             port.name.unwrap_or_default()
         }
     };
-    let slices: Vec<EndpointSlice> = registry.list_typed(&info.namespace)?;
-    let is_own = |slice: &EndpointSlice| {
-        let labels = slice.metadata.labels.as_ref();
-        labels.and_then(|labels| labels.get("kubernetes.io/service-name")).map(String::as_str) == Some(name)
-    };
-    let mut found = Vec::new();
-    let mut any = false;
-    for slice in slices.into_iter().filter(is_own) {
-        any |= slice.endpoints.as_ref().is_some_and(|endpoints| !endpoints.is_empty());
-        let ports = slice.ports.unwrap_or_default();
-        let number = ports.iter().find(|known| known.name.as_deref().unwrap_or_default() == port);
-        let Some(number) = number.and_then(|known| u16::try_from(known.port?).ok()) else { continue };
-        for endpoint in slice.endpoints.into_iter().flatten() {
-            if endpoint.conditions.and_then(|conditions| conditions.ready).unwrap_or(true) {
-                let target = endpoint.target_ref;
-                found.extend(endpoint.addresses.into_iter().map(|address| (address, number, target.clone())));
-            }
-        }
-    }
-    // Looked at from a random one on, so that a service with many endpoints costs one look at a pod as a rule.
-    let begin = if found.is_empty() { 0 } else { rand::random_range(0..found.len()) };
-    let (before, after) = found.split_at(begin);
-    let good = after.iter().chain(before).find(|(address, _, target)| {
-        is_allowed(address) && is_pods(registry, &info.namespace, address, target.as_ref())
+    let slices = service::slices(registry.store(), &info.namespace, name, None);
+    let any = slices.iter().any(|slice| slice.endpoints.as_ref().is_some_and(|endpoints| !endpoints.is_empty()));
+    let found = slices.into_iter().flat_map(|slice| service::ready(slice, &port)).collect();
+    // Begun at a random one, so that a service with many endpoints costs one look at a pod as a rule.
+    let good = service::shuffled(found).into_iter().find(|endpoint| {
+        is_allowed(&endpoint.host) && is_pods(registry, &info.namespace, &endpoint.host, endpoint.target.as_ref())
     });
     match good {
-        Some((host, port, _)) => Ok(Place::Server { scheme, host: host.clone(), port: *port }),
+        Some(Endpoint { host, port, .. }) => Ok(Place::Server { scheme, host, port }),
         None => {
             let named = if any { info.name.as_str() } else { name };
             Err(Box::new(Status::unavailable(format!("no endpoints available for service {named:?}"))))

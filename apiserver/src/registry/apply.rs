@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     ops::{KindOps, Part},
-    ownership::{self, Config},
+    ownership::{self, Config, Versions},
     status_of::Result,
     stored,
 };
@@ -38,9 +38,10 @@ impl Registry {
         ownership::check(&**kind, part, config)?;
         let who = writer.who(ownership::subresource(part));
         let key = stored::key(resource.storage, namespace, name);
+        let versions = Versions::default();
         for () in rounds() {
             if part == Part::Main && self.store.get(&key).is_none() {
-                let mut object = ownership::applied(&**kind, part, None, config, &who)?;
+                let mut object = ownership::applied(&**kind, part, None, config, &who, &versions)?;
                 let meta = object.meta_mut();
                 if let Some(uid) = meta.uid.as_ref().filter(|uid| !uid.is_empty()) {
                     let why = format!(
@@ -58,8 +59,11 @@ impl Registry {
                     created => return created.map(|written| (written, true)),
                 }
             }
-            let change = |current: &Current<'_>| ownership::applied(&**kind, part, Some(current.object), config, &who);
+            let change = |current: &Current<'_>| {
+                ownership::applied(&**kind, part, Some(current.object), config, &who, &versions)
+            };
             match self.update(kind, (namespace, name), Change::Applied(part), writer, change).await {
+                Err(_) if versions.is_lacking() => versions.fetch(&**kind).await?,
                 Err(status) if status.code == 404 && part == Part::Main => {}
                 updated => return updated.map(|written| (written, false)),
             }
@@ -83,8 +87,16 @@ impl Registry {
     ) -> Result<Written> {
         ownership::check(&**kind, Part::Main, config)?;
         let who = writer.who("scale");
-        let change =
-            |current: &Current<'_>| ownership::applied(&**kind, Part::Main, Some(current.object), config, &who);
-        self.update(kind, at, Change::Applied(Part::Main), writer, change).await
+        let versions = Versions::default();
+        for () in rounds() {
+            let change = |current: &Current<'_>| {
+                ownership::applied(&**kind, Part::Main, Some(current.object), config, &who, &versions)
+            };
+            match self.update(kind, at, Change::Applied(Part::Main), writer, change).await {
+                Err(_) if versions.is_lacking() => versions.fetch(&**kind).await?,
+                updated => return updated,
+            }
+        }
+        Err(exhausted())
     }
 }

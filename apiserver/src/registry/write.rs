@@ -433,7 +433,7 @@ impl Registry {
                 kind.default(&mut *new);
                 let subresource = if what == Change::Scale { "scale" } else { ownership::subresource(part) };
                 if !matches!(what, Change::Applied(_)) {
-                    ownership::updated(&**kind, part, &mut *new, &*old, &writer.who(subresource))?;
+                    ownership::updated(&**kind, part, &mut *new, &*old, &writer.who(subresource)).await?;
                 }
                 kind.prepare(part, &mut *new, &*old, &writer.context());
                 let write = admission::Write {

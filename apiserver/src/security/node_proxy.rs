@@ -23,12 +23,13 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use crate::{
+    held::Kept,
     registry::Registry,
     request::RequestInfo,
     status_of::{self, Result},
     upstream::{
         connect::{Tasks, joined},
-        pass::{Kept, incoming, is_upgrade, outgoing},
+        pass::{incoming, is_upgrade, outgoing},
     },
 };
 

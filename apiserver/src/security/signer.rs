@@ -19,6 +19,7 @@ use k8s_openapi::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::keeper::keep;
 use crate::{
     authn::Clock,
     authz::{Attributes, Decision, MASTERS},
@@ -39,9 +40,6 @@ const NODE_SERVER: &str = "kubernetes.io/kubelet-serving";
 
 const NODES: &str = "system:nodes";
 const NODE_PREFIX: &str = "system:node:";
-
-/// After the watch broke for another reason than its age, it is begun anew this much later.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// What becomes of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -193,22 +191,7 @@ impl Signer {
     /// # Cancel safety
     /// Dropping the future stops it at once; what was begun is begun anew the next time.
     pub(crate) async fn run(self, shutdown: CancellationToken) {
-        while !shutdown.is_cancelled() {
-            let followed = tokio::select! {
-                biased;
-                () = shutdown.cancelled() => return,
-                followed = self.follow() => followed,
-            };
-            if let Err(status) = followed
-                && status.code != 410
-            {
-                tracing::warn!(reason = %status.message, "signing requests are not seen; they are looked at anew");
-                tokio::select! {
-                    () = shutdown.cancelled() => return,
-                    () = tokio::time::sleep(RETRY) => {}
-                }
-            }
-        }
+        keep("signing requests", &shutdown, || self.follow()).await;
     }
 
     async fn follow(&self) -> Result<()> {

@@ -12,6 +12,7 @@ use k8s_openapi::{
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
+use super::keeper::keep;
 use crate::{
     authn::{Reference, TOKEN_SECRET, Tokens},
     kind::Object,
@@ -24,9 +25,6 @@ use crate::{
 
 const ACCOUNT: &str = "kubernetes.io/service-account.name";
 const UID: &str = "kubernetes.io/service-account.uid";
-
-/// Between attempts to see them again.
-const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// See the module.
 pub(crate) struct TokenSecrets {
@@ -81,22 +79,7 @@ impl TokenSecrets {
     /// # Cancel safety
     /// Dropping the future stops it at once; what was begun is begun anew the next time.
     pub(crate) async fn run(self, shutdown: CancellationToken) {
-        while !shutdown.is_cancelled() {
-            let followed = tokio::select! {
-                biased;
-                () = shutdown.cancelled() => return,
-                followed = self.follow() => followed,
-            };
-            if let Err(status) = followed
-                && status.code != 410
-            {
-                tracing::warn!(reason = %status.message, "token secrets are not seen; they are looked at anew");
-                tokio::select! {
-                    () = shutdown.cancelled() => return,
-                    () = tokio::time::sleep(RETRY) => {}
-                }
-            }
-        }
+        keep("token secrets", &shutdown, || self.follow()).await;
     }
 
     async fn watch(&self, kind: &Arc<dyn KindOps>) -> Result<Watch> {

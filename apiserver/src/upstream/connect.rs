@@ -20,7 +20,7 @@ use hyper_util::{
 };
 use rustls::{
     ClientConfig, RootCertStore,
-    client::{ResolvesClientCert, danger::ServerCertVerifier},
+    client::ResolvesClientCert,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
 };
 use tokio::net::TcpStream;
@@ -29,7 +29,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     service::{self, Place},
-    trust::{Anybody, Trust},
+    trust::Trust,
 };
 
 /// Connections kept for the next request to the same server.
@@ -271,16 +271,16 @@ pub(crate) enum Trusted<'a> {
 /// # Errors
 /// The bundle is none.
 pub(crate) fn tls(trusted: &Trusted<'_>, own: Option<Arc<dyn ResolvesClientCert>>) -> Result<TlsConnector, String> {
-    let verifier: Arc<dyn ServerCertVerifier> = match trusted {
-        Trusted::Anybody => Arc::new(Anybody::new()),
-        Trusted::Bundle(bundle) => Arc::new(trust_in(bundle)?),
+    let verifier = match trusted {
+        Trusted::Anybody => Trust::anybody(),
+        Trusted::Bundle(bundle) => trust_in(bundle)?,
     };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .dangerous()
-        .with_custom_certificate_verifier(verifier);
+        .with_custom_certificate_verifier(Arc::new(verifier));
     let config = match own {
         Some(own) => config.with_client_cert_resolver(own),
         None => config.with_no_client_auth(),

@@ -1,14 +1,10 @@
 //! Passing a request on: to the other server goes what the client sent but its credentials and what concerns the
 //! connection alone; the answer streams back; an upgraded connection is copied both ways until either side ends.
 
-use std::{
-    io,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{io, sync::Arc};
 
 use axum::body::Body;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version, header};
-use http_body_util::BodyExt as _;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -20,6 +16,7 @@ use super::{
     connect::{Connector, Pool, Tasks, pool},
     root,
 };
+use crate::held::{self, Kept};
 
 /// Headers about one connection, which end with it (RFC 9110, 7.6.1).
 static HOP_BY_HOP: [HeaderName; 9] = [
@@ -112,23 +109,6 @@ pub(crate) fn outgoing(request: Request<Body>, to: Uri) -> (Request<Body>, Optio
     (Request::from_parts(head, Body::empty()), Some(client))
 }
 
-/// What lives as long as an upgraded connection does: a response that upgrades one has it among its extensions.
-#[derive(Clone, Default)]
-pub(crate) struct Kept(Arc<Mutex<Vec<Box<dyn Send>>>>);
-
-impl Kept {
-    /// Keeps something until the last byte has been passed on.
-    pub(crate) fn keep(&self, something: impl Send + 'static) {
-        // Nothing panics while it is held.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(something));
-    }
-
-    /// That of a response that upgrades a connection.
-    pub(crate) fn of<T>(response: &Response<T>) -> Option<&Self> {
-        response.extensions().get()
-    }
-}
-
 /// Copies bytes both ways until either side ends.
 async fn splice(client: OnUpgrade, server: OnUpgrade) -> io::Result<()> {
     let (client, server) = tokio::try_join!(client, server).map_err(io::Error::other)?;
@@ -209,17 +189,8 @@ impl Way {
         let (request, client) = outgoing(request, to);
         let answer = self.pool.request(request).await.map_err(|error| root(&error))?;
         let answer = incoming(answer, client, &self.tasks)?;
-        if let Some(kept) = Kept::of(&answer) {
-            kept.keep(room);
-            return Ok(answer);
-        }
         // The place is free when the answer has been read to its end or nobody reads it any more.
-        Ok(answer.map(|body| {
-            Body::new(body.map_frame(move |frame| {
-                let _held = &room;
-                frame
-            }))
-        }))
+        Ok(held::by(answer, room))
     }
 }
 

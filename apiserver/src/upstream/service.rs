@@ -1,16 +1,15 @@
-//! Where a Service is reached: a ready pod's own address, as the Service's endpoints would lead to.
+//! Where a Service is reached: at a ready endpoint, as its EndpointSlices have them.
 
-use coracle_store::{Range, Store};
-use k8s_openapi::{
-    api::{
-        core::v1::{Pod, Service, ServicePort},
-        discovery::v1::EndpointSlice,
-    },
-    apimachinery::pkg::util::intstr::IntOrString,
+use coracle_store::{Entry, Range, Store};
+use k8s_openapi::api::{
+    core::v1::{ObjectReference, Service},
+    discovery::v1::EndpointSlice,
 };
-use serde::de::DeserializeOwned;
 
 use crate::stored;
+
+/// Says of an EndpointSlice whose endpoints it has.
+pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Which Service's port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,53 +19,51 @@ pub(crate) struct Place {
     pub(crate) port: u16,
 }
 
-fn all<T: DeserializeOwned>(store: &Store, storage: &str, namespace: &str) -> Vec<T> {
-    let Ok(found) = store.range(&Range::prefix(stored::prefix(storage, namespace))) else { return Vec::new() };
-    found.entries.iter().filter_map(|entry| serde_json::from_slice(&entry.value).ok()).collect()
+/// An address behind a Service that takes connections.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Endpoint {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// What it is the address of, a pod as a rule.
+    pub(crate) target: Option<ObjectReference>,
 }
 
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    pod.metadata.deletion_timestamp.is_none()
-        && conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+/// A Service's slices, in an order of chance, but those of its first address family in front.
+pub(crate) fn slices(store: &Store, namespace: &str, service: &str, family: Option<&str>) -> Vec<EndpointSlice> {
+    let found = store.range(&Range::prefix(stored::prefix("endpointslices", namespace)));
+    let entries = found.map(|found| found.entries).unwrap_or_default();
+    let is_own = |entry: &Entry| stored::Header::of(entry).labels.get(SERVICE_NAME).is_some_and(|name| name == service);
+    let own = entries.iter().filter(|entry| is_own(entry));
+    let own = own.filter_map(|entry| serde_json::from_slice::<EndpointSlice>(&entry.value).ok()).collect();
+    let mut own: Vec<EndpointSlice> = shuffled(own);
+    own.sort_by_key(|slice| family.is_some_and(|family| slice.address_type != family));
+    own
 }
 
-fn target_port(pod: &Pod, port: &ServicePort) -> Option<u16> {
-    match &port.target_port {
-        None | Some(IntOrString::Int(0)) => u16::try_from(port.port).ok(),
-        Some(IntOrString::Int(number)) => u16::try_from(*number).ok(),
-        Some(IntOrString::String(name)) => {
-            let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-            let mut ports = containers.flat_map(|container| container.ports.iter().flatten());
-            let named = ports.find(|port| port.name.as_ref() == Some(name))?;
-            u16::try_from(named.container_port).ok()
-        }
+/// The slice's ready endpoints at the port of this name.
+pub(crate) fn ready(slice: EndpointSlice, port: &str) -> Vec<Endpoint> {
+    let ports = slice.ports.unwrap_or_default();
+    let known = ports.iter().filter(|known| known.name.as_deref().unwrap_or_default() == port);
+    let Some(port) = known.filter_map(|known| u16::try_from(known.port?).ok()).next() else { return Vec::new() };
+    let endpoints = slice.endpoints.into_iter().flatten();
+    // As Kubernetes has it, what is not known to be unready is ready, and only the first address counts.
+    let ready = endpoints.filter(|one| one.conditions.as_ref().and_then(|known| known.ready).unwrap_or(true));
+    ready
+        .filter_map(|one| Some(Endpoint { host: one.addresses.into_iter().next()?, port, target: one.target_ref }))
+        .collect()
+}
+
+/// The items, begun at a random one.
+pub(crate) fn shuffled<T>(mut items: Vec<T>) -> Vec<T> {
+    if !items.is_empty() {
+        let begin = rand::random_range(0..items.len());
+        items.rotate_left(begin);
     }
+    items
 }
 
-/// Addresses and ports behind a Service without a selector, as its EndpointSlices have them.
-fn from_slices(store: &Store, place: &Place, port: &ServicePort) -> Vec<(String, u16)> {
-    let slices: Vec<EndpointSlice> = all(store, "endpointslices", &place.namespace);
-    let own = slices.into_iter().filter(|slice| {
-        let labels = slice.metadata.labels.as_ref();
-        labels.and_then(|labels| labels.get("kubernetes.io/service-name")) == Some(&place.name)
-    });
-    let mut found = Vec::new();
-    for slice in own {
-        let name = port.name.as_deref().unwrap_or_default();
-        let ports = slice.ports.as_deref().unwrap_or_default();
-        let number = ports.iter().find(|p| p.name.as_deref().unwrap_or_default() == name).and_then(|p| p.port);
-        let Some(number) = number.and_then(|number| u16::try_from(number).ok()) else { continue };
-        for endpoint in slice.endpoints.into_iter().flatten() {
-            if endpoint.conditions.and_then(|conditions| conditions.ready).unwrap_or(true) {
-                found.extend(endpoint.addresses.into_iter().map(|address| (address, number)));
-            }
-        }
-    }
-    found
-}
-
-/// Host and port to connect to, one of the ready ones at random.
+/// Host and port to connect to: one of the ready endpoints at random, of the Service's first address family if there are
+/// any.
 ///
 /// # Errors
 /// Why there is none, in Kubernetes' words.
@@ -84,20 +81,47 @@ pub(crate) fn resolve(store: &Store, place: &Place) -> Result<(String, u16), Str
         .iter()
         .find(|entry| entry.port == i32::from(*port))
         .ok_or_else(|| format!("no service port {port} found for service {name:?}"))?;
-    let found = match spec.selector.filter(|selector| !selector.is_empty()) {
-        None => from_slices(store, place, entry),
-        Some(selector) => {
-            let pods: Vec<Pod> = all(store, "pods", namespace);
-            let selected = pods.iter().filter(|pod| {
-                let labels = pod.metadata.labels.as_ref();
-                is_ready(pod) && selector.iter().all(|(k, v)| labels.and_then(|labels| labels.get(k)) == Some(v))
-            });
-            let place = |pod: &Pod| Some((pod.status.as_ref()?.pod_ip.clone()?, target_port(pod, entry)?));
-            selected.filter_map(place).collect()
-        }
-    };
-    let chosen = (!found.is_empty()).then(|| rand::random_range(0..found.len()));
-    chosen
-        .and_then(|index| found.into_iter().nth(index))
+    let family = spec.ip_families.as_deref().and_then(<[String]>::first).map(String::as_str);
+    slices(store, namespace, name, family)
+        .into_iter()
+        .find_map(|slice| shuffled(ready(slice, entry.name.as_deref().unwrap_or_default())).into_iter().next())
+        .map(|endpoint| (endpoint.host, endpoint.port))
         .ok_or_else(|| format!("no endpoints available for service {name:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn ready_endpoints_of_a_named_port_are_found() {
+        let slice: EndpointSlice = serde_json::from_value(json!({
+            "metadata": {"name": "s"}, "addressType": "IPv4",
+            "ports": [{"name": "http", "port": 8080}, {"name": "https", "port": 8443}, {"name": "any"}],
+            "endpoints": [
+                {"addresses": ["10.0.0.1", "10.9.9.9"]},
+                {"addresses": ["10.0.0.2"], "conditions": {"ready": false}},
+                {"addresses": ["10.0.0.3"], "conditions": {"ready": true}, "targetRef": {"kind": "Pod", "name": "p"}},
+                {"addresses": []},
+            ],
+        }))
+        .unwrap();
+        let found = |port: &str| -> Vec<(String, u16, bool)> {
+            let ready = ready(slice.clone(), port).into_iter();
+            ready.map(|endpoint| (endpoint.host, endpoint.port, endpoint.target.is_some())).collect()
+        };
+        assert_eq!(found("https"), [("10.0.0.1".to_owned(), 8443, false), ("10.0.0.3".to_owned(), 8443, true)]);
+        assert_eq!(found("http").len(), 2);
+        // A port without a number takes all ports, and says nothing of where to connect to.
+        assert!(found("any").is_empty() && found("").is_empty() && found("grpc").is_empty());
+    }
+
+    #[test]
+    fn every_item_may_be_the_first() {
+        let firsts: std::collections::BTreeSet<i32> = (0..1000).map(|_| shuffled(vec![1, 2, 3])[0]).collect();
+        assert_eq!(firsts.len(), 3);
+        assert!(shuffled(Vec::<i32>::new()).is_empty());
+    }
 }

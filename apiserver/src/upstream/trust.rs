@@ -18,11 +18,18 @@ use x509_parser::{
     prelude::FromDer as _,
 };
 
-/// See the module.
+/// See the module. That a server holds the key of the certificate it shows is checked in any case.
 #[derive(Debug)]
 pub(crate) struct Trust {
-    authorities: Arc<WebPkiServerVerifier>,
-    bundle: Vec<CertificateDer<'static>>,
+    /// How signatures are checked.
+    algorithms: WebPkiSupportedAlgorithms,
+    trusted: Trusted,
+}
+
+#[derive(Debug)]
+enum Trusted {
+    Bundle { authorities: Arc<WebPkiServerVerifier>, bundle: Vec<CertificateDer<'static>> },
+    Anybody,
 }
 
 impl Trust {
@@ -32,10 +39,17 @@ impl Trust {
     /// There is none among them that can.
     pub(crate) fn new(roots: RootCertStore, bundle: Vec<CertificateDer<'static>>) -> Result<Self, String> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let algorithms = provider.signature_verification_algorithms;
         let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
             .build()
             .map_err(|error| format!("unable to load root certificates: {error}"))?;
-        Ok(Self { authorities, bundle })
+        Ok(Self { algorithms, trusted: Trusted::Bundle { authorities, bundle } })
+    }
+
+    /// Whoever answers: for servers in pods, whose certificates nobody vouches for, and where an administrator says so.
+    pub(crate) fn anybody() -> Self {
+        let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
+        Self { algorithms, trusted: Trusted::Anybody }
     }
 }
 
@@ -67,8 +81,9 @@ impl ServerCertVerifier for Trust {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let refusal = match self.authorities.verify_server_cert(leaf, between, name, ocsp, now) {
-            Err(refusal) if self.bundle.iter().any(|own| own == leaf) => refusal,
+        let Trusted::Bundle { authorities, bundle } = &self.trusted else { return Ok(ServerCertVerified::assertion()) };
+        let refusal = match authorities.verify_server_cert(leaf, between, name, ocsp, now) {
+            Err(refusal) if bundle.iter().any(|own| own == leaf) => refusal,
             other => return other,
         };
         let Ok((_, certificate)) = X509Certificate::from_der(leaf) else { return Err(refusal) };
@@ -88,7 +103,7 @@ impl ServerCertVerifier for Trust {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.authorities.verify_tls12_signature(message, certificate, signature)
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -97,56 +112,10 @@ impl ServerCertVerifier for Trust {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.authorities.verify_tls13_signature(message, certificate, signature)
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.authorities.supported_verify_schemes()
-    }
-}
-
-/// Takes whoever answers; only that it holds the key of the certificate it shows is checked. For servers in pods, whose
-/// certificates nobody vouches for, and where an administrator says so.
-#[derive(Debug)]
-pub(crate) struct Anybody(WebPkiSupportedAlgorithms);
-
-impl Anybody {
-    pub(crate) fn new() -> Self {
-        Self(rustls::crypto::ring::default_provider().signature_verification_algorithms)
-    }
-}
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }

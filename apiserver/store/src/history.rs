@@ -50,6 +50,9 @@ pub(crate) struct History {
 /// What an event costs beside the values: the event, its list, its place in the history and the index's past.
 const EVENT_OVERHEAD: usize = 320;
 
+/// How much longer than asked for the past may be kept while nothing happens.
+const SLACK: Duration = Duration::from_secs(15);
+
 impl History {
     /// Begins after `compacted`.
     pub(crate) const fn new(retention: Retention, compacted: Revision) -> Self {
@@ -77,6 +80,12 @@ impl History {
         let oldest = self.kept.front()?;
         let due = self.bytes > self.retention.bytes || now.saturating_sub(oldest.at) > self.retention.age;
         due.then(|| self.pop()).flatten()
+    }
+
+    /// When to look for what is too old although nothing new came: a little later than the oldest is due, for as a rule
+    /// the changes that come take off what is due, and nobody need be woken for it.
+    pub(crate) fn next_due(&self) -> Option<Duration> {
+        self.kept.front().map(|oldest| oldest.at.saturating_add(self.retention.age).saturating_add(SLACK))
     }
 
     /// Takes off the oldest batch if it is not younger than `revision`.

@@ -16,7 +16,7 @@ use crate::{
     txn::{Compare, Is, Op, OpResult, Txn, TxnResult},
 };
 
-/// How many old batches a command makes go at most: dropping them takes less time than the command's own way to disk.
+/// How many old batches go at once at most: dropping them takes less time than a command's own way to disk.
 const FORGOTTEN_AT_ONCE: usize = 64;
 
 /// What applying one command brought about.
@@ -157,12 +157,19 @@ impl State {
             Command::Compact { revision } => self.compact(*revision, &mut forgotten),
         };
         // Many for one: history shrinks to its bound soon, and no single command pays for all of a busy time.
+        forgotten.extend(self.forget_due(now));
+        Effects { outcome, forgotten }
+    }
+
+    /// Forgets the oldest of what is kept too long, or is too much; a bounded number at once.
+    pub(crate) fn forget_due(&mut self, now: Duration) -> Vec<Batch> {
+        let mut forgotten = Vec::new();
         for _ in 0..FORGOTTEN_AT_ONCE {
             let Some(batch) = self.history.pop_due(now) else { break };
             self.forget(&batch);
             forgotten.push(batch);
         }
-        Effects { outcome, forgotten }
+        forgotten
     }
 
     fn forget(&mut self, batch: &Batch) {

@@ -116,8 +116,9 @@ impl<D: Disk> Worker<D> {
 
     /// When to call [`Worker::expire`].
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
+        let history = self.shared.read().history().next_due();
         match self.phase {
-            Phase::Writing | Phase::Full => self.deadlines.next(),
+            Phase::Writing | Phase::Full => self.deadlines.next().into_iter().chain(history).min(),
             Phase::Failed(_) => None,
         }
     }
@@ -163,10 +164,16 @@ impl<D: Disk> Worker<D> {
         self.shared.tell(refusing, self.work);
     }
 
-    /// Ends the leases whose time is up.
+    /// Ends the leases whose time is up, and forgets some of what history has kept too long: after a busy time more of
+    /// it is due than the few changes of a quiet one take off.
     pub(crate) fn expire(&mut self, now: Now) {
         if matches!(self.phase, Phase::Failed(_)) {
             return;
+        }
+        let is_overdue = self.shared.read().history().next_due().is_some_and(|due| due <= now.steady);
+        if is_overdue {
+            let forgotten = self.shared.write().forget_due(now.steady);
+            drop(forgotten);
         }
         let due = self.deadlines.take_due(now.steady);
         if due.is_empty() {

@@ -11,6 +11,7 @@ use coracle_apiserver::{
     config::Config,
     user::User,
 };
+use coracle_proto::protobuf;
 use http::{Request, Response, header};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -98,6 +99,35 @@ async fn requests_are_recorded_as_the_policy_says() {
     assert_eq!(of("admin", "ResponseStarted").len(), 1, "only the watch goes on");
     assert_eq!(of("admin", "RequestReceived").len(), 2, "the write's is left out");
     assert!(of("quiet", "ResponseComplete").is_empty() && of("alice", "ResponseComplete").is_empty(), "{events:#?}");
+}
+
+#[tokio::test]
+async fn what_is_said_in_protobuf_is_recorded_as_any_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let c = Cluster::start_with(|config_| Config { audit: config(dir.path()), ..config_ }).await;
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"a": "b"}});
+    let request = Request::post("/api/v1/namespaces/default/configmaps")
+        .header(header::CONTENT_TYPE, protobuf::MEDIA)
+        .header(header::ACCEPT, protobuf::MEDIA)
+        .body(Body::from(protobuf::from_json(&map).unwrap()))
+        .unwrap();
+    let user = User::new("admin", &["system:masters"]);
+    let created = c.server.service(user).oneshot(request).await.unwrap();
+    assert_eq!(
+        (created.status().as_u16(), created.headers()[header::CONTENT_TYPE].as_bytes()),
+        (201, protobuf::MEDIA.as_bytes())
+    );
+    c.stop().await;
+    let events = events(dir.path());
+    let is_it = |event: &&Value| event["verb"] == "create" && event["objectRef"]["name"] == "m";
+    let event = events.iter().find(is_it).unwrap_or_else(|| panic!("{events:#?}"));
+    for recorded in ["requestObject", "responseObject"] {
+        assert_eq!(
+            (&event[recorded]["kind"], &event[recorded]["data"]),
+            (&json!("ConfigMap"), &json!({"a": "b"})),
+            "{event}"
+        );
+    }
 }
 
 #[tokio::test]

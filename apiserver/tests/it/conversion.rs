@@ -284,13 +284,59 @@ async fn the_older_review_and_a_service_serve_as_well() {
     let service = json!({"metadata": {"name": "hook"}, "spec": {"selector": {"app": "hook"}, "ports": [
         {"port": 443, "targetPort": hook.port()}]}});
     assert_eq!(c.post("/api/v1/namespaces/default/services", &service).await.code, 201);
-    let pod = json!({"metadata": {"name": "p", "labels": {"app": "hook"}},
-                     "spec": {"containers": [{"name": "c", "image": "i"}]}});
-    assert_eq!(c.post("/api/v1/namespaces/default/pods", &pod).await.code, 201);
-    let status = json!({"status": {"podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}],
-        "conditions": [{"type": "Ready", "status": "True"}]}});
-    assert_eq!(c.merge("/api/v1/namespaces/default/pods/p/status", &status).await.code, 200);
+    hook.serves(&c, "hook", "", true).await;
     assert_eq!(c.get(&format!("{V2}/a")).await.body["spec"]["host"], "a");
     assert_eq!(hook.seen().len(), 1);
+    c.stop().await;
+}
+
+/// Manager, version and fields of each entry.
+fn owners(object: &Value) -> Vec<(String, String, Value)> {
+    let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    let text = |entry: &Value, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+    entries.iter().map(|e| (text(e, "manager"), text(e, "apiVersion"), e["fieldsV1"]["f:spec"].clone())).collect()
+}
+
+#[tokio::test]
+async fn who_applied_in_one_version_owns_what_it_is_in_the_other() {
+    let c = Cluster::start().await;
+    let mood = Mood::default();
+    let hook = hook(&mood).await;
+    establish(&c, &definition(&hook, &["v1"], "v1")).await;
+    let apply = async |path: &str, object: &Value, query: &str| {
+        let path = format!("{path}/{}?{query}", object["metadata"]["name"].as_str().unwrap());
+        c.send("PATCH", &path, "application/apply-patch+yaml", object.to_string()).await
+    };
+    let own = |manager: &str, version: &str, fields: &[&str]| {
+        let fields = fields.iter().map(|field| (format!("f:{field}"), json!({}))).collect();
+        (manager.to_owned(), format!("example.com/{version}"), Value::Object(fields))
+    };
+    let first = apply(V1, &one("a", "a:80"), "fieldManager=one").await;
+    assert_eq!((first.code, owners(&first.body)), (201, vec![own("one", "v1", &["address"])]), "{}", first.body);
+    // What does not touch it leaves it, whichever version it is written in.
+    let labelled = c.merge(&format!("{V2}/a?fieldManager=x"), &json!({"metadata": {"labels": {"a": "b"}}})).await;
+    assert_eq!(owners(&labelled.body)[0], own("one", "v1", &["address"]), "{}", labelled.body);
+    // The other version's port is part of the address.
+    let refused = apply(V2, &two("a", "a", "81"), "fieldManager=two").await;
+    let (code, reason, message) = refused.refusal();
+    assert_eq!((code, reason), (409, "Conflict"), "{}", refused.body);
+    assert!(message.contains("conflict with \"one\": .spec.address"), "{message}");
+    // The same address in other words is owned by both.
+    let shared = apply(V2, &two("a", "a", "80"), "fieldManager=two").await;
+    assert_eq!(shared.code, 200, "{}", shared.body);
+    let known = owners(&shared.body);
+    assert!(known.contains(&own("one", "v1", &["address"])) && known.contains(&own("two", "v2", &["host", "port"])));
+    let taken = apply(V2, &two("a", "a", "81"), "fieldManager=two&force=true").await;
+    assert_eq!((taken.code, &taken.body["spec"]["port"]), (200, &json!("81")), "{}", taken.body);
+    assert!(!owners(&taken.body).iter().any(|(manager, ..)| manager == "one"), "{}", taken.body);
+    // A plain write takes what it changes, in the words of its version.
+    let written = c.merge(&format!("{V1}/a?fieldManager=three"), &json!({"spec": {"address": "b:81"}})).await;
+    let known = owners(&written.body);
+    assert!(known.contains(&own("three", "v1", &["address"])), "{known:?}");
+    assert!(known.contains(&own("two", "v2", &["port"])), "{known:?}");
+    // Where nobody converts, the owners cannot be told, and are forgotten rather than wrong.
+    *mood.lock().unwrap() = Some(|_| Reply::Response(json!({"result": {"status": "Failure", "message": "no"}})));
+    let alone = c.merge(&format!("{V1}/a"), &json!({"spec": {"address": "c:82"}})).await;
+    assert_eq!((alone.code, owners(&alone.body)), (200, Vec::new()), "{}", alone.body);
     c.stop().await;
 }

@@ -52,6 +52,16 @@ async fn requests_objects_and_the_store_are_counted() {
     assert!(written(&page_now) > written(&before) + 100.0);
     assert_eq!(figure(&page_now, "coracle_store_writable", &[" 1"]), 1.0);
     assert!(figure(&page_now, "process_resident_memory_bytes ", &[]) > 1e6);
+    // What dashboards and alerts made for Kubernetes ask for beside.
+    assert_eq!(figure(&page_now, "apiserver_request_sli_duration_seconds_count{", &maps), 4.0);
+    let created = ["operation=\"CREATE\"", "rejected=\"false\"", "type=\"admit\""];
+    let steps = |page: &str| figure(page, "apiserver_admission_step_admission_duration_seconds_count{", &created);
+    assert!(steps(&page_now) >= steps(&before) + 2.0);
+    let plugin = [created[0], created[1], created[2], "name=\"NamespaceLifecycle\""];
+    assert!(figure(&page_now, "apiserver_admission_controller_admission_duration_seconds_count{", &plugin) >= 2.0);
+    let asked = |code: &str| figure(&page_now, "rest_client_requests_total{", &["method=\"POST\"", code]);
+    assert_eq!((asked("code=\"201\""), asked("code=\"409\"")), (2.0, 2.0));
+    assert_eq!(figure(&page_now, "apiserver_response_sizes_count{", &["subresource=\"/metrics\""]), 1.0);
 
     drop(watch);
     let after = page(&cluster).await;

@@ -67,14 +67,17 @@ impl Issuer {
     }
 
     fn authentication(&self) -> Authentication {
+        Authentication::read(&self.file()).unwrap()
+    }
+
+    fn file(&self) -> String {
         let pem = self.hook.pem().trim_end().replace('\n', "\n      ");
-        let text = format!(
+        format!(
             "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\njwt:\n- issuer:\n    \
              url: {}\n    audiences: [ours]\n    certificateAuthority: |\n      {pem}\n  claimMappings:\n    \
              username: {{claim: sub, prefix: 'x:'}}\n    groups: {{expression: 'claims.?roles.orValue([])'}}\n",
             self.hook.root()
-        );
-        Authentication::read(&text).unwrap()
+        )
     }
 
     fn token(&self, key: &Key, sub: &str) -> String {
@@ -170,5 +173,49 @@ async fn a_bearer_of_such_a_token_is_who_it_says_over_the_socket() {
     assert!(status["message"].as_str().unwrap().contains("User \"x:jane\" cannot list"), "{status}");
     let wrong = ask(issuer.token(&Key::new("k1"), "jane")).await;
     assert_eq!(wrong.status(), 401);
+    c.stop().await;
+}
+
+/// What `/metrics` tells of changes of the file that went well, or did not.
+async fn reloads(c: &Cluster, status: &str) -> u32 {
+    let request = Request::get("/metrics").body(Body::empty()).unwrap();
+    let response = tower::ServiceExt::oneshot(c.service(), request).await.unwrap();
+    let page = String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().into()).unwrap();
+    let line = page.lines().find(|line| line.contains("automatic_reloads_total{") && line.contains(status)).unwrap();
+    line.rsplit_once(' ').unwrap().1.parse().unwrap()
+}
+
+/// Waits until so many changes were seen; the file is watched, and nothing else tells that it was read.
+async fn reloaded(c: &Cluster, status: &str, times: u32) {
+    let seen = async {
+        while reloads(c, status).await < times {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), seen).await.expect("the change is seen");
+}
+
+#[tokio::test]
+async fn a_changed_file_says_whose_tokens_are_taken_and_a_wrong_one_changes_nothing() {
+    let (first, second) = (Key::new("k1"), Key::new("k2"));
+    let (one, other) = (Issuer::start(&first).await, Issuer::start(&second).await);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("authentication.yaml");
+    std::fs::write(&file, one.file()).unwrap();
+    let authentication = Authentication { file: Some(file.clone()), ..one.authentication() };
+    let c = Cluster::start_with(|config| Config { authentication, ..config }).await;
+    let is_taken = async |token: &str| review(&c, token, &[]).await["authenticated"] == true;
+    assert!(is_taken(&one.token(&first, "jane")).await && !is_taken(&other.token(&second, "jane")).await);
+    std::fs::write(&file, other.file()).unwrap();
+    reloaded(&c, "success", 1).await;
+    assert!(!is_taken(&one.token(&first, "jane")).await && is_taken(&other.token(&second, "jane")).await);
+    for wrong in ["kind: [", &format!("{}anonymous: {{enabled: true}}\n", one.file())] {
+        let before = reloads(&c, "failure").await;
+        std::fs::write(dir.path().join("new"), wrong).unwrap();
+        std::fs::rename(dir.path().join("new"), &file).unwrap();
+        reloaded(&c, "failure", before + 1).await;
+        assert!(is_taken(&other.token(&second, "jane")).await, "what was taken before still is");
+    }
+    assert_eq!(reloads(&c, "success").await, 1);
     c.stop().await;
 }

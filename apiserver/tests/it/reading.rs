@@ -140,6 +140,14 @@ async fn tables_and_metadata_are_shown_to_who_asks() {
     assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
     let partial = ask("application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io").await;
     assert_eq!(partial["items"][0]["metadata"]["labels"]["l"], "x");
+    // In the version of before 2019 it is the same under another name.
+    let old = ask("application/json;as=Table;v=v1beta1;g=meta.k8s.io, application/json").await;
+    let row = &old["rows"][0];
+    assert_eq!((&old["apiVersion"], &row["cells"][0]), (&json!("meta.k8s.io/v1beta1"), &json!("a")));
+    assert_eq!(row["object"]["apiVersion"], "meta.k8s.io/v1beta1");
+    let old = ask("application/json;as=PartialObjectMetadataList;v=v1beta1;g=meta.k8s.io").await;
+    let versions = (&old["apiVersion"], &old["items"][0]["apiVersion"]);
+    assert_eq!(versions, (&json!("meta.k8s.io/v1beta1"), &json!("meta.k8s.io/v1beta1")));
     c.stop().await;
 }
 

@@ -7,6 +7,8 @@ use std::{
 };
 
 use base64::Engine as _;
+use coracle_apiserver::stored;
+use coracle_store::{Op, Txn};
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
 use hyper::{body::Incoming, service::service_fn};
@@ -14,6 +16,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
+
+use crate::harness::Cluster;
 
 /// What the webhook does with a review's request.
 pub(crate) enum Reply {
@@ -138,6 +142,21 @@ impl Hook {
 
     pub(crate) fn port(&self) -> u16 {
         self.address.port()
+    }
+
+    /// Has a service of `default` lead here, by the port of this name. No client may have one lead to the server's own host,
+    /// so the slice is put where slices are stored.
+    pub(crate) async fn serves(&self, c: &Cluster, service: &str, port: &str, is_ready: bool) {
+        let name = format!("{service}-1");
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": name, "namespace": "default", "uid": "u", "labels": {"kubernetes.io/service-name": service}},
+            "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": is_ready}}],
+            "ports": [{"name": port, "port": self.port(), "protocol": "TCP"}],
+        });
+        let put = Op::put(stored::key("endpointslices", "default", &name), slice.to_string());
+        let written = c.server.registry().store().txn(Txn { then: vec![put], ..Txn::default() }).await;
+        assert!(written.unwrap().succeeded);
     }
 
     pub(crate) fn url(&self) -> String {

@@ -233,22 +233,23 @@ async fn nobody_there_or_nobody_trusted_is_told_in_words_people_know() {
 }
 
 #[tokio::test]
-async fn a_service_leads_to_a_ready_pod() {
+async fn a_service_leads_to_a_ready_endpoint() {
     let c = Cluster::start().await;
     let hook = Hook::start(|_| Reply::Response(json!({"allowed": false}))).await;
-    let service = json!({"metadata": {"name": "hook"}, "spec": {"selector": {"app": "hook"}, "ports": [{"port": 443, "targetPort": "https"}]}});
+    let service = json!({"metadata": {"name": "hook"}, "spec": {"selector": {"app": "hook"}, "ports": [
+        {"name": "metrics", "port": 9090}, {"name": "https", "port": 443, "targetPort": "https"}]}});
     assert_eq!(c.post("/api/v1/namespaces/default/services", &service).await.code, 201);
     let config = json!({"clientConfig": {"service": {"name": "hook", "namespace": "default", "path": "/check"}, "caBundle": hook.bundle()}});
     configure(&c, "Validating", "v", &[webhook(&hook, "v", &config)]).await;
-    let nobody = c.post(MAPS, &map("x")).await;
-    assert!(message(&nobody).1.ends_with("no endpoints available for service \"hook\""), "{}", nobody.body);
-    let pod = json!({"metadata": {"name": "p", "labels": {"app": "hook"}}, "spec": {"containers": [
-        {"name": "c", "image": "i", "ports": [{"name": "https", "containerPort": hook.port()}]},
-    ]}});
-    assert_eq!(c.post("/api/v1/namespaces/default/pods", &pod).await.code, 201);
-    let status = json!({"status": {"podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}], "conditions": [{"type": "Ready", "status": "True"}]}});
-    let ready = c.merge("/api/v1/namespaces/default/pods/p/status", &status).await;
-    assert_eq!(ready.code, 200, "{}", ready.body);
+    // Nobody; then a port that is not asked for; then somebody who is not ready.
+    for (port, is_ready) in [("", None), ("metrics", Some(true)), ("https", Some(false))] {
+        if let Some(is_ready) = is_ready {
+            hook.serves(&c, "hook", port, is_ready).await;
+        }
+        let nobody = c.post(MAPS, &map("x")).await;
+        assert!(message(&nobody).1.ends_with("no endpoints available for service \"hook\""), "{}", nobody.body);
+    }
+    hook.serves(&c, "hook", "https", true).await;
     let denied = "admission webhook \"v.example.com\" denied the request without explanation";
     assert_eq!(message(&c.post(MAPS, &map("x")).await), (400, denied));
     c.stop().await;

@@ -34,6 +34,7 @@ use crate::{
     },
     cel::Program,
     ops::{BoxObject, KindOps, Part},
+    ownership::Versions,
     status_of::Result,
 };
 
@@ -168,7 +169,7 @@ fn applied(kind: &dyn KindOps, mut config: Json, before: &Json) -> Result<Json, 
     };
     fields.insert("apiVersion".to_owned(), resource.api_version().into());
     fields.insert("kind".to_owned(), resource.kind.into());
-    let merged = kind.owners(Part::Main).lay(before, &config);
+    let merged = kind.owners(Part::Main, &Versions::default()).lay(before, &config);
     let merged = merged.map_err(|error| Failure::Policy(format!("error applying patch: {error}")))?;
     Ok(merged.unwrap_or_else(|| before.clone()))
 }

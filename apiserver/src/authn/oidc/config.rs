@@ -33,7 +33,7 @@ pub enum Anonymous {
 }
 
 /// A claim that becomes something of the user, with something before it; or an expression.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PrefixedClaim {
     /// The claim.
@@ -45,7 +45,7 @@ pub struct PrefixedClaim {
 }
 
 /// A claim or an expression.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Claim {
     /// The claim.
@@ -55,7 +55,7 @@ pub struct Claim {
 }
 
 /// A further fact about the user.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Extra {
     /// What it is called.
@@ -65,7 +65,7 @@ pub struct Extra {
 }
 
 /// What of the claims becomes what of the user.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ClaimMappings {
     /// The name.
@@ -79,7 +79,7 @@ pub struct ClaimMappings {
 }
 
 /// A claim that must be there with this value, or an expression over the claims that must hold.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ClaimRule {
     /// The claim.
@@ -93,7 +93,7 @@ pub struct ClaimRule {
 }
 
 /// An expression over the user that must hold.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct UserRule {
     /// The expression.
@@ -103,7 +103,7 @@ pub struct UserRule {
 }
 
 /// An issuer, and what is made of its tokens.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Issuer {
     /// Who it is: the tokens' `iss`.
     pub url: String,
@@ -132,6 +132,8 @@ pub struct Config {
     pub issuers: Vec<Issuer>,
     /// Those without credentials.
     pub anonymous: Anonymous,
+    /// The file all this was read from, which is read again when it changes.
+    pub file: Option<PathBuf>,
 }
 
 /// Why a configuration cannot be used.
@@ -256,7 +258,7 @@ impl Config {
             claim_mappings: jwt.claim_mappings,
             user_validation_rules: jwt.user_validation_rules,
         };
-        Ok(Self { issuers: file.jwt.into_iter().map(issuer).collect(), anonymous })
+        Ok(Self { issuers: file.jwt.into_iter().map(issuer).collect(), anonymous, file: None })
     }
 }
 
@@ -305,7 +307,10 @@ impl Args {
     pub fn config(self) -> Result<Config, Error> {
         if let Some(file) = self.authentication_config {
             let text = std::fs::read_to_string(&file).map_err(|source| Error::Read { file: file.clone(), source })?;
-            return Config::read(&text).map_err(|why| Error::File { file, why });
+            return match Config::read(&text) {
+                Ok(config) => Ok(Config { file: Some(file), ..config }),
+                Err(why) => Err(Error::File { file, why }),
+            };
         }
         let Some(url) = self.oidc_issuer_url else { return Ok(Config::default()) };
         let certificate_authority = match self.oidc_ca_file {
@@ -352,6 +357,6 @@ impl Args {
             },
             ..Issuer::default()
         };
-        Ok(Config { issuers: vec![issuer], anonymous: Anonymous::default() })
+        Ok(Config { issuers: vec![issuer], ..Config::default() })
     }
 }

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use coracle_proto::{
-    field::{Error, Errors, Path},
-    name,
-};
+use coracle_proto::field::{Error, Errors, Path};
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
 
 use super::conditions;
@@ -52,36 +49,6 @@ pub(super) enum Allowed {
     Decision,
     /// The certificate.
     Certificate,
-}
-
-/// The name of a signer: a domain and a path, `example.com/signer`.
-fn validate_signer(errors: &mut Errors, path: &Path, signer: &str) {
-    if signer.is_empty() {
-        return errors.push(Error::required(path, ""));
-    }
-    let Some((domain, rest)) = signer.split_once('/').filter(|(_, rest)| !rest.contains('/')) else {
-        let detail = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
-        return errors.push(Error::invalid(path, signer, detail));
-    };
-    if domain.len() > 253 {
-        errors.push(Error::too_long(path, 253));
-    }
-    let rules: [(&str, rules::Rule); 2] = [(domain, name::dns1123_label), (rest, name::dns1123_subdomain)];
-    for (part, rule) in rules {
-        let wrong = part.split('.').map(|label| (label, rule(label))).find(|(_, wrong)| !wrong.is_empty());
-        if let Some((label, wrong)) = wrong {
-            let details = wrong.iter().map(|why| format!("validating label {label:?}: {why}"));
-            errors.extend(details.map(|detail| Error::invalid(path, part, &detail)));
-        }
-        if part == domain && !domain.contains('.') {
-            let detail = "should be a domain with at least two segments separated by dots";
-            errors.push(Error::invalid(path, domain, detail));
-        }
-    }
-    let longest = 253 + 1 + 253 + 63 + 1;
-    if signer.len() > longest {
-        errors.push(Error::too_long(path, longest));
-    }
 }
 
 fn validate_usages(errors: &mut Errors, path: &Path, usages: &[String], before: &[String]) {
@@ -146,7 +113,7 @@ pub(super) fn validate(object: &CertificateSigningRequest, old: Option<&Certific
         let detail = "the legacy signerName is not allowed via this API version";
         errors.push(Error::invalid(&at, spec.signer_name.as_str(), detail));
     } else {
-        validate_signer(&mut errors, &at, &spec.signer_name);
+        rules::signer_name(&mut errors, &at, &spec.signer_name);
     }
     if let Some(seconds) = spec.expiration_seconds.filter(|seconds| *seconds < SHORTEST) {
         let detail = "may not specify a duration less than 600 seconds (10 minutes)";

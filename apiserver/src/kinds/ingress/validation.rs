@@ -63,23 +63,9 @@ pub(super) fn validate_status(new: &Ingress, old: &Ingress) -> Errors {
     let before = entries(old);
     let before: Vec<&str> = before.iter().map(|entry| text(&entry.ip)).filter(|ip| !ip.is_empty()).collect();
     for (i, entry) in entries(new).iter().enumerate() {
-        let (at, ip, host) = (path.index(i), text(&entry.ip), text(&entry.hostname));
-        if !ip.is_empty() {
-            addresses::legacy_ip(&mut errors, &at.child("ip"), ip, &before);
-        }
-        if !host.is_empty() {
-            let at = at.child("hostname");
-            rules::messages(&mut errors, &at, host, name::dns1123_subdomain(host));
-            not_an_address(&mut errors, &at, host);
-        }
+        addresses::reached_at(&mut errors, &path.index(i), text(&entry.ip), text(&entry.hostname), &before);
     }
     errors
-}
-
-fn not_an_address(errors: &mut Errors, path: &Path, host: &str) {
-    if addresses::sloppy(host).is_some() {
-        errors.push(Error::invalid(path, host, "must be a DNS name, not an IP address"));
-    }
 }
 
 fn validate(object: &Ingress, tolerated: Tolerated) -> Errors {
@@ -130,7 +116,7 @@ fn validate_rule(errors: &mut Errors, path: &Path, rule: &IngressRule, tolerated
     let host = text(&rule.host);
     if !host.is_empty() {
         let at = path.child("host");
-        not_an_address(errors, &at, host);
+        addresses::not_an_address(errors, &at, host);
         rules::messages(errors, &at, host, host_faults(host));
     }
     if !(host.contains('*') && tolerated.wildcard_rules) {

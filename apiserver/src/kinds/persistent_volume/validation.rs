@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{
 use crate::kinds::{
     affinity,
     blank::{list, text},
-    difference,
+    difference, drivers,
     pod_spec::volumes::{validate_host_path, validate_nfs},
     resources, rules, volume_access,
 };
@@ -69,7 +69,7 @@ pub(super) fn validate(object: &PersistentVolume) -> Errors {
             None => errors.push(Error::required(&at, "must specify required node constraints")),
         }
     }
-    validate_source(&mut errors, &path, &spec);
+    validate_source(&mut errors, &path, &spec, text(&object.metadata.name));
     let root = spec.host_path.as_ref().is_some_and(|source| is_root(&source.path));
     if root && policy == "Recycle" {
         errors.push(Error::forbidden(&at_policy, "may not be 'recycle' for a hostPath mount of '/'"));
@@ -115,7 +115,7 @@ fn validate_capacity(errors: &mut Errors, path: &Path, spec: &PersistentVolumeSp
     }
 }
 
-fn validate_source(errors: &mut Errors, path: &Path, spec: &PersistentVolumeSpec) {
+fn validate_source(errors: &mut Errors, path: &Path, spec: &PersistentVolumeSpec, volume: &str) {
     let sources = sources(spec);
     let Some((first, others)) = sources.split_first() else {
         errors.push(Error::required(path, "must specify a volume type"));
@@ -133,7 +133,12 @@ fn validate_source(errors: &mut Errors, path: &Path, spec: &PersistentVolumeSpec
                 errors.push(Error::required(&path.child("nodeAffinity"), detail));
             }
         }
-        _ => {}
+        name => {
+            // The one name that errors spell otherwise.
+            let field = if name == "cephFS" { "cephfs" } else { name };
+            let source = rules::json(spec).get(field).cloned().unwrap_or_default();
+            drivers::validate(errors, &at, name, &source, Some(volume));
+        }
     }
     for other in others {
         errors.push(Error::forbidden(&path.child(other), "may not specify more than 1 volume type"));

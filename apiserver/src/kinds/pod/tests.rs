@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::Pods;
 use crate::{
     kind::{Deletion, Strategy},
-    kinds::testing::{created, defaulted, merged, shown},
+    kinds::testing::{created, defaulted, faults, merged, refusals, shown},
 };
 
 fn minimal() -> Value {
@@ -361,4 +361,42 @@ fn doubtful_pods_are_warned_about() {
         spec.containers[0].env[1]: hides previous definition of "A", which may be dropped when using apply
         spec.containers[0].ports[1]: duplicate port definition with spec.containers[0].ports[0]
         spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"#]].assert_eq(&Pods.warnings(&defaulted(&Pods, &given)).join("\n"));
+}
+
+#[test]
+fn annotations_that_mean_something_are_checked_and_kept() {
+    let mirror = "kubernetes.io/config.mirror";
+    let app_armor = "container.apparmor.security.beta.kubernetes.io/";
+    let base = json!({
+        "metadata": {"name": "p", "namespace": "default", "annotations": {format!("{app_armor}c"): "unconfined"}},
+        "spec": {"containers": [{"name": "c", "image": "nginx:1"}]},
+    });
+    let with = |key: &str, value: &str| json!({"metadata": {"annotations": {key: value}}});
+    let told = faults(
+        &Pods,
+        &base,
+        &[
+            with(mirror, "x"),
+            with(&format!("{app_armor}d"), "other"),
+            with("controller.kubernetes.io/pod-deletion-cost", "+1"),
+        ],
+    );
+    for line in [
+        "metadata.annotations[kubernetes.io/config.mirror]: Invalid value: \"x\": must set spec.nodeName if mirror pod annotation is set",
+        "Invalid value: \"d\": container not found",
+        "Invalid value: \"other\": invalid AppArmor profile name: \"other\"",
+        "Invalid value: \"+1\": must be a 32bit integer",
+    ] {
+        assert!(told.contains(line), "{line}\n{told}");
+    }
+    let own = format!("{app_armor}c");
+    let told = refusals(
+        &Pods,
+        &base,
+        &[json!({"metadata": {"annotations": {own.as_str(): null}}}), with(mirror, "x"), with("any", "y")],
+    );
+    for line in ["may not remove or update AppArmor annotations", "may not add mirror pod annotation"] {
+        assert!(told.contains(line), "{line}\n{told}");
+    }
+    assert!(told.ends_with("{\"metadata\":{\"annotations\":{\"any\":\"y\"}}}\n"), "{told}");
 }

@@ -8,6 +8,7 @@ use coracle_proto::{
 };
 use k8s_openapi::api::core::v1::{Affinity, Container, ContainerStatus, Pod, PodSpec, PodStatus};
 
+use super::annotations;
 use crate::kinds::{
     affinity,
     blank::{list, text},
@@ -41,13 +42,7 @@ pub(super) fn validate(pod: &Pod) -> Errors {
 /// What is asked of a pod both when it is new and when it changes.
 pub(super) fn validate_both(errors: &mut Errors, pod: &Pod, spec: &PodSpec) {
     let path = Path::new("spec");
-    let deletion_cost = "controller.kubernetes.io/pod-deletion-cost";
-    if let Some(cost) = pod.metadata.annotations.as_ref().and_then(|a| a.get(deletion_cost))
-        && cost.parse::<i32>().map_or(true, |number| number.to_string() != *cost)
-    {
-        let at = Path::new("metadata").child("annotations").key(deletion_cost);
-        errors.push(Error::invalid(&at, cost.as_str(), "must be a 32bit integer"));
-    }
+    annotations::validate(errors, pod, spec);
     validate_spec(errors, &path, spec, Holder::Pod(text(&pod.metadata.name)));
     if text(&spec.service_account_name).is_empty() {
         for (i, volume) in list(&spec.volumes).iter().enumerate() {
@@ -79,6 +74,7 @@ const CHANGEABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].ima
 pub(super) fn validate_update(new: &Pod, old: &Pod) -> Errors {
     let (after, before, path) = (spec_of(new), spec_of(old), Path::new("spec"));
     let mut errors = Errors::new();
+    annotations::validate_update(&mut errors, new, old);
     validate_both(&mut errors, new, &after);
     for ((field, now), (_, then)) in both_lists(&after).into_iter().zip(both_lists(&before)) {
         let at = path.child(field);

@@ -214,6 +214,67 @@ pub(super) fn validate_os(errors: &mut Errors, path: &Path, spec: &PodSpec) {
                 }
             }
         }
+        "windows" => validate_windows(errors, path, spec),
         other => rules::known_word(errors, &at, other, &["linux", "windows"]),
+    }
+}
+
+/// What of a pod's security context no Windows has, as its fields are called.
+const NOT_OF_WINDOWS_PODS: &[&str] = &[
+    "appArmorProfile",
+    "seLinuxOptions",
+    "seccompProfile",
+    "fsGroup",
+    "fsGroupChangePolicy",
+    "sysctls",
+    "runAsUser",
+    "runAsGroup",
+    "supplementalGroups",
+    "supplementalGroupsPolicy",
+    "seLinuxChangePolicy",
+];
+
+/// And what of a container's.
+const NOT_OF_WINDOWS_CONTAINERS: &[&str] = &[
+    "appArmorProfile",
+    "seLinuxOptions",
+    "seccompProfile",
+    "capabilities",
+    "readOnlyRootFilesystem",
+    "privileged",
+    "allowPrivilegeEscalation",
+    "procMount",
+    "runAsUser",
+    "runAsGroup",
+];
+
+/// What a pod for Windows asks for that Windows does not have.
+fn validate_windows(errors: &mut Errors, path: &Path, spec: &PodSpec) {
+    let detail = "cannot be set for a windows pod";
+    for (field, is_set) in [
+        ("hostUsers", spec.host_users.is_some()),
+        ("hostPID", spec.host_pid == Some(true)),
+        ("hostIPC", spec.host_ipc == Some(true)),
+        ("shareProcessNamespace", spec.share_process_namespace.is_some()),
+    ] {
+        if is_set {
+            errors.push(Error::forbidden(&path.child(field), detail));
+        }
+    }
+    let mut check = |at: &Path, context: serde_json::Value, unknown: &[&str]| {
+        let set = unknown.iter().filter(|field| context.get(field).is_some_and(|value| !value.is_null()));
+        errors.extend(set.map(|field| Error::forbidden(&at.child(field), detail)));
+    };
+    if let Some(context) = &spec.security_context {
+        check(&path.child("securityContext"), rules::json(context), NOT_OF_WINDOWS_PODS);
+    }
+    let lists = [("containers", spec.containers.as_slice()), ("initContainers", list(&spec.init_containers))];
+    for (field, containers) in lists {
+        for (i, container) in containers.iter().enumerate() {
+            if let Some(context) = &container.security_context {
+                let at = path.child(field).index(i).child("securityContext");
+                check(&at, rules::json(context), NOT_OF_WINDOWS_CONTAINERS);
+            }
+        }
     }
 }

@@ -7,14 +7,15 @@ use coracle_proto::{
     name,
 };
 use k8s_openapi::api::core::v1::{
-    ConfigMapVolumeSource, DownwardAPIVolumeFile, HostPathVolumeSource, ImageVolumeSource, KeyToPath, NFSVolumeSource,
+    CSIVolumeSource, ClusterTrustBundleProjection, ConfigMapVolumeSource, DownwardAPIVolumeFile, HostPathVolumeSource,
+    ImageVolumeSource, KeyToPath, NFSVolumeSource, PersistentVolumeClaimTemplate, PodCertificateProjection,
     ProjectedVolumeSource, SecretVolumeSource, Volume, VolumeProjection,
 };
 
 use super::env;
 use crate::kinds::{
     blank::{list, text},
-    resources, rules,
+    drivers, label_selector, persistent_volume_claim, resources, rules,
 };
 
 /// The names of the sources the volume has, as fields of the volume are called, in the order Kubernetes looks at them.
@@ -134,15 +135,18 @@ fn validate_source(errors: &mut Errors, path: &Path, volume: &Volume) {
         }
         "projected" => volume.projected.iter().for_each(|s| validate_projected(errors, &at, s)),
         "ephemeral" => {
-            let has_template = volume.ephemeral.as_ref().is_some_and(|s| s.volume_claim_template.is_some());
-            must(errors, &at.child("volumeClaimTemplate"), has_template);
+            let at = at.child("volumeClaimTemplate");
+            match volume.ephemeral.as_ref().and_then(|source| source.volume_claim_template.as_ref()) {
+                Some(template) => validate_claim_template(errors, &at, template),
+                None => errors.push(Error::required(&at, "")),
+            }
         }
-        "csi" => {
-            let is_named = volume.csi.as_ref().is_some_and(|s| !s.driver.is_empty());
-            must(errors, &at.child("driver"), is_named);
-        }
+        "csi" => volume.csi.iter().for_each(|s| validate_csi(errors, &at, s)),
         "image" => volume.image.iter().for_each(|s| validate_image(errors, &at, s)),
-        _ => {}
+        name => {
+            let source = rules::json(volume).get(name).cloned().unwrap_or_default();
+            drivers::validate(errors, &at, name, &source, None);
+        }
     }
     for other in others {
         errors.push(Error::forbidden(&path.child(other), "may not specify more than 1 volume type"));
@@ -152,6 +156,32 @@ fn validate_source(errors: &mut Errors, path: &Path, volume: &Volume) {
 fn must(errors: &mut Errors, path: &Path, is_there: bool) {
     if !is_there {
         errors.push(Error::required(path, ""));
+    }
+}
+
+/// A template's metadata has labels and annotations, and nothing else.
+fn validate_claim_template(errors: &mut Errors, path: &Path, template: &PersistentVolumeClaimTemplate) {
+    if let Some(meta) = &template.metadata {
+        let at = path.child("metadata");
+        rules::annotations(errors, &at.child("annotations"), meta.annotations.as_ref());
+        rules::labels(errors, &at.child("labels"), meta.labels.as_ref());
+        let given = rules::json(meta);
+        let given = given.as_object().into_iter().flatten();
+        let others = given.filter(|(field, _)| !matches!(field.as_str(), "annotations" | "labels"));
+        errors.extend(others.map(|(field, _)| Error::forbidden(&at.child(field), "cannot be set")));
+    }
+    persistent_volume_claim::validate_spec(errors, &path.child("spec"), &template.spec);
+}
+
+fn validate_csi(errors: &mut Errors, path: &Path, source: &CSIVolumeSource) {
+    rules::csi_driver(errors, &path.child("driver"), &source.driver);
+    if let Some(secret) = &source.node_publish_secret_ref {
+        if secret.name.is_empty() {
+            errors.push(Error::required(&path.child("nodePublishSecretRef").child("name"), ""));
+        } else {
+            // Kubernetes' path.
+            rules::messages(errors, &path.child("name"), &secret.name, name::dns1123_subdomain(&secret.name));
+        }
     }
 }
 
@@ -313,19 +343,88 @@ fn validate_projection<'a>(
     if let Some(bundle) = &projection.cluster_trust_bundle {
         count += 1;
         let at = path.child("clusterTrustBundle");
-        if bundle.name.is_none() && bundle.signer_name.is_none() {
-            errors.push(Error::required(&at, "either name or signerName must be specified"));
-        }
+        validate_bundle(errors, &at, bundle);
+        must(errors, &at.child("path"), !bundle.path.is_empty());
+        rules::unreserved_path(errors, &at.child("path"), &bundle.path);
         claim(errors, &bundle.path, &bundle.path);
     }
     if let Some(certificate) = &projection.pod_certificate {
         count += 1;
-        let files = [&certificate.credential_bundle_path, &certificate.key_path, &certificate.certificate_chain_path];
-        for file in files.into_iter().flatten() {
+        let at = path.child("podCertificate");
+        validate_certificate(errors, &at, certificate);
+        for (field, file) in [
+            ("credentialBundlePath", text(&certificate.credential_bundle_path)),
+            ("keyPath", text(&certificate.key_path)),
+            ("certificateChainPath", text(&certificate.certificate_chain_path)),
+        ] {
+            rules::unreserved_path(errors, &at.child(field), file);
             claim(errors, file, file);
         }
     }
     if count > 1 {
         errors.push(Error::forbidden(path, "may not specify more than 1 volume type per source"));
+    }
+}
+
+/// The certificates of one bundle, or of all that a signer has.
+fn validate_bundle(errors: &mut Errors, path: &Path, bundle: &ClusterTrustBundleProjection) {
+    match (&bundle.name, &bundle.signer_name) {
+        (Some(_), Some(_)) => {
+            errors.push(Error::invalid(path, rules::json(bundle), "only one of name and signerName may be used"));
+        }
+        (Some(name), None) => {
+            let at = path.child("name");
+            if name.is_empty() {
+                errors.push(Error::required(&at, "must be a valid object name"));
+            }
+            let wrong = name::dns1123_subdomain(name.rsplit_once(':').map_or(name.as_str(), |(_, rest)| rest));
+            let told = wrong.iter().map(|why| format!("not a valid clustertrustbundlename: {why}"));
+            errors.extend(told.map(|why| Error::invalid(&at, name.as_str(), &why)));
+            if let Some(selector) = &bundle.label_selector {
+                let detail = "labelSelector must be unset if name is specified";
+                errors.push(Error::invalid(&path.child("labelSelector"), rules::json(selector), detail));
+            }
+        }
+        (None, Some(signer)) => {
+            if signer.is_empty() {
+                errors.push(Error::required(&path.child("signerName"), "must be a valid signer name"));
+            }
+            rules::signer_name(errors, &path.child("signerName"), signer);
+            if let Some(selector) = &bundle.label_selector {
+                label_selector::validate(errors, &path.child("labelSelector"), selector);
+            }
+        }
+        (None, None) => errors.push(Error::required(path, "either name or signerName must be specified")),
+    }
+}
+
+const KEY_TYPES: &[&str] = &["ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519", "RSA3072", "RSA4096"];
+
+/// The longest life of a pod's certificate in seconds: of Kubernetes' own signers, and of others.
+const CERTIFICATE_SECONDS: (i32, i32) = (86_400, 7_862_400);
+
+fn validate_certificate(errors: &mut Errors, path: &Path, certificate: &PodCertificateProjection) {
+    rules::signer_name(errors, &path.child("signerName"), &certificate.signer_name);
+    rules::known_word(errors, &path.child("keyType"), &certificate.key_type, KEY_TYPES);
+    if let Some(seconds) = certificate.max_expiration_seconds {
+        let at = path.child("maxExpirationSeconds");
+        if seconds < 3600 {
+            errors.push(Error::invalid(&at, seconds, "if provided, maxExpirationSeconds must be >= 3600"));
+        }
+        let is_own = certificate
+            .signer_name
+            .split('/')
+            .next()
+            .is_some_and(|host| host == "kubernetes.io" || host.ends_with(".kubernetes.io"));
+        let most = if is_own { CERTIFICATE_SECONDS.0 } else { CERTIFICATE_SECONDS.1 };
+        if seconds > most {
+            let detail = format!("if provided, maxExpirationSeconds must be <= {most}");
+            errors.push(Error::invalid(&at, seconds, &detail));
+        }
+    }
+    let files = [&certificate.credential_bundle_path, &certificate.key_path, &certificate.certificate_chain_path];
+    if files.into_iter().all(|file| text(file).is_empty()) {
+        let detail = "specify at least one of credentialBundlePath, keyPath, and certificateChainPath";
+        errors.push(Error::required(path, detail));
     }
 }

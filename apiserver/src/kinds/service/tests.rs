@@ -181,3 +181,64 @@ fn rows_show_addresses_and_ports() {
         assert_eq!(row(&Services, &object), format!("web | {expected} | <unknown> | app=web"));
     }
 }
+
+#[test]
+fn a_status_says_where_a_balanced_service_is_reached() {
+    let faults = |kind: &str, entries: Value| -> Vec<String> {
+        let object = json!({"spec": {"type": kind}, "status": {"loadBalancer": {"ingress": entries}}});
+        let object: k8s_openapi::api::core::v1::Service = serde_json::from_value(object).unwrap();
+        super::validation::validate_status(&object, &Default::default()).iter().map(ToString::to_string).collect()
+    };
+    let at = "status.loadBalancer.ingress";
+    assert!(faults("LoadBalancer", json!([{"ip": "1.2.3.4", "ipMode": "VIP"}, {"hostname": "a.example"}])).is_empty());
+    for (kind, entries, expected) in [
+        ("ClusterIP", json!([{"hostname": "a"}]), ": Forbidden: may only be used when `spec.type` is 'LoadBalancer'"),
+        ("LoadBalancer", json!([{"ip": "1.2.3.4"}]), "[0].ipMode: Required value: must be specified when `ip` is set"),
+        (
+            "LoadBalancer",
+            json!([{"hostname": "a", "ipMode": "VIP"}]),
+            "[0].ipMode: Forbidden: may not be specified when `ip` is not set",
+        ),
+        (
+            "LoadBalancer",
+            json!([{"ip": "1.2.3.4", "ipMode": "x"}]),
+            "[0].ipMode: Unsupported value: \"x\": supported values: \"Proxy\", \"VIP\"",
+        ),
+        (
+            "LoadBalancer",
+            json!([{"hostname": "1.2.3.4"}]),
+            "[0].hostname: Invalid value: \"1.2.3.4\": must be a DNS name, not an IP address",
+        ),
+    ] {
+        assert_eq!(faults(kind, entries), [format!("{at}{expected}")]);
+    }
+}
+
+#[test]
+fn what_does_nothing_is_told() {
+    let told = |spec: Value| {
+        let object = json!({"metadata": {"name": "a"}, "spec": spec});
+        super::validation::warnings(&serde_json::from_value(object).unwrap())
+    };
+    assert!(told(json!({"type": "ClusterIP", "clusterIP": "10.43.0.5", "sessionAffinity": "None"})).is_empty());
+    for (spec, expected) in [
+        (
+            json!({"type": "ClusterIP", "clusterIP": "None", "sessionAffinity": "ClientIP"}),
+            "spec.SessionAffinity is ignored for headless services",
+        ),
+        (
+            json!({"type": "ClusterIP", "externalIPs": ["1.2.3.4"]}),
+            "spec.externalIPs is deprecated and may no longer be implemented in some clusters",
+        ),
+        (
+            json!({"type": "ClusterIP", "externalName": "a"}),
+            "spec.externalName is ignored when spec.type is not \"ExternalName\"",
+        ),
+        (
+            json!({"type": "ClusterIP", "trafficDistribution": "PreferClose"}),
+            "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"",
+        ),
+    ] {
+        assert_eq!(told(spec), [expected]);
+    }
+}

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 
 use super::is_externally_accessible;
 use crate::kinds::{
+    addresses,
     blank::{list, text},
     pod_spec::probes::validate_port,
     rules,
@@ -50,6 +51,90 @@ pub(super) fn validate(object: &Service) -> Errors {
     validate_balancer(&mut errors, &path, &spec);
     validate_traffic(&mut errors, &path, &spec);
     errors
+}
+
+/// Everything wrong with a new status.
+pub(super) fn validate_status(new: &Service, old: &Service) -> Errors {
+    let entries = |object: &Service| {
+        let balancer = object.status.clone().unwrap_or_default().load_balancer.unwrap_or_default();
+        balancer.ingress.unwrap_or_default()
+    };
+    let (mut errors, path) = (Errors::new(), Path::new("status").child("loadBalancer").child("ingress"));
+    let (now, before) = (entries(new), entries(old));
+    let kind = new.spec.as_ref().map_or("", |spec| text(&spec.type_));
+    if kind != "LoadBalancer" && !now.is_empty() {
+        errors.push(Error::forbidden(&path, "may only be used when `spec.type` is 'LoadBalancer'"));
+        return errors;
+    }
+    let before: Vec<&str> = before.iter().map(|entry| text(&entry.ip)).filter(|ip| !ip.is_empty()).collect();
+    for (i, entry) in now.iter().enumerate() {
+        let (at, has_ip) = (path.index(i), !text(&entry.ip).is_empty());
+        let mode = at.child("ipMode");
+        match entry.ip_mode.as_deref() {
+            None if has_ip => errors.push(Error::required(&mode, "must be specified when `ip` is set")),
+            None => {}
+            Some(_) if !has_ip => {
+                errors.push(Error::forbidden(&mode, "may not be specified when `ip` is not set"));
+            }
+            Some(given) => rules::known_word(&mut errors, &mode, given, &["Proxy", "VIP"]),
+        }
+        addresses::reached_at(&mut errors, &at, text(&entry.ip), text(&entry.hostname), &before);
+    }
+    errors
+}
+
+/// What is odd about a service, or will not do what it seems to.
+pub(super) fn warnings(object: &Service) -> Vec<String> {
+    let (mut warnings, path) = (Vec::new(), Path::new("spec"));
+    let spec = object.spec.clone().unwrap_or_default();
+    let hints = "service.kubernetes.io/topology-aware-hints";
+    if object.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(hints)) {
+        warnings
+            .push(format!("annotation {hints} is deprecated, please use service.kubernetes.io/topology-mode instead"));
+    }
+    let is_external = text(&spec.type_) == "ExternalName";
+    let headless = text(&spec.type_) == "ClusterIP" && text(&spec.cluster_ip) == "None";
+    let odd = |at: &Path, ip: &String| addresses::ip_warnings(at, ip);
+    if !headless && !is_external {
+        let at = path.child("clusterIPs");
+        let own = list(&spec.cluster_ips).iter().enumerate().filter(|(_, ip)| !ip.is_empty());
+        warnings.extend(own.filter_map(|(i, ip)| odd(&at.index(i), ip)));
+    }
+    let (balancer, external) = (text(&spec.load_balancer_ip), list(&spec.external_ips));
+    if headless {
+        for (field, is_set) in [
+            ("loadBalancerIP", !balancer.is_empty()),
+            ("externalIPs", !external.is_empty()),
+            // Kubernetes' spelling.
+            ("SessionAffinity", text(&spec.session_affinity) != "None"),
+        ] {
+            if is_set {
+                warnings.push(format!("spec.{field} is ignored for headless services"));
+            }
+        }
+    }
+    let at = path.child("externalIPs");
+    warnings.extend(external.iter().enumerate().filter_map(|(i, ip)| odd(&at.index(i), ip)));
+    if !external.is_empty() && !headless && !is_external {
+        warnings.push("spec.externalIPs is deprecated and may no longer be implemented in some clusters".to_owned());
+    }
+    if let Some(ip) = spec.load_balancer_ip.as_ref().filter(|ip| !ip.is_empty()) {
+        warnings.extend(odd(&path.child("loadBalancerIP"), ip));
+    }
+    let at = path.child("loadBalancerSourceRanges");
+    let ranges = list(&spec.load_balancer_source_ranges).iter().enumerate();
+    warnings.extend(ranges.filter_map(|(i, range)| addresses::cidr_warnings(&at.index(i), range)));
+    if is_external && !external.is_empty() {
+        warnings.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".to_owned());
+    }
+    if !is_external && !text(&spec.external_name).is_empty() {
+        warnings.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned());
+    }
+    if spec.traffic_distribution.as_deref() == Some("PreferClose") {
+        let sentence = "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"";
+        warnings.push(sentence.to_owned());
+    }
+    warnings
 }
 
 fn validate_for_type(errors: &mut Errors, path: &Path, spec: &ServiceSpec) {

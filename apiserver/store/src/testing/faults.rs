@@ -135,3 +135,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn after_a_busy_time_the_past_goes_although_nothing_new_comes() {
+    let world = World::new(1);
+    let mut opened = start(&world).unwrap();
+    for _ in 0..500 {
+        put(&mut opened, "a", 10).unwrap();
+    }
+    let busy = opened.shared.read().revision();
+    let deadline = |opened: &Opened<SimDisk>| opened.worker.next_deadline();
+    let at = deadline(&opened).expect("it looks again when the first of them is too old");
+    assert!(at > Retention::default().age);
+    let kept = |opened: &Opened<SimDisk>| opened.shared.read().history().compacted() < busy;
+    opened.worker.expire(Now { steady: at - Duration::from_millis(1), wall: 0 });
+    assert!(kept(&opened) && deadline(&opened) == Some(at));
+    let mut rounds = 0;
+    while deadline(&opened).is_some_and(|due| due <= at) {
+        opened.worker.expire(Now { steady: at, wall: 0 });
+        rounds += 1;
+    }
+    assert!(!kept(&opened) && deadline(&opened).is_none(), "nothing is left to wait for");
+    assert!(rounds > 1, "a write that comes meanwhile does not wait for all of it");
+    assert_eq!(keys(&opened), 1);
+}

@@ -515,3 +515,65 @@ fn names_and_addresses_for_the_resolver_are_checked() {
     "#]],
     );
 }
+
+#[test]
+fn a_pod_for_windows_asks_for_nothing_of_linux() {
+    let patches = [
+        json!({"os": {"name": "windows"}, "hostPID": true, "securityContext": {"fsGroup": 1, "runAsUser": 2}}),
+        json!({"os": {"name": "windows"}, "containers": [
+            {"name": "c", "image": "i", "securityContext": {"privileged": true, "runAsNonRoot": true}}]}),
+    ];
+    check(
+        &patches,
+        &expect![[r#"
+        {"spec":{"hostPID":true,"os":{"name":"windows"},"securityContext":{"fsGroup":1,"runAsUser":2}}}
+            spec.hostPID: Forbidden: cannot be set for a windows pod
+            spec.securityContext.fsGroup: Forbidden: cannot be set for a windows pod
+            spec.securityContext.runAsUser: Forbidden: cannot be set for a windows pod
+        {"spec":{"containers":[{"image":"i","name":"c","securityContext":{"privileged":true,"runAsNonRoot":true}}],"os":{"name":"windows"}}}
+            spec.containers[0].securityContext.privileged: Forbidden: cannot be set for a windows pod
+    "#]],
+    );
+}
+
+#[test]
+fn what_volumes_are_made_of_is_whole() {
+    let volume = |source: Value| {
+        let mut volume = source;
+        volume["name"] = "v".into();
+        json!({"volumes": [volume]})
+    };
+    let projected = |source: Value| volume(json!({"projected": {"sources": [source]}}));
+    let patches = [
+        volume(json!({"csi": {"driver": "", "nodePublishSecretRef": {"name": ""}}})),
+        volume(json!({"ephemeral": {"volumeClaimTemplate": {"metadata": {"name": "x"}, "spec": {}}}})),
+        volume(json!({"rbd": {"monitors": [], "image": "i"}})),
+        projected(json!({"clusterTrustBundle": {"path": "ca.crt"}})),
+        projected(json!({"clusterTrustBundle": {"name": "a", "signerName": "b.example/c", "path": "../x"}})),
+        projected(json!({"podCertificate": {"signerName": "x", "keyType": "RSA1", "maxExpirationSeconds": 5}})),
+    ];
+    check(
+        &patches,
+        &expect![[r#"
+        {"spec":{"volumes":[{"csi":{"driver":"","nodePublishSecretRef":{"name":""}},"name":"v"}]}}
+            spec.volumes[0].csi.driver: Required value
+            spec.volumes[0].csi.nodePublishSecretRef.name: Required value
+        {"spec":{"volumes":[{"ephemeral":{"volumeClaimTemplate":{"metadata":{"name":"x"},"spec":{}}},"name":"v"}]}}
+            spec.volumes[0].ephemeral.volumeClaimTemplate.metadata.name: Forbidden: cannot be set
+            spec.volumes[0].ephemeral.volumeClaimTemplate.spec.accessModes: Required value: at least 1 access mode is required
+            spec.volumes[0].ephemeral.volumeClaimTemplate.spec.resources[storage]: Required value
+        {"spec":{"volumes":[{"name":"v","rbd":{"image":"i","monitors":[]}}]}}
+            spec.volumes[0].rbd.monitors: Required value
+        {"spec":{"volumes":[{"name":"v","projected":{"sources":[{"clusterTrustBundle":{"path":"ca.crt"}}]}}]}}
+            spec.volumes[0].projected.sources[0].clusterTrustBundle: Required value: either name or signerName must be specified
+        {"spec":{"volumes":[{"name":"v","projected":{"sources":[{"clusterTrustBundle":{"name":"a","path":"../x","signerName":"b.example/c"}}]}}]}}
+            spec.volumes[0].projected.sources[0].clusterTrustBundle: Invalid value: {"name":"a","path":"../x","signerName":"b.example/c"}: only one of name and signerName may be used
+            spec.volumes[0].projected.sources[0].clusterTrustBundle.path: Invalid value: "../x": must not contain '..'
+        {"spec":{"volumes":[{"name":"v","projected":{"sources":[{"podCertificate":{"keyType":"RSA1","maxExpirationSeconds":5,"signerName":"x"}}]}}]}}
+            spec.volumes[0].projected.sources[0].podCertificate.signerName: Invalid value: "x": must be a fully qualified domain and path of the form 'example.com/signer-name'
+            spec.volumes[0].projected.sources[0].podCertificate.keyType: Unsupported value: "RSA1": supported values: "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519", "RSA3072", "RSA4096"
+            spec.volumes[0].projected.sources[0].podCertificate.maxExpirationSeconds: Invalid value: 5: if provided, maxExpirationSeconds must be >= 3600
+            spec.volumes[0].projected.sources[0].podCertificate: Required value: specify at least one of credentialBundlePath, keyPath, and certificateChainPath
+    "#]],
+    );
+}

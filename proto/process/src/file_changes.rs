@@ -1,0 +1,125 @@
+//! Files and directories that somebody else changes, told by the kernel (inotify(7)): nobody looks while nothing happens.
+
+use std::{
+    io,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+};
+
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use tokio::net::unix::pipe::Receiver;
+
+/// Wakes when something happens to what it was told to look at.
+#[derive(Debug)]
+pub struct FileChanges {
+    inotify: Inotify,
+    /// The same inotify instance, readable as tokio wants it: a stream of bytes is all that is asked of it.
+    events: Receiver,
+}
+
+impl FileChanges {
+    /// Looks at nothing yet. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// The kernel has no instance to give (`fs.inotify.max_user_instances`).
+    pub fn new() -> io::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        let events = Receiver::from_owned_fd_unchecked(inotify.as_fd().try_clone_to_owned()?)?;
+        Ok(Self { inotify, events })
+    }
+
+    /// Wakes also when something is written to the file.
+    ///
+    /// # Errors
+    /// There is no such file, or no watch left (`fs.inotify.max_user_watches`).
+    pub fn of_file(&self, file: &Path) -> io::Result<()> {
+        self.inotify.add_watch(file, AddWatchFlags::IN_MODIFY)?;
+        Ok(())
+    }
+
+    /// Wakes also when something in the directory has come or is whole: made, moved there, or closed by who wrote it.
+    ///
+    /// # Errors
+    /// As [`Self::of_file`].
+    pub fn of_directory(&self, directory: &Path) -> io::Result<()> {
+        let flags = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CLOSE_WRITE;
+        self.inotify.add_watch(directory, flags)?;
+        Ok(())
+    }
+
+    /// Wakes whenever the text of a file may be another one, whether it is written in place, replaced, or a link that is
+    /// changed somewhere on the way, as a mounted ConfigMap is.
+    ///
+    /// # Errors
+    /// As [`Self::of_file`].
+    pub fn of_text(&self, file: &Path) -> io::Result<()> {
+        let parent = |file: &Path| match file.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        self.of_directory(&parent(file))?;
+        self.of_directory(&parent(&file.canonicalize()?))
+    }
+
+    /// Ends when something happened; what exactly is to be found in the files.
+    ///
+    /// # Errors
+    /// The instance cannot be read.
+    ///
+    /// # Cancel safety
+    /// Safe: what was not read yet is read by the next call.
+    pub async fn next(&self) -> io::Result<()> {
+        // Room for several events with the longest names (inotify(7)).
+        let mut events = [0; 4096];
+        loop {
+            self.events.readable().await?;
+            match self.events.try_read(&mut events) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_text_that_is_written_replaced_or_linked_elsewhere_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("text"), "a").unwrap();
+        let changes = FileChanges::new().unwrap();
+        changes.of_text(&path("text")).unwrap();
+        fs::write(path("text"), "b").unwrap();
+        changes.next().await.unwrap();
+        fs::write(path("new"), "c").unwrap();
+        fs::rename(path("new"), path("text")).unwrap();
+        changes.next().await.unwrap();
+        // As ConfigMaps are mounted: text → ..data/text, ..data → a directory of one version.
+        for version in ["one", "two"] {
+            fs::create_dir(path(version)).unwrap();
+            fs::write(path(version).join("text"), version).unwrap();
+        }
+        symlink("one", path("..data")).unwrap();
+        fs::remove_file(path("text")).unwrap();
+        symlink("..data/text", path("text")).unwrap();
+        let changes = FileChanges::new().unwrap();
+        changes.of_text(&path("text")).unwrap();
+        symlink("two", path("..new")).unwrap();
+        fs::rename(path("..new"), path("..data")).unwrap();
+        changes.next().await.unwrap();
+        assert_eq!(fs::read_to_string(path("text")).unwrap(), "two");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_is_not_looked_at() {
+        let changes = FileChanges::new().unwrap();
+        assert!(changes.of_file(Path::new("/nonexistent/file")).is_err());
+        assert!(changes.of_text(Path::new("/nonexistent/file")).is_err());
+    }
+}
