@@ -276,7 +276,7 @@ async fn open(
         .iter()
         .map(|(name, quantity)| (name.clone(), resources::milli(quantity)))
         .collect();
-    let (pressure, seen) = watch::channel(Pressure::of(machine));
+    let (pressure, seen) = watch::channel(Pressure::of(machine, config.thresholds));
     let context = Arc::new(Context {
         pressure: seen,
         host: Host { ips: vec![config.node_ip] },

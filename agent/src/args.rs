@@ -173,6 +173,7 @@ impl NodeArgs {
             max_pods: self.max_pods,
             pod_pids_limit: self.pod_pids_limit.0,
             allowed_unsafe_sysctls: self.allowed_unsafe_sysctls.clone(),
+            thresholds: crate::Thresholds::USUAL,
             lease_renewal: crate::LEASE_RENEWAL,
             mtu: None,
         })

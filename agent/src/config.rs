@@ -56,10 +56,31 @@ pub struct Config {
     pub pod_pids_limit: Option<u32>,
     /// Kernel parameters pods may set besides the safe ones: names with dots, or beginnings that end in `.*`.
     pub allowed_unsafe_sysctls: Vec<String>,
+    /// When the node is short of something.
+    pub thresholds: Thresholds,
     /// How often the node's lease is renewed; it lasts twice as long. See [`LEASE_RENEWAL`].
     pub lease_renewal: Duration,
     /// Largest packet on pods' interfaces, in bytes; that of the default route's interface when `None`.
     pub mtu: Option<u32>,
+}
+
+/// What must be free on a node; with less, it takes no more pods and sends some away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thresholds {
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Hundredths of the file system with pods' data, and of its inodes. Kubelet's default is ten, which on the large disks
+    /// of machines that people use for other things as well is tens of gigabytes; k3s has five too.
+    pub disk: u64,
+    /// Process ids.
+    pub pids: u64,
+}
+
+impl Thresholds {
+    /// Kubelet's, but for the disk.
+    pub const USUAL: Self = Self { memory: 100 << 20, disk: 5, pids: 100 };
+    /// None: the host is somebody else's care.
+    pub const NONE: Self = Self { memory: 0, disk: 0, pids: 0 };
 }
 
 /// How often a node's lease is renewed unless a caller knows better. The lease lasts 40 s, as with Kubernetes. The kubelet

@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Thresholds;
 use crate::context::{Context, Entry};
 use crate::event::Kind;
 use crate::node::machine::{self, Machine};
@@ -61,12 +62,12 @@ pub(crate) struct Pressure {
 
 impl Pressure {
     /// What a machine like this is short of.
-    pub(crate) fn of(machine: &Machine) -> Self {
+    pub(crate) fn of(machine: &Machine, least: Thresholds) -> Self {
+        let part = |whole: u64| whole / 100 * least.disk;
         Self {
-            memory: machine.memory_available < machine::MEMORY_LOW,
-            disk: machine.disk_free < machine.disk / machine::DISK_LOW
-                || machine.inodes.1 < machine.inodes.0 / machine::DISK_LOW,
-            pids: machine.pids_free < machine::PIDS_LOW,
+            memory: machine.memory_available < least.memory,
+            disk: machine.disk_free < part(machine.disk) || machine.inodes.1 < part(machine.inodes.0),
+            pids: machine.pids_free < least.pids,
         }
     }
 
@@ -172,7 +173,7 @@ fn announce(context: &Context, pressure: Pressure) {
 async fn look(context: &Context) -> Option<Pressure> {
     let dir = context.config.data_dir.clone();
     let machine = tokio::task::spawn_blocking(move || machine::read(&dir)).await;
-    machine.ok()?.ok().as_ref().map(Pressure::of)
+    Some(Pressure::of(&machine.ok()?.ok()?, context.config.thresholds))
 }
 
 async fn collect_images(context: &Context) {
@@ -341,6 +342,22 @@ mod tests {
         assert_eq!(go(&["more"]), "greedy");
         assert_eq!(go(&["more", "greedy"]), "dear");
         assert_eq!(go(&["more", "greedy", "dear"]), "modest");
+    }
+
+    #[test]
+    fn a_node_is_short_below_its_thresholds() {
+        let machine = Machine {
+            memory_available: 99 << 20,
+            disk: 1000,
+            disk_free: 50,
+            inodes: (1000, 49),
+            pids_free: 100,
+            ..Machine::default()
+        };
+        assert_eq!(Pressure::of(&machine, Thresholds::USUAL), Pressure { memory: true, disk: true, pids: false });
+        assert_eq!(Pressure::of(&machine, Thresholds::NONE), Pressure::default());
+        let enough = Machine { inodes: (0, 0), memory_available: 100 << 20, ..machine };
+        assert_eq!(Pressure::of(&enough, Thresholds::USUAL), Pressure::default());
     }
 
     #[test]

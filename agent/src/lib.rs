@@ -49,7 +49,7 @@ mod volume;
 pub use agent::{Error, check_rights, run};
 pub use args::{MemberArgs, NodeArgs, PidsLimit, Surroundings, registries};
 pub use clear::{ClearError, clear};
-pub use config::{Config, LEASE_RENEWAL, Serving};
+pub use config::{Config, LEASE_RENEWAL, Serving, Thresholds};
 pub use hold::HoldError;
 pub use member::run_member;
 pub use place::Place;

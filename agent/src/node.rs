@@ -20,11 +20,11 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, Thresholds};
 use crate::context::Context;
 use crate::event::Kind;
 use crate::eviction::Pressure;
-use machine::{MEMORY_LOW, Machine};
+use machine::Machine;
 
 /// The version of Kubernetes whose behaviour this is.
 pub(crate) const VERSION: &str = concat!("v1.36.0+coracle", env!("CARGO_PKG_VERSION"));
@@ -88,7 +88,15 @@ pub(crate) fn node(
             taints: (!config.taints.is_empty()).then(|| config.taints.clone()),
             ..NodeSpec::default()
         }),
-        status: Some(status(config, machine, port, &[], None, (readiness, Pressure::of(machine)), Timestamp::now())),
+        status: Some(status(
+            config,
+            machine,
+            port,
+            &[],
+            None,
+            (readiness, Pressure::of(machine, config.thresholds)),
+            Timestamp::now(),
+        )),
     }
 }
 
@@ -119,7 +127,10 @@ pub(crate) fn capacity(machine: &Machine, max_pods: usize) -> BTreeMap<String, Q
 /// What pods may take of it: memory without the eviction threshold, disk without its tenth.
 pub(crate) fn allocatable(machine: &Machine, max_pods: usize) -> BTreeMap<String, Quantity> {
     let mut all = capacity(machine, max_pods);
-    all.insert("memory".into(), Quantity(format!("{}Ki", machine.memory.saturating_sub(MEMORY_LOW) / 1024)));
+    all.insert(
+        "memory".into(),
+        Quantity(format!("{}Ki", machine.memory.saturating_sub(Thresholds::USUAL.memory) / 1024)),
+    );
     all.insert("ephemeral-storage".into(), Quantity((machine.disk / 10 * 9).to_string()));
     all
 }

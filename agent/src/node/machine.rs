@@ -6,14 +6,6 @@ use std::path::Path;
 
 use nix::sys::statvfs::statvfs;
 
-/// A node is short of memory below this, as kubelet's eviction threshold has it.
-pub(crate) const MEMORY_LOW: u64 = 100 << 20;
-/// A node is short of disk, or of inodes, when less than this part of them is free. Kubelet's threshold is a tenth, which on
-/// the large disks of machines that people use for other things as well is tens of gigabytes; k3s has a twentieth too.
-pub(crate) const DISK_LOW: u64 = 20;
-/// A node is short of process ids when no more than this many are left.
-pub(crate) const PIDS_LOW: u64 = 100;
-
 /// The machine as it is now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Machine {

@@ -16,7 +16,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::time::Duration;
 
-use coracle_agent::{Config, Serving};
+use coracle_agent::{Config, Serving, Thresholds};
 use coracle_runtime::image::{ImageConfig, ImageStore, ImportSource, Limits, Registries, StoreConfig, Timeouts};
 use futures::FutureExt;
 use serde_json::{Value, json};
@@ -89,6 +89,7 @@ fn config(dir: &Path, mark: &str) -> Config {
         max_pods: 10,
         pod_pids_limit: Some(4096),
         allowed_unsafe_sysctls: vec![],
+        thresholds: Thresholds::NONE,
         lease_renewal: coracle_agent::LEASE_RENEWAL,
         mtu: None,
     }
