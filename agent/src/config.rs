@@ -69,18 +69,20 @@ pub struct Config {
 pub struct Thresholds {
     /// Bytes of memory.
     pub memory: u64,
-    /// Hundredths of the file system with pods' data, and of its inodes. Kubelet's default is ten, which on the large disks
-    /// of machines that people use for other things as well is tens of gigabytes; k3s has five too.
+    /// Hundredths of the file system with pods' data, and of its inodes. Kubelet's default is ten; k3s has five too.
     pub disk: u64,
+    /// Bytes of that file system that are enough, however large it is: hundredths of the disks of machines that people use
+    /// for other things as well are tens of gigabytes.
+    pub disk_enough: u64,
     /// Process ids.
     pub pids: u64,
 }
 
 impl Thresholds {
     /// Kubelet's, but for the disk.
-    pub const USUAL: Self = Self { memory: 100 << 20, disk: 5, pids: 100 };
+    pub const USUAL: Self = Self { memory: 100 << 20, disk: 5, disk_enough: 2 << 30, pids: 100 };
     /// None: the host is somebody else's care.
-    pub const NONE: Self = Self { memory: 0, disk: 0, pids: 0 };
+    pub const NONE: Self = Self { memory: 0, disk: 0, disk_enough: 0, pids: 0 };
 }
 
 /// How often a node's lease is renewed unless a caller knows better. The lease lasts 40 s, as with Kubernetes. The kubelet

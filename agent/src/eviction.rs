@@ -66,7 +66,8 @@ impl Pressure {
         let part = |whole: u64| whole / 100 * least.disk;
         Self {
             memory: machine.memory_available < least.memory,
-            disk: machine.disk_free < part(machine.disk) || machine.inodes.1 < part(machine.inodes.0),
+            disk: machine.disk_free < part(machine.disk).min(least.disk_enough)
+                || machine.inodes.1 < part(machine.inodes.0),
             pids: machine.pids_free < least.pids,
         }
     }
@@ -356,6 +357,9 @@ mod tests {
         };
         assert_eq!(Pressure::of(&machine, Thresholds::USUAL), Pressure { memory: true, disk: true, pids: false });
         assert_eq!(Pressure::of(&machine, Thresholds::NONE), Pressure::default());
+        let large = Machine { disk: 1 << 40, disk_free: 2 << 30, inodes: (0, 0), ..machine.clone() };
+        assert!(!Pressure::of(&large, Thresholds::USUAL).disk, "a small part of much");
+        assert!(Pressure::of(&Machine { disk_free: (2 << 30) - 1, ..large }, Thresholds::USUAL).disk);
         let enough = Machine { inodes: (0, 0), memory_available: 100 << 20, ..machine };
         assert_eq!(Pressure::of(&enough, Thresholds::USUAL), Pressure::default());
     }

@@ -22,6 +22,7 @@ mod debugging;
 mod forwarding;
 mod kills;
 mod kinds;
+mod machine;
 mod old_manifests;
 mod ownership;
 mod proxies;
