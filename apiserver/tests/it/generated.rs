@@ -41,11 +41,16 @@ const PASSED_ON: &[&str] = &["/proxy", "/log", "/exec", "/attach", "/portforward
 const PANICKED: &str = "the server could not handle this request";
 
 /// Codes of the server's own that say what they should: what is not there yet, what did not come in time, and what a request
-/// is passed on to and does not answer.
+/// is passed on to and does not answer. And what Kubernetes calls its own fault, although it is the client's: an applied
+/// configuration with another type than the field's.
 fn is_honest(sent: &Sent, code: u16, body: &[u8]) -> bool {
     let is_passed_on = PASSED_ON.iter().any(|part| sent.path.contains(part));
-    let has_panicked = String::from_utf8_lossy(body).contains(PANICKED);
-    matches!(code, 501 | 504) || (is_passed_on && matches!(code, 500 | 502 | 503) && !has_panicked)
+    let says = |text: &str| String::from_utf8_lossy(body).contains(text);
+    let has_panicked = says(PANICKED);
+    let is_untyped = sent.media == "application/apply-patch+yaml" && says("failed to create typed patch object");
+    matches!(code, 501 | 504)
+        || (code == 500 && is_untyped)
+        || (is_passed_on && matches!(code, 500 | 502 | 503) && !has_panicked)
 }
 
 async fn documents(c: &Cluster) -> Vec<Value> {

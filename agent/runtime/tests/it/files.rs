@@ -173,7 +173,7 @@ async fn users_groups_directories_and_environment_are_as_asked() {
     let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     assert_eq!(
         text,
-        format!("uid=1000(app) gid=1001(app) groups=10(wheel),4242\n/new/place\n/home/app {path} 2\n777\n")
+        format!("uid=1000(app) gid=1001(app) groups=10(wheel),1001(app),4242\n/new/place\n/home/app {path} 2\n777\n")
     );
 }
 
