@@ -34,7 +34,7 @@ use crate::{
     server::Inner,
     status_of::Result,
     user::User,
-    verbs,
+    verbs, websocket,
 };
 
 /// As long as a request's path and query may be.
@@ -313,7 +313,7 @@ async fn admitted(
     server: Arc<Inner>,
     user: Arc<User>,
     info: Arc<RequestInfo>,
-    request: Request<Body>,
+    mut request: Request<Body>,
     way: &Way<'_>,
     recording: Option<&Recording>,
 ) -> Result<Response<Body>> {
@@ -327,7 +327,12 @@ async fn admitted(
     }
     allowed?;
     if info.is_long_running() {
-        return verbs::dispatch(server, user, info, request).await;
+        let (socket, is_watch) = (websocket::begin(&info, &mut request)?, info.verb == "watch");
+        let response = verbs::dispatch(Arc::clone(&server), user, info, request).await?;
+        return Ok(match socket {
+            Some(socket) => socket.carry(is_watch, response, &server.sockets),
+            None => response,
+        });
     }
     let limit = time_limit(&info, server.config.request_timeout)?;
     let compresses = request.method() == http::Method::GET && compression::is_taken(request.headers());

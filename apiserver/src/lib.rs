@@ -67,6 +67,7 @@ mod seldom;
 pub mod status_of;
 pub mod stored;
 mod webhook;
+mod websocket;
 
 pub mod discovery;
 pub mod openapi;

@@ -33,6 +33,7 @@ use crate::{
     security::{Nodes, Security, Signer, TokenSecrets},
     service::Service,
     status_of::Result as Answered,
+    upstream::connect::Tasks,
     user::User,
 };
 
@@ -161,6 +162,8 @@ pub(crate) struct Inner {
     pub(crate) handlers: Vec<Arc<dyn Handler>>,
     security: Arc<Security>,
     proxies: Arc<Proxies>,
+    /// Streams over WebSocket.
+    pub(crate) sockets: Tasks,
     pub(crate) aggregation: Arc<Aggregation>,
     pub(crate) writes: TaskTracker,
     pub(crate) flow: FlowControl,
@@ -281,6 +284,7 @@ impl ApiServer {
             handlers: vec![Arc::clone(&security) as Arc<dyn Handler>, Arc::clone(&proxies) as Arc<dyn Handler>],
             security,
             proxies,
+            sockets: Tasks::new(),
             writes: TaskTracker::new(),
             flow,
             audit,
@@ -461,6 +465,7 @@ impl Runner {
         let _ = tokio::time::timeout(GOODBYE, inner.writes.wait()).await;
         inner.security.nodes.stop().await;
         inner.proxies.stop().await;
+        inner.sockets.stop().await;
         inner.security.authenticators.stop().await;
         audit_end.cancel();
         store_end.cancel();

@@ -22,7 +22,6 @@ mod debugging;
 mod forwarding;
 mod kills;
 mod kinds;
-mod machine;
 mod old_manifests;
 mod ownership;
 mod proxies;

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 
 use axum::body::Body;
-use coracle_apiserver::service::Service;
+use coracle_apiserver::{pki::Profile, service::Service};
 use coracle_store::{Op, Txn};
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use http::Request;
 use http_body_util::BodyExt as _;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -14,6 +14,7 @@ use kube::{
     api::{PostParams, WatchEvent, WatchParams},
 };
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::{self, Message, client::IntoClientRequest as _};
 use tower::ServiceExt as _;
 
 use crate::harness::Cluster;
@@ -168,6 +169,34 @@ async fn a_watch_over_tls_tells_what_happens() {
         let told = watch.try_next().await.unwrap().unwrap();
         assert!(matches!(told, WatchEvent::Added(map) if map.metadata.name.as_deref() == Some(name)));
     }
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_over_a_websocket_is_a_message_an_event() {
+    let c = Cluster::start().await;
+    let open = async |path: &str| {
+        let request = format!("wss://127.0.0.1{path}").into_client_request().unwrap();
+        tokio_tungstenite::client_async(request, c.connect(&Profile::client("admin", Some("system:masters"))).await)
+            .await
+    };
+    make(&c, "a").await;
+    let (mut socket, answer) = open(&format!("{MAPS}?watch=1&fieldSelector=metadata.name%3Da")).await.unwrap();
+    assert_eq!(answer.status().as_u16(), 101);
+    c.merge(&format!("{MAPS}/a"), &json!({"data": {"k": "v"}})).await;
+    c.delete(&format!("{MAPS}/a")).await;
+    for expected in ["ADDED", "MODIFIED", "DELETED"] {
+        let Some(Ok(Message::Text(text))) = socket.next().await else { panic!("a text is expected") };
+        let event: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&event["type"], &event["object"]["metadata"]["name"]), (&json!(expected), &json!("a")));
+    }
+    socket.close(None).await.unwrap();
+    let refused = open("/api/v1/namespaces/kube-public/pods/none/log").await.unwrap_err();
+    assert!(matches!(refused, tungstenite::Error::Http(answer) if answer.status().as_u16() == 404));
+    let refused = open(&format!("{MAPS}?watch=1&fieldSelector=spec.none%3Da")).await.unwrap_err();
+    assert!(matches!(refused, tungstenite::Error::Http(answer) if answer.status().as_u16() == 400));
+    // What is left open does not keep the server from stopping.
+    let (_left, _) = open(&format!("{MAPS}?watch=1")).await.unwrap();
     c.stop().await;
 }
 
