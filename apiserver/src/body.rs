@@ -2,12 +2,12 @@
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
-use coracle_proto::{json::has_repeats, protobuf, status::Status};
+use coracle_proto::{json::dropped, protobuf, status::Status};
 use http::{HeaderMap, Request, header};
 use http_body_util::BodyExt as _;
 
 use crate::{
-    ops::{BoxObject, KindOps, TypeMeta, dropped},
+    ops::{BoxObject, KindOps, TypeMeta},
     status_of::Result,
 };
 
@@ -179,10 +179,7 @@ pub fn decode(kind: &dyn KindOps, json: &[u8], validation: FieldValidation) -> R
     }
     // What is of a definition's kind is read as it stands, and measured against the definition afterwards.
     let at_once = if kind.is_custom() { &[][..] } else { &decoded.unknown };
-    let mut found = match at_once {
-        [] if !has_repeats(json) => Vec::new(),
-        _ => dropped(json, at_once).map_err(|error| unreadable(&error))?,
-    };
+    let mut found = dropped(json, at_once).map_err(|error| unreadable(&error))?;
     if kind.is_custom() {
         found.extend(decoded.unknown.iter().map(|path| format!("unknown field \"{path}\"")));
     }

@@ -3,7 +3,6 @@
 //! [`KindOps`] over a built-in kind's strategy is [`Typed`]; a kind that is only known at run time implements it over
 //! JSON. Objects travel as [`AnyObject`].
 
-mod dropped;
 mod explain;
 
 use std::{any::Any, borrow::Cow};
@@ -25,8 +24,6 @@ use crate::{
     ownership::{self, BySchema, Owners, Versions},
 };
 
-pub(crate) use self::dropped::dotted;
-pub use self::dropped::dropped;
 use self::explain::{MAX_NESTING, explain, nesting};
 
 /// An object of a kind that the holder need not know.
@@ -395,6 +392,20 @@ impl<S: Strategy> Typed<S> {
     #[must_use]
     pub fn shared(strategy: S) -> std::sync::Arc<dyn KindOps> {
         std::sync::Arc::new(Self::new(strategy))
+    }
+}
+
+/// The path of a field that was ignored, as Kubernetes writes it: `spec.containers[0].imag`.
+pub(crate) fn dotted(path: &serde_ignored::Path<'_>) -> String {
+    use serde_ignored::Path;
+    match path {
+        Path::Root => String::new(),
+        Path::Seq { parent, index } => format!("{}[{index}]", dotted(parent)),
+        Path::Map { parent, key } => match dotted(parent).as_str() {
+            "" => key.clone(),
+            parent => format!("{parent}.{key}"),
+        },
+        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => dotted(parent),
     }
 }
 

@@ -25,6 +25,3 @@ pub enum PatchError {
     #[error("{0}")]
     TooLarge(String),
 }
-
-#[cfg(test)]
-pub(crate) use merge::tests::any_json;

@@ -44,8 +44,9 @@ impl Patch {
         if !matches!(media, JSON | MERGE | STRATEGIC) {
             return Err(Box::new(Status::unsupported_media_type(media, &[JSON, MERGE, STRATEGIC, APPLY])));
         }
-        let (patch, mut found) =
-            coracle_proto::json::parse(bytes).map_err(|error| bad(format!("error decoding patch: {error}")))?;
+        let unreadable = |error| bad(format!("error decoding patch: {error}"));
+        let patch: Value = serde_json::from_slice(bytes).map_err(unreadable)?;
+        let mut found = coracle_proto::json::dropped(bytes, &[]).map_err(unreadable)?;
         match media {
             MERGE => return Ok((Self::Merge(patch), found)),
             STRATEGIC => return Ok((Self::Strategic(patch), found)),

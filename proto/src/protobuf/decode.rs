@@ -262,9 +262,7 @@ fn read_value(content: &Type, wire: Wire<'_>, at: &mut Path) -> Result<Option<Va
         },
         (Type::Raw, Wire::Bytes(bytes)) => match first_bytes(bytes, 1, at)? {
             [] => return Ok(None),
-            json => {
-                crate::json::parse(json).map(|(value, _)| value).map_err(|_| at.wrong("the JSON inside is none"))?
-            }
+            json => serde_json::from_slice(json).map_err(|_| at.wrong("the JSON inside is none"))?,
         },
         (Type::Items, Wire::Bytes(bytes)) => {
             let (mut reader, mut items) = (Reader { rest: bytes }, Vec::new());
