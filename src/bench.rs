@@ -10,4 +10,5 @@ pub(crate) mod process;
 pub(crate) mod report;
 mod reviewer;
 pub(crate) mod scale;
+pub(crate) mod watch;
 pub(crate) mod writes;

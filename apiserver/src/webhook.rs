@@ -11,6 +11,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use k8s_openapi::api::admissionregistration::v1::WebhookClientConfig;
 use rustls::pki_types::ServerName;
+use serde::Deserialize;
 
 use crate::upstream::{
     connect::{Connector, Pool, Protection, Reached, Tasks, Trusted, pool, tls},
@@ -21,6 +22,35 @@ use crate::upstream::{
 /// As large as an answer about one object may be: a patch that writes the largest object there may be, in base64, and
 /// room to spare.
 pub(crate) const MAX_ANSWER: usize = 4 * 1024 * 1024;
+
+/// A review as a webhook sends it back.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", default, bound(deserialize = "R: Deserialize<'de>"))]
+pub(crate) struct Answer<R> {
+    api_version: String,
+    kind: String,
+    pub(crate) response: Option<R>,
+}
+
+impl<R> Default for Answer<R> {
+    fn default() -> Self {
+        Self { api_version: String::new(), kind: String::new(), response: None }
+    }
+}
+
+impl<R> Answer<R> {
+    /// Checks that it says it is what was asked for.
+    ///
+    /// # Errors
+    /// What it says it is, in Kubernetes' words.
+    pub(crate) fn is_of(&self, api_version: &str, kind: &str) -> Result<(), String> {
+        if (self.api_version.as_str(), self.kind.as_str()) == (api_version, kind) {
+            return Ok(());
+        }
+        let (version, is) = (&self.api_version, &self.kind);
+        Err(format!("expected webhook response of {api_version}, Kind={kind}, got {version}, Kind={is}"))
+    }
+}
 
 /// As much of a webhook's error as is told.
 const MAX_ERROR: usize = 2048;

@@ -9,9 +9,23 @@ use serde::{
     Deserialize,
     de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
+use serde_json::Value;
 
 /// As many sentences as one document can cause: a hostile one must not fill the log and the answer.
 pub const MAX_FINDINGS: usize = 100;
+
+/// What Go calls the type of a JSON value, as messages of Kubernetes do.
+pub fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
 
 /// Sentences about fields that stand twice in the same object, and about those at the paths that are said to be unknown,
 /// in the order they stand in the document. Each is said once; what an unknown field holds is not looked at.
@@ -190,7 +204,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 

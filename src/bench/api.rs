@@ -1,28 +1,22 @@
 //! The API under load: durable creates, reads of one object, lists of 500.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::{
-    load::{self, Target},
+    load::{self, Load, Target},
     report::Report,
 };
-
-/// What to measure with.
-pub(crate) struct Plan {
-    pub(crate) clients: usize,
-    pub(crate) length: Duration,
-}
 
 pub(super) const NAMESPACE: &str = "coracle-bench";
 
 /// A pod of about 1.5 KB that no scheduler touches.
-pub(super) fn pod(name: &str) -> serde_json::Value {
+pub(super) fn pod(name: &str) -> Value {
     let environment: Vec<_> =
         (0..10).map(|n| json!({"name": format!("SETTING_{n}"), "value": "x".repeat(24)})).collect();
     json!({
@@ -59,16 +53,35 @@ impl PodText {
 }
 
 /// Measures, and removes what it made.
-pub(crate) async fn run(target: &Target, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
-    let made = once(target, Method::POST, "/api/v1/namespaces", namespace.to_string().into()).await?;
-    ensure!(made.0.is_success(), "making the namespace {NAMESPACE}: {}", String::from_utf8_lossy(&made.1));
-    let measured = measure(target, plan, report).await;
-    let path = format!("/api/v1/namespaces/{NAMESPACE}/pods?gracePeriodSeconds=0");
-    once(target, Method::DELETE, &path, Bytes::new()).await.context("removing the pods")?;
-    let path = format!("/api/v1/namespaces/{NAMESPACE}");
-    once(target, Method::DELETE, &path, Bytes::new()).await.context("removing the namespace")?;
+pub(crate) async fn run(config: &kube::Config, load: Load, report: &mut Report) -> anyhow::Result<()> {
+    let target = Target::new(config)?;
+    make(&target, NAMESPACES, &named(NAMESPACE)).await?;
+    let measured = measure(&target, load, report).await;
+    remove(&target, NAMESPACE, &["api/v1", "pods"]).await?;
     measured
+}
+
+pub(super) const NAMESPACES: &str = "/api/v1/namespaces";
+
+/// An object that has nothing but a name.
+pub(super) fn named(name: &str) -> Value {
+    json!({"metadata": {"name": name}})
+}
+
+/// Makes something that must not be there.
+pub(super) async fn make(target: &Target, path: &str, object: &Value) -> anyhow::Result<Value> {
+    let (code, body) = once(target, Method::POST, path, object.to_string().into()).await?;
+    ensure!(code.is_success(), "POST {path}: {}", String::from_utf8_lossy(&body));
+    Ok(serde_json::from_slice(&body)?)
+}
+
+/// Removes a namespace, and first what was made in it, of which the namespace's own removal would take one after the other.
+pub(super) async fn remove(target: &Target, namespace: &str, [api, plural]: &[&str; 2]) -> anyhow::Result<()> {
+    let objects = format!("/{api}/namespaces/{namespace}/{plural}?gracePeriodSeconds=0");
+    for path in [objects, format!("{NAMESPACES}/{namespace}")] {
+        once(target, Method::DELETE, &path, Bytes::new()).await.with_context(|| format!("removing {path}"))?;
+    }
+    Ok(())
 }
 
 /// One request on a connection of its own: one that was idle while others were measured may have been closed.
@@ -84,30 +97,26 @@ pub(super) async fn once(
     answer
 }
 
-pub(super) async fn measure(target: &Target, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
-    let pods: Arc<str> = format!("/api/v1/namespaces/{NAMESPACE}/pods").into();
+pub(super) async fn measure(target: &Target, load: Load, report: &mut Report) -> anyhow::Result<()> {
+    let pods: Arc<str> = format!("{NAMESPACES}/{NAMESPACE}/pods").into();
     let (path, text) = (Arc::clone(&pods), PodText::new());
-    let created = load::run(target, plan.clients, plan.length, move |n| {
-        (Method::POST, path.to_string(), text.of(format_args!("pod-{n}")))
-    })
-    .await
-    .context("creating pods")?;
+    let created = load::run(target, load, move |n| (Method::POST, path.to_string(), text.of(format_args!("pod-{n}"))))
+        .await
+        .context("creating pods")?;
     report.promised("durable pod creates", created.rate, "/s", 8000.0);
     report.add("  p50 of a create", created.p50, "ms");
     report.promised("  p99 of a create", created.p99, "ms", 15.0);
 
     let path = format!("{pods}/pod-0");
-    let got = load::run(target, plan.clients, plan.length, move |_| (Method::GET, path.clone(), Bytes::new()))
-        .await
-        .context("reading a pod")?;
+    let got =
+        load::run(target, load, move |_| (Method::GET, path.clone(), Bytes::new())).await.context("reading a pod")?;
     report.promised("GET of one pod", got.rate, "/s", 40_000.0);
     report.add("  p50 of a GET", got.p50, "ms");
     report.add("  p99 of a GET", got.p99, "ms");
 
     let path = format!("{pods}?limit=500");
-    let listed = load::run(target, plan.clients, plan.length, move |_| (Method::GET, path.clone(), Bytes::new()))
-        .await
-        .context("listing pods")?;
+    let listed =
+        load::run(target, load, move |_| (Method::GET, path.clone(), Bytes::new())).await.context("listing pods")?;
     report.promised("LIST limit=500 of pods", listed.rate, "/s", 1000.0);
     report.add("  p50 of a LIST", listed.p50, "ms");
     report.add("  p99 of a LIST", listed.p99, "ms");

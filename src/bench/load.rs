@@ -163,6 +163,30 @@ impl Histogram {
     }
 }
 
+/// How requests are sent.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Load {
+    /// Connections at once.
+    #[arg(long, default_value_t = Self::USUAL.clients)]
+    pub(crate) clients: usize,
+    /// Seconds each kind of request is sent.
+    #[arg(long = "seconds", default_value = "10", value_parser = seconds, value_name = "SECONDS")]
+    pub(crate) length: Duration,
+}
+
+impl Load {
+    /// What nothing else is said of.
+    pub(crate) const USUAL: Self = Self { clients: 32, length: Duration::from_secs(10) };
+}
+
+/// A number of seconds.
+///
+/// # Errors
+/// It is none.
+pub(crate) fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
+    text.parse().map(Duration::from_secs)
+}
+
 /// What a run of load amounts to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outcome {
@@ -182,14 +206,13 @@ pub(crate) enum Until {
     Count(u64),
 }
 
-/// Has `clients` connections send what `request` gives for the n-th request, for `length`; every answer must be a success.
+/// Has the connections send what `request` gives for the n-th request, for so long; every answer must be a success.
 pub(crate) async fn run(
     target: &Target,
-    clients: usize,
-    length: Duration,
+    load: Load,
     request: impl Fn(u64) -> (http::Method, String, Bytes) + Send + Sync + 'static,
 ) -> anyhow::Result<Outcome> {
-    run_until(target, clients, Until::Time(length), request).await
+    run_until(target, load.clients, Until::Time(load.length), request).await
 }
 
 /// The same, until something else.

@@ -13,17 +13,11 @@ use serde_json::{Value, json};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
-    api::{self, NAMESPACE, PodText, once, pod},
-    load::{self, Histogram, Target, Until},
+    api::{self, NAMESPACE, NAMESPACES, PodText, make, named, once, pod, remove},
+    load::{self, Histogram, Load, Target, Until},
     process::Subject,
     report::Report,
 };
-
-/// What to measure with.
-pub(crate) struct Plan {
-    pub(crate) load: api::Plan,
-    pub(crate) objects: u64,
-}
 
 /// Where the pods are that are in place.
 const CROWD: &str = "coracle-bench-crowd";
@@ -37,7 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Measures, and removes what it made.
 pub(crate) async fn run(
     config: &kube::Config,
-    plan: &Plan,
+    load: Load,
+    objects: u64,
     subject: Option<&Subject>,
     report: &mut Report,
 ) -> anyhow::Result<()> {
@@ -46,13 +41,13 @@ pub(crate) async fn run(
     let before = memory()?;
     let measured = async {
         let user = user(config, &admin).await?;
-        fill(&user, plan, report).await?;
+        fill(&user, load.clients, objects, report).await?;
         if let (Some(before), Some(after)) = (before, memory()?) {
             report.add("resident before", before, "MB");
-            report.add(format!("resident with {} pods", plan.objects), after, "MB");
+            report.add(format!("resident with {objects} pods"), after, "MB");
         }
-        api::measure(&user, &plan.load, report).await?;
-        watched(&user, plan.load.length, report).await?;
+        api::measure(&user, load, report).await?;
+        watched(&user, load.length, report).await?;
         listed(&user, report).await?;
         if let Some(after) = memory()? {
             report.add("resident after all", after, "MB");
@@ -61,9 +56,7 @@ pub(crate) async fn run(
     };
     let measured = measured.await;
     for namespace in [NAMESPACE, CROWD] {
-        let pods = format!("/api/v1/namespaces/{namespace}/pods?gracePeriodSeconds=0");
-        once(&admin, Method::DELETE, &pods, Bytes::new()).await.context("removing the pods")?;
-        once(&admin, Method::DELETE, &format!("/api/v1/namespaces/{namespace}"), Bytes::new()).await?;
+        remove(&admin, namespace, &["api/v1", "pods"]).await?;
     }
     once(&admin, Method::DELETE, &format!("{BINDINGS}/{NAMESPACE}"), Bytes::new()).await?;
     measured
@@ -71,20 +64,13 @@ pub(crate) async fn run(
 
 const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
 
-/// Makes something that must not be there.
-async fn make(target: &Target, path: &str, object: &Value) -> anyhow::Result<Value> {
-    let (code, body) = once(target, Method::POST, path, object.to_string().into()).await?;
-    ensure!(code.is_success(), "POST {path}: {}", String::from_utf8_lossy(&body));
-    Ok(serde_json::from_slice(&body)?)
-}
-
 /// A service account that RBAC lets do everything; unlike the administrator, whose group needs no rules.
 async fn user(config: &kube::Config, admin: &Target) -> anyhow::Result<Target> {
     for namespace in [NAMESPACE, CROWD] {
-        make(admin, "/api/v1/namespaces", &json!({"metadata": {"name": namespace}})).await?;
+        make(admin, NAMESPACES, &named(namespace)).await?;
     }
-    let accounts = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts");
-    make(admin, &accounts, &json!({"metadata": {"name": "bench"}})).await?;
+    let accounts = format!("{NAMESPACES}/{NAMESPACE}/serviceaccounts");
+    make(admin, &accounts, &named("bench")).await?;
     let binding = json!({
         "metadata": {"name": NAMESPACE},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
@@ -99,7 +85,7 @@ async fn user(config: &kube::Config, admin: &Target) -> anyhow::Result<Target> {
     let begun = Instant::now();
     loop {
         let (code, body) =
-            once(&user, Method::GET, &format!("/api/v1/namespaces/{CROWD}/pods?limit=1"), Bytes::new()).await?;
+            once(&user, Method::GET, &format!("{NAMESPACES}/{CROWD}/pods?limit=1"), Bytes::new()).await?;
         if code.is_success() {
             return Ok(user);
         }
@@ -109,19 +95,19 @@ async fn user(config: &kube::Config, admin: &Target) -> anyhow::Result<Target> {
 }
 
 /// Puts the pods in place.
-async fn fill(target: &Target, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
-    let (path, text) = (format!("/api/v1/namespaces/{CROWD}/pods"), PodText::new());
-    let made = load::run_until(target, plan.load.clients, Until::Count(plan.objects), move |n| {
+async fn fill(target: &Target, clients: usize, objects: u64, report: &mut Report) -> anyhow::Result<()> {
+    let (path, text) = (format!("{NAMESPACES}/{CROWD}/pods"), PodText::new());
+    let made = load::run_until(target, clients, Until::Count(objects), move |n| {
         (Method::POST, path.clone(), text.of(format_args!("crowd-{n}")))
     });
     let made = made.await.context("putting pods in place")?;
-    report.add(format!("creates of {} pods to begin with", plan.objects), made.rate, "/s");
+    report.add(format!("creates of {objects} pods to begin with"), made.rate, "/s");
     Ok(())
 }
 
 /// How long it takes from sending a create to having the event, one create at a time.
 async fn watched(target: &Target, length: Duration, report: &mut Report) -> anyhow::Result<()> {
-    let pods = format!("/api/v1/namespaces/{NAMESPACE}/pods");
+    let pods = format!("{NAMESPACES}/{NAMESPACE}/pods");
     let mut drivers = JoinSet::new();
     let mut watcher = target.connect(&mut drivers).await?;
     let selector = "labelSelector=watched%3Dyes";
@@ -171,7 +157,7 @@ async fn watched(target: &Target, length: Duration, report: &mut Report) -> anyh
 async fn listed(target: &Target, report: &mut Report) -> anyhow::Result<()> {
     let (start, mut bytes) = (Instant::now(), 0);
     for _ in 0..LISTS {
-        let path = format!("/api/v1/namespaces/{CROWD}/pods");
+        let path = format!("{NAMESPACES}/{CROWD}/pods");
         let (code, body) = once(target, Method::GET, &path, Bytes::new()).await?;
         ensure!(code.is_success(), "listing pods: {code}");
         bytes = body.len();

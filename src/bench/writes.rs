@@ -10,22 +10,12 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::{
-    api::{NAMESPACE, PodText, once},
-    load::{self, Histogram, Outcome, Target},
+    api::{NAMESPACE, NAMESPACES, PodText, make, named, once, remove},
+    load::{self, Histogram, Load, Outcome, Target},
     process::Subject,
     report::Report,
     reviewer::Reviewer,
 };
-
-/// What to measure with.
-pub(crate) struct Plan {
-    /// Connections at once, where there are several.
-    pub(crate) clients: usize,
-    /// How long each kind of request is sent.
-    pub(crate) length: Duration,
-    /// How many definitions are made.
-    pub(crate) definitions: u64,
-}
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
@@ -38,33 +28,25 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Measures, and removes what it made.
 pub(crate) async fn run(
     config: &kube::Config,
-    plan: &Plan,
+    load: Load,
+    definitions: u64,
     subject: Option<&Subject>,
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let target = Target::new(config)?;
-    make(&target, "/api/v1/namespaces", &json!({"metadata": {"name": NAMESPACE}})).await?;
+    make(&target, NAMESPACES, &named(NAMESPACE)).await?;
     let measured = async {
-        applied(&target, plan, report).await?;
-        reviewed(&target, plan, report).await?;
-        defined(&target, plan, subject, report).await
+        applied(&target, load, report).await?;
+        reviewed(&target, load, report).await?;
+        defined(&target, definitions, subject, report).await
     };
     let measured = measured.await;
-    for n in 0..plan.definitions {
+    for n in 0..definitions {
         once(&target, Method::DELETE, &format!("{DEFINITIONS}/{}", plural(n) + "." + GROUP), Bytes::new()).await?;
     }
-    let pods = format!("/api/v1/namespaces/{NAMESPACE}/pods?gracePeriodSeconds=0");
-    for path in [pods, deployments(), format!("/api/v1/namespaces/{NAMESPACE}")] {
-        once(&target, Method::DELETE, &path, Bytes::new()).await.with_context(|| format!("removing {path}"))?;
-    }
+    once(&target, Method::DELETE, &deployments(), Bytes::new()).await.context("removing the Deployments")?;
+    remove(&target, NAMESPACE, &["api/v1", "pods"]).await?;
     measured
-}
-
-/// Makes something that must not be there.
-async fn make(target: &Target, path: &str, object: &Value) -> anyhow::Result<()> {
-    let (code, body) = once(target, Method::POST, path, object.to_string().into()).await?;
-    ensure!(code.is_success(), "POST {path}: {}", String::from_utf8_lossy(&body));
-    Ok(())
 }
 
 fn deployments() -> String {
@@ -99,10 +81,10 @@ fn add(report: &mut Report, what: &str, outcome: Outcome) {
 }
 
 /// Applies that change something each time, one after the other and side by side.
-async fn applied(target: &Target, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
-    for (clients, what) in [(1, "applies of a 2 KB Deployment, one client"), (plan.clients, "applies side by side")] {
+async fn applied(target: &Target, load: Load, report: &mut Report) -> anyhow::Result<()> {
+    for (clients, what) in [(1, "applies of a 2 KB Deployment, one client"), (load.clients, "applies side by side")] {
         let path = deployments();
-        let outcome = load::run(target, clients, plan.length, move |n| {
+        let outcome = load::run(target, Load { clients, ..load }, move |n| {
             let name = format!("applied-{clients}-{}", n % APPLIED);
             let path = format!("{path}/{name}?fieldManager=bench&force=true");
             (Method::PATCH, path, deployment(&name, n).to_string().into())
@@ -113,11 +95,11 @@ async fn applied(target: &Target, plan: &Plan, report: &mut Report) -> anyhow::R
 }
 
 /// One client's creates, without webhooks and through two of them.
-async fn reviewed(target: &Target, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
-    let pods = format!("/api/v1/namespaces/{NAMESPACE}/pods");
+async fn reviewed(target: &Target, load: Load, report: &mut Report) -> anyhow::Result<()> {
+    let pods = format!("{NAMESPACES}/{NAMESPACE}/pods");
     let create = |prefix: &'static str, clients| {
         let (path, text) = (pods.clone(), PodText::new());
-        load::run(target, clients, plan.length, move |n| {
+        load::run(target, Load { clients, ..load }, move |n| {
             (Method::POST, path.clone(), text.of(format_args!("{prefix}-{n}")))
         })
     };
@@ -136,7 +118,7 @@ async fn reviewed(target: &Target, plan: &Plan, report: &mut Report) -> anyhow::
     let measured = async {
         reviewer.is_asked(target, &pods).await?;
         add(report, "creates through two webhooks, one client", create("reviewed", 1).await?);
-        add(report, "creates through two webhooks, side by side", create("crowded", plan.clients).await?);
+        add(report, "creates through two webhooks, side by side", create("crowded", load.clients).await?);
         anyhow::Ok(())
     };
     let measured = measured.await;
@@ -183,12 +165,17 @@ fn definition(n: u64) -> Value {
 }
 
 /// How long it takes from sending a definition until its kind can be listed, and what many of them weigh.
-async fn defined(target: &Target, plan: &Plan, subject: Option<&Subject>, report: &mut Report) -> anyhow::Result<()> {
+async fn defined(
+    target: &Target,
+    definitions: u64,
+    subject: Option<&Subject>,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     let before = subject.map(Subject::megabytes).transpose()?;
     let mut drivers = JoinSet::new();
     let mut connection = target.connect(&mut drivers).await?;
     let (histogram, mut size) = (Histogram::new(), 0);
-    for n in 0..plan.definitions {
+    for n in 0..definitions {
         let body = definition(n).to_string();
         size = body.len();
         let sent = Instant::now();
@@ -212,7 +199,7 @@ async fn defined(target: &Target, plan: &Plan, subject: Option<&Subject>, report
     report.add("  p99", histogram.quantile(0.99), "ms");
     if let (Some(before), Some(subject)) = (before, subject) {
         report.add("resident before definitions", before, "MB");
-        report.add(format!("resident with {} definitions", plan.definitions), subject.megabytes()?, "MB");
+        report.add(format!("resident with {definitions} definitions"), subject.megabytes()?, "MB");
     }
     Ok(())
 }

@@ -1,12 +1,17 @@
 //! `coracle bench`: measure, and print the figures.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Subcommand;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
-use crate::bench::{self, load::Target, process::Subject, report::Report};
+use crate::bench::{
+    self,
+    load::{Load, seconds},
+    process::Subject,
+    report::Report,
+};
 
 /// Flags of `bench`.
 #[derive(clap::Args)]
@@ -20,13 +25,38 @@ pub(crate) struct Args {
 }
 
 const ROUNDS: usize = 5;
-const SETTLE: u64 = 15;
-const WATCHED: u64 = 60;
-const CLIENTS: usize = 32;
-const LOADED: u64 = 10;
+const SETTLE: Duration = Duration::from_secs(15);
+const WATCHED: Duration = Duration::from_secs(60);
 const OBJECTS: u64 = 10_000;
 const DEFINITIONS: u64 = 200;
 const PODS: usize = 20;
+const WATCHERS: usize = 100;
+
+/// The cluster to measure.
+#[derive(clap::Args, Default)]
+struct Cluster {
+    /// The cluster to measure; without it one is started for the purpose.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+}
+
+impl Cluster {
+    /// Has `measure` look at the cluster; one that was started for it is stopped and purged whatever happens.
+    async fn measured(
+        self,
+        flags: &'static [&'static str],
+        measure: impl AsyncFnOnce(kube::Config, Option<Arc<Subject>>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        if let Some(file) = self.kubeconfig {
+            return measure(config(&file).await?, None).await;
+        }
+        let port = bench::process::free_port()?;
+        let subject = Arc::new(tokio::task::spawn_blocking(move || Subject::start(port, flags)).await??);
+        let measured = async { measure(config(&subject.kubeconfig()).await?, Some(Arc::clone(&subject))).await }.await;
+        tokio::task::spawn_blocking(move || drop(subject)).await?;
+        measured
+    }
+}
 
 #[derive(Subcommand)]
 enum What {
@@ -39,51 +69,46 @@ enum What {
     /// Memory, processor and disk of a cluster that has nothing to do.
     Idle {
         /// Seconds to let it come to rest before looking.
-        #[arg(long, default_value_t = SETTLE, value_name = "SECONDS")]
-        settle: u64,
+        #[arg(long, default_value = "15", value_parser = seconds, value_name = "SECONDS")]
+        settle: Duration,
         /// Seconds to look at it.
-        #[arg(long, default_value_t = WATCHED, value_name = "SECONDS")]
-        seconds: u64,
+        #[arg(long, default_value = "60", value_parser = seconds, value_name = "SECONDS")]
+        seconds: Duration,
     },
     /// Durable creates, reads and lists under load. Works against any Kubernetes API.
     Api {
-        /// The cluster to measure; without it one is started for the purpose.
-        #[arg(long, value_name = "FILE")]
-        kubeconfig: Option<PathBuf>,
-        /// Connections at once.
-        #[arg(long, default_value_t = CLIENTS)]
-        clients: usize,
-        /// Seconds each kind of request is sent.
-        #[arg(long, default_value_t = LOADED, value_name = "SECONDS")]
-        seconds: u64,
+        #[command(flatten)]
+        cluster: Cluster,
+        #[command(flatten)]
+        load: Load,
     },
     /// Reads, lists, creates and watches as a user whose permissions come from RBAC, with many pods in place.
     Scale {
-        /// The cluster to measure; without it one is started for the purpose.
-        #[arg(long, value_name = "FILE")]
-        kubeconfig: Option<PathBuf>,
+        #[command(flatten)]
+        cluster: Cluster,
         /// How many pods are there first.
         #[arg(long, default_value_t = OBJECTS)]
         objects: u64,
-        /// Connections at once.
-        #[arg(long, default_value_t = CLIENTS)]
-        clients: usize,
-        /// Seconds each kind of request is sent.
-        #[arg(long, default_value_t = LOADED, value_name = "SECONDS")]
-        seconds: u64,
+        #[command(flatten)]
+        load: Load,
+    },
+    /// Events handed out to many watchers while objects are written. Works against any Kubernetes API.
+    Watch {
+        #[command(flatten)]
+        cluster: Cluster,
+        /// How many watch.
+        #[arg(long, default_value_t = WATCHERS)]
+        watchers: usize,
+        #[command(flatten)]
+        load: Load,
     },
     /// Server-side apply, creates that webhooks are asked about, definitions of new kinds. Works against any Kubernetes API
     /// that reaches this machine's loopback.
     Writes {
-        /// The cluster to measure; without it one is started for the purpose.
-        #[arg(long, value_name = "FILE")]
-        kubeconfig: Option<PathBuf>,
-        /// Connections at once.
-        #[arg(long, default_value_t = CLIENTS)]
-        clients: usize,
-        /// Seconds each kind of request is sent.
-        #[arg(long, default_value_t = LOADED, value_name = "SECONDS")]
-        seconds: u64,
+        #[command(flatten)]
+        cluster: Cluster,
+        #[command(flatten)]
+        load: Load,
         /// How many definitions are made.
         #[arg(long, default_value_t = DEFINITIONS)]
         definitions: u64,
@@ -110,75 +135,54 @@ impl What {
         vec![
             Self::Boot { rounds: ROUNDS },
             Self::Idle { settle: SETTLE, seconds: WATCHED },
-            Self::Api { kubeconfig: None, clients: CLIENTS, seconds: LOADED },
-            Self::Scale { kubeconfig: None, objects: OBJECTS, clients: CLIENTS, seconds: LOADED },
-            Self::Writes { kubeconfig: None, clients: CLIENTS, seconds: LOADED, definitions: DEFINITIONS },
+            Self::Api { cluster: Cluster::default(), load: Load::USUAL },
+            Self::Watch { cluster: Cluster::default(), watchers: WATCHERS, load: Load::USUAL },
+            Self::Scale { cluster: Cluster::default(), objects: OBJECTS, load: Load::USUAL },
+            Self::Writes { cluster: Cluster::default(), load: Load::USUAL, definitions: DEFINITIONS },
             Self::Pods { kubeconfig: None, image: None, count: PODS },
             Self::Size,
         ]
     }
 
     async fn measure(self, report: &mut Report) -> anyhow::Result<()> {
+        const NO_AGENT: &[&str] = &["--no-agent"];
         match self {
             Self::Boot { rounds } => bench::boot::run(rounds, report).await,
-            Self::Idle { settle, seconds } => {
-                bench::idle::run(Duration::from_secs(settle), Duration::from_secs(seconds), report).await
+            Self::Idle { settle, seconds } => bench::idle::run(settle, seconds, report).await,
+            Self::Api { cluster, load } => {
+                cluster.measured(NO_AGENT, async |config, _| bench::api::run(&config, load, report).await).await
             }
-            Self::Api { kubeconfig, clients, seconds } => {
-                let plan = bench::api::Plan { clients, length: Duration::from_secs(seconds) };
-                if let Some(file) = kubeconfig {
-                    return bench::api::run(&Target::new(&config(&file).await?)?, &plan, report).await;
-                }
-                let subject = start(&["--no-agent"]).await?;
-                let target = Target::new(&config(&subject.kubeconfig()).await?)?;
-                let measured = bench::api::run(&target, &plan, report).await;
-                end(subject).await?;
-                measured
+            Self::Watch { cluster, watchers, load } => {
+                let measure = async |config, _| bench::watch::run(&config, watchers, load, report).await;
+                cluster.measured(NO_AGENT, measure).await
             }
-            Self::Scale { kubeconfig, objects, clients, seconds } => {
-                let load = bench::api::Plan { clients, length: Duration::from_secs(seconds) };
-                let plan = bench::scale::Plan { load, objects };
-                if let Some(file) = kubeconfig {
-                    return bench::scale::run(&config(&file).await?, &plan, None, report).await;
-                }
-                let subject = start(&["--no-agent"]).await?;
-                let measured = async {
-                    bench::scale::run(&config(&subject.kubeconfig()).await?, &plan, Some(&subject), report).await
+            Self::Scale { cluster, objects, load } => {
+                let measure = async |config, subject: Option<Arc<Subject>>| {
+                    bench::scale::run(&config, load, objects, subject.as_deref(), report).await
                 };
-                let measured = measured.await;
-                end(subject).await?;
-                measured
+                cluster.measured(NO_AGENT, measure).await
             }
-            Self::Writes { kubeconfig, clients, seconds, definitions } => {
-                let plan = bench::writes::Plan { clients, length: Duration::from_secs(seconds), definitions };
-                if let Some(file) = kubeconfig {
-                    return bench::writes::run(&config(&file).await?, &plan, None, report).await;
-                }
-                let subject = start(&["--no-agent"]).await?;
-                let measured = async {
-                    bench::writes::run(&config(&subject.kubeconfig()).await?, &plan, Some(&subject), report).await
+            Self::Writes { cluster, load, definitions } => {
+                let measure = async |config, subject: Option<Arc<Subject>>| {
+                    bench::writes::run(&config, load, definitions, subject.as_deref(), report).await
                 };
-                let measured = measured.await;
-                end(subject).await?;
-                measured
+                cluster.measured(NO_AGENT, measure).await
             }
-            Self::Pods { kubeconfig: Some(file), image: Some(image), count } => {
-                let client = kube::Client::try_from(config(&file).await?)?;
-                bench::pods::run(client.clone(), &image, count, report).await?;
-                bench::exec::run(client, &image, report).await
-            }
-            Self::Pods { count, .. } => {
-                let subject = start(&[]).await?;
-                let measured = async {
-                    let folder = subject.data_dir();
-                    let image = tokio::task::spawn_blocking(move || bench::process::import_busybox(&folder)).await??;
-                    let client = kube::Client::try_from(config(&subject.kubeconfig()).await?)?;
-                    bench::pods::run(client.clone(), image, count, report).await?;
-                    bench::exec::run(client, image, report).await
+            Self::Pods { kubeconfig, image, count } => {
+                let measure = async |config, subject: Option<Arc<Subject>>| {
+                    let image = match (image, subject) {
+                        (Some(image), _) => image,
+                        (None, Some(subject)) => {
+                            let import = move || bench::process::import_busybox(&subject.data_dir());
+                            tokio::task::spawn_blocking(import).await??.to_owned()
+                        }
+                        (None, None) => bail!("--kubeconfig needs --image"),
+                    };
+                    let client = kube::Client::try_from(config)?;
+                    bench::pods::run(client.clone(), &image, count, report).await?;
+                    bench::exec::run(client, &image, report).await
                 };
-                let measured = measured.await;
-                end(subject).await?;
-                measured
+                Cluster { kubeconfig }.measured(&[], measure).await
             }
             Self::Size => {
                 let exe = std::env::current_exe()?;
@@ -193,17 +197,6 @@ impl What {
             }
         }
     }
-}
-
-/// Starts a cluster to be measured.
-async fn start(flags: &'static [&'static str]) -> anyhow::Result<Subject> {
-    let port = bench::process::free_port()?;
-    tokio::task::spawn_blocking(move || Subject::start(port, flags)).await?
-}
-
-/// Stops and purges it.
-async fn end(subject: Subject) -> anyhow::Result<()> {
-    Ok(tokio::task::spawn_blocking(move || drop(subject)).await?)
 }
 
 /// Measures.

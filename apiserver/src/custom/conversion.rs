@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use coracle_proto::{
     field::{self, Path},
+    json::type_name,
     meta,
 };
 use k8s_openapi::{
@@ -23,7 +24,7 @@ use super::{defaults, kind::Schemas, prune};
 use crate::{
     ops::TypeMeta,
     upstream::connect::Tasks,
-    webhook::{Client, MAX_ANSWER},
+    webhook::{Answer, Client, MAX_ANSWER},
 };
 
 /// As long as a review may take. A definition cannot ask for another limit.
@@ -68,14 +69,6 @@ fn client_config(config: &WebhookClientConfig) -> hooks::WebhookClientConfig {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Answer {
-    api_version: String,
-    kind: String,
-    response: Option<Response>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
 struct Response {
     uid: String,
     converted_objects: Option<Vec<Value>>,
@@ -92,18 +85,14 @@ struct Outcome {
 /// The objects of an answer to the review `uid` in `version`.
 fn converted(version: &str, uid: &str, body: &[u8]) -> Result<Vec<Value>, String> {
     let failed = |why: String| Err(format!("failed: {why}"));
-    let answer: Answer = match serde_json::from_slice(body) {
+    let answer: Answer<Response> = match serde_json::from_slice(body) {
         Ok(answer) => answer,
         Err(error) => return failed(format!("the answer cannot be read: {error}")),
     };
     // The older version was never held to name itself and the review.
     let strict = version == "v1";
-    if strict && (answer.api_version.as_str(), answer.kind.as_str()) != ("apiextensions.k8s.io/v1", "ConversionReview")
-    {
-        return failed(format!(
-            "expected webhook response of apiextensions.k8s.io/v1, Kind=ConversionReview, got {}, Kind={}",
-            answer.api_version, answer.kind
-        ));
+    if strict && let Err(why) = answer.is_of("apiextensions.k8s.io/v1", "ConversionReview") {
+        return failed(why);
     }
     let Some(response) = answer.response else { return failed("no response provided".to_owned()) };
     if strict && response.uid != uid {
@@ -113,19 +102,6 @@ fn converted(version: &str, uid: &str, body: &[u8]) -> Result<Vec<Value>, String
         Outcome { status, .. } if status == "Success" => Ok(response.converted_objects.unwrap_or_default()),
         Outcome { message, .. } if !message.is_empty() => failed(message),
         Outcome { status, .. } => failed(format!("response.result.status was '{status}', not 'Success'")),
-    }
-}
-
-/// What Go calls the type of a JSON value.
-fn type_name(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
     }
 }
 

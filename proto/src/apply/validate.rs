@@ -9,6 +9,7 @@ use super::{
     place::{Is, ListIs, Place, Scalar},
     set::Set,
 };
+use crate::json::type_name;
 
 /// As many problems as are told: a hostile object must not fill the answer.
 const MAX_PROBLEMS: usize = 100;
@@ -77,18 +78,6 @@ fn shown(value: &Value) -> String {
     }
 }
 
-fn type_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
-}
-
 fn scalar_problem(scalar: Scalar, value: &Value) -> Option<String> {
     match (scalar, value) {
         (_, Value::Null)
@@ -96,7 +85,7 @@ fn scalar_problem(scalar: Scalar, value: &Value) -> Option<String> {
         | (Scalar::String | Scalar::Untyped, Value::String(_))
         | (Scalar::Number | Scalar::Untyped, Value::Number(_))
         | (Scalar::Boolean | Scalar::Untyped, Value::Bool(_)) => None,
-        (Scalar::Number, _) => Some(format!("expected numeric (int or float), got {}", type_of(value))),
+        (Scalar::Number, _) => Some(format!("expected numeric (int or float), got {}", type_name(value))),
         (Scalar::String, _) => Some(format!("expected string, got {}", shown(value))),
         (Scalar::Boolean, _) => Some(format!("expected boolean, got {}", shown(value))),
         (Scalar::Untyped, _) => Some(format!("expected any scalar, got {}", shown(value))),

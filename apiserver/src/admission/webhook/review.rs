@@ -18,6 +18,7 @@ use crate::{
     registry::versions::between,
     security::user_info,
     status_of::{self, Result},
+    webhook::Answer,
 };
 
 #[derive(Serialize)]
@@ -197,14 +198,6 @@ pub(super) async fn request(
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Answer {
-    api_version: String,
-    kind: String,
-    response: Option<Response>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
 struct Response {
     uid: String,
     allowed: bool,
@@ -256,20 +249,15 @@ fn denial(webhook: &str, outcome: Option<Outcome>) -> Box<Status> {
 /// Why it is no answer to this review.
 pub(super) fn verdict(webhook: &str, version: &str, uid: &str, mutating: bool, body: &[u8]) -> Result<Verdict, String> {
     let invalid = |why: String| format!("received invalid webhook response: {why}");
-    let answer: Answer = serde_json::from_slice(body)
+    let answer: Answer<Response> = serde_json::from_slice(body)
         .map_err(|error| format!("failed to call webhook: the answer cannot be read: {error}"))?;
+    let named = answer.is_of(&format!("admission.k8s.io/{version}"), "AdmissionReview");
     let response = answer.response.ok_or_else(|| invalid("webhook response was absent".to_owned()))?;
-    let expected = format!("admission.k8s.io/{version}");
     let strict = version == "v1";
     if strict && response.uid != uid {
         return Err(invalid(format!("expected response.uid={uid:?}, got {:?}", response.uid)));
     }
-    if (answer.api_version.as_str(), answer.kind.as_str()) != (expected.as_str(), "AdmissionReview") {
-        return Err(invalid(format!(
-            "expected webhook response of {expected}, Kind=AdmissionReview, got {}, Kind={}",
-            answer.api_version, answer.kind
-        )));
-    }
+    named.map_err(invalid)?;
     let patch = response.patch.unwrap_or_default();
     let kind = response.patch_type;
     let fault = match (mutating, patch.is_empty(), &kind) {
