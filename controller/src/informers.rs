@@ -4,10 +4,7 @@ use futures::future::{BoxFuture, join_all};
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
     batch::v1::{CronJob, Job},
-    core::v1::{
-        ConfigMap, Endpoints, Namespace, PersistentVolumeClaim, ReplicationController, ResourceQuota, Service,
-        ServiceAccount,
-    },
+    core::v1::{ConfigMap, Endpoints, Namespace, ReplicationController, ResourceQuota, Service, ServiceAccount},
     discovery::v1::EndpointSlice,
     networking::v1::{IPAddress, ServiceCIDR},
     policy::v1::PodDisruptionBudget,
@@ -36,7 +33,7 @@ pub(crate) struct Informers {
     pub(crate) stateful_sets: Informer<StatefulSet>,
     /// All ControllerRevisions, by managing owner.
     pub(crate) revisions: Informer<ControllerRevision>,
-    pub(crate) claims: Informer<PersistentVolumeClaim>,
+    pub(crate) claims: Informer<ClaimView>,
     /// All Jobs, by managing owner.
     pub(crate) jobs: Informer<Job>,
     pub(crate) cron_jobs: Informer<CronJob>,
@@ -57,7 +54,6 @@ pub(crate) struct Informers {
     pub(crate) nodes: Informer<NodeView>,
     /// The leases in `kube-node-lease`.
     pub(crate) leases: Informer<LeaseView>,
-    pub(crate) claim_views: Informer<ClaimView>,
     pub(crate) volumes: Informer<VolumeView>,
     pub(crate) attributes_classes: Informer<AttributesClassView>,
     /// The Secrets of bootstrap tokens, in `kube-system`.
@@ -91,7 +87,6 @@ impl Informers {
             endpoint_slices: Informer::new(Some(endpoint_slices::index)),
             nodes: Informer::new(None),
             leases: Informer::new(None),
-            claim_views: Informer::new(None),
             volumes: Informer::new(None),
             attributes_classes: Informer::new(None),
             tokens: Informer::selecting(&format!("type={}", token_cleaner::TYPE)),
@@ -133,7 +128,6 @@ impl Informers {
             endpoint_slices in Api::all(client()),
             nodes in Api::all(client()),
             leases in Api::namespaced(client(), node_lifecycle::LEASES),
-            claim_views in Api::all(client()),
             volumes in Api::all(client()),
             attributes_classes in Api::all(client()),
             tokens in Api::namespaced(client(), token_cleaner::NAMESPACE),

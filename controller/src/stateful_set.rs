@@ -29,7 +29,7 @@ use crate::{
     pod_owners::{PodOwners, on_pod},
     reconcile::{Control, Next, Reconcile, ReconcileError, is_namespace_going},
     status_patch::status_patch,
-    view::PodView,
+    view::{ClaimView, PodView},
     work_queue::WorkQueue,
     written::Written,
 };
@@ -43,7 +43,7 @@ const POD_INDEX: &str = "apps.kubernetes.io/pod-index";
 pub(crate) struct StatefulSets {
     client: Client,
     sets: Reader<StatefulSet>,
-    claims: Reader<PersistentVolumeClaim>,
+    claims: Reader<ClaimView>,
     owners: PodOwners,
     history: History,
     /// The last version written of each set: what it says of the current revision is decided by.

@@ -120,7 +120,7 @@ impl StorageProtection {
     pub(crate) fn over(informers: &mut Informers) -> Control<Self> {
         let queue: Arc<WorkQueue<Guarded>> = Arc::default();
         let wanted = Arc::clone(&queue);
-        informers.claim_views.on_change(move |change: &Change<'_, ClaimView>| {
+        informers.claims.on_change(move |change: &Change<'_, ClaimView>| {
             let claim = change.object();
             if step(&claim.metadata, OF_CLAIMS) != Step::Leave {
                 wanted.add(Guarded::Claim(ObjectKey::of(claim)));
@@ -162,7 +162,7 @@ impl StorageProtection {
         let controller = Self {
             client: informers.client.clone(),
             pods: informers.pods.reader(),
-            claims: informers.claim_views.reader(),
+            claims: informers.claims.reader(),
             volumes: informers.volumes.reader(),
             classes: informers.attributes_classes.reader(),
         };
