@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::context::{Context, PodTable, Services};
 use crate::eviction::{self, Pressure};
 use crate::hold::{Hold, HoldError};
+use crate::manifests::{self, Manifests};
 use crate::node::{self, Readiness, machine};
 use crate::objects::ObjectCache;
 use crate::pod::host_files::Names;
@@ -59,6 +60,14 @@ pub enum Error {
     #[error("this node's pod range is {given} in the cluster and cannot become {range}: delete the Node object first")]
     OtherRange {
         /// What was asked for.
+        range: Ipv4Net,
+        /// What the cluster has.
+        given: Ipv4Net,
+    },
+    /// The range the node had before is not the one it has now, and pods run with addresses of the old one.
+    #[error("the cluster gave this node the pod range {given} instead of {range}: the next start uses it")]
+    RangeChanged {
+        /// What it had.
         range: Ipv4Net,
         /// What the cluster has.
         given: Ipv4Net,
@@ -111,13 +120,14 @@ pub fn check_rights() -> Result<(), Error> {
 }
 
 /// Runs the node until `shutdown`, and returns when all its tasks have ended: with its pods stopped, or left as they are
-/// with `keep_pods`. A node that is told to end while it still waits for its range of addresses leaves pods of an earlier
-/// run as they are.
+/// with `keep_pods`. Static pods run before the API server answers, once the node has had a range of addresses; one that is
+/// told to end while it waits for its first range leaves pods of an earlier run as they are.
 ///
 /// # Errors
 /// [`Error`], when it cannot begin or one of its tasks fails.
 pub async fn run(mut config: Config, client: kube::Client, shutdown: CancellationToken) -> Result<(), Error> {
-    for dir in [config.data_dir.clone(), config.run_dir.clone(), config.pods_dir(), config.logs_dir()] {
+    let own = [config.data_dir.clone(), config.run_dir.clone(), config.pods_dir(), config.logs_dir()];
+    for dir in own.into_iter().chain(config.manifest_dir.clone()) {
         tokio::fs::create_dir_all(&dir)
             .await
             .map_err(|source| Error::Directory { path: dir.display().to_string(), source })?;
@@ -127,8 +137,10 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     let port = server.port();
     let machine = read_machine(&config).await?;
 
-    // The range the node asks for is its own wish, or what the cluster gives it.
-    let range = match config.pod_cidr {
+    // The range the node asks for is its own wish, or what the cluster gives it. What it had before it has until the cluster
+    // says otherwise: its static pods need no API server.
+    let kept = if config.pod_cidr.is_none() { clear::range(&config.data_dir) } else { None };
+    let range = match config.pod_cidr.or(kept) {
         Some(range) => range,
         None => match range::wait(&config, &client, &machine, port, &shutdown).await? {
             Some(range) => range,
@@ -136,43 +148,45 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
         },
     };
     config.pod_cidr = Some(range);
+    let wanted = node::node(&config, &machine, port, Some(range), Readiness::Ready);
     let Opened { context, writer, found, tracker, objects_end, pressure } =
-        open(config, range, &machine, client).await?;
-
-    // Registering needs the API server, which may come up after the agent.
-    let wanted = node::node(&context.config, &machine, port, Some(range), Readiness::Ready);
-    let found = pods::found::by_pod(found);
-    let Some(registered) = register(&context.config, &context.client, &wanted, &shutdown).await else {
-        if !context.config.keep_pods {
-            pods::found::stop(&context, found).await;
-            leave(&context).await;
-        }
-        return Ok(());
-    };
-    if let Some(given) = range::of(&registered)?
-        && given != range
-    {
-        return Err(Error::OtherRange { range, given });
-    }
-    *context.node.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(registered);
-    node::announce(&context);
+        open(config, range, &machine, client, wanted.clone()).await?;
 
     let mut tasks = JoinSet::new();
     // The order of the end: pods first, while status, events and the server still work; then the rest.
     let rest = CancellationToken::new();
     spawn(&mut tasks, "server", server.run(Arc::clone(&context), rest.clone()));
-    spawn(&mut tasks, "lease", keep_lease(Arc::clone(&context), rest.clone()));
-    spawn(&mut tasks, "status", node::keep_status(Arc::clone(&context), port, range, rest.clone()));
     spawn(&mut tasks, "services", watch_services(Arc::clone(&context), rest.clone()));
     spawn(&mut tasks, "events", writer.run(rest.clone()));
     let (evict, evictions) = eviction::channel();
     spawn(&mut tasks, "eviction", eviction::run(Arc::clone(&context), evict, pressure, rest.clone()));
+    let (give, manifests) = watch::channel(Manifests::default());
+    spawn(&mut tasks, "manifests", manifests::run(Arc::clone(&context), give, rest.clone()));
     let mut pods = JoinSet::new();
-    spawn(&mut pods, "pods", pods::run(Arc::clone(&context), found, evictions, shutdown.clone()));
+    let found = pods::found::by_pod(found);
+    spawn(&mut pods, "pods", pods::run(Arc::clone(&context), found, manifests, evictions, shutdown.clone()));
 
-    let early = tokio::select! {
-        done = tasks.join_next() => Some(ended(done)),
-        done = pods.join_next() => (!shutdown.is_cancelled()).then(|| ended(done)),
+    // Registering needs the API server, which may come up after the agent.
+    let joining = join(&context, &machine, (port, range, kept.is_some()), &wanted, &shutdown);
+    let joined = tokio::select! {
+        joined = joining => joined,
+        done = tasks.join_next() => Err(Error::Task { reason: ended(done) }),
+        done = pods.join_next() => {
+            if shutdown.is_cancelled() { Ok(false) } else { Err(Error::Task { reason: ended(done) }) }
+        }
+    };
+    let result = match joined {
+        Ok(true) => {
+            spawn(&mut tasks, "lease", keep_lease(Arc::clone(&context), rest.clone()));
+            spawn(&mut tasks, "status", node::keep_status(Arc::clone(&context), port, range, rest.clone()));
+            let early = tokio::select! {
+                done = tasks.join_next() => Some(ended(done)),
+                done = pods.join_next() => (!shutdown.is_cancelled()).then(|| ended(done)),
+            };
+            early.map_or(Ok(()), |reason| Err(Error::Task { reason }))
+        }
+        Ok(false) => Ok(()),
+        Err(error) => Err(error),
     };
     shutdown.cancel();
     while pods.join_next().await.is_some() {}
@@ -182,10 +196,37 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     tracker.close();
     tracker.wait().await;
     leave(&context).await;
-    match early {
-        Some(reason) => Err(Error::Task { reason }),
-        None => Ok(()),
+    result
+}
+
+/// Registers the node; false when the agent is told to end before. A range of addresses that was only `kept` from an earlier
+/// run is not asked for, since it may be another node's by now: the cluster says whether it is still this one's.
+async fn join(
+    context: &Context,
+    machine: &machine::Machine,
+    (port, range, kept): (u16, Ipv4Net, bool),
+    wanted: &Node,
+    shutdown: &CancellationToken,
+) -> Result<bool, Error> {
+    if kept {
+        let Some(given) = range::wait(&context.config, &context.client, machine, port, shutdown).await? else {
+            return Ok(false);
+        };
+        if given != range {
+            let next = Config { pod_cidr: Some(given), ..context.config.clone() };
+            clear::note(&next).map_err(Error::Note)?;
+            return Err(Error::RangeChanged { range, given });
+        }
     }
+    let Some(registered) = register(&context.config, &context.client, wanted, shutdown).await else { return Ok(false) };
+    if let Some(given) = range::of(&registered)?
+        && given != range
+    {
+        return Err(Error::OtherRange { range, given });
+    }
+    *context.node.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(registered);
+    node::announce(context);
+    Ok(true)
 }
 
 async fn keep_lease(context: Arc<Context>, shutdown: CancellationToken) {
@@ -230,6 +271,7 @@ async fn open(
     range: Ipv4Net,
     machine: &machine::Machine,
     client: kube::Client,
+    wanted: Node,
 ) -> Result<Opened, Error> {
     clear::note(&config).map_err(Error::Note)?;
     let runtime = Runtime::open(coracle_runtime::Config {
@@ -282,7 +324,7 @@ async fn open(
         host: Host { ips: vec![config.node_ip] },
         memory: machine.memory,
         allocatable,
-        node: RwLock::new(Arc::new(Node::default())),
+        node: RwLock::new(Arc::new(wanted)),
         services: RwLock::new(Arc::new(Services::new())),
         table: PodTable::default(),
         pulls: Semaphore::new(PULLS),

@@ -41,6 +41,10 @@ pub struct NodeArgs {
     /// Mirrors, plain-http hosts and credentials of registries.
     #[arg(long, env = "CORACLE_REGISTRIES", value_name = "FILE")]
     pub registries: Option<PathBuf>,
+    /// Directory of the manifests of static pods, which run whether or not the API server can be reached;
+    /// DATA_DIR/manifests by default.
+    #[arg(long, env = "CORACLE_MANIFEST_DIR", value_name = "DIR")]
+    pub manifest_dir: Option<PathBuf>,
     /// Leave pods running when this process ends; the next one takes them over.
     #[arg(long, env = "CORACLE_KEEP_PODS")]
     pub keep_pods: bool,
@@ -155,6 +159,7 @@ impl NodeArgs {
             node_name: name,
             data_dir: place.agent_dir(),
             run_dir: place.run_dir(),
+            manifest_dir: Some(self.manifest_dir.clone().unwrap_or_else(|| place.data_dir().join("manifests"))),
             listen: self.node_listen,
             node_ip: self.address(),
             labels: self.label.iter().cloned().collect::<BTreeMap<_, _>>(),

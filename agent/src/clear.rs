@@ -88,6 +88,12 @@ pub(crate) fn note(config: &Config) -> Result<(), ClearError> {
         .map_err(|source| ClearError::Note { path, source })
 }
 
+/// The range of pod addresses that the agent before this one had, if it is known.
+pub(crate) fn range(data_dir: &Path) -> Option<Ipv4Net> {
+    let note: Note = serde_json::from_slice(&fs::read(path_of(data_dir)).ok()?).ok()?;
+    note.pod_cidr?.parse().ok()
+}
+
 /// Removes everything that agents with this data directory left on the host but their data. A directory no agent ever used
 /// is cleared already.
 ///

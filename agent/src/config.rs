@@ -20,6 +20,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Directory of sockets and records, on tmpfs if possible.
     pub run_dir: PathBuf,
+    /// Directory of the manifests of static pods; there are none without one.
+    pub manifest_dir: Option<PathBuf>,
     /// Where the node's HTTPS server listens; port 0 takes any free one.
     pub listen: SocketAddr,
     /// The address other nodes and the API server reach this node at.

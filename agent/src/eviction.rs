@@ -232,9 +232,9 @@ fn first(candidates: Vec<Candidate<'_>>) -> Option<Candidate<'_>> {
     })
 }
 
-/// Whether the pod is the cluster's own and stays.
-fn is_critical(pod: &Pod) -> bool {
-    spec(pod).0.and_then(|s| s.priority).is_some_and(|p| p >= CRITICAL)
+/// Whether the pod is the cluster's or the node's own and stays.
+pub(crate) fn is_critical(pod: &Pod) -> bool {
+    pod::is_static(pod) || spec(pod).0.and_then(|s| s.priority).is_some_and(|p| p >= CRITICAL)
 }
 
 const STORAGE: &str = "ephemeral-storage";

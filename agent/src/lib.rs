@@ -35,6 +35,7 @@ mod eviction;
 mod hold;
 mod join;
 mod log;
+mod manifests;
 mod member;
 mod membership;
 mod node;

@@ -46,6 +46,12 @@ pub(crate) fn uid(pod: &Pod) -> &str {
     pod.metadata.uid.as_deref().unwrap_or_default()
 }
 
+/// Whether the pod is one of the node's own, whose manifest lies in a directory: the uid is a hash then, which no API server
+/// gives.
+pub(crate) fn is_static(pod: &Pod) -> bool {
+    uid(pod).len() == 32 && uid(pod).bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// The pod's spec; an object without one has no containers and is refused at admission.
 pub(crate) fn spec(pod: &Pod) -> PodSpecRef<'_> {
     PodSpecRef(pod.spec.as_ref())

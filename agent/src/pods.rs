@@ -1,6 +1,8 @@
-//! The pods bound to this node: one watch of them, one worker for each, and what the runtime tells passed on.
+//! The pods of this node, those bound to it and its static ones: one watch of them, one worker for each, and what the runtime
+//! tells passed on.
 
 pub(crate) mod found;
+mod mirrors;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as StdError;
@@ -20,10 +22,12 @@ use tokio_util::sync::CancellationToken;
 use crate::claims;
 use crate::context::Context;
 use crate::eviction::Eviction;
+use crate::manifests::Manifests;
 use crate::pod;
 use crate::pod::worker::{self, Desired};
 use crate::volume::set::{self, PodDir};
 use found::Found;
+use mirrors::{Mirrors, Outcome};
 
 /// Seconds each container gets when the agent goes down with its pods.
 const SHUTDOWN_GRACE: i64 = 5;
@@ -42,12 +46,19 @@ struct Pods {
     listing: Option<BTreeSet<String>>,
     /// Pods that came back under a worker that had not ended yet.
     again: BTreeMap<String, Arc<Pod>>,
+    /// Static pods and what shows them.
+    mirrors: Mirrors,
+    /// The one step that is under way to have the mirrors follow.
+    step: JoinSet<Outcome>,
+    /// The agent goes down: nothing begins any more.
+    ending: bool,
 }
 
 /// Runs the node's pods until `shutdown`; then stops them, or leaves them with `keep_pods`.
 pub(crate) async fn run(
     context: Arc<Context>,
     found: Found,
+    manifests: watch::Receiver<Manifests>,
     evictions: mpsc::Receiver<Eviction>,
     shutdown: CancellationToken,
 ) {
@@ -59,20 +70,44 @@ pub(crate) async fn run(
         leave: CancellationToken::new(),
         listing: None,
         again: BTreeMap::new(),
+        mirrors: Mirrors::default(),
+        step: JoinSet::new(),
+        ending: false,
     };
-    pods.work(evictions, shutdown).await;
+    pods.work(manifests, evictions, shutdown).await;
+    pods.step.shutdown().await;
     pods.end().await;
 }
 
 impl Pods {
-    async fn work(&mut self, mut evictions: mpsc::Receiver<Eviction>, shutdown: CancellationToken) {
+    async fn work(
+        &mut self,
+        mut manifests: watch::Receiver<Manifests>,
+        mut evictions: mpsc::Receiver<Eviction>,
+        shutdown: CancellationToken,
+    ) {
         let api: Api<Pod> = Api::all(self.context.client.clone());
         let config = watcher::Config::default().fields(&format!("spec.nodeName={}", self.context.config.node_name));
         let mut events = Box::pin(watcher(api, config).default_backoff());
         let mut runtime = self.context.runtime.events();
         loop {
+            if let Some((step, wait)) = self.mirrors.begin_step() {
+                self.step.spawn(mirrors::take(Arc::clone(&self.context), step, wait));
+            }
             tokio::select! {
                 () = shutdown.cancelled() => return,
+                Ok(()) = manifests.changed() => {
+                    let pods = Arc::clone(&manifests.borrow_and_update());
+                    self.sync_static(pods);
+                }
+                Some(done) = self.step.join_next() => {
+                    let outcome = done.unwrap_or_else(|error| {
+                        tracing::error!(error = &error as &(dyn StdError + 'static), "step of a mirror pod failed");
+                        Outcome::Failed
+                    });
+                    let shown = self.mirrors.ended(outcome);
+                    self.show(shown);
+                }
                 event = events.next() => match event {
                     Some(Ok(event)) => self.hear(event).await,
                     Some(Err(error)) => {
@@ -93,7 +128,18 @@ impl Pods {
 
     async fn hear(&mut self, event: Event<Pod>) {
         match event {
-            Event::Init => self.listing = Some(BTreeSet::new()),
+            Event::Init => {
+                self.mirrors.begin();
+                self.listing = Some(BTreeSet::new());
+            }
+            Event::InitApply(pod) | Event::Apply(pod) if mirrors::is_mirror(&pod) => {
+                let shown = self.mirrors.hear(&pod);
+                self.show(shown);
+            }
+            Event::Delete(pod) if mirrors::is_mirror(&pod) => {
+                let shown = self.mirrors.gone(&pod);
+                self.show(shown);
+            }
             Event::InitApply(pod) => {
                 if let Some(seen) = &mut self.listing {
                     seen.insert(pod::uid(&pod).to_owned());
@@ -103,7 +149,11 @@ impl Pods {
             Event::Apply(pod) => self.tell(pod),
             Event::Delete(pod) => self.deleted(pod),
             Event::InitDone => {
-                let seen = self.listing.take().unwrap_or_default();
+                let mut seen = self.listing.take().unwrap_or_default();
+                self.mirrors.complete();
+                // Static pods are not the API server's to miss.
+                let all = self.mirrors.pods().keys();
+                seen.extend(all.cloned());
                 let missing: Vec<String> = self.desired.keys().filter(|uid| !seen.contains(*uid)).cloned().collect();
                 for uid in missing {
                     self.gone(&uid);
@@ -123,12 +173,47 @@ impl Pods {
             }
             return;
         }
-        self.begin(uid, pod);
+        self.begin(uid, pod, None);
     }
 
-    fn begin(&mut self, uid: String, pod: Arc<Pod>) {
+    /// Other manifests: pods that are no more end, new ones begin.
+    fn sync_static(&mut self, pods: Manifests) {
+        let gone: Vec<String> = self.mirrors.pods().keys().filter(|uid| !pods.contains_key(*uid)).cloned().collect();
+        self.mirrors.set(pods);
+        for uid in gone {
+            self.gone(&uid);
+        }
+        self.begin_static();
+    }
+
+    /// Begins the static pods that have no worker, but not while another one of the same name ends: that one has its logs and
+    /// its ports.
+    fn begin_static(&mut self) {
+        let names: BTreeSet<String> = self.desired.values().map(|sender| pod::key(&sender.borrow().pod)).collect();
+        let missing =
+            |(uid, pod): &(&String, &Arc<Pod>)| !self.desired.contains_key(*uid) && !names.contains(&pod::key(pod));
+        let new: Vec<String> = self.mirrors.pods().iter().filter(missing).map(|(uid, _)| uid.clone()).collect();
+        for uid in new {
+            if let Some(shown) = self.mirrors.shown(&uid) {
+                self.begin(uid, shown.pod, shown.mirror);
+            }
+        }
+    }
+
+    /// Tells a static pod's worker what the API server has of it.
+    fn show(&mut self, uid: Option<String>) {
+        let Some(uid) = uid else { return };
+        let (Some(sender), Some(shown)) = (self.desired.get(&uid), self.mirrors.shown(&uid)) else { return };
+        sender.send_modify(|desired| {
+            desired.pod = shown.pod;
+            desired.mirror = shown.mirror;
+        });
+    }
+
+    fn begin(&mut self, uid: String, pod: Arc<Pod>, mirror: Option<String>) {
         let found = self.found.remove(&uid).unwrap_or_default();
-        let (sender, receiver) = watch::channel(Desired { pod, gone: false, evicted: None, shutdown: None, pokes: 0 });
+        let (sender, receiver) =
+            watch::channel(Desired { pod, mirror, gone: false, evicted: None, shutdown: None, pokes: 0 });
         self.desired.insert(uid.clone(), sender);
         let (context, leave) = (Arc::clone(&self.context), self.leave.clone());
         self.workers.spawn(async move {
@@ -158,7 +243,10 @@ impl Pods {
             Ok(uid) => {
                 self.desired.remove(&uid);
                 if let Some(pod) = self.again.remove(&uid) {
-                    self.begin(uid, pod);
+                    self.begin(uid, pod, None);
+                }
+                if !self.ending {
+                    self.begin_static();
                 }
             }
             Err(error) => {
@@ -229,6 +317,7 @@ impl Pods {
 
     /// Ends every worker: with its pod, or leaving it as it is.
     async fn end(mut self) {
+        self.ending = true;
         if self.context.config.keep_pods {
             self.leave.cancel();
         } else {

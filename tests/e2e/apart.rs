@@ -399,6 +399,48 @@ fn nodes_on_two_machines_have_ranges_of_their_own() {
     apart.kubectl(&["exec", "deployment/left", "--", "ping", "-c", "1", "-W", "5", &address]);
 }
 
+/// What a node runs of its own it runs without a server: taken over, or begun.
+#[test]
+fn a_node_whose_server_is_gone_runs_its_static_pods() {
+    let mut apart = Apart::new(vec![Host::new()]);
+    let (coracle, server) = (env!("CARGO_BIN_EXE_coracle"), apart.dir("server"));
+    let kubeconfig = apart.dir("kubeconfig");
+    let flags = ["server", "--data-dir", server.to_str().unwrap(), "--kubeconfig", kubeconfig.to_str().unwrap()];
+    let flags = [&flags[..], &["--listen", "127.0.0.1:6443"]].concat();
+    apart.start(0, "server", Path::new(coracle), &flags);
+    apart.wait_ready();
+    let token = apart.token(&["create"]);
+    let agent = [coracle, "agent"];
+    apart.start_node(0, "attic", &agent, &["--server", SERVER, "--token", &token, "--node-ip", "127.0.0.1"]);
+    apart.wait_jsonpath(&["node", "attic"], "{.status.conditions[?(@.type=='Ready')].status}", "True");
+    apart.import("attic");
+    apart.end("server", Signal::SIGTERM);
+    apart.end("attic", Signal::SIGTERM);
+    let out = apart.dir("out");
+    fs::create_dir(&out).unwrap();
+    let manifest = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: own}}\nspec:\n  terminationGracePeriodSeconds: 0\n  containers:\n  \
+         - name: c\n    image: busybox:1\n    command: [sh, -c, 'hostname > /out/name; exec sleep 1000000']\n    \
+         volumeMounts: [{{name: out, mountPath: /out}}]\n  volumes: [{{name: out, hostPath: {{path: {}}}}}]\n",
+        out.display()
+    );
+    fs::write(apart.dir("attic/manifests/own.yaml"), manifest).unwrap();
+    apart.start_node(0, "attic", &agent, &["--node-ip", "127.0.0.1"]);
+    let name = wait_for("what the pod wrote", LONG, || {
+        fs::read_to_string(out.join("name")).ok().filter(|name| !name.is_empty()).ok_or("nothing")
+    });
+    assert_eq!(name, "own-attic\n");
+    // With the server again it is shown, and has never been away.
+    apart.start(0, "server", Path::new(coracle), &flags);
+    apart.wait_ready();
+    apart.wait_jsonpath(
+        &["pod", "own-attic"],
+        "{.status.phase} {.status.containerStatuses[0].restartCount}",
+        "Running 0",
+    );
+    assert_eq!(apart.kubectl(&["exec", "own-attic", "--", "hostname"]), name);
+}
+
 #[test]
 fn wrong_flags_of_the_parts_are_named() {
     for (name, arguments, words) in [

@@ -31,6 +31,7 @@ mod refusals;
 mod restart;
 mod running;
 mod security;
+mod static_pods;
 mod streams;
 mod tour;
 mod workloads;

@@ -466,9 +466,9 @@ const PASSING: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
 
 /// The strategic merge patch that takes the API server's status of `pod` to `new`; `None` when it is there already.
 ///
-/// It names the pod's uid, so that a pod of the same name that came after is refused (409), and only conditions the node
+/// It names the uid of the object with the status, so that a pod of the same name that came after is refused (409), and only conditions the node
 /// owns, so that others' are kept.
-pub(crate) fn patch(pod: &Pod, new: &PodStatus) -> Option<Value> {
+pub(crate) fn patch(pod: &Pod, object: &str, new: &PodStatus) -> Option<Value> {
     let old = serde_json::to_value(pod.status.clone().unwrap_or_default()).ok()?;
     let mut wanted = serde_json::to_value(new).ok()?;
     let wanted = wanted.as_object_mut()?;
@@ -528,7 +528,7 @@ pub(crate) fn patch(pod: &Pod, new: &PodStatus) -> Option<Value> {
     if fields.is_empty() {
         return None;
     }
-    Some(json!({"metadata": {"uid": pod.metadata.uid}, "status": fields}))
+    Some(json!({"metadata": {"uid": object}, "status": fields}))
 }
 
 fn same_condition(a: &Value, b: &Value) -> bool {

@@ -51,7 +51,9 @@ const STATUS_RETRY: SignedDuration = SignedDuration::from_secs(2);
 pub(crate) struct Desired {
     /// The newest pod.
     pub(crate) pod: Arc<Pod>,
-    /// It is gone from the API server.
+    /// The uid of the object that shows a static pod, if there is one.
+    pub(crate) mirror: Option<String>,
+    /// It is gone from the API server, or its manifest is.
     pub(crate) gone: bool,
     /// It takes too much of the node, or the node has too little.
     pub(crate) evicted: Option<Eviction>,
@@ -69,6 +71,8 @@ pub(crate) struct Worker {
     pod: Arc<Pod>,
     /// The pod as the API server has it.
     asked: Arc<Pod>,
+    /// What shows it, if it is a static one.
+    mirror: Option<String>,
     granted: Granted,
     facts: Facts,
     sandbox: Option<Sandbox>,
@@ -130,6 +134,7 @@ impl Worker {
             context,
             pod: resize::with(&pod, &granted),
             asked: pod,
+            mirror: None,
             granted,
             ends_since: None,
             resize_busy: false,
@@ -292,6 +297,7 @@ impl Worker {
     }
 
     fn hear(&mut self, told: &Desired) {
+        self.mirror.clone_from(&told.mirror);
         if newer(&told.pod, &self.asked) && !Arc::ptr_eq(&told.pod, &self.asked) {
             self.accept(Arc::clone(&told.pod));
             // An ephemeral container may refer to something new.
@@ -360,8 +366,11 @@ impl Worker {
         if self.status_not_before.is_some_and(|at| now < at) {
             return;
         }
+        // The status of a static pod is told as its mirror's.
+        let object = if super::is_static(&self.pod) { self.mirror.as_deref() } else { Some(self.uid.as_str()) };
+        let Some(object) = object else { return };
         let new = status::compute(&self.pod, &self.facts, &self.context.host, now);
-        if let Some(patch) = status::patch(&self.pod, &new) {
+        if let Some(patch) = status::patch(&self.pod, object, &new) {
             self.status_busy = true;
             self.jobs.spawn(jobs::write_status(self.context.client.clone(), Arc::clone(&self.pod), patch));
         }

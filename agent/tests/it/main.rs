@@ -71,6 +71,7 @@ fn config(dir: &Path, mark: &str) -> Config {
         node_name: "n1".into(),
         data_dir: dir.join("data"),
         run_dir: dir.join("run"),
+        manifest_dir: None,
         listen: "0.0.0.0:0".parse().unwrap(),
         node_ip: "127.0.0.1".parse().unwrap(),
         labels: [].into(),

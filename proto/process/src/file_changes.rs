@@ -47,6 +47,22 @@ impl FileChanges {
         Ok(())
     }
 
+    /// Wakes also when the directory has other whole files than before: one was moved there or away, removed, or closed
+    /// by who wrote it; or when the directory itself goes.
+    ///
+    /// # Errors
+    /// As [`Self::of_file`].
+    pub fn of_entries(&self, directory: &Path) -> io::Result<()> {
+        let flags = AddWatchFlags::IN_MOVE
+            | AddWatchFlags::IN_DELETE
+            | AddWatchFlags::IN_CLOSE_WRITE
+            | AddWatchFlags::IN_DELETE_SELF
+            | AddWatchFlags::IN_MOVE_SELF
+            | AddWatchFlags::IN_ONLYDIR;
+        self.inotify.add_watch(directory, flags)?;
+        Ok(())
+    }
+
     /// Wakes whenever the text of a file may be another one, whether it is written in place, replaced, or a link that is
     /// changed somewhere on the way, as a mounted ConfigMap is.
     ///

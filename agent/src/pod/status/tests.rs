@@ -166,13 +166,13 @@ fn a_status_that_is_there_already_is_not_written_again() {
     let mut pod = one("Always");
     let mut facts = facts(vec![attempt(0, Phase::Running, None)]);
     let first = compute(&pod, &facts, &host(), at(0));
-    let body = patch(&pod, &first).unwrap();
+    let body = patch(&pod, "u1", &first).unwrap();
     assert_eq!(body["metadata"]["uid"], "u1");
     assert_eq!(body["status"]["podIPs"], json!([{"$patch": "replace"}, {"ip": "10.42.0.2"}]));
     pod.status = Some(first);
-    assert_eq!(patch(&pod, &compute(&pod, &facts, &host(), at(60))), None);
+    assert_eq!(patch(&pod, "u1", &compute(&pod, &facts, &host(), at(60))), None);
     facts.probed.insert("app".into(), Probed { started: true, ready: true, id: "c0".into() });
-    let body = patch(&pod, &compute(&pod, &facts, &host(), at(60))).unwrap();
+    let body = patch(&pod, "u1", &compute(&pod, &facts, &host(), at(60))).unwrap();
     let keys: Vec<&String> = body["status"].as_object().unwrap().keys().collect();
     assert_eq!(keys, ["conditions", "containerStatuses"]);
     let types: Vec<&str> =
@@ -201,6 +201,6 @@ fn an_ephemeral_container_has_a_status_and_no_say_in_the_pods() {
     facts.attempts.insert("debug".into(), vec![attempt(0, Phase::Exited, Some(3))]);
     let (pods, state, ..) = shown(&facts);
     assert_eq!((pods, &state["terminated"]["exitCode"]), (of_the_pod, &json!(3)));
-    let patch = patch(&pod, &compute(&pod, &facts, &host(), at(5))).unwrap();
+    let patch = patch(&pod, "u1", &compute(&pod, &facts, &host(), at(5))).unwrap();
     assert_eq!(patch["status"]["ephemeralContainerStatuses"][0]["name"], "debug");
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use coracle_runtime::ContainerId;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::ResourceRequirements;
+use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use tokio::task::JoinError;
 
 use super::jobs::{self, Done, SandboxFailure};
@@ -84,7 +84,7 @@ impl Worker {
                 match result {
                     Ok(Some(pod)) => {
                         if newer(&pod, &self.asked) {
-                            self.accept(Arc::new(pod));
+                            self.accept(Arc::new(self.as_asked(pod)));
                         }
                     }
                     // Gone, or another pod of the same name: the watch tells.
@@ -106,6 +106,17 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// An object of the API server's as the pod: of a static pod's mirror only the status is the pod's.
+    fn as_asked(&self, object: Pod) -> Pod {
+        if !pod::is_static(&self.asked) {
+            return object;
+        }
+        let mut asked = Pod::clone(&self.asked);
+        asked.metadata.resource_version = object.metadata.resource_version;
+        asked.status = object.status;
+        asked
     }
 
     pub(super) fn set_up_done(&mut self, attempt: u32, result: Result<jobs::SetUp, SandboxFailure>, now: Timestamp) {

@@ -170,7 +170,7 @@ impl Worker {
         }
         // The last status goes first: it says how the containers ended.
         let last = status::compute(&self.pod, &self.facts, &self.context.host, Timestamp::now());
-        if status::patch(&self.pod, &last).is_some() {
+        if status::patch(&self.pod, &self.uid, &last).is_some() {
             return;
         }
         self.confirming = true;
