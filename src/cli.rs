@@ -37,6 +37,8 @@ pub(crate) enum Verb {
     Down(commands::down::Args),
     /// Make, list and revoke the tokens nodes join with.
     Token(commands::token::Args),
+    /// Say in one paragraph what an object waits for, since when, and what can be done.
+    Why(commands::why::Args),
     /// Import, pull, list and remove images of this node.
     Image(commands::image::Args),
     /// Measure, and print the figures as a table or as JSON.

@@ -7,6 +7,7 @@ pub(crate) mod image;
 pub(crate) mod server;
 pub(crate) mod token;
 pub(crate) mod up;
+pub(crate) mod why;
 
 use coracle_process::logging;
 
@@ -25,6 +26,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
             Verb::Agent(args) => agent::run(args).await,
             Verb::Down(args) => down::run(args).await,
             Verb::Token(args) => token::run(args).await,
+            Verb::Why(args) => why::run(args).await,
             Verb::Image(args) => image::run(args).await,
             Verb::Bench(args) => bench::run(args).await,
         }

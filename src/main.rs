@@ -9,6 +9,7 @@ mod commands;
 mod components;
 mod instance;
 mod kubeconfig;
+mod why;
 
 use std::process::ExitCode;
 

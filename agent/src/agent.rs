@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::{Node, Service};
 use kube::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,8 +23,9 @@ use tokio_util::task::TaskTracker;
 use crate::clear;
 use crate::config::Config;
 use crate::context::{Context, PodTable, Services};
-use crate::eviction::{self, Pressure};
+use crate::eviction::{self, Eviction, Pressure};
 use crate::hold::{Hold, HoldError};
+use crate::images;
 use crate::manifests::{self, Manifests};
 use crate::node::{self, Readiness, machine};
 use crate::objects::ObjectCache;
@@ -149,7 +150,7 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     };
     config.pod_cidr = Some(range);
     let wanted = node::node(&config, &machine, port, Some(range), Readiness::Ready);
-    let Opened { context, writer, found, tracker, objects_end, pressure } =
+    let Opened { context, writer, found, tracker, objects_end, pressure, evictions } =
         open(config, range, &machine, client, wanted.clone()).await?;
 
     let mut tasks = JoinSet::new();
@@ -158,8 +159,8 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     spawn(&mut tasks, "server", server.run(Arc::clone(&context), rest.clone()));
     spawn(&mut tasks, "services", watch_services(Arc::clone(&context), rest.clone()));
     spawn(&mut tasks, "events", writer.run(rest.clone()));
-    let (evict, evictions) = eviction::channel();
-    spawn(&mut tasks, "eviction", eviction::run(Arc::clone(&context), evict, pressure, rest.clone()));
+    spawn(&mut tasks, "eviction", eviction::run(Arc::clone(&context), pressure, rest.clone()));
+    spawn(&mut tasks, "images", images::run(Arc::clone(&context), rest.clone()));
     let (give, manifests) = watch::channel(Manifests::default());
     spawn(&mut tasks, "manifests", manifests::run(Arc::clone(&context), give, rest.clone()));
     let mut pods = JoinSet::new();
@@ -264,6 +265,7 @@ struct Opened {
     tracker: TaskTracker,
     objects_end: CancellationToken,
     pressure: watch::Sender<Pressure>,
+    evictions: mpsc::Receiver<Eviction>,
 }
 
 async fn open(
@@ -319,7 +321,9 @@ async fn open(
         .map(|(name, quantity)| (name.clone(), resources::milli(quantity)))
         .collect();
     let (pressure, seen) = watch::channel(Pressure::of(machine, config.thresholds));
+    let (evict, evictions) = eviction::channel();
     let context = Arc::new(Context {
+        evict,
         pressure: seen,
         host: Host { ips: vec![config.node_ip] },
         memory: machine.memory,
@@ -327,6 +331,7 @@ async fn open(
         node: RwLock::new(Arc::new(wanted)),
         services: RwLock::new(Arc::new(Services::new())),
         table: PodTable::default(),
+        images_changed: Notify::new(),
         pulls: Semaphore::new(PULLS),
         client,
         runtime,
@@ -337,7 +342,7 @@ async fn open(
         names,
         config,
     });
-    Ok(Opened { context, writer, found, tracker, objects_end, pressure })
+    Ok(Opened { context, writer, found, tracker, objects_end, pressure, evictions })
 }
 
 /// The image store of the node with this data directory.

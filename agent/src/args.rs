@@ -10,7 +10,7 @@ use coracle_runtime::image::Registries;
 use k8s_openapi::api::core::v1::Taint;
 use tokio::sync::watch;
 
-use crate::config::{Config, Serving};
+use crate::config::{Config, ImageLimits, Serving};
 use crate::place::Place;
 
 /// Flags of a node, the same in every program that runs one.
@@ -54,6 +54,14 @@ pub struct NodeArgs {
     /// How many processes and threads one pod may have; `none` for no limit.
     #[arg(long, env = "CORACLE_POD_PIDS_LIMIT", default_value_t = PidsLimit::default())]
     pub pod_pids_limit: PidsLimit,
+    /// Hundredths of the disk from which on images nobody uses are removed; 100 for never.
+    #[arg(long, env = "CORACLE_IMAGE_GC_HIGH_THRESHOLD", value_name = "PERCENT", default_value_t = ImageLimits::USUAL.high,
+        value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub image_gc_high_threshold: u64,
+    /// Hundredths of the disk down to which they are removed.
+    #[arg(long, env = "CORACLE_IMAGE_GC_LOW_THRESHOLD", value_name = "PERCENT", default_value_t = ImageLimits::USUAL.low,
+        value_parser = clap::value_parser!(u64).range(0..=99))]
+    pub image_gc_low_threshold: u64,
     /// Kernel parameters pods may set besides the safe ones, as in `net.ipv4.conf.*`.
     #[arg(long, env = "CORACLE_ALLOWED_UNSAFE_SYSCTLS", value_delimiter = ',', value_parser = sysctl)]
     pub allowed_unsafe_sysctls: Vec<String>,
@@ -146,7 +154,7 @@ impl NodeArgs {
     /// The configuration of the node `name` on this host. Its supervisors are the running program.
     ///
     /// # Errors
-    /// [`WrongUse`] when the file of registries cannot be used.
+    /// [`WrongUse`] when the file of registries or the limits of images cannot be used.
     pub fn config(
         &self,
         place: &Place,
@@ -155,6 +163,13 @@ impl NodeArgs {
         serving: watch::Receiver<Serving>,
     ) -> Result<Config, WrongUse> {
         let mark = place.mark();
+        let image_limits = ImageLimits { high: self.image_gc_high_threshold, low: self.image_gc_low_threshold };
+        if image_limits.low >= image_limits.high {
+            let ImageLimits { high, low } = image_limits;
+            return Err(WrongUse(format!(
+                "--image-gc-low-threshold {low} must be below --image-gc-high-threshold {high}"
+            )));
+        }
         Ok(Config {
             node_name: name,
             data_dir: place.agent_dir(),
@@ -178,6 +193,7 @@ impl NodeArgs {
             max_pods: self.max_pods,
             pod_pids_limit: self.pod_pids_limit.0,
             allowed_unsafe_sysctls: self.allowed_unsafe_sysctls.clone(),
+            image_limits,
             thresholds: crate::Thresholds::USUAL,
             lease_renewal: crate::LEASE_RENEWAL,
             mtu: None,

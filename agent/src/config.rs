@@ -58,12 +58,28 @@ pub struct Config {
     pub pod_pids_limit: Option<u32>,
     /// Kernel parameters pods may set besides the safe ones: names with dots, or beginnings that end in `.*`.
     pub allowed_unsafe_sysctls: Vec<String>,
+    /// When images that nobody uses go.
+    pub image_limits: ImageLimits,
     /// When the node is short of something.
     pub thresholds: Thresholds,
     /// How often the node's lease is renewed; it lasts twice as long. See [`LEASE_RENEWAL`].
     pub lease_renewal: Duration,
     /// Largest packet on pods' interfaces, in bytes; that of the default route's interface when `None`.
     pub mtu: Option<u32>,
+}
+
+/// How full the disk of images may get, in hundredths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageLimits {
+    /// From here on images go; at 100 none do.
+    pub high: u64,
+    /// Until here.
+    pub low: u64,
+}
+
+impl ImageLimits {
+    /// Kubelet's.
+    pub const USUAL: Self = Self { high: 85, low: 80 };
 }
 
 /// What must be free on a node; with less, it takes no more pods and sends some away.

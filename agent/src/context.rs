@@ -7,11 +7,11 @@ use coracle_network::Network;
 use coracle_runtime::image::ImageStore;
 use coracle_runtime::{Runtime, Sandbox};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::config::Config;
 use crate::event::Recorder;
-use crate::eviction::Pressure;
+use crate::eviction::{Eviction, Pressure};
 use crate::objects::ObjectCache;
 use crate::pod::facts::Attempt;
 use crate::pod::host_files::Names;
@@ -51,8 +51,12 @@ pub(crate) struct Context {
     pub(crate) node: RwLock<Arc<Node>>,
     /// The pods on this node.
     pub(crate) table: PodTable,
+    /// Where it is said which pods are to go.
+    pub(crate) evict: mpsc::Sender<Eviction>,
     /// What the node is short of.
     pub(crate) pressure: watch::Receiver<Pressure>,
+    /// Images came, or may go that could not before.
+    pub(crate) images_changed: Notify,
     /// Images pulled at once: a small disk and a home's line do not get faster with more.
     pub(crate) pulls: Semaphore,
 }
@@ -89,12 +93,26 @@ pub(crate) struct Entry {
 pub(crate) struct PodTable {
     entries: Mutex<BTreeMap<String, Entry>>,
     freed: watch::Sender<()>,
+    came: Notify,
 }
 
 impl PodTable {
     /// Looks at the table.
     pub(crate) fn with<T>(&self, look: impl FnOnce(&mut BTreeMap<String, Entry>) -> T) -> T {
         look(&mut self.entries.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Tells that there is another pod.
+    pub(crate) fn tell_came(&self) {
+        self.came.notify_one();
+    }
+
+    /// Ends when another pod has come since this was waited for last.
+    ///
+    /// # Cancel safety
+    /// Safe: one that came meanwhile is told the next time.
+    pub(crate) async fn came(&self) {
+        self.came.notified().await;
     }
 
     /// Tells that a pod takes less of the node than before.

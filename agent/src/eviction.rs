@@ -3,11 +3,13 @@
 //!
 //! ```text
 //!   every LOOK, while there are pods ─▶ limits of pods ─▶ exceeded (pure) ──▶ evicted
-//!                                    └▶ pressure ─▶ images collected ─▶ ranked (pure) ─▶ one evicted
+//!   tasks stall for want of memory ──┴▶ pressure ─▶ images collected ─▶ ranked (pure) ─▶ one evicted
 //! ```
 //!
-//! Neither the kernel nor the file system tells when a limit of this kind is passed, so it is looked at, as kubelet does.
+//! The kernel tells when tasks stall for want of memory, where it counts that (PSI). Nobody tells when a limit of another kind
+//! is passed, so it is looked at, as kubelet does, but only while there are pods.
 
+mod stall;
 pub(crate) mod usage;
 
 use std::cmp::Reverse;
@@ -25,8 +27,10 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Thresholds;
 use crate::context::{Context, Entry};
 use crate::event::Kind;
+use crate::images::Disk;
 use crate::node::machine::{self, Machine};
 use crate::pod::{self, is_sidecar, resources, spec};
+use stall::Stalls;
 use usage::{DiskUse, Places};
 
 /// How often it is looked.
@@ -45,8 +49,48 @@ pub(crate) struct Eviction {
     pub(crate) uid: String,
     /// Why.
     pub(crate) message: String,
-    /// The node is to blame and not the pod.
-    pub(crate) disrupted: bool,
+    /// Who is to blame.
+    pub(crate) cause: Cause,
+}
+
+/// Why a pod is to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// It takes more than it may.
+    Own,
+    /// The node has too little.
+    Shortage,
+    /// A critical pod needs its room.
+    Preempted,
+}
+
+impl Cause {
+    /// The reason of its event and its status.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Own | Self::Shortage => "Evicted",
+            Self::Preempted => "Preempting",
+        }
+    }
+
+    /// What the condition `DisruptionTarget` says, if it is to be there: not of a pod that kept to nothing.
+    pub(crate) fn disruption(self, message: &str) -> Option<String> {
+        match self {
+            Self::Own => None,
+            Self::Shortage => Some(message.to_owned()),
+            Self::Preempted => Some("Pod was preempted by Kubelet to accommodate a critical pod.".to_owned()),
+        }
+    }
+
+    /// Seconds its containers get, if not the pod's own period: what a node is short of is needed now.
+    pub(crate) fn grace(self) -> Option<i64> {
+        /// As kubelet's, which gives one second.
+        const NOW: i64 = 1;
+        match self {
+            Self::Own | Self::Shortage => Some(NOW),
+            Self::Preempted => None,
+        }
+    }
 }
 
 /// What the node is short of.
@@ -118,33 +162,34 @@ pub(crate) fn channel() -> (mpsc::Sender<Eviction>, mpsc::Receiver<Eviction>) {
 }
 
 /// Looks after the node's disk and memory until `shutdown`.
-pub(crate) async fn run(
-    context: Arc<Context>,
-    evict: mpsc::Sender<Eviction>,
-    pressure: watch::Sender<Pressure>,
-    shutdown: CancellationToken,
-) {
+pub(crate) async fn run(context: Arc<Context>, pressure: watch::Sender<Pressure>, shutdown: CancellationToken) {
     let mut memory = Memory::default();
+    let mut stalls = Stalls::watch();
+    let mut full = false;
     loop {
+        let none = context.table.with(|table| table.values().all(|entry| entry.over));
+        let idle = none && *pressure.borrow() == Pressure::default();
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(LOOK) => {}
+            () = context.table.came(), if idle => continue,
+            () = tokio::time::sleep(LOOK), if !idle => {}
+            () = stalls.next(), if !idle => {}
         }
         let entries: Vec<Entry> = context.table.with(|table| table.values().filter(|e| !e.over).cloned().collect());
-        let calm = *pressure.borrow() == Pressure::default();
-        if entries.is_empty() && calm {
-            continue;
-        }
         let mut gone = false;
         for entry in entries.iter().filter(|e| is_limited(&e.pod) && !is_critical(&e.pod)) {
             if let Some(message) = measure(&context, entry).await.and_then(|used| exceeded(&entry.pod, &used)) {
-                gone |= tell(&evict, entry, message, false).await;
+                gone |= tell(&context, entry, message, Cause::Own).await;
             }
         }
-        let Some(mut seen) = look(&context).await else { continue };
+        let Some((mut seen, disk)) = look(&context).await else { continue };
         if seen.disk {
             collect_images(&context).await;
-            seen = look(&context).await.unwrap_or(seen);
+            seen = look(&context).await.map_or(seen, |(seen, _)| seen);
+        }
+        let was = std::mem::replace(&mut full, disk.is_full(context.config.image_limits));
+        if full && !was {
+            context.images_changed.notify_one();
         }
         let now = memory.note(seen, Instant::now());
         if *pressure.borrow() != now {
@@ -153,7 +198,7 @@ pub(crate) async fn run(
         }
         // One at a time: what it gives back is seen at the next look.
         if !gone && (seen.memory || seen.disk) {
-            relieve(&context, &evict, &entries, seen).await;
+            relieve(&context, &entries, seen).await;
         }
     }
 }
@@ -171,10 +216,12 @@ fn announce(context: &Context, pressure: Pressure) {
     }
 }
 
-async fn look(context: &Context) -> Option<Pressure> {
+async fn look(context: &Context) -> Option<(Pressure, Disk)> {
     let dir = context.config.data_dir.clone();
     let machine = tokio::task::spawn_blocking(move || machine::read(&dir)).await;
-    Some(Pressure::of(&machine.ok()?.ok()?, context.config.thresholds))
+    let machine = machine.ok()?.ok()?;
+    let disk = Disk { whole: machine.disk, free: machine.disk_free };
+    Some((Pressure::of(&machine, context.config.thresholds), disk))
 }
 
 async fn collect_images(context: &Context) {
@@ -191,9 +238,9 @@ async fn measure(context: &Context, entry: &Entry) -> Option<DiskUse> {
     tokio::task::spawn_blocking(move || places.measure()).await.ok()
 }
 
-async fn tell(evict: &mpsc::Sender<Eviction>, entry: &Entry, message: String, disrupted: bool) -> bool {
+async fn tell(context: &Context, entry: &Entry, message: String, cause: Cause) -> bool {
     tracing::info!(pod = pod::key(&entry.pod), message, "pod is evicted");
-    evict.send(Eviction { uid: pod::uid(&entry.pod).to_owned(), message, disrupted }).await.is_ok()
+    context.evict.send(Eviction { uid: pod::uid(&entry.pod).to_owned(), message, cause }).await.is_ok()
 }
 
 /// What a pod uses of what is short, and what it requested of it.
@@ -204,7 +251,7 @@ struct Candidate<'a> {
 }
 
 /// Sends the pod away that is to go first.
-async fn relieve(context: &Context, evict: &mpsc::Sender<Eviction>, entries: &[Entry], seen: Pressure) {
+async fn relieve(context: &Context, entries: &[Entry], seen: Pressure) {
     let resource = if seen.memory { "memory" } else { "ephemeral-storage" };
     let mut candidates = Vec::new();
     for entry in entries.iter().filter(|e| !is_critical(&e.pod)) {
@@ -220,7 +267,7 @@ async fn relieve(context: &Context, evict: &mpsc::Sender<Eviction>, entries: &[E
         candidates.push(Candidate { entry, used: i128::from(used), requested });
     }
     if let Some(first) = first(candidates) {
-        tell(evict, first.entry, format!("The node was low on resource: {resource}. "), true).await;
+        tell(context, first.entry, format!("The node was low on resource: {resource}. "), Cause::Shortage).await;
     }
 }
 

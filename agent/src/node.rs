@@ -11,8 +11,8 @@ use coracle_network::Ipv4Net;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus,
-    NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures,
+    NodeRuntimeHandler, NodeSpec, NodeStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
@@ -28,6 +28,9 @@ use machine::Machine;
 
 /// The version of Kubernetes whose behaviour this is.
 pub(crate) const VERSION: &str = concat!("v1.36.0+coracle", env!("CARGO_PKG_VERSION"));
+/// The handlers of runtime classes that this node has, which all mean its one runtime. The second is what most manifests name
+/// that only want to name one.
+pub(crate) const HANDLERS: [&str; 3] = ["", "runc", "coracle"];
 /// How often the status is looked at; it is written only when it changed, or once in [`REPORT`].
 const LOOK: Duration = Duration::from_secs(60);
 /// How often the status is written although nothing changed, so that its heartbeat does not look dead.
@@ -216,6 +219,10 @@ fn status(
             kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(port) }),
         }),
         images: (!images.is_empty()).then(|| images.to_vec()),
+        features: Some(NodeFeatures { supplemental_groups_policy: Some(true) }),
+        runtime_handlers: Some(
+            HANDLERS.map(|name| NodeRuntimeHandler { name: Some(name.to_owned()), features: None }).to_vec(),
+        ),
         node_info: Some(NodeSystemInfo {
             architecture: go_arch().into(),
             boot_id: machine.boot_id.clone(),

@@ -10,11 +10,13 @@
 pub(crate) mod admission;
 pub(crate) mod backoff;
 pub(crate) mod container_spec;
+pub(crate) mod env_file;
 pub(crate) mod environment;
 pub(crate) mod facts;
 pub(crate) mod host_files;
 pub(crate) mod lifecycle;
 pub(crate) mod plan;
+pub(crate) mod preemption;
 pub(crate) mod probe;
 pub(crate) mod resize;
 pub(crate) mod resources;

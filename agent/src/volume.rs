@@ -366,6 +366,7 @@ mod tests {
                 serde_json::from_value(json!({"data": {"a": "1", "b": "2"}, "binaryData": {"c": "AA=="}})).unwrap(),
             )]),
             secrets: BTreeMap::from([("s".into(), serde_json::from_value(json!({"data": {"k": "aGk="}})).unwrap())]),
+            ..Objects::default()
         }
     }
 

@@ -155,6 +155,22 @@ pub(crate) fn admit(pod: &Pod, node: &Node, room: &Room) -> Result<(), Refusal> 
     Ok(())
 }
 
+/// What the node has too little of for `pod`, and how much, in thousandths; `pods` is the number of them.
+pub(crate) fn shortage(pod: &Pod, room: &Room) -> Amounts {
+    let mut short = Amounts::new();
+    if room.pods >= room.max_pods {
+        short.insert("pods".to_owned(), 1000);
+    }
+    for (name, wanted) in resources::pod_requests(pod) {
+        let amount = |of: &Amounts| of.get(&name).copied().unwrap_or(0);
+        let missing = amount(&room.used) + wanted - amount(&room.allocatable);
+        if wanted > 0 && missing > 0 {
+            short.insert(name, missing);
+        }
+    }
+    short
+}
+
 /// Whether the node has what `pod` requests.
 pub(crate) fn has_room(pod: &Pod, room: &Room) -> Result<(), Refusal> {
     if room.pods >= room.max_pods {

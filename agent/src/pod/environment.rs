@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::resources::{self, Amounts};
-use super::spec;
+use super::{env_file, spec};
 
 /// Why an environment (or a volume's file) cannot be made; the words are kubelet's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +38,22 @@ pub(crate) enum ConfigError {
         /// The key.
         key: String,
     },
+    /// A file of variables cannot be read.
+    #[error("couldn't parse env file: {why}")]
+    EnvFile {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A file of variables does not set one.
+    #[error("environment variable key {key:?} not found in file {path:?} of volume {volume:?}")]
+    EnvFileKey {
+        /// The key.
+        key: String,
+        /// The file, in its volume.
+        path: String,
+        /// The volume.
+        volume: String,
+    },
     /// A field of the pod cannot be referred to.
     #[error("unsupported fieldPath: {path}")]
     FieldPath {
@@ -65,7 +81,12 @@ pub(crate) struct Objects {
     pub(crate) config_maps: BTreeMap<String, ConfigMap>,
     /// Secrets by name.
     pub(crate) secrets: BTreeMap<String, Secret>,
+    /// Files of variables in the pod's volumes, by volume and path, as they were when the container was to be started.
+    pub(crate) files: Files,
 }
+
+/// Files of variables by volume and path; why one could not be read, or none if it is not there.
+pub(crate) type Files = BTreeMap<(String, String), Result<Option<String>, String>>;
 
 /// The names of what a pod refers to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -235,7 +256,29 @@ fn reference(
             None => Err(missing_key("Secret", pod, &r.name, &r.key)),
         };
     }
+    if let Some(r) = &source.file_key_ref {
+        let text = match objects.files.get(&(r.volume_name.clone(), r.path.clone())) {
+            Some(Ok(text)) => text.as_deref(),
+            Some(Err(why)) => return Err(ConfigError::EnvFile { why: why.clone() }),
+            None => None,
+        };
+        let value = text.map(|text| env_file::value(text, &r.key)).transpose();
+        let value = value.map_err(|error| ConfigError::EnvFile { why: error.to_string() })?.flatten();
+        return match value {
+            Some(value) => Ok(Some(value)),
+            None if r.optional == Some(true) => Ok(None),
+            None => {
+                Err(ConfigError::EnvFileKey { key: r.key.clone(), path: r.path.clone(), volume: r.volume_name.clone() })
+            }
+        };
+    }
     Ok(Some(String::new()))
+}
+
+/// The files of variables that a container refers to, by volume and path.
+pub(crate) fn files_of(container: &Container) -> BTreeSet<(String, String)> {
+    let sources = container.env.iter().flatten().filter_map(|e| e.value_from.as_ref()?.file_key_ref.as_ref());
+    sources.map(|r| (r.volume_name.clone(), r.path.clone())).collect()
 }
 
 fn missing_key(kind: &'static str, pod: &Pod, name: &str, key: &str) -> ConfigError {
@@ -412,7 +455,20 @@ mod tests {
             serde_json::from_value(json!({"metadata": {"name": "cm"}, "data": {"COLOR": "red", "b=d": "x"}})).unwrap();
         let secret: Secret =
             serde_json::from_value(json!({"metadata": {"name": "s"}, "data": {"token": "aGk="}})).unwrap();
-        Objects { config_maps: BTreeMap::from([("cm".into(), map)]), secrets: BTreeMap::from([("s".into(), secret)]) }
+        let file = |name: &str, text: Result<Option<&str>, &str>| {
+            (("v".to_owned(), name.to_owned()), text.map(|t| t.map(str::to_owned)).map_err(str::to_owned))
+        };
+        Objects {
+            config_maps: BTreeMap::from([("cm".into(), map)]),
+            secrets: BTreeMap::from([("s".into(), secret)]),
+            files: [
+                file("env", Ok(Some("A='1'\n"))),
+                file("bad", Ok(Some("A=1"))),
+                file("gone", Ok(None)),
+                file("fifo", Err("no file")),
+            ]
+            .into(),
+        }
     }
 
     fn env(container: serde_json::Value) -> Result<String, String> {
@@ -435,6 +491,28 @@ mod tests {
             {"name": "A", "value": "1"}, {"name": "B", "value": "$(A)/$(SVC_HOST)/$(LATER)"}, {"name": "LATER", "value": "x"},
         ]}));
         assert_eq!(got.unwrap(), "A=1 B=1/10.43.0.9/$(LATER) LATER=x SVC_HOST=10.43.0.9");
+    }
+
+    #[test]
+    fn variables_come_from_files_that_init_containers_left() {
+        let of = |path: &str, key: &str, optional: bool| {
+            let r = json!({"volumeName": "v", "path": path, "key": key, "optional": optional});
+            env(json!({"name": "c", "env": [{"name": "X", "valueFrom": {"fileKeyRef": r}}]}))
+        };
+        assert_eq!(of("env", "A", false).unwrap(), "X=1 SVC_HOST=10.43.0.9");
+        assert_eq!(of("env", "B", true).unwrap(), "SVC_HOST=10.43.0.9");
+        assert_eq!(of("gone", "B", true).unwrap(), "SVC_HOST=10.43.0.9");
+        for (path, why) in [
+            ("env", "environment variable key \"B\" not found in file \"env\" of volume \"v\""),
+            ("gone", "environment variable key \"B\" not found in file \"gone\" of volume \"v\""),
+            (
+                "bad",
+                "couldn't parse env file: invalid environment variable format at line 1: value must be enclosed in single quotes",
+            ),
+            ("fifo", "couldn't parse env file: no file"),
+        ] {
+            assert_eq!(of(path, "B", false).unwrap_err(), why);
+        }
     }
 
     #[test]

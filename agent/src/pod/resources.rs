@@ -180,6 +180,22 @@ pub(crate) fn of_pod(pod: &Pod, pids_limit: Option<u32>) -> Resources {
     Resources { pids_limit: pids_limit.map(i64::from), ..cgroup(&pod_requests(pod), &pod_limits(pod)) }
 }
 
+/// The least memory that one of the app containers requests.
+fn least_memory(pod: &Pod) -> i128 {
+    let each = spec(pod).containers().iter().map(|c| requests(c).get("memory").copied().unwrap_or(0));
+    each.min().unwrap_or(0)
+}
+
+/// What each container has of the memory that the pod requests for itself beyond its containers' requests (KEP-2837).
+fn unclaimed_memory(pod: &Pod) -> i128 {
+    let declared = spec(pod).0.and_then(|s| s.resources.as_ref()).and_then(|r| r.requests.as_ref());
+    let Some(whole) = declared.and_then(|requests| requests.get("memory")).map(milli) else { return 0 };
+    let living = spec(pod).containers().iter().chain(spec(pod).init_containers().iter().filter(|c| is_sidecar(c)));
+    let claimed: Vec<i128> = living.map(|c| requests(c).get("memory").copied().unwrap_or(0)).collect();
+    let count = i128::try_from(claimed.len().max(1)).unwrap_or(1);
+    (whole - claimed.iter().sum::<i128>()).max(0) / count
+}
+
 /// What the out-of-memory killer adds for a container, by the pod's class and its share of the node's memory.
 pub(crate) fn oom_score_adj(pod: &Pod, container: &Container, node_memory: u64) -> i32 {
     /// Pods at or above it are the node's own (`system-node-critical`).
@@ -191,7 +207,10 @@ pub(crate) fn oom_score_adj(pod: &Pod, container: &Container, node_memory: u64) 
         QosClass::Guaranteed => -997,
         QosClass::BestEffort => 1000,
         QosClass::Burstable => {
-            let request = i128::from(units(requests(container).get("memory").copied().unwrap_or(0)));
+            let own = requests(container).get("memory").copied().unwrap_or(0);
+            // A sidecar is not to go before those it serves.
+            let served = if is_sidecar(container) { least_memory(pod) } else { 0 };
+            let request = i128::from(units(own.max(served) + unclaimed_memory(pod)));
             let share = 1000 - (1000 * request) / i128::from(node_memory.max(1));
             i32::try_from(share.clamp(3, 999)).unwrap_or(999)
         }
@@ -269,5 +288,11 @@ mod tests {
         assert_eq!(score(json!({"requests": {"memory": "100Mi"}})), 900);
         assert_eq!(score(json!({"requests": {"memory": "1"}})), 999);
         assert_eq!(score(json!({"requests": {"memory": "2000Mi"}})), 3);
+        let memory = |n: &str| json!({"requests": {"memory": n}});
+        let pod = pod(json!({"resources": memory("400Mi"), "containers": [
+            {"name": "a", "resources": memory("100Mi")}, {"name": "b"}],
+            "initContainers": [{"name": "s", "restartPolicy": "Always"}]}));
+        let of = |name: &str| oom_score_adj(&pod, spec(&pod).container(name).unwrap(), 1000 << 20);
+        assert_eq!((of("a"), of("b"), of("s")), (800, 900, 900), "the rest of the pod's request is shared out");
     }
 }

@@ -137,7 +137,9 @@ impl Start {
         let services: Vec<_> = self.context.services().values().cloned().collect();
         let services = environment::service_variables(&self.pod, services.iter());
         let downward = downward(&self.context, &self.ips);
-        let env = environment::environment(&self.pod, &self.container, &self.objects, &services, &downward)
+        let mut objects = self.objects.clone();
+        objects.files = self.env_files().await;
+        let env = environment::environment(&self.pod, &self.container, &objects, &services, &downward)
             .map_err(|e| self.config_failure("CreateContainerConfigError", e.to_string()))?;
 
         let dir = PodDir::new(&self.context.config.pods_dir(), super::uid(&self.pod));
@@ -221,6 +223,32 @@ impl Start {
         }
     }
 
+    /// The files of variables the container refers to, as they are now.
+    async fn env_files(&self) -> environment::Files {
+        let wanted = environment::files_of(&self.container);
+        if wanted.is_empty() {
+            return environment::Files::new();
+        }
+        let volumes = self.volumes.clone();
+        let read = move || {
+            let read = |(volume, path): (String, String)| {
+                let text = match volumes.get(&volume) {
+                    Some(root) => volume::sub_path::read(root, &path).map_err(|error| chain(&error)),
+                    None => Err(format!("cannot find the volume {volume:?} referenced by FileKeyRef")),
+                };
+                ((volume, path), text)
+            };
+            wanted.into_iter().map(read).collect()
+        };
+        match tokio::task::spawn_blocking(read).await {
+            Ok(files) => files,
+            Err(error) => {
+                tracing::error!(error = &error as &(dyn StdError + 'static), "reading files of variables failed");
+                environment::Files::new()
+            }
+        }
+    }
+
     /// The layers of the image volumes the container mounts, by the volumes' names (KEP-4639).
     async fn image_volumes(&self) -> Result<BTreeMap<String, Vec<PathBuf>>, Failure> {
         let mut found = BTreeMap::new();
@@ -299,6 +327,7 @@ impl Start {
         };
         match result {
             Ok((image, waited)) => {
+                self.context.images_changed.notify_one();
                 let all = begin.elapsed();
                 let message = format!(
                     "Successfully pulled image \"{asked}\" in {} ({} including waiting). Image size: {} bytes.",

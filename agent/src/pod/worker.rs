@@ -30,10 +30,10 @@ use super::backoff::{self, Backoffs};
 use super::facts::{Ending, Facts};
 use super::probe::Report;
 use super::resize::{self, Granted};
-use super::{admission, environment, plan, resources, status};
+use super::{admission, environment, plan, preemption, resources, status};
 use crate::context::{Context, Entry};
 use crate::event::Kind;
-use crate::eviction::Eviction;
+use crate::eviction::{Cause, Eviction};
 use held::Held;
 use jobs::Done;
 
@@ -41,8 +41,8 @@ use jobs::Done;
 const REPORTS: usize = 16;
 /// How long after a configuration error the container is tried again, unless what it needs changes before.
 const CONFIG_RETRY: SignedDuration = SignedDuration::from_secs(10);
-/// Seconds a container of an evicted pod gets: what it takes is needed now.
-const EVICTED_GRACE: i64 = 1;
+/// How long a critical pod waits for those that make room for it: longer than pods usually take to end.
+const ROOM_PATIENCE: Duration = Duration::from_secs(90);
 /// How long after a status that could not be written it is tried again.
 const STATUS_RETRY: SignedDuration = SignedDuration::from_secs(2);
 
@@ -184,12 +184,16 @@ impl Worker {
         };
         let context = Arc::clone(&self.context);
         let node = self.node().await;
+        if new && !over && !going {
+            self.make_room(&node).await;
+        }
         let refusal = context.table.with(|table| {
             let room = self.room_in(table);
             let refusal = if new && !over && !going { admission::admit(&self.pod, &node, &room).err() } else { None };
             table.insert(self.uid.clone(), Entry { over: entry.over || refusal.is_some(), ..entry });
             refusal
         });
+        context.table.tell_came();
         if let Some(refusal) = refusal {
             let reason = refusal.event();
             let message = format!("Pod was rejected: {}", refusal.message);
@@ -198,6 +202,35 @@ impl Worker {
             self.facts.torn_down = true;
         } else if self.recovering {
             self.take_over().await;
+        }
+    }
+
+    /// Sends other pods away if this one is critical and only lacks room, and waits until they are gone, or too long.
+    async fn make_room(&mut self, node: &Node) {
+        const WHY: &str = "Preempted in order to admit critical pod";
+        let context = Arc::clone(&self.context);
+        let victims = context.table.with(|table| {
+            let room = self.room_in(table);
+            // Nobody goes for a pod that would be refused for another reason all the same.
+            let roomy = admission::Room { used: resources::Amounts::new(), pods: 0, ..room.clone() };
+            admission::admit(&self.pod, node, &roomy).ok()?;
+            let others = table.values().filter(|entry| !entry.over).map(|entry| &*entry.pod);
+            preemption::victims(&self.pod, others, &admission::shortage(&self.pod, &room))
+        });
+        let Some(victims) = victims else { return };
+        for uid in &victims {
+            let eviction = Eviction { uid: uid.clone(), message: WHY.to_owned(), cause: Cause::Preempted };
+            if context.evict.send(eviction).await.is_err() {
+                return;
+            }
+        }
+        let gone = || context.table.with(|table| victims.iter().all(|uid| table.get(uid).is_none_or(|e| e.over)));
+        let all_gone = async { while !gone() && self.freed.changed().await.is_ok() {} };
+        if tokio::time::timeout(ROOM_PATIENCE, all_gone).await.is_err() {
+            tracing::warn!(
+                pod = super::key(&self.pod),
+                "pods that were to make room for a critical one have not ended"
+            );
         }
     }
 
@@ -330,9 +363,10 @@ impl Worker {
         if self.facts.ending.is_some() || plan::is_over(&self.pod, &self.facts) {
             return None;
         }
-        self.event(None, Kind::Warning, "Evicted", eviction.message.clone());
-        self.facts.disrupted = eviction.disrupted.then(|| eviction.message.clone());
-        Some(Ending::Failed { reason: "Evicted".into(), message: eviction.message.clone(), grace: Some(EVICTED_GRACE) })
+        let Eviction { message, cause, .. } = eviction;
+        self.event(None, Kind::Warning, cause.reason(), message.clone());
+        self.facts.disrupted = cause.disruption(message);
+        Some(Ending::Failed { reason: cause.reason().into(), message: message.clone(), grace: cause.grace() })
     }
 
     /// Shows the server and admission how things are.

@@ -5,6 +5,7 @@
 //! opened – not its name – is bind-mounted to a place of the node's own, from where containers get it.
 
 use std::fs::{self, OpenOptions};
+use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
@@ -53,6 +54,36 @@ pub(crate) fn bind(volume: &Path, sub_path: &str, target: &Path) -> Result<(), E
     }
     mount(Some(&source), target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
         .map_err(|e| Error::io("mount", target, e))
+}
+
+/// The text of a file of `volume`, found without ever leaving it; none if it is not there.
+///
+/// # Errors
+/// [`Error::Path`] when the path is absolute or climbs, [`Error::Io`] with the step, also for what is no file or too large.
+pub(crate) fn read(volume: &Path, path: &str) -> Result<Option<String>, Error> {
+    /// More than an environment can hold (execve(2): a variable has 128 KiB at most).
+    const LARGEST: u64 = 1 << 20;
+    if path.starts_with('/') || path.split('/').any(|part| part == "..") {
+        return Err(Error::Path { path: path.to_owned() });
+    }
+    let shown = volume.join(path);
+    let io = |step, error: std::io::Error| Error::io(step, &shown, error);
+    // Whoever has the volume may put a pipe there, which is not waited for.
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let opened = match openat2(open_root(volume)?, Path::new(path), how) {
+        Ok(opened) => fs::File::from(opened),
+        Err(nix::Error::ENOENT) => return Ok(None),
+        Err(error) => return Err(io("open", error.into())),
+    };
+    let about = opened.metadata().map_err(|error| io("stat", error))?;
+    if !about.is_file() || about.len() > LARGEST {
+        return Err(io("read", std::io::Error::other("no regular file of at most 1 MiB")));
+    }
+    let mut text = String::new();
+    opened.take(LARGEST).read_to_string(&mut text).map_err(|error| io("read", error))?;
+    Ok(Some(text))
 }
 
 /// Takes away what [`bind`] mounted; nothing there is no error.
@@ -136,6 +167,20 @@ mod tests {
             assert!(bind(&volume, path, &target).is_err(), "{path}");
         }
         assert!(!target.exists());
+    }
+
+    #[test]
+    fn a_file_is_read_inside_only_and_a_pipe_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = dir.path();
+        fs::write(volume.join("env"), "A='1'").unwrap();
+        hostile(volume, "out", "/etc/passwd");
+        nix::unistd::mkfifo(&volume.join("pipe"), Mode::S_IRWXU).unwrap();
+        assert_eq!(read(volume, "env").unwrap().as_deref(), Some("A='1'"));
+        assert_eq!(read(volume, "absent").unwrap(), None);
+        for path in ["../env", "/etc/passwd", "out", "pipe", "."] {
+            assert!(read(volume, path).is_err(), "{path}");
+        }
     }
 
     #[test]

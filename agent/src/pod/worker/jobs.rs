@@ -10,6 +10,7 @@ use coracle_runtime::{ContainerId, Exit, NetworkNamespace, Resources, Sandbox, S
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements, ServiceAccount};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 use crate::claims;
 use crate::context::Context;
 use crate::event::{Kind, Recorder};
+use crate::node;
 use crate::pod::environment::Objects;
 use crate::pod::start::{Failure, Start, blocking, chain, downward};
 use crate::pod::{self, container_spec, host_files, lifecycle};
@@ -119,7 +121,10 @@ pub(super) async fn set_up(
     attempt: u32,
     recovering: bool,
 ) -> Done {
-    let result = set_up_steps(&context, &pod, &objects, attempt).await;
+    let result = match handler(&context, &pod, recovering).await {
+        Ok(()) => set_up_steps(&context, &pod, &objects, attempt).await,
+        Err(why) => Err(SandboxFailure::Sandbox { why }),
+    };
     if !recovering && let Err(SandboxFailure::Sandbox { .. }) = &result {
         // What was made of it is not left behind for the next try to trip over.
         let id = SandboxId::of(pod::uid(&pod), attempt);
@@ -128,6 +133,24 @@ pub(super) async fn set_up(
         }
     }
     Done::SetUp { attempt, result }
+}
+
+/// Whether this node's runtime is the one that the pod's class of runtimes wants. One that runs already has been asked.
+async fn handler(context: &Context, pod: &Pod, recovering: bool) -> Result<(), String> {
+    let Some(name) =
+        pod::spec(pod).0.and_then(|spec| spec.runtime_class_name.as_deref()).filter(|name| !name.is_empty())
+    else {
+        return Ok(());
+    };
+    if recovering {
+        return Ok(());
+    }
+    let classes: Api<RuntimeClass> = Api::all(context.client.clone());
+    let class = classes.get(name).await.map_err(|e| format!("failed to get RuntimeClass {name:?}: {}", chain(&e)))?;
+    if node::HANDLERS.contains(&class.handler.as_str()) {
+        return Ok(());
+    }
+    Err(format!("failed to get sandbox runtime: no runtime for \"{}\" is configured", class.handler))
 }
 
 async fn set_up_steps(
@@ -450,6 +473,7 @@ pub(super) async fn tear_down(
     }
     if !stands {
         claims::release(&context.images, &context.config.mark, pod::uid(&pod)).await;
+        context.images_changed.notify_one();
     }
     note(context.network.detach(pod::uid(&pod)).await.map_err(|e| chain(&e)));
     if !only_stop {
