@@ -81,6 +81,21 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The supervisor is of a later version than this agent and does not serve it: the agent was replaced by an earlier one.
+    #[error(
+        "the supervisor of sandbox {id} speaks version {version} of the runtime's protocol and serves agents from version \
+         {serves_from} on, this one speaks {agent}: run a later agent, or remove the sandbox"
+    )]
+    Version {
+        /// The sandbox.
+        id: SandboxId,
+        /// What the supervisor speaks.
+        version: u32,
+        /// The earliest agent it serves.
+        serves_from: u32,
+        /// What this agent speaks.
+        agent: u32,
+    },
     /// The supervisor could not set up the sandbox.
     #[error("sandbox {id}: {reason}")]
     Sandbox {
@@ -116,6 +131,7 @@ impl Error {
             | Error::ExecTimeout { .. }
             | Error::Unsupported { .. }
             | Error::Supervisor { .. }
+            | Error::Version { .. }
             | Error::Sandbox { .. }
             | Error::Io { .. } => false,
         }

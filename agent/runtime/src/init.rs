@@ -13,6 +13,8 @@ pub(crate) use channel::{Report, pair, receive, send, wait_for_go};
 pub(crate) use process::{Stdio, bounding};
 
 use std::{
+    fs,
+    io::Write,
     os::fd::{AsFd, OwnedFd},
     path::Path,
 };
@@ -90,8 +92,9 @@ fn join(channel: &OwnedFd) -> Result<(), StartError> {
     wait_for_go(channel.as_fd()).at("cgroup", || "wait for the supervisor".to_owned())
 }
 
-/// Before anything else: nobody may look in.
-fn begin() -> Result<(), StartError> {
+/// Before anything else: nobody may look in. What is written to `/proc` is written here, where it is the host's: in a
+/// container's something else may lie in its place (CVE-2025-52881).
+fn begin(oom_score_adj: Option<i32>) -> Result<(), StartError> {
     sys::reset_signals();
     sys::prctl(libc::PR_SET_DUMPABLE, 0).at("process", || "make the process undumpable".to_owned())?;
     match sys::new_session_keyring() {
@@ -99,23 +102,34 @@ fn begin() -> Result<(), StartError> {
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {}
         result => result.at("process", || "make a session keyring".to_owned())?,
     }
+    set_oom_score(oom_score_adj);
     nix::unistd::setsid().at("process", || "begin a session".to_owned())?;
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     Ok(())
 }
 
+/// Raising is always allowed; lowering below what we started with needs `CAP_SYS_RESOURCE`, and a host that does not give
+/// it gets containers with the value they would have had.
+fn set_oom_score(value: Option<i32>) {
+    // Who does not say must not be spared as the supervisor is, whose child this is.
+    let value = value.unwrap_or(0).to_string();
+    let open = fs::OpenOptions::new().write(true).open("/proc/self/oom_score_adj");
+    let _ = open.and_then(|mut file| file.write_all(value.as_bytes()));
+}
+
 fn start_container(plan: &Plan<'_>) -> Result<std::convert::Infallible, StartError> {
-    begin()?;
     let spec = plan.spec;
+    begin(spec.oom_score_adj)?;
     let sources = root::open_sources(plan)?;
     root::enter(plan)?;
-    root::mount_kernel_file_systems(plan)?;
+    let kernel = root::mount_kernel_file_systems(plan)?;
     join(&plan.channel)?;
     nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).at("cgroup", || "make a cgroup namespace".to_owned())?;
     root::mount_cgroups(spec)?;
-    root::mount_all(plan, sources)?;
+    root::mount_all(plan, sources, &kernel)?;
     let process = process::Process {
         argv: &spec.argv,
+        null: Some(kernel.null.try_clone().at("stdio", || "open /dev/null".to_owned())?),
         env: spec.env.clone(),
         cwd: &spec.cwd,
         make_cwd: true,
@@ -126,11 +140,11 @@ fn start_container(plan: &Plan<'_>) -> Result<std::convert::Infallible, StartErr
         tty: spec.tty,
         size: None,
     };
-    process::run(&process, &plan.channel, &plan.stdio, || root::seal(spec))
+    process::run(&process, &plan.channel, &plan.stdio, || root::seal(spec, &kernel))
 }
 
 fn start_exec(plan: &ExecPlan<'_>) -> Result<std::convert::Infallible, StartError> {
-    begin()?;
+    begin(plan.spec.oom_score_adj)?;
     nix::sched::setns(&plan.target, CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP)
         .at("namespace", || "enter the container".to_owned())?;
     join(&plan.channel)?;
@@ -138,6 +152,7 @@ fn start_exec(plan: &ExecPlan<'_>) -> Result<std::convert::Infallible, StartErro
     env.extend(plan.exec.env.iter().cloned());
     let process = process::Process {
         argv: &plan.exec.argv,
+        null: None,
         env,
         cwd: if plan.exec.cwd.is_empty() { &plan.spec.cwd } else { &plan.exec.cwd },
         make_cwd: false,
@@ -155,7 +170,8 @@ fn start_exec(plan: &ExecPlan<'_>) -> Result<std::convert::Infallible, StartErro
 /// that `/proc/1/root` shows no host.
 pub(crate) fn reaper(channel: OwnedFd) -> ! {
     let prepare = || -> Result<(), StartError> {
-        begin()?;
+        // As likely a victim as the supervisor.
+        begin(Some(-1000))?;
         join(&channel)?;
         root::enter_empty()?;
         sys::set_capabilities(0, 0, 0).at("capabilities", || "drop every capability".to_owned())?;

@@ -1,7 +1,8 @@
 //! What agent and supervisor say to each other: a length in four bytes (little endian), then JSON.
 //!
 //! A supervisor outlives the agent that started it, so a later agent speaks to an earlier supervisor: variants and fields are
-//! only ever added, and what a supervisor does not know it answers with [`Failure::Unsupported`].
+//! only ever added, and what a supervisor does not know it answers with [`Failure::Unsupported`]. After a downgrade an
+//! earlier agent meets a later supervisor, which says whom it still serves ([`SERVES_FROM`]).
 
 use std::io;
 
@@ -18,6 +19,10 @@ use crate::{
 /// The version a supervisor tells in its status: 2 knows [`Request::Attach`]'s `output_only`. An earlier one ignores it and
 /// gives the input as well.
 pub(crate) const VERSION: u32 = 2;
+
+/// The version of the earliest agent that a supervisor of ours serves. It is raised when something is taken out of the
+/// protocol, or means something else: an earlier agent then leaves the supervisor alone.
+pub(crate) const SERVES_FROM: u32 = 1;
 
 /// A frame is never longer: an environment is at most a few MiB (execve(2)), the rest is small.
 pub(crate) const MAX_FRAME: usize = 16 << 20;
@@ -60,7 +65,14 @@ pub(crate) enum Request {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Reply {
     /// To [`Request::Status`].
-    Status { version: u32, pid: u32, containers: Vec<ContainerStatus> },
+    Status {
+        version: u32,
+        /// [`SERVES_FROM`] of the supervisor; an early one that does not say serves everybody.
+        #[serde(default)]
+        serves_from: u32,
+        pid: u32,
+        containers: Vec<ContainerStatus>,
+    },
     /// One container.
     Container(ContainerStatus),
     /// To [`Request::Wait`].
@@ -109,6 +121,28 @@ pub(crate) fn encode(value: &impl Serialize) -> io::Result<Vec<u8>> {
     Ok(frame)
 }
 
+/// What every version of [`Reply::Status`] says, whatever else is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Spoken {
+    pub(crate) version: u32,
+    pub(crate) serves_from: u32,
+}
+
+impl Spoken {
+    /// Reads it from a frame; `None` when that is no status.
+    pub(crate) fn read(frame: &[u8]) -> Option<Spoken> {
+        let whole: serde_json::Value = serde_json::from_slice(frame).ok()?;
+        let status = whole.get("Status")?;
+        let number = |name| status.get(name).and_then(serde_json::Value::as_u64).and_then(|n| u32::try_from(n).ok());
+        Some(Spoken { version: number("version")?, serves_from: number("serves_from").unwrap_or(0) })
+    }
+
+    /// Whether an agent of this version is served.
+    pub(crate) fn serves_us(self) -> bool {
+        self.serves_from <= VERSION
+    }
+}
+
 /// Takes the first whole frame out of what has arrived.
 pub(crate) fn take_frame(buffer: &mut Vec<u8>) -> io::Result<Option<Vec<u8>>> {
     let Some(header) = buffer.first_chunk::<4>() else { return Ok(None) };
@@ -150,6 +184,34 @@ mod tests {
     fn what_an_earlier_agent_asked_is_still_understood() {
         let asked: Request = serde_json::from_str(r#"{"Attach": {"container": "c1"}}"#).unwrap();
         assert!(matches!(asked, Request::Attach { output_only: false, .. }), "{asked:?}");
+    }
+
+    #[test]
+    fn who_is_served_is_read_of_any_status() {
+        let cases = [
+            (r#"{"Status":{"version":1,"pid":7,"containers":[]}}"#, Some((1, true))),
+            (
+                r#"{"Status":{"version":9,"serves_from":1,"pid":7,"containers":[{"of":"another shape"}]}}"#,
+                Some((9, true)),
+            ),
+            (r#"{"Status":{"version":9,"serves_from":9,"news":true}}"#, Some((9, false))),
+            (r#"{"Status":{}}"#, None),
+            (r#""Done""#, None),
+            ("{", None),
+        ];
+        for (frame, wanted) in cases {
+            let found = Spoken::read(frame.as_bytes()).map(|spoken| (spoken.version, spoken.serves_us()));
+            assert_eq!(found, wanted, "{frame}");
+        }
+        assert!(Spoken { version: VERSION, serves_from: SERVES_FROM }.serves_us());
+    }
+
+    #[test]
+    fn what_the_first_version_asked_is_still_understood() {
+        let asked: Request =
+            serde_json::from_str(r#"{"Start":{"name":"c","attempt":0,"layers":["/l"],"argv":["true"]}}"#).unwrap();
+        let Request::Start(spec) = asked else { panic!("{asked:?}") };
+        assert_eq!((spec.name.as_str(), spec.layers.len(), spec.privileged), ("c", 1, false));
     }
 
     #[test]

@@ -25,12 +25,15 @@ use std::{
 
 use tokio::sync::watch;
 
-use self::{client::Client, supervisor_process::Executable};
+use self::{
+    client::{Client, Greeting},
+    supervisor_process::Executable,
+};
 use crate::{
     cgroup::{self, KILL_PATIENCE, Tree},
     error::Error,
     id::SandboxId,
-    protocol::{Reply, Request, VERSION},
+    protocol::{Request, Spoken, VERSION},
     record::{self, SandboxRecord},
     spec::SandboxSpec,
     state::SandboxStatus,
@@ -61,6 +64,11 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 fn io_error(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Io { step, path: path.to_owned(), source }
+}
+
+fn stranger(id: &SandboxId, spoken: Spoken) -> Error {
+    let Spoken { version, serves_from } = spoken;
+    Error::Version { id: id.clone(), version, serves_from, agent: VERSION }
 }
 
 impl Runtime {
@@ -170,21 +178,23 @@ impl Runtime {
     /// A living sandbox by its name.
     ///
     /// # Errors
-    /// [`Error::SandboxNotFound`] when there is none or its supervisor is gone.
+    /// [`Error::SandboxNotFound`] when there is none or its supervisor is gone, [`Error::Version`] when it is of a version
+    /// that does not serve this one.
     pub async fn sandbox(&self, id: &SandboxId) -> Result<Sandbox, Error> {
         let not_found = |_| Error::SandboxNotFound { id: id.clone() };
         let directory = self.directory(id);
         let mut client = Client::connect(&directory).await.map_err(not_found)?;
         let record = SandboxRecord::read(&directory).map_err(not_found)?;
-        match client.ask(&Request::Status).await {
-            Ok(Reply::Status { pid, .. }) => Ok(Sandbox::new(self.clone(), id.clone(), record.spec, pid)),
-            Ok(_) => Err(not_found(io::ErrorKind::InvalidData.into())),
+        match client.greet().await {
+            Ok(Greeting::Status { pid, .. }) => Ok(Sandbox::new(self.clone(), id.clone(), record.spec, pid)),
+            Ok(Greeting::Stranger(spoken)) => Err(stranger(id, spoken)),
             Err(error) => Err(not_found(error)),
         }
     }
 
     /// Every sandbox with the mark: living ones as their supervisors tell, dead ones as their records on disk tell
-    /// (their containers are all exited).
+    /// (their containers are all exited). A supervisor that does not serve this version is as good as dead: its sandbox can
+    /// be removed, and nothing else.
     ///
     /// # Errors
     /// When the directory of sandboxes cannot be read.
@@ -195,12 +205,16 @@ impl Runtime {
             let directory = self.directory(&id);
             // Without a record nothing was ever started: a creation that was cut, or a removal that is nearly done.
             let Ok(record) = SandboxRecord::read(&directory) else { continue };
-            let status = match Client::connect(&directory).await {
-                Ok(mut client) => client.ask(&Request::Status).await.ok(),
+            let greeting = match Client::connect(&directory).await {
+                Ok(mut client) => client.greet().await.ok(),
                 Err(_) => None,
             };
-            let (supervisor_pid, containers) = match status {
-                Some(Reply::Status { pid, containers, .. }) => (Some(pid), containers),
+            if let Some(Greeting::Stranger(spoken)) = greeting {
+                let error = stranger(&id, spoken);
+                tracing::error!(error = &error as &(dyn std::error::Error + 'static), "sandbox of a later version");
+            }
+            let (supervisor_pid, containers) = match greeting {
+                Some(Greeting::Status { pid, containers }) => (Some(pid), containers),
                 _ => (None, record::read_containers(&directory).map_err(io_error("read", &directory))?),
             };
             found.push(SandboxStatus {
@@ -345,3 +359,6 @@ impl Inner {
             .map_err(|reason| Error::Sandbox { id: record.id.clone(), reason })
     }
 }
+
+#[cfg(test)]
+mod tests;

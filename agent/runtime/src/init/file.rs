@@ -8,7 +8,7 @@ use std::{
 
 use nix::{
     fcntl::OFlag,
-    sys::stat::{Mode, SFlag, mkdirat, mknodat},
+    sys::stat::{Mode, SFlag, fstat, major, minor, mkdirat, mknodat},
 };
 
 use crate::sys;
@@ -74,6 +74,20 @@ fn make_directory(parent: &OwnedFd, path: &Path, name: &Component<'_>) -> io::Re
         Err(error) => return Err(error.into()),
     }
     open(path, libc::O_PATH | libc::O_DIRECTORY)
+}
+
+/// The container's `/dev/null`, found to be that device and nothing a container has put there: what is opened by this name
+/// becomes somebody's input, and what is mounted from it hides things (CVE-2025-31133).
+pub(super) fn null() -> io::Result<OwnedFd> {
+    let null = open_plain(Path::new("/dev/null"), libc::O_RDWR | libc::O_NOCTTY | libc::O_NONBLOCK)?;
+    let found = fstat(&null)?;
+    let number = (major(found.st_rdev), minor(found.st_rdev));
+    let is_null = found.st_mode & libc::S_IFMT == libc::S_IFCHR && number == (1, 3);
+    if !is_null {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not the null device"));
+    }
+    nix::fcntl::fcntl(&null, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_RDWR))?;
+    Ok(null)
 }
 
 /// Reads a small regular file of the container; one that is not there is empty.

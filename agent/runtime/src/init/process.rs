@@ -3,8 +3,7 @@
 use std::{
     convert::Infallible,
     ffi::CString,
-    fs,
-    io::{self, Write},
+    io,
     os::fd::{AsFd, OwnedFd},
     path::Path,
 };
@@ -38,6 +37,8 @@ pub(crate) struct Stdio {
 /// What is run.
 pub(super) struct Process<'a> {
     pub(super) argv: &'a [String],
+    /// The container's null device, for standard descriptors that lead nowhere; opened now, or before.
+    pub(super) null: Option<OwnedFd>,
     pub(super) env: Vec<(String, String)>,
     pub(super) cwd: &'a str,
     pub(super) make_cwd: bool,
@@ -79,7 +80,6 @@ pub(super) fn run(
             .ok_or_else(|| refuse("rlimit", format!("unknown resource limit {}", limit.name)))?;
         sys::set_rlimit(number, limit.soft, limit.hard).at("rlimit", || format!("set {}", limit.name))?;
     }
-    set_oom_score(container.oom_score_adj);
     let report = Report::Identity { uid: identity.uid, gid: identity.gid, groups: identity.groups.clone() };
     send(channel.as_fd(), &report, None).at("process", || "report".to_owned())?;
 
@@ -110,13 +110,17 @@ fn connect(process: &Process<'_>, channel: &OwnedFd, stdio: &Stdio, identity: &I
         }
         return (0..3).try_for_each(|number| place(&terminal, number));
     }
-    let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null");
-    let null = OwnedFd::from(null.at("stdio", || "open /dev/null".to_owned())?);
     for (number, fd) in [(0, &stdio.stdin), (1, &stdio.stdout), (2, &stdio.stderr)] {
         if let Some(fd) = fd {
             fchown(fd, Some(Uid::from_raw(identity.uid)), None).at("stdio", || "give pipes away".to_owned())?;
         }
-        place(fd.as_ref().unwrap_or(&null), number)?;
+        let opened = match (fd, &process.null) {
+            (None, None) => Some(file::null().at("stdio", || "open /dev/null".to_owned())?),
+            _ => None,
+        };
+        if let Some(fd) = fd.as_ref().or(process.null.as_ref()).or(opened.as_ref()) {
+            place(fd, number)?;
+        }
     }
     Ok(())
 }
@@ -208,15 +212,6 @@ fn become_user(
         }
     }
     Ok(())
-}
-
-/// Raising is always allowed; lowering below what we started with needs `CAP_SYS_RESOURCE`, and a host that does not give
-/// it gets containers with the value they would have had.
-fn set_oom_score(value: Option<i32>) {
-    // Who does not say must not be spared as the supervisor is, whose child this is.
-    let value = value.unwrap_or(0).to_string();
-    let open = fs::OpenOptions::new().write(true).open("/proc/self/oom_score_adj");
-    let _ = open.and_then(|mut file| file.write_all(value.as_bytes()));
 }
 
 /// Of equal names the last counts; what a program cannot do without is added.

@@ -98,7 +98,9 @@ fn bind_source(source: &Path) -> Result<Source, StartError> {
 /// Makes the root of layers and changes to it.
 pub(super) fn enter(plan: &Plan<'_>) -> Result<(), StartError> {
     let merged = plan.directory.join("merged");
-    overlay::mount_root(&plan.spec.layers, plan.directory, &merged)?;
+    // What keeps host devices away is the cgroup. Where that does not, an image with a disk in it must not open it.
+    let devices = plan.devices_restricted || plan.spec.privileged;
+    overlay::mount_root(&plan.spec.layers, plan.directory, &merged, devices)?;
     change_root(&merged)
 }
 
@@ -134,9 +136,17 @@ fn change_root(new: &Path) -> Result<(), StartError> {
 
 const QUIET: u64 = sys::ATTR_NOSUID | sys::ATTR_NODEV | sys::ATTR_NOEXEC;
 
+/// What is needed of the kernel's file systems later, when volumes may lie over them.
+pub(super) struct Kernel {
+    /// The null device.
+    pub(super) null: OwnedFd,
+    /// The number of the `/proc` that is the container's own.
+    proc: u64,
+}
+
 /// Mounts `/proc`, `/dev` and `/sys`. An image that has a link in one of these places is refused: what is mounted there
 /// would be somewhere else than where the masks are.
-pub(super) fn mount_kernel_file_systems(plan: &Plan<'_>) -> Result<(), StartError> {
+pub(super) fn mount_kernel_file_systems(plan: &Plan<'_>) -> Result<Kernel, StartError> {
     let privileged = plan.spec.privileged;
     mount_new(c"proc", &[], QUIET, "/proc")?;
     mount_new(c"tmpfs", &[("mode", Some("755")), ("size", Some("65536k"))], sys::ATTR_NOSUID, "/dev")?;
@@ -145,7 +155,12 @@ pub(super) fn mount_kernel_file_systems(plan: &Plan<'_>) -> Result<(), StartErro
     mount_new(c"devpts", &terminals, sys::ATTR_NOSUID | sys::ATTR_NOEXEC, "/dev/pts")?;
     mount_new(c"mqueue", &[], QUIET, "/dev/mqueue")?;
     let lock = if privileged { 0 } else { sys::ATTR_RDONLY };
-    mount_new(c"sysfs", &[], QUIET | lock, "/sys")
+    mount_new(c"sysfs", &[], QUIET | lock, "/sys")?;
+    let proc = file::open_plain(Path::new("/proc"), libc::O_PATH).at("mount", || "open /proc".to_owned())?;
+    Ok(Kernel {
+        null: file::null().at("device", || "open /dev/null".to_owned())?,
+        proc: nix::sys::stat::fstat(&proc).at("mount", || "look at /proc".to_owned())?.st_dev,
+    })
 }
 
 fn mount_new(kind: &std::ffi::CStr, options: &[(&str, Option<&str>)], flags: u64, at: &str) -> Result<(), StartError> {
@@ -199,7 +214,7 @@ fn file_of_own_proc(path: &str) -> Result<String, StartError> {
 }
 
 /// Makes devices and mounts.
-pub(super) fn mount_all(plan: &Plan<'_>, sources: Sources) -> Result<(), StartError> {
+pub(super) fn mount_all(plan: &Plan<'_>, sources: Sources, kernel: &Kernel) -> Result<(), StartError> {
     let shm = || "mount /dev/shm".to_owned();
     let place = file::open_plain(Path::new("/dev/shm"), libc::O_PATH).at("mount", shm)?;
     sys::attach_mount(sources.shm.as_fd(), place.as_fd()).at("mount", shm)?;
@@ -207,12 +222,12 @@ pub(super) fn mount_all(plan: &Plan<'_>, sources: Sources) -> Result<(), StartEr
         node.make()?;
     }
     for (wanted, source) in plan.spec.mounts.iter().zip(sources.mounts) {
-        mount_one(wanted, source, plan.devices_restricted || plan.spec.privileged)?;
+        mount_one(wanted, source, plan.devices_restricted || plan.spec.privileged, kernel)?;
     }
     Ok(())
 }
 
-fn mount_one(wanted: &Mount, source: Option<Source>, devices: bool) -> Result<(), StartError> {
+fn mount_one(wanted: &Mount, source: Option<Source>, devices: bool, kernel: &Kernel) -> Result<(), StartError> {
     let what = || format!("mount {}", wanted.destination);
     let mut flags = 0;
     for option in &wanted.options {
@@ -235,6 +250,7 @@ fn mount_one(wanted: &Mount, source: Option<Source>, devices: bool) -> Result<()
         flags |= sys::ATTR_NOSUID | sys::ATTR_NODEV | if wanted.readonly { sys::ATTR_RDONLY } else { 0 };
         let tree = sys::new_mount(c"tmpfs", &options, flags).at("mount", what)?;
         let place = file::open_or_make(&destination, Kind::Directory).at("mount", what)?;
+        leave_proc_alone(wanted, &place, None, kernel)?;
         return sys::attach_mount(tree.as_fd(), place.as_fd()).at("mount", what);
     };
     let propagation = match wanted.propagation {
@@ -253,11 +269,53 @@ fn mount_one(wanted: &Mount, source: Option<Source>, devices: bool) -> Result<()
         sys::change_mount(tree.as_fd(), wanted.recursive_readonly, flags, 0).at("mount", what)?;
     }
     let place = file::open_or_make(&destination, kind).at("mount", what)?;
+    leave_proc_alone(wanted, &place, Some(&tree), kernel)?;
     sys::attach_mount(tree.as_fd(), place.as_fd()).at("mount", what)
 }
 
+/// What may be mounted in a container's own `/proc`, as other runtimes have it: files that tell figures of the host, which
+/// somebody may want to show differently.
+const COVERABLE: &[&str] = &[
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/net/dev",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
+];
+
+/// Refuses mounts in the container's own `/proc`, by whatever way their path leads there: what is hidden and protected
+/// there would not be any more (CVE-2019-16884). Another `/proc` may lie over the whole of it.
+fn leave_proc_alone(
+    wanted: &Mount,
+    place: &OwnedFd,
+    tree: Option<&OwnedFd>,
+    kernel: &Kernel,
+) -> Result<(), StartError> {
+    const ROOT: u64 = 1;
+    let what = || format!("look at {}", wanted.destination);
+    let found = nix::sys::stat::fstat(place).at("mount", what)?;
+    if found.st_dev != kernel.proc || COVERABLE.contains(&wanted.destination.as_str()) {
+        return Ok(());
+    }
+    let path = &wanted.destination;
+    if found.st_ino != ROOT {
+        return Err(refuse("mount", format!("{path:?} cannot be mounted because it is inside /proc")));
+    }
+    let kind = tree.map(nix::sys::statfs::fstatfs).transpose().at("mount", what)?.map(|found| found.filesystem_type());
+    if kind == Some(nix::sys::statfs::PROC_SUPER_MAGIC) {
+        return Ok(());
+    }
+    Err(refuse("mount", format!("{path:?} cannot be mounted because it is not of type proc")))
+}
+
 /// The last changes to the root: what is read-only and what is hidden. After this nothing more can be made in it.
-pub(super) fn seal(spec: &ContainerSpec) -> Result<(), StartError> {
+pub(super) fn seal(spec: &ContainerSpec, kernel: &Kernel) -> Result<(), StartError> {
     if !spec.privileged {
         for path in &spec.readonly_paths {
             protect(path, |found| {
@@ -272,7 +330,7 @@ pub(super) fn seal(spec: &ContainerSpec) -> Result<(), StartError> {
                 if SFlag::from_bits_truncate(mode & libc::S_IFMT) == SFlag::S_IFDIR {
                     sys::new_mount(c"tmpfs", &[("size", Some("4096"))], QUIET | sys::ATTR_RDONLY)
                 } else {
-                    sys::clone_mount(Path::new("/dev/null"), false)
+                    sys::clone_mount_of(kernel.null.as_fd(), false)
                 }
             })?;
         }

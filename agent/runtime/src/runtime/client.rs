@@ -15,9 +15,24 @@ use tokio::{
 };
 
 use crate::{
-    protocol::{Reply, Request, encode, take_frame},
+    protocol::{Reply, Request, Spoken, encode, take_frame},
+    state::ContainerStatus,
     sys,
 };
+
+/// What a supervisor answers first.
+#[derive(Debug)]
+pub(super) enum Greeting {
+    /// It serves us.
+    Status {
+        /// Its process id.
+        pid: u32,
+        /// Its containers.
+        containers: Vec<ContainerStatus>,
+    },
+    /// It does not.
+    Stranger(Spoken),
+}
 
 #[derive(Debug)]
 pub(super) struct Client {
@@ -45,9 +60,28 @@ impl Client {
     /// # Cancel safety
     /// Safe: what was read is kept.
     pub(super) async fn receive(&mut self) -> io::Result<Reply> {
+        Ok(serde_json::from_slice(&self.receive_frame().await?)?)
+    }
+
+    /// Asks for the status, of a supervisor of any version.
+    pub(super) async fn greet(&mut self) -> io::Result<Greeting> {
+        self.send(&Request::Status).await?;
+        let frame = self.receive_frame().await?;
+        if let Some(spoken) = Spoken::read(&frame)
+            && !spoken.serves_us()
+        {
+            return Ok(Greeting::Stranger(spoken));
+        }
+        match serde_json::from_slice(&frame)? {
+            Reply::Status { pid, containers, .. } => Ok(Greeting::Status { pid, containers }),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "an answer to another question")),
+        }
+    }
+
+    async fn receive_frame(&mut self) -> io::Result<Vec<u8>> {
         loop {
             if let Some(frame) = take_frame(&mut self.input)? {
-                return Ok(serde_json::from_slice(&frame)?);
+                return Ok(frame);
             }
             self.stream.readable().await?;
             let Client { stream, input, fds } = self;

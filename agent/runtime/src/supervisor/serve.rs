@@ -29,7 +29,7 @@ use crate::{
     cgroup::{Tree, lift_cpu_bound},
     error::StartError,
     id::ContainerId,
-    protocol::{Failure, Reply, Request, VERSION},
+    protocol::{Failure, Reply, Request, SERVES_FROM, VERSION},
     record::SandboxRecord,
     runtime::ExecSpec,
     spec::{ContainerSpec, PidNamespace, Resources},
@@ -266,6 +266,7 @@ impl Supervisor {
         let reply = match request {
             Request::Status => Ok(Some(Reply::Status {
                 version: VERSION,
+                serves_from: SERVES_FROM,
                 pid: std::process::id(),
                 containers: self.containers.iter().map(|container| container.status.clone()).collect(),
             })),

@@ -12,8 +12,10 @@
 )]
 
 mod cleanup;
+mod escapes;
 mod exec;
 mod files;
+mod hostile;
 mod lifecycle;
 mod limits;
 mod logs;

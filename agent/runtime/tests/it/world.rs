@@ -9,8 +9,8 @@ use std::{
 };
 
 use coracle_runtime::{
-    Config, ContainerId, ContainerSpec, ContainerState, ContainerStatus, ExecSpec, Exit, QosClass, Resources, Runtime,
-    Sandbox, SandboxSpec,
+    Config, ContainerId, ContainerSpec, ContainerState, ContainerStatus, ExecSpec, Exit, Mount, QosClass, Resources,
+    Runtime, Sandbox, SandboxSpec,
 };
 
 pub(crate) struct World {
@@ -23,7 +23,7 @@ const APPLETS: &[&str] = &[
     "sh", "cat", "ls", "echo", "sleep", "id", "env", "pwd", "true", "false", "mount", "umount", "touch", "mkdir",
     "mknod", "rm", "grep", "head", "tail", "dd", "stty", "printf", "seq", "ps", "kill", "hostname", "ip", "readlink",
     "stat", "wc", "unshare", "chmod", "ln", "tty", "yes", "test", "sed", "ping", "su", "setsid", "nc", "cut", "usleep",
-    "chroot", "sync", "tr", "find",
+    "chroot", "sync", "tr", "find", "mv", "mkfifo",
 ];
 
 impl World {
@@ -87,6 +87,19 @@ impl World {
     /// A container that runs a line of shell.
     pub(crate) fn shell(&self, name: &str, line: &str) -> ContainerSpec {
         self.container(name, &["/bin/sh", "-c", line])
+    }
+
+    /// Gives a container the host's `/usr`, read-only, for programs busybox has not.
+    pub(crate) fn with_usr(&self, spec: &mut ContainerSpec) {
+        let layer = self.path("usr-links");
+        if !layer.exists() {
+            fs::create_dir(&layer).unwrap();
+            for name in ["lib", "lib64"] {
+                symlink(format!("usr/{name}"), layer.join(name)).unwrap();
+            }
+        }
+        spec.layers.push(layer);
+        spec.mounts.push(Mount::bind("/usr", "/usr").readonly());
     }
 
     /// Runs a container to its end; what it said, without times.

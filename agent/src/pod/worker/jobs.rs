@@ -166,10 +166,9 @@ async fn set_up_steps(
         return Err(SandboxFailure::Sandbox { why });
     }
     if attempt > 0 {
-        // The sandbox before it died; its containers' ends are remembered.
-        if let Err(error) = context.runtime.remove_sandbox(&SandboxId::of(uid, attempt - 1)).await {
-            tracing::debug!(pod = pod::key(pod), error = &error as &dyn std::error::Error, "old sandbox not removed");
-        }
+        // The sandbox before it died; its containers' ends are remembered. While anything of it cannot be removed, nothing
+        // is started beside it.
+        context.runtime.remove_sandbox(&SandboxId::of(uid, attempt - 1)).await.map_err(|e| failed(&e))?;
     }
     let hostname = host_files::kernel_host_name(pod, &context.names);
     let log_dir = context.config.logs_dir().join(log_name(pod));

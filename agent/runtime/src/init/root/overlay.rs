@@ -41,8 +41,8 @@ fn name(fd: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-/// Mounts a container's root on `merged`, with its writable layer beside it.
-pub(super) fn mount_root(layers: &[PathBuf], directory: &Path, merged: &Path) -> Result<(), StartError> {
+/// Mounts a container's root on `merged`, with its writable layer beside it; `devices` in it can be opened.
+pub(super) fn mount_root(layers: &[PathBuf], directory: &Path, merged: &Path, devices: bool) -> Result<(), StartError> {
     let make = |name: &str, mode: u32| {
         let path = directory.join(name);
         match fs::DirBuilder::new().mode(mode).create(&path) {
@@ -67,7 +67,8 @@ pub(super) fn mount_root(layers: &[PathBuf], directory: &Path, merged: &Path) ->
         if options.len() > 4095 {
             return Err(nix::errno::Errno::E2BIG);
         }
-        mount(Some("overlay"), merged, Some("overlay"), MsFlags::empty(), Some(options))
+        let flags = if devices { MsFlags::empty() } else { MsFlags::MS_NODEV };
+        mount(Some("overlay"), merged, Some("overlay"), flags, Some(options))
     };
     match attempt(&quick) {
         Err(nix::errno::Errno::EINVAL | nix::errno::Errno::E2BIG) => attempt(&basic),
