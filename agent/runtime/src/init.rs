@@ -24,10 +24,33 @@ use nix::sched::CloneFlags;
 use crate::{
     error::StartError,
     runtime::ExecSpec,
-    spec::{ContainerSpec, SandboxSpec},
+    spec::{ContainerSpec, IdMapping, SandboxSpec},
     step::AtStep,
     sys,
 };
+
+/// Users of a pod's own: the namespace, and their numbers on the host.
+#[derive(Clone, Copy)]
+pub(crate) struct Users<'a> {
+    pub(crate) namespace: &'a OwnedFd,
+    pub(crate) mapping: IdMapping,
+}
+
+impl<'a> Users<'a> {
+    /// Both, or neither.
+    pub(crate) fn of(namespace: Option<&'a OwnedFd>, mapping: Option<IdMapping>) -> Option<Users<'a>> {
+        Some(Users { namespace: namespace?, mapping: mapping? })
+    }
+
+    /// What a user or group of the container is on the host. A number beyond those there are stays out of the way of all.
+    fn on_host(users: Option<Users<'a>>, id: u32) -> u32 {
+        match users {
+            Some(users) if id < users.mapping.size => users.mapping.host.saturating_add(id),
+            Some(users) => users.mapping.host,
+            None => id,
+        }
+    }
+}
 
 /// What a new container is made from.
 pub(crate) struct Plan<'a> {
@@ -43,6 +66,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) devices_restricted: bool,
     /// The filter of system calls.
     pub(crate) filter: Option<&'a [libc::sock_filter]>,
+    /// The pod's own users, if it has any.
+    pub(crate) users: Option<Users<'a>>,
     /// The report's way.
     pub(crate) channel: OwnedFd,
     /// Its standard descriptors.
@@ -67,6 +92,8 @@ pub(crate) struct ExecPlan<'a> {
     pub(crate) devices_restricted: bool,
     /// The filter of system calls.
     pub(crate) filter: Option<&'a [libc::sock_filter]>,
+    /// The pod's own users, if it has any.
+    pub(crate) users: Option<Users<'a>>,
     /// The report's way.
     pub(crate) channel: OwnedFd,
     /// Its standard descriptors.
@@ -94,7 +121,7 @@ fn join(channel: &OwnedFd) -> Result<(), StartError> {
 
 /// Before anything else: nobody may look in. What is written to `/proc` is written here, where it is the host's: in a
 /// container's something else may lie in its place (CVE-2025-52881).
-fn begin(oom_score_adj: Option<i32>) -> Result<(), StartError> {
+fn begin(oom_score_adj: Option<i32>, apparmor: Option<&str>) -> Result<(), StartError> {
     sys::reset_signals();
     sys::prctl(libc::PR_SET_DUMPABLE, 0).at("process", || "make the process undumpable".to_owned())?;
     match sys::new_session_keyring() {
@@ -103,6 +130,9 @@ fn begin(oom_score_adj: Option<i32>) -> Result<(), StartError> {
         result => result.at("process", || "make a session keyring".to_owned())?,
     }
     set_oom_score(oom_score_adj);
+    if let Some(profile) = apparmor {
+        confine(profile).at("apparmor", || "apparmor failed to apply profile".to_owned())?;
+    }
     nix::unistd::setsid().at("process", || "begin a session".to_owned())?;
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     Ok(())
@@ -117,11 +147,25 @@ fn set_oom_score(value: Option<i32>) {
     let _ = open.and_then(|mut file| file.write_all(value.as_bytes()));
 }
 
+/// What this process executes next is under an AppArmor profile (apparmor(7), `/proc/pid/attr/apparmor/exec`). Kernels with
+/// one security module alone have the file a level higher.
+fn confine(profile: &str) -> std::io::Result<()> {
+    let places = ["/proc/self/attr/apparmor/exec", "/proc/self/attr/exec"];
+    let place = places.into_iter().find(|place| Path::new(place).exists());
+    let place = place
+        .filter(|_| crate::apparmor_enabled())
+        .ok_or_else(|| std::io::Error::new(std::io::ErrorKind::Unsupported, "AppArmor is not enabled on the host"))?;
+    fs::OpenOptions::new().write(true).open(place)?.write_all(format!("exec {profile}").as_bytes())
+}
+
 fn start_container(plan: &Plan<'_>) -> Result<std::convert::Infallible, StartError> {
     let spec = plan.spec;
-    begin(spec.oom_score_adj)?;
+    begin(spec.oom_score_adj, spec.apparmor.as_deref())?;
     let sources = root::open_sources(plan)?;
     root::enter(plan)?;
+    if let Some(users) = plan.users {
+        root::make_files_as(users.mapping.host)?;
+    }
     let kernel = root::mount_kernel_file_systems(plan)?;
     join(&plan.channel)?;
     nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).at("cgroup", || "make a cgroup namespace".to_owned())?;
@@ -137,6 +181,7 @@ fn start_container(plan: &Plan<'_>) -> Result<std::convert::Infallible, StartErr
         container: spec,
         devices_restricted: plan.devices_restricted,
         filter: plan.filter,
+        users: plan.users,
         tty: spec.tty,
         size: None,
     };
@@ -144,7 +189,7 @@ fn start_container(plan: &Plan<'_>) -> Result<std::convert::Infallible, StartErr
 }
 
 fn start_exec(plan: &ExecPlan<'_>) -> Result<std::convert::Infallible, StartError> {
-    begin(plan.spec.oom_score_adj)?;
+    begin(plan.spec.oom_score_adj, plan.spec.apparmor.as_deref())?;
     nix::sched::setns(&plan.target, CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP)
         .at("namespace", || "enter the container".to_owned())?;
     join(&plan.channel)?;
@@ -160,6 +205,7 @@ fn start_exec(plan: &ExecPlan<'_>) -> Result<std::convert::Infallible, StartErro
         container: plan.spec,
         devices_restricted: plan.devices_restricted,
         filter: plan.filter,
+        users: plan.users,
         tty: plan.exec.tty,
         size: plan.exec.size,
     };
@@ -171,7 +217,7 @@ fn start_exec(plan: &ExecPlan<'_>) -> Result<std::convert::Infallible, StartErro
 pub(crate) fn reaper(channel: OwnedFd) -> ! {
     let prepare = || -> Result<(), StartError> {
         // As likely a victim as the supervisor.
-        begin(Some(-1000))?;
+        begin(Some(-1000), None)?;
         join(&channel)?;
         root::enter_empty()?;
         sys::set_capabilities(0, 0, 0).at("capabilities", || "drop every capability".to_owned())?;

@@ -29,6 +29,7 @@
 //!   resolved inside its root, without magic links.
 //! - Nothing of the host is left open in a container: descriptors are close-on-exec and closed by range besides, the
 //!   supervisor's executable is seen through a read-only mount.
+//! - No two sandboxes have numbers of users of their own in common.
 //! - What a sandbox left on the host can be found by the mark and removed by [`Runtime::purge`] alone.
 
 mod error;
@@ -58,7 +59,12 @@ pub use runtime::{
 pub use spec::{
     CapabilityChange, ContainerSpec, DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, Device, HugePageLimit, IdMapping,
     IpcNamespace, LogLimits, Mount, MountKind, NetworkNamespace, PidNamespace, Propagation, QosClass, RLimit,
-    Resources, SandboxSpec, SeccompProfile, User, UtsNamespace,
+    Resources, SandboxSpec, SeccompProfile, User, UserNamespace, UtsNamespace,
 };
 pub use state::{ContainerState, ContainerStatus, Event, Exit, SandboxStatus, Stats};
 pub use supervisor::{SUPERVISE, supervise};
+
+/// Whether this host confines programs by AppArmor, so that [`ContainerSpec::apparmor`] can be carried out.
+pub fn apparmor_enabled() -> bool {
+    std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|answer| answer.starts_with(b"Y"))
+}

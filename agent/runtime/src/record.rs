@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     id::{ContainerId, SandboxId},
-    spec::SandboxSpec,
+    spec::{IdMapping, SandboxSpec},
     state::{ContainerState, ContainerStatus, Exit},
 };
 
@@ -34,6 +34,9 @@ pub(crate) struct SandboxRecord {
     /// The pod's cgroup, relative to each hierarchy's root.
     pub(crate) cgroup: PathBuf,
     pub(crate) created_at: SystemTime,
+    /// The users it has, when they are its own.
+    #[serde(default)]
+    pub(crate) users: Option<IdMapping>,
 }
 
 impl SandboxRecord {

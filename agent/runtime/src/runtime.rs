@@ -7,6 +7,7 @@ mod exec;
 mod leftovers;
 mod sandbox;
 mod supervisor_process;
+mod users;
 
 pub use config::Config;
 pub use events::Events;
@@ -50,6 +51,7 @@ struct Inner {
     config: Config,
     tree: Box<dyn Tree>,
     executable: Executable,
+    users: users::Users,
     /// The sandboxes that should live; whoever wants events listens to these.
     sandboxes: watch::Sender<BTreeSet<SandboxId>>,
 }
@@ -93,7 +95,13 @@ impl Runtime {
             let executable = Executable::open(&config.exe).map_err(io_error("open", &config.exe))?;
             let found = leftovers::sandboxes(&config.run)?;
             leftovers::remove_orphaned_layers(&config, &found);
-            Ok::<_, Error>(Inner { config, tree, executable, sandboxes: watch::Sender::new(found) })
+            Ok::<_, Error>(Inner {
+                config,
+                tree,
+                executable,
+                users: users::Users::default(),
+                sandboxes: watch::Sender::new(found),
+            })
         })
         .await?;
         Ok(Runtime { inner: Arc::new(inner) })
@@ -128,6 +136,7 @@ impl Runtime {
         if spec.pod_uid.is_empty() || spec.pod_uid.contains('/') || spec.pod_uid.contains("..") {
             return Err(Error::InvalidSpec { field: "pod_uid", reason: format!("{:?} is no name", spec.pod_uid) });
         }
+        users::check(spec)?;
         let id = SandboxId::of(&spec.pod_uid, spec.attempt);
         match self.sandbox(&id).await {
             Ok(sandbox) => return Ok(sandbox),
@@ -148,11 +157,12 @@ impl Runtime {
             containers: self.layers(&id),
             cgroup: cgroup::pod_group(&self.inner.config.cgroup_root, spec.qos, &spec.pod_uid),
             created_at: SystemTime::now(),
+            users: None,
         };
         let inner = Arc::clone(&self.inner);
         let started = blocking({
             let directory = directory.clone();
-            move || inner.start(&record, &directory)
+            move || inner.start(record, &directory)
         })
         .await;
         match started {
@@ -339,11 +349,10 @@ impl Inner {
     }
 
     /// Everything of a new sandbox; the record first, so that what follows is found whenever this is cut.
-    fn start(&self, record: &SandboxRecord, directory: &Path) -> Result<u32, Error> {
-        let failed = |step: &str, error: &io::Error| Error::Sandbox {
-            id: record.id.clone(),
-            reason: format!("{step}: {error}"),
-        };
+    fn start(&self, mut record: SandboxRecord, directory: &Path) -> Result<u32, Error> {
+        let id = record.id.clone();
+        let failed =
+            |step: &str, error: &io::Error| Error::Sandbox { id: id.clone(), reason: format!("{step}: {error}") };
         for directory in [directory, &record.containers] {
             fs::DirBuilder::new()
                 .recursive(true)
@@ -351,12 +360,12 @@ impl Inner {
                 .create(directory)
                 .map_err(io_error("create", directory))?;
         }
-        record.write(directory).map_err(io_error("write the record in", directory))?;
+        self.users.record(&self.config.run, &mut record, directory)?;
         let tree = self.tree.as_ref();
         tree.create(&record.supervisor_group()).map_err(|error| failed("make the cgroup", &error))?;
         tree.apply(&record.cgroup, &record.spec.resources).map_err(|error| failed("set limits", &error))?;
         supervisor_process::start(&self.config, &self.executable, directory)
-            .map_err(|reason| Error::Sandbox { id: record.id.clone(), reason })
+            .map_err(|reason| Error::Sandbox { id, reason })
     }
 }
 

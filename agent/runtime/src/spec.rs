@@ -5,8 +5,10 @@ mod resources;
 mod sandbox;
 
 pub use container::{
-    CapabilityChange, ContainerSpec, DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, Device, IdMapping, Mount, MountKind,
+    CapabilityChange, ContainerSpec, DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, Device, Mount, MountKind,
     Propagation, RLimit, SeccompProfile, User,
 };
 pub use resources::{HugePageLimit, QosClass, Resources};
-pub use sandbox::{IpcNamespace, LogLimits, NetworkNamespace, PidNamespace, SandboxSpec, UtsNamespace};
+pub use sandbox::{
+    IdMapping, IpcNamespace, LogLimits, NetworkNamespace, PidNamespace, SandboxSpec, UserNamespace, UtsNamespace,
+};

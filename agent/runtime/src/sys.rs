@@ -158,6 +158,25 @@ pub(crate) fn change_mount(mount: BorrowedFd<'_>, recursive: bool, set: u64, pro
     check(result).map(drop)
 }
 
+/// Shows the files of a detached mount as those of a user namespace's numbers (mount_setattr(2), "ID-mapped mounts").
+pub(crate) fn map_mount(mount: BorrowedFd<'_>, users: BorrowedFd<'_>) -> io::Result<()> {
+    const ATTR_IDMAP: u64 = 0x0010_0000;
+    let userns = u64::from(users.as_raw_fd().cast_unsigned());
+    let attr = MountAttr { set: ATTR_IDMAP, clear: 0, propagation: 0, userns };
+    // SAFETY: the path is a constant and `attr` is of the size given.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            AT_EMPTY_PATH,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    };
+    check(result).map(drop)
+}
+
 /// A new file system as a detached mount (fsopen(2), fsconfig(2), fsmount(2)). An option without value is a flag.
 pub(crate) fn new_mount(kind: &CStr, options: &[(&str, Option<&str>)], attributes: u64) -> io::Result<OwnedFd> {
     // SAFETY: `kind` ends in zero.

@@ -4,7 +4,7 @@ use coracle_proto::placement::matches_required;
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::resources::{self, Amounts};
-use super::{is_sidecar, spec};
+use super::{is_sidecar, security, spec};
 use crate::eviction::Pressure;
 
 /// Why a pod is refused: the reason and the message of its status.
@@ -51,6 +51,8 @@ pub(crate) struct Room {
     pub(crate) pressure: Pressure,
     /// Kernel parameters that may be set besides the safe ones: names, or beginnings that end in `.*`.
     pub(crate) sysctls: Vec<String>,
+    /// Whether the host has AppArmor.
+    pub(crate) app_armor: bool,
 }
 
 /// A port of the host: the address (all of them if empty), the protocol and the number.
@@ -137,9 +139,8 @@ pub(crate) fn admit(pod: &Pod, node: &Node, room: &Room) -> Result<(), Refusal> 
         let message = "Failed to admit pod as the OS field doesn't match node OS".into();
         return Err(Refusal { reason: "PodOSNotSupported".into(), message });
     }
-    if names_app_armor(pod) {
-        let message = "Cannot enforce AppArmor: profiles of the host are not supported".into();
-        return Err(Refusal { reason: "AppArmor".into(), message });
+    if let Some(why) = unenforceable_app_armor(pod, room.app_armor) {
+        return Err(Refusal { reason: "AppArmor".into(), message: format!("Cannot enforce AppArmor: {why}") });
     }
     has_room(pod, room)?;
     if ports(pod).iter().any(|port| room.ports.iter().any(|taken| collide(port, taken))) {
@@ -205,13 +206,20 @@ fn out_of(
     }
 }
 
-/// Whether a container is to be confined by a profile of AppArmor that is loaded on the host. `RuntimeDefault` is what the
-/// runtime does by itself, which is none.
-fn names_app_armor(pod: &Pod) -> bool {
-    let of_pod = spec(pod).0.and_then(|s| s.security_context.as_ref()).and_then(|c| c.app_armor_profile.as_ref());
-    let of_containers =
-        spec(pod).all().filter_map(|c| c.security_context.as_ref().and_then(|s| s.app_armor_profile.as_ref()));
-    of_pod.into_iter().chain(of_containers).any(|profile| profile.type_ == "Localhost")
+/// Why the AppArmor profile that a container asks for cannot be enforced. One that asks for none is not refused anywhere.
+fn unenforceable_app_armor(pod: &Pod, enabled: bool) -> Option<&'static str> {
+    let asked: Vec<&str> = spec(pod)
+        .all()
+        .filter_map(|container| security::app_armor(pod, container))
+        .map(|profile| profile.type_.as_str())
+        .filter(|kind| *kind != "Unconfined")
+        .collect();
+    match enabled {
+        false => (!asked.is_empty()).then_some("AppArmor is not enabled on the host"),
+        true => asked
+            .contains(&"RuntimeDefault")
+            .then_some("the runtime has no default profile of its own: load one on the host and name it as Localhost"),
+    }
 }
 
 /// Whether the pod wants a node with such labels.
@@ -312,7 +320,16 @@ mod tests {
         let windows = check(json!({"containers": [{"name": "a"}], "os": {"name": "windows"}}));
         assert_eq!(windows, "PodOSNotSupported: Failed to admit pod as the OS field doesn't match node OS");
         assert_eq!(with("Unconfined"), "ok");
-        assert_eq!(with("Localhost"), "AppArmor: Cannot enforce AppArmor: profiles of the host are not supported");
+        for kind in ["Localhost", "RuntimeDefault"] {
+            assert_eq!(with(kind), "AppArmor: Cannot enforce AppArmor: AppArmor is not enabled on the host");
+        }
+        let profiled = |kind: &str| {
+            let profile = json!({"type": kind, "localhostProfile": "mine"});
+            pod(json!({"containers": [{"name": "a"}], "securityContext": {"appArmorProfile": profile}}))
+        };
+        assert_eq!(unenforceable_app_armor(&profiled("Localhost"), true), None);
+        assert!(unenforceable_app_armor(&profiled("RuntimeDefault"), true).is_some());
+        assert!(unenforceable_app_armor(&profiled("Localhost"), false).is_some());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use coracle_runtime::image::ImageConfig;
 use coracle_runtime::{
     ContainerSpec, Device, IpcNamespace, Mount, MountKind, NetworkNamespace, PidNamespace, Propagation, SandboxSpec,
-    UtsNamespace,
+    UserNamespace, UtsNamespace,
 };
 use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
 
@@ -130,6 +130,7 @@ pub(crate) fn container_spec(
     runtime.no_new_privileges = security.no_new_privileges;
     runtime.readonly_rootfs = security.readonly_rootfs;
     runtime.seccomp = security.seccomp;
+    runtime.apparmor = security.apparmor;
     if security.unmasked {
         runtime.masked_paths.clear();
         runtime.readonly_paths.clear();
@@ -257,6 +258,10 @@ pub(crate) fn sandbox_spec(
         },
         ipc: if host(spec.and_then(|s| s.host_ipc)) { IpcNamespace::Host } else { IpcNamespace::Pod },
         uts: if host_network { UtsNamespace::Host } else { UtsNamespace::Pod },
+        users: match spec.and_then(|s| s.host_users) {
+            Some(false) => UserNamespace::Own,
+            Some(true) | None => UserNamespace::Host,
+        },
         sysctls,
         qos: resources::qos_class(pod).0,
         resources: resources::of_pod(pod, pids_limit),

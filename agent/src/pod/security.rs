@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use coracle_runtime::{CapabilityChange, SeccompProfile, User};
-use k8s_openapi::api::core::v1::{Container, Pod, SeccompProfile as ApiSeccomp, SecurityContext};
+use k8s_openapi::api::core::v1::{AppArmorProfile, Container, Pod, SeccompProfile as ApiSeccomp, SecurityContext};
 
 use super::spec;
 
@@ -73,8 +73,17 @@ pub(crate) struct Security {
     pub(crate) readonly_rootfs: bool,
     /// Which system calls are allowed.
     pub(crate) seccomp: SeccompProfile,
+    /// The AppArmor profile, by its name on the host.
+    pub(crate) apparmor: Option<String>,
     /// `procMount: Unmasked`.
     pub(crate) unmasked: bool,
+}
+
+/// The AppArmor profile of a container: its own, or else its pod's.
+pub(crate) fn app_armor<'a>(pod: &'a Pod, container: &'a Container) -> Option<&'a AppArmorProfile> {
+    let own = container.security_context.as_ref().and_then(|c| c.app_armor_profile.as_ref());
+    let of_pod = spec(pod).0.and_then(|s| s.security_context.as_ref()).and_then(|c| c.app_armor_profile.as_ref());
+    own.or(of_pod)
 }
 
 /// What `container` of `pod` may do, with an image whose user is `image_user`.
@@ -130,6 +139,9 @@ pub(crate) fn security(
             own.seccomp_profile.as_ref().or(of_pod.and_then(|p| p.seccomp_profile.as_ref())),
             seccomp_dir,
         )?,
+        apparmor: app_armor(pod, container)
+            .filter(|profile| profile.type_ == "Localhost")
+            .and_then(|profile| profile.localhost_profile.clone()),
         unmasked: own.proc_mount.as_deref() == Some("Unmasked"),
     })
 }

@@ -41,7 +41,17 @@ impl Default for Api {
 
 impl Api {
     pub(crate) fn client(&self) -> kube::Client {
-        kube::Client::new(Router::new().fallback(serve).with_state(self.clone()), "default")
+        kube::Client::new(self.router(), "default")
+    }
+
+    /// The server for clients that come over a network.
+    pub(crate) fn router(&self) -> Router {
+        Router::new().fallback(serve).with_state(self.clone())
+    }
+
+    /// Every write from now on.
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<(String, &'static str, Value)> {
+        self.changes.subscribe()
     }
 
     /// Ends the agent, leaving its pods, and begins another.

@@ -10,6 +10,7 @@
 )]
 
 mod api;
+mod deaths;
 
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
@@ -150,21 +151,26 @@ fn with_agent<F: Future<Output = ()>>(mark: &str, test: impl FnOnce(Api, std::pa
             },
         )
     });
-    runtime.block_on(async {
-        let purge = coracle_runtime::Runtime::open(coracle_runtime::Config {
-            exe: config.supervisor.clone(),
-            args: config.supervisor_args.clone(),
-            cgroup_root: config.cgroup_root.clone(),
-            ..coracle_runtime::Config::new(config.data_dir.join("runtime"), config.run_dir.join("runtime"), mark)
-        })
-        .await
-        .unwrap();
-        purge.purge().await.unwrap();
-    });
+    runtime.block_on(purge(&config));
     assert_eq!(outcome, (Ok(()), Ok(())));
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let left: Vec<&str> = mounts.lines().filter(|l| l.contains(dir.path().to_str().unwrap())).collect();
     assert_eq!(left, Vec::<&str>::new(), "mounts are left");
+}
+
+/// Removes what is left of sandboxes, as `coracle down --purge` does.
+async fn purge(config: &Config) {
+    let runtime = coracle_runtime::Runtime::open(coracle_runtime::Config {
+        exe: config.supervisor.clone(),
+        args: config.supervisor_args.clone(),
+        cgroup_root: config.cgroup_root.clone(),
+        ..coracle_runtime::Config::new(
+            config.data_dir.join("runtime"),
+            config.run_dir.join("runtime"),
+            config.mark.clone(),
+        )
+    });
+    runtime.await.unwrap().purge().await.unwrap();
 }
 
 fn pod(name: &str, spec: Value) -> Value {

@@ -10,10 +10,12 @@ use std::{
 
 use nix::{
     errno::Errno,
+    sched::CloneFlags,
     unistd::{AccessFlags, Gid, Uid, access, fchdir, fchown, setgroups, setresgid, setresuid},
 };
 
 use super::{
+    Users,
     channel::{Report, send, take_terminal},
     file,
     identity::{self, Identity},
@@ -46,6 +48,7 @@ pub(super) struct Process<'a> {
     pub(super) container: &'a ContainerSpec,
     pub(super) devices_restricted: bool,
     pub(super) filter: Option<&'a [libc::sock_filter]>,
+    pub(super) users: Option<Users<'a>>,
     pub(super) tty: bool,
     pub(super) size: Option<WindowSize>,
 }
@@ -84,6 +87,10 @@ pub(super) fn run(
     send(channel.as_fd(), &report, None).at("process", || "report".to_owned())?;
 
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    let cwd = match process.users {
+        Some(users) => enter_users(process, users, cwd)?,
+        None => cwd,
+    };
     become_user(&identity, bounding, container, process.filter)?;
     // Set after the last change of identity, which clears it (prctl(2), PR_SET_PDEATHSIG).
     sys::prctl(libc::PR_SET_PDEATHSIG, 9).at("process", || "end with the supervisor".to_owned())?;
@@ -98,13 +105,14 @@ pub(super) fn run(
 /// The terminal or the pipes become the standard descriptors and belong to the user, so that `/dev/stdout` can be opened.
 fn connect(process: &Process<'_>, channel: &OwnedFd, stdio: &Stdio, identity: &Identity) -> Result<(), StartError> {
     let place = |fd: &OwnedFd, number| sys::replace_fd(fd, number).at("stdio", || format!("set descriptor {number}"));
+    let owner = Uid::from_raw(Users::on_host(process.users, identity.uid));
     if process.tty {
         let terminal = take_terminal(channel.as_fd()).at("terminal", || "make a terminal".to_owned())?;
         if let Some(size) = process.size {
             sys::set_window_size(&terminal, size.width, size.height).at("terminal", || "set its size".to_owned())?;
         }
         sys::set_controlling_terminal(&terminal).at("terminal", || "make it the controlling one".to_owned())?;
-        fchown(&terminal, Some(Uid::from_raw(identity.uid)), None).at("terminal", || "give it away".to_owned())?;
+        fchown(&terminal, Some(owner), None).at("terminal", || "give it away".to_owned())?;
         if process.make_cwd {
             show_console(&terminal);
         }
@@ -112,7 +120,7 @@ fn connect(process: &Process<'_>, channel: &OwnedFd, stdio: &Stdio, identity: &I
     }
     for (number, fd) in [(0, &stdio.stdin), (1, &stdio.stdout), (2, &stdio.stderr)] {
         if let Some(fd) = fd {
-            fchown(fd, Some(Uid::from_raw(identity.uid)), None).at("stdio", || "give pipes away".to_owned())?;
+            fchown(fd, Some(owner), None).at("stdio", || "give pipes away".to_owned())?;
         }
         let opened = match (fd, &process.null) {
             (None, None) => Some(file::null().at("stdio", || "open /dev/null".to_owned())?),
@@ -165,6 +173,20 @@ pub(crate) fn bounding(container: &ContainerSpec, devices_restricted: bool) -> R
     }
     // What this process itself has not, nobody below it has.
     Ok(set & sys::permitted_capabilities().at("capabilities", || "read them".to_owned())?)
+}
+
+/// Enters the pod's own users, with every right among them. A container's first process takes its mounts along into a
+/// namespace these users own: they may mount in it, and cannot take away what is mounted (mount_namespaces(7),
+/// "Restrictions on mount namespaces"). Its working directory is looked up there again, so that it does not lead back.
+fn enter_users(process: &Process<'_>, users: Users<'_>, cwd: Option<OwnedFd>) -> Result<Option<OwnedFd>, StartError> {
+    let what = || "enter the user namespace".to_owned();
+    nix::sched::setns(users.namespace, CloneFlags::CLONE_NEWUSER).at("namespace", what)?;
+    if !process.make_cwd {
+        return Ok(cwd);
+    }
+    nix::sched::unshare(CloneFlags::CLONE_NEWNS)
+        .at("namespace", || "make a mount namespace of their own".to_owned())?;
+    open_cwd(process)
 }
 
 fn become_user(

@@ -19,7 +19,7 @@ use nix::{
 };
 
 use super::{
-    Plan,
+    Plan, Users,
     file::{self, Kind},
 };
 use crate::{
@@ -50,7 +50,7 @@ pub(super) fn open_sources(plan: &Plan<'_>) -> Result<Sources, StartError> {
         check(wanted)?;
         mounts.push(match &wanted.kind {
             MountKind::Tmpfs { .. } | MountKind::Layers { .. } => None,
-            MountKind::Bind { source } => Some(bind_source(source)?),
+            MountKind::Bind { source } => Some(bind_source(source, plan.users)?),
         });
     }
     // From here on what is mounted is not seen by the host. Copies made before still belong with the originals, which is what
@@ -59,7 +59,7 @@ pub(super) fn open_sources(plan: &Plan<'_>) -> Result<Sources, StartError> {
     for (place, (wanted, source)) in spec.mounts.iter().zip(&mut mounts).enumerate() {
         if let MountKind::Layers { layers, sub_path } = &wanted.kind {
             let at = plan.directory.join(format!("volume-{place}"));
-            *source = Some(overlay::volume(layers, sub_path.as_deref(), &at)?);
+            *source = Some(overlay::volume(layers, sub_path.as_deref(), &at, plan.users)?);
         }
     }
     let shm = match plan.sandbox.ipc {
@@ -81,18 +81,40 @@ fn check(wanted: &Mount) -> Result<(), StartError> {
     if !path.is_absolute() || path == Path::new("/") {
         return Err(refuse("mount", format!("{:?} is no place to mount on", wanted.destination)));
     }
-    if !wanted.id_mappings.is_empty() {
-        return Err(refuse("mount", format!("mount {}: id-mapped mounts are not supported", wanted.destination)));
-    }
     Ok(())
 }
 
-fn bind_source(source: &Path) -> Result<Source, StartError> {
+fn bind_source(source: &Path, users: Option<Users<'_>>) -> Result<Source, StartError> {
     let what = || format!("open {} to mount it", source.display());
     let tree = sys::clone_mount(source, true).at("mount", what)?;
+    map_ids(&tree, source, users)?;
     let mode = nix::sys::stat::fstat(&tree).at("mount", what)?.st_mode;
     let kind = if mode & libc::S_IFMT == libc::S_IFDIR { Kind::Directory } else { Kind::File };
     Ok(Source { tree, kind })
+}
+
+/// Shows the files of a detached mount to the pod's own users as theirs. Not every file system can (mount_setattr(2)).
+fn map_ids(tree: &OwnedFd, source: &Path, users: Option<Users<'_>>) -> Result<(), StartError> {
+    let Some(users) = users else { return Ok(()) };
+    sys::map_mount(tree.as_fd(), users.namespace.as_fd()).map_err(|error| StartError {
+        step: "mount".to_owned(),
+        message: format!(
+            "failed to set MOUNT_ATTR_IDMAP on {}: {} (maybe the filesystem used doesn't support idmap mounts on this kernel?)",
+            source.display(),
+            crate::step::describe(&error)
+        ),
+        errno: error.raw_os_error(),
+    })
+}
+
+/// From here on what this process makes in the root belongs to root of the pod's own users. The rights to make it stay
+/// (capabilities(7), "Effect of user ID changes on capabilities").
+pub(super) fn make_files_as(owner: u32) -> Result<(), StartError> {
+    let what = || "make files as the pod's root".to_owned();
+    nix::unistd::setfsgid(owner.into());
+    nix::unistd::setfsuid(owner.into());
+    let own = sys::permitted_capabilities().at("capabilities", what)?;
+    sys::set_capabilities(own, own, 0).at("capabilities", what)
 }
 
 /// Makes the root of layers and changes to it.
@@ -100,7 +122,7 @@ pub(super) fn enter(plan: &Plan<'_>) -> Result<(), StartError> {
     let merged = plan.directory.join("merged");
     // What keeps host devices away is the cgroup. Where that does not, an image with a disk in it must not open it.
     let devices = plan.devices_restricted || plan.spec.privileged;
-    overlay::mount_root(&plan.spec.layers, plan.directory, &merged, devices)?;
+    overlay::mount_root(&plan.spec.layers, plan.directory, &merged, devices, plan.users)?;
     change_root(&merged)
 }
 
@@ -151,7 +173,9 @@ pub(super) fn mount_kernel_file_systems(plan: &Plan<'_>) -> Result<Kernel, Start
     mount_new(c"proc", &[], QUIET, "/proc")?;
     mount_new(c"tmpfs", &[("mode", Some("755")), ("size", Some("65536k"))], sys::ATTR_NOSUID, "/dev")?;
     devices::make_defaults()?;
-    let terminals = [("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620")), ("gid", Some("5"))];
+    let gid = Users::on_host(plan.users, 5).to_string();
+    let terminals =
+        [("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620")), ("gid", Some(gid.as_str()))];
     mount_new(c"devpts", &terminals, sys::ATTR_NOSUID | sys::ATTR_NOEXEC, "/dev/pts")?;
     mount_new(c"mqueue", &[], QUIET, "/dev/mqueue")?;
     let lock = if privileged { 0 } else { sys::ATTR_RDONLY };

@@ -68,6 +68,9 @@ pub struct ContainerSpec {
     /// Which system calls are allowed.
     #[serde(default)]
     pub seccomp: SeccompProfile,
+    /// The AppArmor profile, by the name it is loaded under on the host; `None` is none.
+    #[serde(default)]
+    pub apparmor: Option<String>,
     /// Paths covered by something empty. `ContainerSpec::new` gives [`DEFAULT_MASKED_PATHS`]; privileged ignores it.
     #[serde(default)]
     pub masked_paths: Vec<String>,
@@ -128,6 +131,7 @@ impl ContainerSpec {
             no_new_privileges: false,
             readonly_rootfs: false,
             seccomp: SeccompProfile::default(),
+            apparmor: None,
             masked_paths: DEFAULT_MASKED_PATHS.iter().map(|path| (*path).to_owned()).collect(),
             readonly_paths: DEFAULT_READONLY_PATHS.iter().map(|path| (*path).to_owned()).collect(),
             mounts: Vec::new(),
@@ -209,9 +213,6 @@ pub struct Mount {
     /// Whether later mounts on one side appear on the other.
     #[serde(default)]
     pub propagation: Propagation,
-    /// User and group ids shown differently through this mount (`hostUsers: false`).
-    #[serde(default)]
-    pub id_mappings: Vec<IdMapping>,
     /// `nosuid`, `nodev`, `noexec`.
     #[serde(default)]
     pub options: Vec<String>,
@@ -226,7 +227,6 @@ impl Mount {
             readonly: false,
             recursive_readonly: false,
             propagation: Propagation::Private,
-            id_mappings: Vec::new(),
             options: Vec::new(),
         }
     }
@@ -274,17 +274,6 @@ pub enum Propagation {
     HostToContainer,
     /// Both ways.
     Bidirectional,
-}
-
-/// A range of ids on the host shown as another range.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IdMapping {
-    /// First id in the container.
-    pub container: u32,
-    /// First id on the host.
-    pub host: u32,
-    /// How many.
-    pub size: u32,
 }
 
 /// A host device shown in the container and allowed by its cgroup.

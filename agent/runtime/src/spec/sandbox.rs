@@ -32,6 +32,9 @@ pub struct SandboxSpec {
     /// Whose host name.
     #[serde(default)]
     pub uts: UtsNamespace,
+    /// Whose users.
+    #[serde(default)]
+    pub users: UserNamespace,
     /// Kernel parameters in the pod's namespaces, in dotted names (`net.core.somaxconn`), in the order they are set.
     #[serde(default)]
     pub sysctls: Vec<(String, String)>,
@@ -85,6 +88,26 @@ pub enum IpcNamespace {
     Pod,
     /// The host's.
     Host,
+}
+
+/// Whose users a pod has: which numbers its processes have on the host (user_namespaces(7), KEP-127).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UserNamespace {
+    /// The host's: root in a container is root of the host, with fewer capabilities.
+    #[default]
+    Host,
+    /// The pod's own (`hostUsers: false`): 65536 numbers that are nobody's on the host, chosen by the runtime. Files of images
+    /// and volumes keep their owners through id-mapped mounts. Not together with the host's network, processes or IPC.
+    Own,
+}
+
+/// Numbers of users and groups in a pod, and what they are on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMapping {
+    /// The first on the host; that of the pod is 0.
+    pub host: u32,
+    /// How many.
+    pub size: u32,
 }
 
 /// Whose host name a pod has.

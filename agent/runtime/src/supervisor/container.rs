@@ -24,7 +24,7 @@ use crate::{
     cgroup::{DeviceRule, Tree},
     error::StartError,
     id::ContainerId,
-    init::{self, Plan, Report, Stdio},
+    init::{self, Plan, Report, Stdio, Users},
     record::{container_path, write_json},
     runtime::Signal,
     seccomp,
@@ -84,6 +84,8 @@ pub(super) struct Surroundings<'a> {
     /// The pid namespace to be in; a new one when `None`.
     pub(super) pids: Option<&'a OwnedFd>,
     pub(super) own_pids: &'a OwnedFd,
+    /// The pod's own users, if it has any.
+    pub(super) users: Option<Users<'a>>,
 }
 
 impl Container {
@@ -184,6 +186,7 @@ impl Container {
                 shm: &around.directory.join("shm"),
                 devices_restricted: around.tree.restricts_devices(),
                 filter: self.filter.as_deref(),
+                users: around.users,
                 channel: theirs,
                 stdio,
             });

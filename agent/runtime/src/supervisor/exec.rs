@@ -14,7 +14,7 @@ use super::{
 use crate::{
     cgroup::Tree,
     error::StartError,
-    init::{self, ExecPlan, Report, Stdio},
+    init::{self, ExecPlan, Report, Stdio, Users},
     protocol::Fds,
     runtime::ExecSpec,
     step::AtStep,
@@ -50,6 +50,7 @@ impl Exec {
         spec: &ExecSpec,
         tree: &dyn Tree,
         own_pids: &OwnedFd,
+        users: Option<Users<'_>>,
     ) -> Result<Exec, StartError> {
         let init = container.init.ok_or_else(|| crate::step::refuse("namespace", "the container is not running"))?;
         let what = || "enter the container".to_owned();
@@ -82,6 +83,7 @@ impl Exec {
                 target,
                 devices_restricted: tree.restricts_devices(),
                 filter: container.filter.as_deref(),
+                users,
                 channel: theirs,
                 stdio,
             });

@@ -29,6 +29,7 @@ use crate::{
     cgroup::{Tree, lift_cpu_bound},
     error::StartError,
     id::ContainerId,
+    init::Users,
     protocol::{Failure, Reply, Request, SERVES_FROM, VERSION},
     record::SandboxRecord,
     runtime::ExecSpec,
@@ -51,6 +52,8 @@ pub(super) struct Supervisor {
     signals: SignalFd,
     own_pids: OwnedFd,
     pod_pids: Option<OwnedFd>,
+    /// The user namespace, when the pod has its own.
+    users: Option<OwnedFd>,
     containers: Vec<Container>,
     execs: Vec<Exec>,
     connections: Vec<Connection>,
@@ -87,6 +90,7 @@ impl Supervisor {
         signals: SignalFd,
         own_pids: OwnedFd,
         pod_pids: Option<OwnedFd>,
+        users: Option<OwnedFd>,
         lock: Flock<fs::File>,
     ) -> Supervisor {
         Supervisor {
@@ -97,6 +101,7 @@ impl Supervisor {
             signals,
             own_pids,
             pod_pids,
+            users,
             containers: Vec::new(),
             execs: Vec::new(),
             connections: Vec::new(),
@@ -328,6 +333,7 @@ impl Supervisor {
                 layers: &self.record.containers,
                 pids: pids.as_ref(),
                 own_pids: &self.own_pids,
+                users: Users::of(self.users.as_ref(), self.record.users),
             };
             container.launch(&around, self.record.spec.log_limits)
         }) {
@@ -493,7 +499,9 @@ impl Supervisor {
         if !matches!(container.status.state, ContainerState::Running { .. }) {
             return Err(Failure::NotRunning);
         }
-        let exec = Exec::launch(from, container, spec, self.tree.as_ref(), &self.own_pids).map_err(Failure::Start)?;
+        let users = Users::of(self.users.as_ref(), self.record.users);
+        let exec =
+            Exec::launch(from, container, spec, self.tree.as_ref(), &self.own_pids, users).map_err(Failure::Start)?;
         if let Some(connection) = self.connections.iter_mut().find(|connection| connection.id == from) {
             connection.exec = Some(exec.pid);
         }

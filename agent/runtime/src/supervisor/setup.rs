@@ -19,7 +19,7 @@ use nix::{
         signal::{SigSet, Signal},
         signalfd::{SfdFlags, SignalFd},
     },
-    unistd::Pid,
+    unistd::{Gid, Pid, Uid},
 };
 
 use super::serve::Supervisor;
@@ -27,8 +27,8 @@ use crate::{
     cgroup, init,
     record::SandboxRecord,
     runtime::Readiness,
-    spec::{IpcNamespace, NetworkNamespace, PidNamespace, UtsNamespace},
-    step::describe,
+    spec::{IdMapping, IpcNamespace, NetworkNamespace, PidNamespace, UtsNamespace},
+    step::{describe, refuse as refuse_step},
     sys,
 };
 
@@ -81,7 +81,7 @@ pub(super) fn prepare(directory: &Path) -> Result<Supervisor, String> {
     let spec = &record.spec;
     let shm = directory.join("shm");
     if spec.ipc == IpcNamespace::Pod {
-        make_shm(&shm, spec.shm_size)?;
+        make_shm(&shm, spec.shm_size, record.users.map_or(0, |users| users.host))?;
     }
 
     // Made before the namespaces, so that paths are those of the host, and short however long the directory's is.
@@ -95,7 +95,13 @@ pub(super) fn prepare(directory: &Path) -> Result<Supervisor, String> {
     step(nix::unistd::chdir("/"), "leave the sandbox's directory")?;
 
     let own_pids = step(fs::File::open("/proc/self/ns/pid"), "open the pid namespace")?;
-    make_namespaces(&record)?;
+    let users = match record.users {
+        Some(users) => Some(make_owned_namespaces(&record, users)?),
+        None => {
+            make_namespaces(&record)?;
+            None
+        }
+    };
     step(sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1), "become a reaper")?;
     let mut mask = SigSet::empty();
     for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
@@ -108,7 +114,7 @@ pub(super) fn prepare(directory: &Path) -> Result<Supervisor, String> {
         PidNamespace::Target(_) => return Err("a sandbox cannot share the processes of a container".to_owned()),
         PidNamespace::Container | PidNamespace::Host => None,
     };
-    Ok(Supervisor::new(directory.to_owned(), record, tree, listener, signals, own_pids.into(), pod_pids, lock))
+    Ok(Supervisor::new(directory.to_owned(), record, tree, listener, signals, own_pids.into(), pod_pids, users, lock))
 }
 
 /// Never a victim: when all else in a pod without memory is dying already, the kernel would take the supervisor next, and
@@ -120,14 +126,78 @@ fn protect_from_oom() {
 }
 
 /// The pod's shared memory is a mount of the host, because every container's own mount namespace takes it from there.
-fn make_shm(shm: &Path, size: u64) -> Result<(), String> {
+fn make_shm(shm: &Path, size: u64, owner: u32) -> Result<(), String> {
     const DEFAULT: u64 = 64 << 20;
     step(fs::create_dir_all(shm), "make the directory of shared memory")?;
     let size = if size == 0 { DEFAULT } else { size };
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let options = format!("mode=1777,size={size}");
     step(mount(Some("shm"), shm, Some("tmpfs"), flags, Some(options.as_str())), "mount shared memory")?;
+    step(std::os::unix::fs::chown(shm, Some(owner), Some(owner)), "give shared memory away")?;
     step(fs::set_permissions(shm, fs::Permissions::from_mode(0o1777)), "open shared memory to all")
+}
+
+/// Makes a user namespace, and the others in it, so that its root may do in them what root may. A child makes them, because
+/// whoever enters a user namespace does not come back; this process stays the host's and holds them.
+fn make_owned_namespaces(record: &SandboxRecord, users: IdMapping) -> Result<OwnedFd, String> {
+    let (ours, theirs) = step(init::pair(), "make a socket pair")?;
+    let Some(pid) = step(sys::fork_into(CloneFlags::CLONE_NEWUSER.bits()), "make a user namespace")? else {
+        drop(ours);
+        let made = step(init::wait_for_go(theirs.as_fd()), "wait for the users' numbers")
+            .and_then(|()| step(become_root(), "become root of the user namespace"))
+            .and_then(|()| make_namespaces(record));
+        let report = match made {
+            Ok(()) => init::Report::Identity { uid: 0, gid: 0, groups: Vec::new() },
+            Err(why) => init::Report::Failed(refuse_step("namespace", why)),
+        };
+        let _ = init::send(theirs.as_fd(), &report, None);
+        // Until the namespaces are held by somebody else.
+        let _ = init::wait_for_go(theirs.as_fd());
+        sys::exit_now(0);
+    };
+    drop(theirs);
+    let made = hold_namespaces(pid, &ours, record, users);
+    drop(ours);
+    let ended = step(nix::sys::wait::waitpid(pid, None), "wait for the maker of namespaces");
+    let namespace = made?;
+    ended?;
+    Ok(namespace)
+}
+
+fn become_root() -> nix::Result<()> {
+    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+    nix::unistd::setgroups(&[])?;
+    nix::unistd::setresgid(gid, gid, gid)?;
+    nix::unistd::setresuid(uid, uid, uid)
+}
+
+/// Enters what the child has made, and opens its user namespace.
+fn hold_namespaces(pid: Pid, channel: &OwnedFd, record: &SandboxRecord, users: IdMapping) -> Result<OwnedFd, String> {
+    let numbers = format!("0 {} {}\n", users.host, users.size);
+    for file in ["uid_map", "gid_map"] {
+        step(fs::write(format!("/proc/{pid}/{file}"), &numbers), &format!("write {file} of the user namespace"))?;
+    }
+    step(nix::unistd::write(channel, &[1]), "let the maker of namespaces go")?;
+    let mut ready = [nix::poll::PollFd::new(channel.as_fd(), nix::poll::PollFlags::POLLIN)];
+    step(nix::poll::poll(&mut ready, nix::poll::PollTimeout::NONE), "wait for the maker of namespaces")?;
+    match step(init::receive(channel.as_fd()), "hear from the maker of namespaces")? {
+        Some((init::Report::Identity { .. }, _)) => {}
+        Some((init::Report::Failed(error), _)) => return Err(error.message),
+        Some(_) | None => return Err("the maker of namespaces said nothing".to_owned()),
+    }
+    let open = |name: &str| step(fs::File::open(format!("/proc/{pid}/ns/{name}")), &format!("open namespace {name}"));
+    let spec = &record.spec;
+    let others = [
+        ("net", CloneFlags::CLONE_NEWNET, spec.network == NetworkNamespace::Own),
+        ("ipc", CloneFlags::CLONE_NEWIPC, spec.ipc == IpcNamespace::Pod),
+        ("uts", CloneFlags::CLONE_NEWUTS, spec.uts == UtsNamespace::Pod),
+    ];
+    for (name, kind, own) in others {
+        if own {
+            step(nix::sched::setns(open(name)?, kind), &format!("enter namespace {name}"))?;
+        }
+    }
+    Ok(open("user")?.into())
 }
 
 fn make_namespaces(record: &SandboxRecord) -> Result<(), String> {

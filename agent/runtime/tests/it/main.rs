@@ -22,4 +22,5 @@ mod logs;
 mod machine;
 mod restart;
 mod security;
+mod users;
 mod world;

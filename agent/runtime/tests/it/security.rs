@@ -142,3 +142,17 @@ async fn classic_ways_out_are_closed() {
          chrooted\n"
     );
 }
+
+#[tokio::test]
+async fn a_profile_of_apparmor_is_applied_or_said_to_be_impossible() {
+    let world = World::new().await;
+    let sandbox = world.sandbox("apparmor").await;
+    let mut spec = world.shell("c", "true");
+    spec.apparmor = Some("coracle-test-no-such-profile".to_owned());
+    let Err(coracle_runtime::Error::Start(error)) = sandbox.start_container(&spec).await else { panic!("it started") };
+    let why = match coracle_runtime::apparmor_enabled() {
+        true => "no such file or directory",
+        false => "AppArmor is not enabled on the host",
+    };
+    assert_eq!((error.step.as_str(), error.message), ("apparmor", format!("apparmor failed to apply profile: {why}")));
+}

@@ -23,7 +23,7 @@ const APPLETS: &[&str] = &[
     "sh", "cat", "ls", "echo", "sleep", "id", "env", "pwd", "true", "false", "mount", "umount", "touch", "mkdir",
     "mknod", "rm", "grep", "head", "tail", "dd", "stty", "printf", "seq", "ps", "kill", "hostname", "ip", "readlink",
     "stat", "wc", "unshare", "chmod", "ln", "tty", "yes", "test", "sed", "ping", "su", "setsid", "nc", "cut", "usleep",
-    "chroot", "sync", "tr", "find", "mv", "mkfifo",
+    "chroot", "sync", "tr", "find", "mv", "mkfifo", "chown",
 ];
 
 impl World {
@@ -66,6 +66,7 @@ impl World {
             pid: Default::default(),
             ipc: Default::default(),
             uts: Default::default(),
+            users: Default::default(),
             sysctls: Vec::new(),
             qos: QosClass::Burstable,
             resources: Resources::default(),

@@ -40,6 +40,7 @@ impl Worker {
             max_pods: self.context.config.max_pods,
             sysctls: self.context.config.allowed_unsafe_sysctls.clone(),
             pressure: *self.context.pressure.borrow(),
+            app_armor: coracle_runtime::apparmor_enabled(),
             ..Room::default()
         };
         for other in table.iter().filter(|(uid, e)| **uid != self.uid && !e.over).map(|(_, e)| e) {

@@ -161,10 +161,6 @@ async fn set_up_steps(
 ) -> Result<SetUp, SandboxFailure> {
     let failed = |error: &dyn std::error::Error| SandboxFailure::Sandbox { why: chain(error) };
     let uid = pod::uid(pod);
-    if pod::spec(pod).0.and_then(|s| s.host_users) == Some(false) {
-        let why = "user namespaces (hostUsers: false) are not supported on this node".to_owned();
-        return Err(SandboxFailure::Sandbox { why });
-    }
     if attempt > 0 {
         // The sandbox before it died; its containers' ends are remembered. While anything of it cannot be removed, nothing
         // is started beside it.

@@ -15,7 +15,7 @@ use nix::{
     sys::stat::Mode,
 };
 
-use super::{Kind, Source};
+use super::{Kind, Source, Users};
 use crate::{
     error::StartError,
     step::{AtStep, refuse},
@@ -23,8 +23,9 @@ use crate::{
 };
 
 /// Layers are named by descriptor: a page of mount options (mount(2)) then holds some two hundred of them, wherever they
-/// are, and a container's mount table tells no paths of the host.
-fn open_layers(layers: &[PathBuf]) -> Result<(Vec<OwnedFd>, String), StartError> {
+/// are, and a container's mount table tells no paths of the host. For users of a pod's own they are mounted with their
+/// numbers, one over the other on `at`: only what is mounted somewhere can be a layer on kernels before 6.15.
+fn open_layers(layers: &[PathBuf], at: &Path, users: Option<Users<'_>>) -> Result<(Vec<OwnedFd>, String), StartError> {
     if layers.is_empty() {
         return Err(refuse("overlay", "no layers"));
     }
@@ -32,7 +33,20 @@ fn open_layers(layers: &[PathBuf]) -> Result<(Vec<OwnedFd>, String), StartError>
         nix::fcntl::open(layer, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
             .at("overlay", || format!("open layer {}", layer.display()))
     };
-    let fds = layers.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let map = |layer: &PathBuf| {
+        let what = || format!("open layer {}", layer.display());
+        let tree = sys::clone_mount(layer, false).at("overlay", what)?;
+        super::map_ids(&tree, layer, users)?;
+        sys::attach_mount(tree.as_fd(), open_at(at)?.as_fd()).at("overlay", what)?;
+        Ok(tree)
+    };
+    if users.is_some() {
+        fs::create_dir_all(at).at("overlay", || format!("make {}", at.display()))?;
+    }
+    let fds = layers
+        .iter()
+        .map(|layer| if users.is_some() { map(layer) } else { open(layer) })
+        .collect::<Result<Vec<_>, _>>()?;
     let names: Vec<String> = fds.iter().map(name).collect();
     Ok((fds, names.join(":")))
 }
@@ -42,7 +56,13 @@ fn name(fd: &OwnedFd) -> String {
 }
 
 /// Mounts a container's root on `merged`, with its writable layer beside it; `devices` in it can be opened.
-pub(super) fn mount_root(layers: &[PathBuf], directory: &Path, merged: &Path, devices: bool) -> Result<(), StartError> {
+pub(super) fn mount_root(
+    layers: &[PathBuf],
+    directory: &Path,
+    merged: &Path,
+    devices: bool,
+    users: Option<Users<'_>>,
+) -> Result<(), StartError> {
     let make = |name: &str, mode: u32| {
         let path = directory.join(name);
         match fs::DirBuilder::new().mode(mode).create(&path) {
@@ -58,7 +78,12 @@ pub(super) fn mount_root(layers: &[PathBuf], directory: &Path, merged: &Path, de
     let upper = make("upper", 0o755)?;
     let work = make("work", 0o700)?;
     drop(make("merged", 0o700)?);
-    let (_layers, lower) = open_layers(layers)?;
+    if let Some(users) = users {
+        let owner = Some(users.mapping.host);
+        std::os::unix::fs::chown(directory.join("upper"), owner, owner)
+            .at("overlay", || "give the writable layer away".to_owned())?;
+    }
+    let (_layers, lower) = open_layers(layers, merged, users)?;
     let basic = format!("lowerdir={lower},upperdir={},workdir={}", name(&upper), name(&work));
     // A writable layer is thrown away with its container, so nothing in it need be synced to disk; and what indexes and
     // metadata copies are for (NFS export, id-mapped layers) is not used. A kernel without these options does without.
@@ -78,9 +103,14 @@ pub(super) fn mount_root(layers: &[PathBuf], directory: &Path, merged: &Path, de
 }
 
 /// An image volume as a detached mount, read-only; `at` is a place of this mount namespace to make it on.
-pub(super) fn volume(layers: &[PathBuf], sub_path: Option<&str>, at: &Path) -> Result<Source, StartError> {
+pub(super) fn volume(
+    layers: &[PathBuf],
+    sub_path: Option<&str>,
+    at: &Path,
+    users: Option<Users<'_>>,
+) -> Result<Source, StartError> {
     let what = || "mount an image volume".to_owned();
-    let (mut fds, lower) = open_layers(layers)?;
+    let (mut fds, lower) = open_layers(layers, at, users)?;
     // Overlayfs wants two layers when it has nothing to write to; one is shown as it is.
     let whole = if fds.len() == 1
         && let Some(only) = fds.pop()
