@@ -39,6 +39,12 @@ pub(crate) enum Verb {
     Token(commands::token::Args),
     /// Say in one paragraph what an object waits for, since when, and what can be done.
     Why(commands::why::Args),
+    /// Save a running cluster to one file, restore it elsewhere, look what is in one.
+    Snapshot(commands::snapshot::Args),
+    /// Make an independent copy of a running cluster's data directory, to try things on.
+    Fork(commands::snapshot::ForkArgs),
+    /// Show and exchange the keys that stored Secrets are sealed with.
+    Encryption(commands::encryption::Args),
     /// Import, pull, list and remove images of this node.
     Image(commands::image::Args),
     /// Measure, and print the figures as a table or as JSON.
@@ -194,7 +200,7 @@ mod tests {
     fn the_file_reaches_commands_below_commands() {
         let text = "ttl: 7\nrounds: 3\ndata-dir: /srv/a\n";
         let Verb::Token(token) = parse(text, &["coracle", "token", "create"]).unwrap().command else { panic!() };
-        assert_eq!(token.data_dir, Path::new("/srv/a"));
+        assert_eq!(token.reach.data_dir, Path::new("/srv/a"));
         assert!(matches!(token.what, commands::token::What::Create { ttl: 7, .. }));
         assert!(parse(text, &["coracle", "bench", "boot"]).is_ok());
         let error = parse("rounds: many\n", &["coracle", "bench", "boot"]).err().unwrap();

@@ -3,8 +3,11 @@
 pub(crate) mod agent;
 pub(crate) mod bench;
 pub(crate) mod down;
+pub(crate) mod encryption;
 pub(crate) mod image;
+mod reach;
 pub(crate) mod server;
+pub(crate) mod snapshot;
 pub(crate) mod token;
 pub(crate) mod up;
 pub(crate) mod why;
@@ -21,12 +24,21 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let result = runtime.block_on(async {
         match cli.command {
-            Verb::Up(args) => up::run(args).await,
-            Verb::Server(args) => server::run(args).await,
+            Verb::Up(mut args) => {
+                args.server.config_file = cli.config;
+                up::run(args).await
+            }
+            Verb::Server(mut args) => {
+                args.server.config_file = cli.config;
+                server::run(args).await
+            }
             Verb::Agent(args) => agent::run(args).await,
             Verb::Down(args) => down::run(args).await,
             Verb::Token(args) => token::run(args).await,
             Verb::Why(args) => why::run(args).await,
+            Verb::Snapshot(args) => snapshot::run(args).await,
+            Verb::Fork(args) => snapshot::fork(args).await,
+            Verb::Encryption(args) => encryption::run(args).await,
             Verb::Image(args) => image::run(args).await,
             Verb::Bench(args) => bench::run(args).await,
         }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{audit, authn::oidc::config as authentication, pki::LEAF_LIFETIME};
+use crate::{audit, authn::oidc::config as authentication, pki::LEAF_LIFETIME, snapshot};
 
 /// A range of addresses: `10.43.0.0/16`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +91,10 @@ pub struct Config {
     pub audit: audit::Config,
     /// Who is let in besides those with credentials of the cluster itself.
     pub authentication: authentication::Config,
+    /// A file that says what is kept sealed and with which keys, instead of the cluster's own.
+    pub encryption: Option<PathBuf>,
+    /// The file flags were read from, of which snapshots have a copy.
+    pub config_file: Option<PathBuf>,
 }
 
 impl Config {
@@ -113,6 +117,37 @@ impl Config {
             request_timeout: Duration::from_secs(60),
             audit: audit::Config::default(),
             authentication: authentication::Config::default(),
+            encryption: None,
+            config_file: None,
+        }
+    }
+}
+
+impl Config {
+    /// What a snapshot of this server holds beside its store.
+    pub(crate) fn snapshot_source(&self) -> snapshot::Source {
+        let files = [
+            ("config.yaml", &self.config_file),
+            ("encryption-provider-config.yaml", &self.encryption),
+            ("authentication-config.yaml", &self.authentication.file),
+            ("audit-policy.yaml", &self.audit.policy_file),
+        ];
+        let files = files.into_iter().filter_map(|(name, path)| Some((format!("config/{name}"), path.clone()?)));
+        let settings = [
+            ("listen", self.listen.to_string()),
+            ("advertise", self.advertise.map(|address| address.to_string()).unwrap_or_default()),
+            ("service-cidr", self.service_cidr.to_string()),
+            ("dns-domain", self.dns_domain.clone()),
+            ("tls-san", self.extra_names.join(",")),
+        ];
+        snapshot::Source {
+            pki: self.data_dir.join("pki"),
+            files: files.collect(),
+            settings: settings
+                .into_iter()
+                .filter(|(_, value)| !value.is_empty())
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
         }
     }
 }
@@ -154,6 +189,13 @@ pub struct Args {
     /// How many writing requests may be worked on at once.
     #[arg(long, env = "CORACLE_MAX_MUTATING_REQUESTS_INFLIGHT", default_value_t = 200, value_parser = clap::value_parser!(u32).range(0..=100_000), value_name = "NUMBER")]
     pub max_mutating_requests_inflight: u32,
+    /// A file of kind EncryptionConfiguration that says what is kept sealed and with which keys, instead of Secrets with a
+    /// key of the cluster's own.
+    #[arg(long, env = "CORACLE_ENCRYPTION_PROVIDER_CONFIG", value_name = "FILE")]
+    pub encryption_provider_config: Option<PathBuf>,
+    /// The file that flags were read from.
+    #[arg(skip)]
+    pub config_file: Option<PathBuf>,
     /// What is recorded of requests.
     #[command(flatten)]
     pub audit: audit::config::Args,
@@ -192,6 +234,8 @@ impl Args {
             max_mutating_requests_inflight: self.max_mutating_requests_inflight,
             audit: self.audit.config(),
             authentication: self.authentication.config()?,
+            encryption: self.encryption_provider_config,
+            config_file: self.config_file,
             ..Config::new(self.data_dir, self.listen)
         })
     }

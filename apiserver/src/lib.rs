@@ -37,6 +37,7 @@ pub mod user;
 
 mod documents;
 mod health;
+mod maintenance;
 pub(crate) mod metrics;
 mod verbs;
 
@@ -58,12 +59,14 @@ pub mod custom;
 pub mod go_json;
 pub mod go_regex;
 
+pub mod encryption;
 pub mod kind;
 pub mod kinds;
 mod old;
 pub mod ops;
 pub mod ownership;
 mod seldom;
+pub mod snapshot;
 pub mod status_of;
 pub mod stored;
 mod webhook;

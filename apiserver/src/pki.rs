@@ -71,6 +71,18 @@ const RETRY: Duration = Duration::from_secs(10 * 60);
 /// The name the server has towards aggregated API servers.
 pub(crate) const FRONT_PROXY: &str = "front-proxy-client";
 
+/// Puts another secret of the cluster at `path`, readable by the owner alone: after a cut at any moment there is the old
+/// file or the new one.
+///
+/// # Errors
+/// The file or its directory cannot be written.
+pub(crate) fn write_secret(path: &Path, text: &str) -> Result<(), Error> {
+    if let Some(dir) = path.parent() {
+        files::make_dir(dir)?;
+    }
+    files::write(path, text)
+}
+
 /// What the certificates are about.
 #[derive(Clone, Debug)]
 pub struct Config {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use coracle_proto::status::Status;
-use coracle_store::{Driver, Store};
+use coracle_store::{Driver, Seal, Store};
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
@@ -24,7 +24,9 @@ use crate::{
     config::Config,
     connections,
     custom::Follower,
+    encryption::{self, Encryption},
     flow::FlowControl,
+    maintenance::Maintenance,
     metrics::Metrics,
     pki::{self, Pki},
     proxy::Proxies,
@@ -32,6 +34,7 @@ use crate::{
     request::RequestInfo,
     security::{Nodes, Security, Signer, TokenSecrets},
     service::Service,
+    snapshot,
     status_of::Result as Answered,
     upstream::connect::Tasks,
     user::User,
@@ -52,6 +55,15 @@ pub enum Error {
         #[source]
         source: coracle_store::Error,
     },
+    /// A snapshot was being restored there.
+    #[error("{}: a restore into this directory was not finished: remove it, and restore again", dir.display())]
+    Unfinished {
+        /// The data directory.
+        dir: std::path::PathBuf,
+    },
+    /// What is stored cannot be sealed or opened.
+    #[error("encryption of what is stored")]
+    Encryption(#[source] encryption::Error),
     /// Keys and certificates could not be loaded or made.
     #[error("keys and certificates")]
     Pki(#[source] pki::Error),
@@ -165,6 +177,7 @@ pub(crate) struct Inner {
     /// Streams over WebSocket.
     pub(crate) sockets: Tasks,
     pub(crate) aggregation: Arc<Aggregation>,
+    pub(crate) encryption: Arc<Encryption>,
     pub(crate) writes: TaskTracker,
     pub(crate) flow: FlowControl,
     pub(crate) audit: Option<Arc<Audit>>,
@@ -241,6 +254,9 @@ impl ApiServer {
     /// # Errors
     /// Each of the three can refuse.
     pub async fn open(config: Config) -> Result<(Self, Runner), Error> {
+        if config.data_dir.join(snapshot::UNFINISHED).exists() {
+            return Err(Error::Unfinished { dir: config.data_dir });
+        }
         let listening = |source| Error::Listen { address: config.listen, source };
         let listener = bind(config.listen).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
@@ -250,6 +266,10 @@ impl ApiServer {
         let dir = config.data_dir.join("store");
         let (store, driver) =
             Store::open(coracle_store::Config::new(&dir)).await.map_err(|source| Error::Store { dir, source })?;
+        let (keys, given, kept) = (config.data_dir.join("pki"), config.encryption.clone(), store.clone());
+        let opened = tokio::task::spawn_blocking(move || Encryption::open(&keys, given.as_deref(), &kept)).await;
+        let encryption = Arc::new(opened.map_err(Error::Panicked)?.map_err(Error::Encryption)?);
+        let store = store.sealed_by(Arc::clone(&encryption) as Arc<dyn Seal>);
         let facts = Facts { root_ca: pki.authority().pem().into(), service_cidr: config.service_cidr };
         let seats = config.max_requests_inflight.saturating_add(config.max_mutating_requests_inflight);
         let flow = FlowControl::open(store.clone(), seats, config.request_timeout);
@@ -276,16 +296,26 @@ impl ApiServer {
         let proxies = Proxies::new(registry.clone(), Arc::clone(&security)).map_err(Error::Proxies)?;
         let proxies = Arc::new(proxies);
         let aggregation = Arc::new(Aggregation::new(registry.clone(), pki.front_proxy()));
+        let writes = TaskTracker::new();
+        let maintenance = Maintenance {
+            registry: registry.clone(),
+            encryption: Arc::clone(&encryption),
+            source: config.snapshot_source(),
+            writes: writes.clone(),
+        };
+        let handlers: Vec<Arc<dyn Handler>> =
+            vec![Arc::clone(&security) as _, Arc::clone(&proxies) as _, Arc::new(maintenance)];
         let inner = Arc::new(Inner {
             address,
             aggregation,
+            encryption,
             registry,
             authenticator,
-            handlers: vec![Arc::clone(&security) as Arc<dyn Handler>, Arc::clone(&proxies) as Arc<dyn Handler>],
+            handlers,
             security,
             proxies,
             sockets: Tasks::new(),
-            writes: TaskTracker::new(),
+            writes,
             flow,
             audit,
             shutdown,
@@ -335,6 +365,19 @@ impl ApiServer {
     #[must_use]
     pub fn service(&self, user: User) -> Service {
         Service::new(Arc::clone(&self.inner), user)
+    }
+
+    /// Seals what an earlier version wrote plain, or what an interrupted rotation left.
+    async fn seal_what_is_plain(&self, shutdown: &CancellationToken) {
+        let Inner { encryption, registry, .. } = self.inner.as_ref();
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            done = encryption.rewrite(registry.store()) => if let Err(error) = done {
+                // What is plain is read on, and the next start tries again.
+                let error: &(dyn std::error::Error + 'static) = &error;
+                tracing::warn!(error, "stored values could not be sealed with the key that is configured");
+            },
+        }
     }
 
     /// Waits until the cluster is usable (or the server stops).
@@ -429,6 +472,15 @@ impl Runner {
             tokio::join!(signer.run(ends.clone()), secrets.run(ends));
             Ok(())
         });
+        if inner.encryption.is_own() {
+            let (server, ends) = (ApiServer { inner: Arc::clone(&inner) }, inner.shutdown.clone());
+            parts.spawn(async move {
+                server.ready().await;
+                server.seal_what_is_plain(&ends).await;
+                ends.cancelled().await;
+                Ok(())
+            });
+        }
         let (aggregation, ends) = (Arc::clone(&inner.aggregation), inner.shutdown.clone());
         let dir = inner.config.data_dir.join("store");
         parts.spawn(async move { aggregation.run(ends).await.map_err(|source| Error::Store { dir, source }) });

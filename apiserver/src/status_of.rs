@@ -27,6 +27,12 @@ pub(crate) fn store(error: &StoreError) -> Box<Status> {
         StoreError::TxnTooLarge { .. } | StoreError::TooManyOps { .. } => {
             Status::too_large("the request is too large for one transaction")
         }
+        StoreError::Sealed { key, why } => {
+            if let Some(before) = FAILED.next(Instant::now()) {
+                tracing::error!(error = error as &dyn StdError, before, "a stored value cannot be read or written");
+            }
+            Status::internal(format!("unable to transform key {:?}: {why}", String::from_utf8_lossy(key)))
+        }
         StoreError::DiskFull => {
             if let Some(before) = FULL.next(Instant::now()) {
                 tracing::error!(error = error as &dyn StdError, before, "writes are refused: the disk is full");
@@ -46,6 +52,7 @@ pub(crate) fn store(error: &StoreError) -> Box<Status> {
         | StoreError::LeaseExists { .. }
         | StoreError::Failed { .. }
         | StoreError::Locked { .. }
+        | StoreError::NotEmpty { .. }
         | StoreError::Format { .. }
         | StoreError::Corrupt { .. }
         | StoreError::Io { .. }

@@ -11,7 +11,7 @@ use crate::{commands::up, components::Components, instance::Instance};
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    server: coracle_apiserver::config::Args,
+    pub(crate) server: coracle_apiserver::config::Args,
     #[command(flatten)]
     scheduler: coracle_scheduler::Args,
     #[command(flatten)]

@@ -1,6 +1,6 @@
 //! `coracle token`: the tokens nodes join with.
 
-use std::{io::Write, path::PathBuf, time::Duration};
+use std::{io::Write, time::Duration};
 
 use anyhow::{Context, bail};
 use base64::Engine;
@@ -8,25 +8,21 @@ use clap::Subcommand;
 use coracle_proto::join_token::{BootstrapToken, JoinToken, Record, SECRET_NAMESPACE, SECRET_TYPE};
 use k8s_openapi::{api::core::v1::Secret, jiff::Timestamp};
 use kube::{
-    Api, Client,
+    Api,
     api::{DeleteParams, ListParams, PostParams},
-    config::{KubeConfigOptions, Kubeconfig},
+    config::Kubeconfig,
 };
 use rand::Rng;
 
-use crate::instance::Instance;
+use super::reach::Reach;
 
 /// Flags of `token`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) what: What,
-    /// How to reach the cluster; without it, the admin kubeconfig in the data directory.
-    #[arg(long, env = "CORACLE_KUBECONFIG", value_name = "FILE", global = true)]
-    kubeconfig: Option<PathBuf>,
-    /// The instance's data directory.
-    #[arg(long, env = "CORACLE_DATA_DIR", default_value = "/var/lib/coracle", global = true)]
-    pub(crate) data_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) reach: Reach,
 }
 
 /// What to do with tokens.
@@ -52,12 +48,9 @@ pub(crate) enum What {
 
 /// Does what is asked.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let instance = Instance::new(&args.data_dir)?;
-    let file = args.kubeconfig.unwrap_or_else(|| instance.admin_kubeconfig());
-    let kubeconfig = Kubeconfig::read_from(&file).with_context(|| format!("--kubeconfig {}", file.display()))?;
+    let (kubeconfig, file) = args.reach.read()?;
     let authority = authority_of(&kubeconfig).with_context(|| format!("--kubeconfig {}", file.display()))?;
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    let secrets: Api<Secret> = Api::namespaced(Client::try_from(config)?, SECRET_NAMESPACE);
+    let secrets: Api<Secret> = Api::namespaced(args.reach.client().await?, SECRET_NAMESPACE);
     let mut out = std::io::stdout().lock();
     match args.what {
         What::Create { ttl, description } => {

@@ -14,6 +14,7 @@ mod wait;
 
 mod apart;
 mod attach;
+mod backup;
 mod clients;
 mod containers;
 mod controllers;

@@ -264,6 +264,10 @@ impl Registry {
         let resource = kind.resource();
         let entry = self.entry(resource, namespace, name);
         let entry = entry.ok_or_else(|| Box::new(Status::not_found(resource.group, resource.plural, name)))?;
+        if crate::encryption::is_sealed(&entry.value) {
+            let why = "there is no key for it".into();
+            return Err(status_of::store(&coracle_store::Error::Sealed { key: entry.key.clone(), why }));
+        }
         one_seen_as(kind, entry).await
     }
 

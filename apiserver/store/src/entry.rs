@@ -95,6 +95,17 @@ impl Derived {
     }
 }
 
+impl Derived {
+    /// As [`Entry::derived`], for what cannot always be made: then the slot stays empty.
+    pub(crate) fn get_or_try<T: Any + Send + Sync>(&self, make: impl FnOnce() -> Option<T>) -> Option<Arc<T>> {
+        if let Some(kept) = self.0.get().and_then(|slot| Arc::clone(slot).downcast().ok()) {
+            return Some(kept);
+        }
+        let made = make()?;
+        Some(self.get_or_make(|| made))
+    }
+}
+
 impl fmt::Debug for Derived {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.get().is_some() { "Derived(filled)" } else { "Derived(empty)" })

@@ -78,6 +78,14 @@ pub enum Error {
     /// A get within a transaction asks for an earlier revision.
     #[error("a read within a transaction is always of the present")]
     PastReadInTxn,
+    /// A value cannot be turned into what is kept of it, or back.
+    #[error("value of key {key:?} cannot be sealed or opened: {why}")]
+    Sealed {
+        /// The key.
+        key: Bytes,
+        /// Why not.
+        why: Arc<str>,
+    },
     /// There is no such lease, or it has ended.
     #[error("lease {id} not found")]
     LeaseNotFound {
@@ -115,6 +123,12 @@ pub enum Error {
         dir: PathBuf,
         /// The other process, if it left its number.
         pid: Option<u32>,
+    },
+    /// A new store can be begun in an empty directory alone.
+    #[error("{dir:?} is not empty")]
+    NotEmpty {
+        /// The directory.
+        dir: PathBuf,
     },
     /// The data directory was written by another version.
     #[error("data directory {dir:?} has format {found:?}, and this version reads {supported}")]
@@ -175,12 +189,14 @@ impl Error {
             | Self::TxnTooLarge { .. }
             | Self::DuplicateKey { .. }
             | Self::PastReadInTxn
+            | Self::Sealed { .. }
             | Self::LeaseNotFound { .. }
             | Self::LeaseExists { .. }
             | Self::OutcomeUnknown
             | Self::Closed
             | Self::Failed { .. }
             | Self::Locked { .. }
+            | Self::NotEmpty { .. }
             | Self::Format { .. }
             | Self::Corrupt { .. }
             | Self::Io { .. }
@@ -202,6 +218,7 @@ impl Error {
             Self::Compacted { .. }
             | Self::FutureRevision { .. }
             | Self::SlowWatcher { .. }
+            | Self::Sealed { .. }
             | Self::LeaseNotFound { .. }
             | Self::LeaseExists { .. }
             | Self::DiskFull
@@ -210,6 +227,7 @@ impl Error {
             | Self::Closed
             | Self::Failed { .. }
             | Self::Locked { .. }
+            | Self::NotEmpty { .. }
             | Self::Format { .. }
             | Self::Corrupt { .. }
             | Self::Io { .. }

@@ -21,6 +21,7 @@ use crate::{
     queue::Request,
     range::{Range, RangeResult},
     revision::{LeaseId, Revision},
+    seal::{self, Seal},
     shared::{Shared, Status},
     state::State,
     txn::{Txn, TxnResult},
@@ -56,6 +57,7 @@ impl Config {
 pub struct Store {
     shared: Arc<Shared>,
     recovery: Arc<Recovery>,
+    seal: Option<Arc<dyn Seal>>,
 }
 
 impl Store {
@@ -86,8 +88,24 @@ impl Store {
             unfinished = recovery.unfinished.as_deref(),
             "store opened"
         );
-        let store = Self { shared: Arc::clone(&shared), recovery: Arc::new(recovery) };
+        let store = Self { shared: Arc::clone(&shared), recovery: Arc::new(recovery), seal: None };
         Ok((store, Driver::new(shared, worker, checkpoints, dir)))
+    }
+
+    /// The same store, as who reads and writes through this seal sees it.
+    #[must_use]
+    pub fn sealed_by(&self, seal: Arc<dyn Seal>) -> Self {
+        Self { seal: Some(seal), ..self.clone() }
+    }
+
+    /// The same store with its values as they are kept.
+    #[must_use]
+    pub fn as_kept(&self) -> Self {
+        Self { seal: None, ..self.clone() }
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// What opening the log found, and what it had to cut off.
@@ -108,15 +126,23 @@ impl Store {
     /// Reads a range, now or at a kept revision.
     ///
     /// # Errors
-    /// [`Error::Compacted`], [`Error::FutureRevision`].
+    /// [`Error::Compacted`], [`Error::FutureRevision`]; [`Error::Sealed`] for a value that cannot be opened.
     pub fn range(&self, range: &Range) -> Result<RangeResult> {
-        self.shared.read().range(range)
+        let found = self.shared.read().range(range)?;
+        match &self.seal {
+            Some(seal) => seal::range(&**seal, found),
+            None => Ok(found),
+        }
     }
 
-    /// Reads one key.
+    /// Reads one key. A value that cannot be opened is given back as it is kept.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<Arc<Entry>> {
-        self.shared.read().index().get(key).cloned()
+        let kept = self.shared.read().index().get(key).cloned()?;
+        match &self.seal {
+            Some(seal) => Some(seal::entry(&**seal, &kept).unwrap_or(kept)),
+            None => Some(kept),
+        }
     }
 
     /// Where the store stands.
@@ -140,17 +166,21 @@ impl Store {
     /// Runs a transaction.
     ///
     /// # Errors
-    /// What [`Txn::validate`] refuses; [`Error::LeaseNotFound`]; [`Error::DiskFull`]; [`Error::Failed`],
+    /// What [`Txn::validate`] refuses; [`Error::Sealed`]; [`Error::LeaseNotFound`]; [`Error::DiskFull`]; [`Error::Failed`],
     /// [`Error::Closed`]; [`Error::Unavailable`]; and [`Error::OutcomeUnknown`], after which the transaction may or may
     /// not have been done. None other leaves a trace.
     ///
     /// # Cancel safety
     /// A transaction whose future is dropped is done or not done, but never in part.
-    pub async fn txn(&self, txn: Txn) -> Result<TxnResult> {
+    pub async fn txn(&self, mut txn: Txn) -> Result<TxnResult> {
+        if let Some(seal) = &self.seal {
+            seal::seal(&**seal, &mut txn)?;
+        }
         txn.validate()?;
-        match self.propose(txn.size(), Command::Txn(txn)).await? {
-            Answer::Txn(result) => Ok(result),
-            Answer::Done => Err(Error::OutcomeUnknown),
+        match (self.propose(txn.size(), Command::Txn(txn)).await?, &self.seal) {
+            (Answer::Txn(result), Some(seal)) => seal::txn(&**seal, result),
+            (Answer::Txn(result), None) => Ok(result),
+            (Answer::Done, _) => Err(Error::OutcomeUnknown),
         }
     }
 
@@ -159,7 +189,7 @@ impl Store {
     /// # Errors
     /// [`Error::Compacted`] if the first revision wanted is gone.
     pub fn watch(&self, request: WatchRequest) -> Result<Watcher> {
-        Watcher::new(Arc::clone(&self.shared), request)
+        Ok(Watcher::new(Arc::clone(&self.shared), request)?.sealed_by(self.seal.clone()))
     }
 
     /// Grants a lease of about `ttl` (whole seconds, at least one), under a name of its own choosing.

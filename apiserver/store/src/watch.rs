@@ -11,6 +11,7 @@ use crate::{
     hub::{Found, Inbox},
     range::{contains, prefix_end},
     revision::Revision,
+    seal::{self, Seal},
     shared::Shared,
 };
 
@@ -58,6 +59,7 @@ impl WatchRequest {
 #[derive(Debug)]
 pub struct Watcher {
     shared: Arc<Shared>,
+    seal: Option<Arc<dyn Seal>>,
     start: Bytes,
     end: Option<Bytes>,
     backlog: VecDeque<Batch>,
@@ -88,6 +90,7 @@ impl Watcher {
         }
         let mut watcher = Self {
             shared,
+            seal: None,
             start: request.start,
             end: request.end,
             backlog: VecDeque::new(),
@@ -102,12 +105,44 @@ impl Watcher {
         Ok(watcher)
     }
 
+    /// The same for who reads through a seal.
+    pub(crate) fn sealed_by(self, seal: Option<Arc<dyn Seal>>) -> Self {
+        // Not a new value made of the old one's parts: there is something to be done when a watcher is dropped.
+        let mut watcher = self;
+        watcher.seal = seal;
+        watcher
+    }
+
     /// The next changes within the range. An error is the last item: the watcher was too slow, or the history it had yet
     /// to read was forgotten, or the store closed; the watch must then begin anew.
     ///
     /// # Cancel safety
     /// Safe: what was not returned is returned by the next call.
     pub async fn next(&mut self) -> Option<Result<Batch>> {
+        let batch = match self.kept().await? {
+            Ok(batch) => batch,
+            Err(error) => return Some(Err(error)),
+        };
+        let Some(seal) = &self.seal else { return Some(Ok(batch)) };
+        let before = batch.revision.previous();
+        let opened = seal::batch(&**seal, batch);
+        if opened.is_err() {
+            self.end(before);
+        }
+        Some(opened)
+    }
+
+    /// Ends the watch early: everything up to `progress` was told.
+    fn end(&mut self, progress: Revision) {
+        if matches!(self.phase, Phase::Live) {
+            self.shared.hub().unregister(&self.start, self.end.as_ref(), &self.inbox);
+        }
+        self.backlog.clear();
+        self.phase = Phase::Ended { progress };
+    }
+
+    /// The next changes as they are kept.
+    async fn kept(&mut self) -> Option<Result<Batch>> {
         loop {
             if let Some(batch) = self.backlog.pop_front() {
                 return Some(Ok(batch));

@@ -17,6 +17,7 @@ mod custom_resources;
 mod definitions;
 #[path = "../../src/fuzz/dice.rs"]
 mod dice;
+mod encryption;
 mod extension_server;
 mod first_objects;
 mod flow;
@@ -36,6 +37,7 @@ mod raw_paths;
 mod reading;
 mod refusals;
 mod signing;
+mod snapshots;
 mod texts;
 mod watching;
 mod webhook_server;

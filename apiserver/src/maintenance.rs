@@ -1,0 +1,122 @@
+//! The requests that are about what is stored as a whole: keys it is sealed with, copies of it.
+//!
+//! ```text
+//!   GET  /coracle/v1/encryption          which keys there are, and what is sealed with the newest
+//!   POST /coracle/v1/encryption/rotate   a new key, and everything sealed with it
+//!   POST /coracle/v1/encryption/rewrite  everything sealed as it is configured
+//!   GET  /coracle/v1/snapshot            everything the cluster is, as one file
+//! ```
+//!
+//! They are paths without objects, so RBAC guards them by `nonResourceURLs`; nobody but administrators has them unless
+//! somebody grants them. What they write they write in a task of its own: no disconnect cuts it.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use coracle_proto::status::Status;
+use futures::future::BoxFuture;
+use http::{Request, Response, StatusCode};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    answer,
+    encryption::{self, Encryption},
+    registry::Registry,
+    request::RequestInfo,
+    server::Handler,
+    snapshot,
+    status_of::{self, Result},
+    user::User,
+};
+
+/// See the module.
+pub(crate) struct Maintenance {
+    pub(crate) registry: Registry,
+    pub(crate) encryption: Arc<Encryption>,
+    /// What a snapshot is made of, beside the store.
+    pub(crate) source: snapshot::Source,
+    /// Where writes run to their end.
+    pub(crate) writes: TaskTracker,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    Keys,
+    Rotate,
+    Rewrite,
+    Snapshot,
+}
+
+fn route(info: &RequestInfo) -> Option<Route> {
+    if info.is_resource {
+        return None;
+    }
+    match info.path.as_str() {
+        "/coracle/v1/encryption" => Some(Route::Keys),
+        "/coracle/v1/encryption/rotate" => Some(Route::Rotate),
+        "/coracle/v1/encryption/rewrite" => Some(Route::Rewrite),
+        "/coracle/v1/snapshot" => Some(Route::Snapshot),
+        _ => None,
+    }
+}
+
+impl Maintenance {
+    async fn answer(&self, info: &RequestInfo) -> Result<Response<Body>> {
+        let Some(route) = route(info) else { return Err(Box::new(Status::no_such_path())) };
+        let verb = if matches!(route, Route::Keys | Route::Snapshot) { "get" } else { "post" };
+        if info.verb != verb {
+            return Err(Box::new(Status::method_not_allowed()));
+        }
+        if route == Route::Snapshot {
+            return self.snapshot().await;
+        }
+        let (encryption, store) = (Arc::clone(&self.encryption), self.registry.store().clone());
+        let done = self.writes.spawn(async move {
+            match route {
+                Route::Keys | Route::Snapshot => tokio::task::spawn_blocking(move || encryption.report(&store))
+                    .await
+                    .unwrap_or_else(|_| Err(encryption::Error::Store(coracle_store::Error::Closed))),
+                Route::Rotate => encryption.rotate(&store).await,
+                Route::Rewrite => encryption.rewrite(&store).await,
+            }
+        });
+        let done = done.await.map_err(|_| Box::new(Status::internal("the request ended in a panic")))?;
+        let report = done.map_err(|error| refused(&error))?;
+        Ok(answer::json_value(StatusCode::OK, &report))
+    }
+
+    async fn snapshot(&self) -> Result<Response<Body>> {
+        // A member among several shows what was acknowledged anywhere before.
+        self.registry.store().barrier().await.map_err(|error| status_of::store(&error))?;
+        let (source, store) = (self.source.clone(), self.registry.store().clone());
+        let made = tokio::task::spawn_blocking(move || snapshot::stream(&source, &store, jiff::Timestamp::now())).await;
+        let made = made.map_err(|_| Box::new(Status::internal("the request ended in a panic")))?;
+        let pieces = made.map_err(|error| status_of::broken("a snapshot cannot be made", &error))?;
+        Ok(answer::bytes(StatusCode::OK, "application/vnd.coracle.snapshot", Body::from_stream(pieces)))
+    }
+}
+
+fn refused(error: &encryption::Error) -> Box<Status> {
+    match error {
+        encryption::Error::NotOurs { .. } => Box::new(Status::bad_request(error.to_string())),
+        encryption::Error::Store(error) => status_of::store(error),
+        encryption::Error::Configuration(_) | encryption::Error::File(_) | encryption::Error::Unreadable { .. } => {
+            status_of::broken("the keys that values are sealed with cannot be changed", error)
+        }
+    }
+}
+
+impl Handler for Maintenance {
+    fn serves(&self, info: &RequestInfo) -> bool {
+        route(info).is_some()
+    }
+
+    fn handle<'a>(
+        &'a self,
+        _: &'a User,
+        info: &'a RequestInfo,
+        _: Request<Body>,
+    ) -> BoxFuture<'a, Result<Response<Body>>> {
+        Box::pin(self.answer(info))
+    }
+}

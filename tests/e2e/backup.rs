@@ -1,0 +1,132 @@
+//! Backing up, losing everything, and having it again; a copy to try things on; what a disk shows of Secrets.
+
+use std::{path::Path, process::Output};
+
+use nix::sys::signal::Signal;
+
+use crate::cluster::Cluster;
+
+const OBJECTS: &str = "\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: kept}
+data: {a: b}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: kept}
+stringData: {password: correct-horse-battery}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: kept}
+spec:
+  selector: {matchLabels: {app: kept}}
+  template:
+    metadata: {labels: {app: kept}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - {name: c, image: 'busybox:1', command: [sleep, '535353']}
+";
+
+/// What is looked for on the disk: the password in base64.
+const PASSWORD: &[u8] = b"Y29ycmVjdC1ob3JzZS1iYXR0ZXJ5";
+
+impl Cluster {
+    fn coracle(&self, arguments: &[&str]) -> Output {
+        let mut command = self.host.command(env!("CARGO_BIN_EXE_coracle"));
+        command.args(arguments).arg("--data-dir").arg(self.data_dir());
+        command.output().expect("coracle runs")
+    }
+
+    fn coracle_does(&self, arguments: &[&str]) -> String {
+        let output = self.coracle(arguments);
+        let (told, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "coracle {arguments:?}: {complaint}");
+        told.into_owned()
+    }
+
+    fn coracle_refuses(&self, arguments: &[&str]) -> String {
+        let output = self.coracle(arguments);
+        assert!(!output.status.success(), "coracle {arguments:?} did it");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+}
+
+fn holds(dir: &Path, what: &[u8]) -> bool {
+    let mut entries = std::fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path());
+    entries.any(|path| {
+        if path.is_dir() {
+            return holds(&path, what);
+        }
+        std::fs::read(&path).expect("a file").windows(what.len()).any(|part| part == what)
+    })
+}
+
+#[test]
+fn a_cluster_that_was_saved_and_lost_is_there_again() {
+    let mut cluster = Cluster::start();
+    cluster.import("busybox", "busybox:1");
+    cluster.apply(OBJECTS);
+    cluster.kubectl(&["rollout", "status", "deployment/kept", "--timeout=90s"]);
+    let uid = cluster.kubectl(&["get", "configmap/kept", "-o", "jsonpath={.metadata.uid}"]);
+    let file = cluster.scratch().join("snapshot");
+    let file = file.to_str().expect("a path of text");
+    let told = cluster.coracle_does(&["snapshot", "save", file]);
+    assert!(told.starts_with("saved ") && told.contains(" entries at revision "), "{told}");
+    assert!(cluster.coracle_refuses(&["snapshot", "save", file]).contains("is there already"));
+    let shown = cluster.coracle_does(&["snapshot", "inspect", file]);
+    for line in
+        ["format    1, whole and unaltered", "file      pki/ca.key", "file      pki/encryption.yaml", "1 deployments"]
+    {
+        assert!(shown.contains(line), "no {line:?} in\n{shown}");
+    }
+    let refused = cluster.coracle_refuses(&["snapshot", "restore", file]);
+    assert!(refused.contains("a server is running there"), "{refused}");
+
+    cluster.end(Signal::SIGTERM);
+    let purged = cluster.purge();
+    assert!(purged.status.success(), "{}", String::from_utf8_lossy(&purged.stderr));
+    assert!(!cluster.data_dir().exists());
+    let told = cluster.coracle_does(&["snapshot", "restore", file]);
+    assert!(told.starts_with("restored "), "{told}");
+    assert!(cluster.coracle_refuses(&["snapshot", "restore", file]).contains("it is not empty"));
+
+    cluster.flags = vec!["--tls-san".to_owned(), "elsewhere.example".to_owned()];
+    cluster.up();
+    assert_eq!(
+        cluster.kubectl(&["get", "configmap/kept", "-o", "jsonpath={.metadata.uid} {.data.a}"]),
+        format!("{uid} b")
+    );
+    let password = cluster.kubectl(&["get", "secret/kept", "-o", "jsonpath={.data.password}"]);
+    assert_eq!(password.as_bytes(), PASSWORD);
+    cluster.import("busybox", "busybox:1");
+    cluster.kubectl(&["rollout", "restart", "deployment/kept"]);
+    cluster.kubectl(&["rollout", "status", "deployment/kept", "--timeout=90s"]);
+}
+
+#[test]
+fn secrets_are_sealed_on_the_disk_and_a_new_key_seals_them_anew() {
+    let mut cluster = Cluster::start_on(crate::host::Host::new(), &["--no-agent"]);
+    cluster.kubectl(&["create", "secret", "generic", "kept", "--from-literal=password=correct-horse-battery"]);
+    let before = cluster.coracle_does(&["encryption", "status"]);
+    assert!(before.contains("otherwise  0 values"), "{before}");
+    let after = cluster.coracle_does(&["encryption", "rotate"]);
+    assert!(after.contains("rewritten") && after.contains("otherwise  0 values"), "{after}");
+
+    let copy = cluster.scratch().join("copy");
+    let told = cluster.coracle_does(&["fork", copy.to_str().expect("a path of text")]);
+    assert!(told.starts_with("forked "), "{told}");
+    let fork = Cluster::start_in(copy, &["--no-agent"]);
+    fork.kubectl(&["delete", "secret/kept"]);
+    let password = cluster.kubectl(&["get", "secret/kept", "-o", "jsonpath={.data.password}"]);
+    assert_eq!(password.as_bytes(), PASSWORD, "the original is another one");
+    drop(fork);
+
+    cluster.end(Signal::SIGKILL);
+    assert!(!holds(&cluster.data_dir().join("store"), PASSWORD));
+    cluster.up();
+    let password = cluster.kubectl(&["get", "secret/kept", "-o", "jsonpath={.data.password}"]);
+    assert_eq!(password.as_bytes(), PASSWORD);
+}
