@@ -44,6 +44,8 @@ pub(crate) fn store(error: &StoreError) -> Box<Status> {
             Status::unavailable("the write may or may not have been made: look before trying again")
         }
         StoreError::Closed => Status::unavailable("the server is stopping"),
+        StoreError::Removed => Status::unavailable("this server was removed from the cluster: ask another"),
+        StoreError::QuorumAtRisk => Status::unavailable("too few servers would be left that are well"),
         StoreError::KeyTooLong { .. }
         | StoreError::KeyEmpty
         | StoreError::DuplicateKey { .. }
@@ -51,6 +53,9 @@ pub(crate) fn store(error: &StoreError) -> Box<Status> {
         | StoreError::LeaseNotFound { .. }
         | StoreError::LeaseExists { .. }
         | StoreError::Failed { .. }
+        | StoreError::MemberNotFound { .. }
+        | StoreError::Malformed { .. }
+        | StoreError::Occupied { .. }
         | StoreError::Locked { .. }
         | StoreError::NotEmpty { .. }
         | StoreError::Format { .. }

@@ -14,7 +14,7 @@
 //! then either not yet valid or superseded. A deletion is a record too (a grave); it goes one checkpoint after the record
 //! it covers, when that one's removal has been synced.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use raft::eraftpb::ConfState;
@@ -24,6 +24,7 @@ use crate::{
     engine::{CHUNK, Change, Engine},
     entry::{Derived, Entry},
     error::{Error, Result},
+    peer::Peer,
     revision::{LeaseId, Revision},
 };
 
@@ -31,10 +32,14 @@ use crate::{
 const BATCH: usize = 256;
 const MARK: &[u8] = b"m";
 const VERSION: u8 = 1;
+/// The version of a mark whose checkpoint came from another member.
+const RECEIVED: u8 = 2;
 
 mod kind {
     pub(super) const ENTRY: u8 = b'e';
     pub(super) const LEASE: u8 = b'l';
+    pub(super) const PEER: u8 = b'p';
+    pub(super) const ALL: [u8; 3] = [ENTRY, LEASE, PEER];
 }
 
 /// The point of the log a checkpoint stands at.
@@ -48,19 +53,25 @@ pub(crate) struct Mark {
     pub(crate) revision: Revision,
     /// The members then.
     pub(crate) members: ConfState,
+    /// It came from another member, so this one's log need not reach up to it.
+    pub(crate) received: bool,
 }
 
 /// A lease as the checkpoint keeps it: seconds to live. Its keys say themselves that they hang on it.
 pub(crate) type LeaseRecord = (LeaseId, u64);
 
 /// Everything to be written.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Job {
     pub(crate) mark: Mark,
     /// Keys that changed, with what they hold now.
     pub(crate) entries: Vec<(Bytes, Option<Arc<Entry>>)>,
     /// Leases that changed, with how long they live.
     pub(crate) leases: Vec<(LeaseId, Option<u64>)>,
+    /// Members that changed.
+    pub(crate) peers: Vec<(u64, Option<Peer>)>,
+    /// It says everything: what it does not name is not there.
+    pub(crate) whole: bool,
 }
 
 impl Job {
@@ -79,6 +90,7 @@ pub(crate) struct Loaded {
     pub(crate) mark: Option<Mark>,
     pub(crate) entries: Vec<Arc<Entry>>,
     pub(crate) leases: Vec<LeaseRecord>,
+    pub(crate) peers: Vec<(u64, Peer)>,
 }
 
 /// Writes checkpoints to an engine, and reads them.
@@ -119,7 +131,7 @@ impl<E: Engine> Checkpoints<E> {
         }
         let mut loaded = Loaded::default();
         let valid = mark.as_ref().map_or(0, |mark: &Mark| mark.index);
-        for kind in [kind::ENTRY, kind::LEASE] {
+        for kind in kind::ALL {
             let mut records = Records { valid, last: None, stale: &mut self.stale };
             let graves = &mut self.graves;
             self.engine.scan(&[kind], &mut |key, value| match records.push(key, value).map_err(corrupt)? {
@@ -161,6 +173,16 @@ impl<E: Engine> Checkpoints<E> {
             self.supersede(kind::LEASE, &key, body, job.mark.index, &mut changes, &mut superseded, &mut graves)?;
             self.flush(&mut changes, BATCH)?;
         }
+        for (id, peer) in &job.peers {
+            let body = peer.as_ref().map(Peer::encode);
+            let key = id.to_be_bytes();
+            self.supersede(kind::PEER, &key, body, job.mark.index, &mut changes, &mut superseded, &mut graves)?;
+            self.flush(&mut changes, BATCH)?;
+        }
+        for (kind, key) in self.unnamed(job)? {
+            self.supersede(kind, &key, None, job.mark.index, &mut changes, &mut superseded, &mut graves)?;
+            self.flush(&mut changes, BATCH)?;
+        }
         self.flush(&mut changes, 0)?;
         self.engine.sync()?;
         self.engine.write(&[(MARK.to_vec(), Some(job.mark.encode()))])?;
@@ -169,6 +191,28 @@ impl<E: Engine> Checkpoints<E> {
         let due = std::mem::replace(&mut self.graves, graves);
         let removals: Vec<Change> = superseded.into_iter().chain(due).map(|key| (key, None)).collect();
         removals.chunks(BATCH).try_for_each(|chunk| self.engine.write(chunk))
+    }
+
+    /// What is stored, and not in a job that says everything.
+    fn unnamed(&mut self, job: &Job) -> Result<Vec<(u8, Vec<u8>)>> {
+        if !job.whole {
+            return Ok(Vec::new());
+        }
+        let mut named: BTreeSet<(u8, Vec<u8>)> =
+            job.entries.iter().map(|(key, _)| (kind::ENTRY, key.to_vec())).collect();
+        named.extend(job.leases.iter().map(|(id, _)| (kind::LEASE, id.0.to_be_bytes().to_vec())));
+        named.extend(job.peers.iter().map(|(id, _)| (kind::PEER, id.to_be_bytes().to_vec())));
+        let mut unnamed = Vec::new();
+        for kind in kind::ALL {
+            self.engine.scan(&[kind], &mut |stored, _| {
+                let found = (kind, stored_key(stored).map_err(corrupt)?.1.to_vec());
+                if unnamed.last() != Some(&found) && !named.contains(&found) {
+                    unnamed.push(found);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(unnamed)
     }
 
     /// Writes a key's record of this checkpoint, and collects its older ones.
@@ -227,6 +271,14 @@ fn prefix(kind: u8, key: &[u8]) -> Vec<u8> {
     prefix
 }
 
+/// Kind and key of a stored key, and the rest of it.
+fn stored_key(stored: &[u8]) -> Result<(u8, &[u8], Reader<'_>), Malformed> {
+    let mut from = Reader(stored);
+    let kind = from.u8()?;
+    let len = usize::from(u16::from_be_bytes(from.array()?));
+    Ok((kind, from.take(len)?, from))
+}
+
 /// crc32 of the rest 4 | 0 for a grave, else 1 and the body.
 fn encode_record(body: Option<&[u8]>) -> Vec<u8> {
     let mut record = vec![0; 4];
@@ -272,10 +324,7 @@ struct Record {
 impl Records<'_> {
     /// Takes the next chunk; gives back a key's valid record when the next key begins.
     fn push(&mut self, stored: &[u8], value: &[u8]) -> Result<Option<Record>, Malformed> {
-        let mut from = Reader(stored);
-        let kind = from.u8()?;
-        let len = usize::from(u16::from_be_bytes(from.array()?));
-        let key = from.take(len)?;
+        let (kind, key, mut from) = stored_key(stored)?;
         let (index, chunk) = (u64::from_be_bytes(from.array()?), u32::from_be_bytes(from.array()?));
         from.end()?;
         if index > self.valid {
@@ -314,6 +363,7 @@ impl Record {
         match self.decode().map_err(corrupt)? {
             Decoded::Entry(entry) => loaded.entries.push(Arc::new(entry)),
             Decoded::Lease(lease) => loaded.leases.push(lease),
+            Decoded::Peer(id, peer) => loaded.peers.push((id, peer)),
             Decoded::Grave => graves.extend(self.stored),
         }
         Ok(())
@@ -335,6 +385,10 @@ impl Record {
             let id = LeaseId(u64::from_be_bytes(Reader(&self.key).array()?));
             return Ok(Decoded::Lease((id, from.u64()?)));
         }
+        if self.kind == kind::PEER {
+            let id = u64::from_be_bytes(Reader(&self.key).array()?);
+            return Ok(Decoded::Peer(id, Peer::decode(from.0)?));
+        }
         let (create, modified, version, lease) = (from.u64()?, from.u64()?, from.u64()?, from.u64()?);
         Ok(Decoded::Entry(Entry {
             key: Bytes::copy_from_slice(&self.key),
@@ -351,12 +405,13 @@ impl Record {
 enum Decoded {
     Entry(Entry),
     Lease(LeaseRecord),
+    Peer(u64, Peer),
     Grave,
 }
 
 impl Mark {
-    fn encode(&self) -> Vec<u8> {
-        let mut out = vec![VERSION];
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = vec![if self.received { RECEIVED } else { VERSION }];
         for number in [self.index, self.term, self.revision.0] {
             out.put_u64(number);
         }
@@ -371,15 +426,17 @@ impl Mark {
         out
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let (body, crc) = bytes.split_last_chunk::<4>().ok_or(Malformed("the mark is cut short"))?;
         if u32::from_le_bytes(*crc) != crc32fast::hash(body) {
             return Err(Malformed("the mark does not match its checksum"));
         }
         let mut from = Reader(body);
-        if from.u8()? != VERSION {
-            return Err(Malformed("a checkpoint of an unknown version"));
-        }
+        let received = match from.u8()? {
+            VERSION => false,
+            RECEIVED => true,
+            _ => return Err(Malformed("a checkpoint of an unknown version")),
+        };
         let (index, term, revision) = (from.u64()?, from.u64()?, Revision(from.u64()?));
         let mut ids = || -> Result<Vec<u64>, Malformed> { (0..from.count(8)?).map(|_| from.u64()).collect() };
         let (voters, learners, voters_outgoing, learners_next) = (ids()?, ids()?, ids()?, ids()?);
@@ -387,7 +444,7 @@ impl Mark {
         from.end()?;
         let members =
             ConfState { voters, learners, voters_outgoing, learners_next, auto_leave, ..ConfState::default() };
-        Ok(Self { index, term, revision, members })
+        Ok(Self { index, term, revision, members, received })
     }
 }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::{
     codec::{Malformed, Put, Reader},
     error,
+    peer::MemberInfo,
     range::{Range, What},
     revision::{LeaseId, Revision},
     txn::{Compare, Is, Op, Txn, TxnResult},
@@ -34,6 +35,13 @@ pub(crate) enum Command {
         /// The last revision to forget.
         revision: Revision,
     },
+    /// A member says where it is.
+    Describe {
+        /// The member.
+        id: u64,
+        /// Its name and addresses.
+        info: MemberInfo,
+    },
 }
 
 /// What a command answers to its proposer.
@@ -50,6 +58,8 @@ pub(crate) type Outcome = error::Result<Answer>;
 
 /// Version of the encoding; the first byte of every proposal.
 const VERSION: u8 = 1;
+/// The first byte of one that came to the log by way of another member.
+const FORWARDED: u8 = 2;
 
 /// A command on its way through the log, with what tells its proposer that it is its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +72,8 @@ pub(crate) struct Proposal {
     pub(crate) number: u64,
     /// The proposer's wall clock, milliseconds since 1970; told, never relied upon.
     pub(crate) time: u64,
+    /// It came to the log by way of another member, and may come twice.
+    pub(crate) forwarded: bool,
     /// What to do.
     pub(crate) command: Command,
 }
@@ -71,6 +83,7 @@ mod tag {
     pub(super) const LEASE_GRANT: u8 = 2;
     pub(super) const LEASE_REVOKE: u8 = 3;
     pub(super) const COMPACT: u8 = 4;
+    pub(super) const DESCRIBE: u8 = 5;
 
     pub(super) const MOD_REVISION: u8 = 1;
     pub(super) const CREATE_REVISION: u8 = 2;
@@ -89,6 +102,7 @@ impl Command {
         64 + match self {
             Self::Txn(txn) => txn.size() + 32 * (txn.compare.len() + txn.then.len() + txn.or_else.len()),
             Self::LeaseGrant { .. } | Self::LeaseRevoke { .. } | Self::Compact { .. } => 0,
+            Self::Describe { info, .. } => info.size(),
         }
     }
 }
@@ -96,7 +110,7 @@ impl Command {
 impl Proposal {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.command.size());
-        out.put_u8(VERSION);
+        out.put_u8(if self.forwarded { FORWARDED } else { VERSION });
         for number in [self.member, self.life, self.number, self.time] {
             out.put_u64(number);
         }
@@ -123,15 +137,22 @@ impl Proposal {
                 out.put_u8(tag::COMPACT);
                 out.put_u64(revision.0);
             }
+            Command::Describe { id, info } => {
+                out.put_u8(tag::DESCRIBE);
+                out.put_u64(*id);
+                info.put(&mut out);
+            }
         }
         out
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut from = Reader(bytes);
-        if from.u8()? != VERSION {
-            return Err(Malformed("proposal of an unknown version"));
-        }
+        let forwarded = match from.u8()? {
+            VERSION => false,
+            FORWARDED => true,
+            _ => return Err(Malformed("proposal of an unknown version")),
+        };
         let (member, life, number, time) = (from.u64()?, from.u64()?, from.u64()?, from.u64()?);
         let command = match from.u8()? {
             tag::TXN => {
@@ -143,10 +164,11 @@ impl Proposal {
             tag::LEASE_GRANT => Command::LeaseGrant { id: LeaseId(from.u64()?), ttl: Duration::from_secs(from.u64()?) },
             tag::LEASE_REVOKE => Command::LeaseRevoke { id: LeaseId(from.u64()?) },
             tag::COMPACT => Command::Compact { revision: Revision(from.u64()?) },
+            tag::DESCRIBE => Command::Describe { id: from.u64()?, info: MemberInfo::take(&mut from)? },
             _ => return Err(Malformed("command of an unknown kind")),
         };
         from.end()?;
-        Ok(Self { member, life, number, time, command })
+        Ok(Self { member, life, number, time, forwarded, command })
     }
 }
 

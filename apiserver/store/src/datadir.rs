@@ -3,7 +3,8 @@
 //! ```text
 //! lock       held by the process that has the store open (flock(2)); says its number
 //! format     "coracle-store 1"
-//! identity   cluster and member; a member's number is drawn once and never used again after the directory is lost
+//! identity   cluster, member and founder; a member's number is never used again after the directory is lost
+//! life       how often the store was opened
 //! log/       the Raft log
 //! state/     the last checkpoint
 //! ```
@@ -21,6 +22,7 @@ use crate::{
     disk::sync_directory,
     error::{Error, Result},
     log::segment::ClusterId,
+    store::Joining,
 };
 
 /// The format this version writes, and the only one it reads.
@@ -33,6 +35,8 @@ pub(crate) struct Identity {
     pub(crate) cluster: ClusterId,
     /// Its Raft id.
     pub(crate) member: u64,
+    /// The cluster's first member.
+    pub(crate) founder: u64,
 }
 
 /// An opened, locked data directory.
@@ -40,16 +44,18 @@ pub(crate) struct Identity {
 pub(crate) struct DataDir {
     dir: PathBuf,
     pub(crate) identity: Identity,
+    /// One more than when it was opened before.
+    pub(crate) life: u64,
     /// Unlocked when dropped.
     _lock: Flock<File>,
 }
 
 impl DataDir {
-    /// Opens a data directory, or makes a new cluster's first.
+    /// Opens a data directory, or makes that of a member that joins a cluster, or of a new cluster's first.
     ///
     /// # Errors
-    /// [`Error::Locked`], [`Error::Format`], [`Error::Corrupt`], [`Error::Io`].
-    pub(crate) fn open(dir: &Path) -> Result<Self> {
+    /// [`Error::Locked`], [`Error::Format`], [`Error::Corrupt`], [`Error::Occupied`], [`Error::Io`].
+    pub(crate) fn open(dir: &Path, joining: Option<Joining>) -> Result<Self> {
         let shown = dir.display();
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(Error::io(format!("make {shown}")))?;
         // It may have been made by hand, and holds every secret of the cluster.
@@ -61,13 +67,21 @@ impl DataDir {
                 let found = found.trim().chars().take(64).collect();
                 return Err(Error::Format { dir: dir.to_owned(), found, supported: FORMAT });
             }
-            None => make(dir)?,
+            None => make(dir, joining)?,
         }
         let identity = match read(&dir.join("identity"))? {
             Some(text) => parse(&text).ok_or_else(|| corrupt("identity", "not a member's identity"))?,
             None => return Err(corrupt("identity", "is missing")),
         };
-        Ok(Self { dir: dir.to_owned(), identity, _lock: lock })
+        if joining.is_some_and(|joining| joining.own.0 != identity.member || joining.cluster != identity.cluster) {
+            return Err(Error::Occupied { dir: dir.to_owned() });
+        }
+        let life = match read(&dir.join("life"))? {
+            Some(text) => text.trim().parse::<u64>().map_err(|_| corrupt("life", "not a number"))? + 1,
+            None => 1,
+        };
+        write(dir, "life", &format!("{life}\n"))?;
+        Ok(Self { dir: dir.to_owned(), identity, life, _lock: lock })
     }
 
     pub(crate) fn log(&self) -> PathBuf {
@@ -80,8 +94,14 @@ impl DataDir {
 }
 
 /// Makes the directory's contents; `format` comes last, so that an interrupted making begins anew.
-fn make(dir: &Path) -> Result<()> {
-    let identity = Identity { cluster: rand::random(), member: rand::random_range(1..=u64::MAX >> 1) };
+fn make(dir: &Path, joining: Option<Joining>) -> Result<()> {
+    let identity = match joining {
+        Some(Joining { cluster, founder, own }) => Identity { cluster, member: own.0, founder: founder.0 },
+        None => {
+            let member = rand::random_range(1 << 48..1 << 62);
+            Identity { cluster: rand::random(), member, founder: member }
+        }
+    };
     for part in ["log", "state"] {
         let part = dir.join(part);
         let holds = part.read_dir().is_ok_and(|mut entries| entries.next().is_some());
@@ -92,7 +112,8 @@ fn make(dir: &Path) -> Result<()> {
         made.map_err(Error::io(format!("make {}", part.display())))?;
     }
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let text = format!("cluster {}\nmember {:016x}\n", hex(&identity.cluster), identity.member);
+    let Identity { cluster, member, founder } = identity;
+    let text = format!("cluster {}\nmember {member:016x}\nfounder {founder:016x}\n", hex(&cluster));
     write(dir, "identity", &text)?;
     write(dir, "format", &format_line())?;
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -110,8 +131,14 @@ fn parse(text: &str) -> Option<Identity> {
     let cluster = lines.next()?.strip_prefix("cluster ")?;
     let member = lines.next()?.strip_prefix("member ")?;
     let cluster = (cluster.len() == 32).then(|| u128::from_str_radix(cluster, 16).ok()).flatten()?.to_be_bytes();
-    let member = u64::from_str_radix(member, 16).ok().filter(|member| *member != 0)?;
-    Some(Identity { cluster, member })
+    let id = |text| u64::from_str_radix(text, 16).ok().filter(|id| *id != 0);
+    let member = id(member)?;
+    // A directory without this line was made when every cluster had one member.
+    let founder = match lines.next() {
+        Some(line) => id(line.strip_prefix("founder ")?)?,
+        None => member,
+    };
+    Some(Identity { cluster, member, founder })
 }
 
 /// The process that has the store in `dir` open now, if one has: its number, as far as the lock file says it. Nothing is
@@ -189,44 +216,44 @@ mod tests {
     fn a_directory_keeps_its_identity_and_is_private() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
-        let first = DataDir::open(&path).unwrap().identity;
-        assert_eq!(DataDir::open(&path).unwrap().identity, first);
+        let first = DataDir::open(&path, None).unwrap().identity;
+        assert_eq!(DataDir::open(&path, None).unwrap().identity, first);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
     }
 
     #[test]
     fn a_second_process_is_told_who_has_it() {
         let dir = tempfile::tempdir().unwrap();
-        let held = DataDir::open(dir.path()).unwrap();
-        let Err(Error::Locked { pid: Some(pid), .. }) = DataDir::open(dir.path()) else { panic!() };
+        let held = DataDir::open(dir.path(), None).unwrap();
+        let Err(Error::Locked { pid: Some(pid), .. }) = DataDir::open(dir.path(), None) else { panic!() };
         assert_eq!(pid, std::process::id());
         assert_eq!(holder(dir.path()), Some(Some(pid)));
         drop(held);
         assert_eq!(holder(dir.path()), None);
-        DataDir::open(dir.path()).unwrap();
+        DataDir::open(dir.path(), None).unwrap();
     }
 
     #[test]
     fn another_format_and_a_lost_or_broken_identity_are_refused() {
         let dir = tempfile::tempdir().unwrap();
-        drop(DataDir::open(dir.path()).unwrap());
+        drop(DataDir::open(dir.path(), None).unwrap());
         let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
         write("format", "coracle-store 2\n");
-        let Err(Error::Format { found, supported: 1, .. }) = DataDir::open(dir.path()) else { panic!() };
+        let Err(Error::Format { found, supported: 1, .. }) = DataDir::open(dir.path(), None) else { panic!() };
         assert_eq!(found, "coracle-store 2");
         write("format", "coracle-store 1\n");
         write("identity", "cluster 00\n");
-        assert!(matches!(DataDir::open(dir.path()), Err(Error::Corrupt { .. })));
+        assert!(matches!(DataDir::open(dir.path(), None), Err(Error::Corrupt { .. })));
         fs::remove_file(dir.path().join("identity")).unwrap();
-        assert!(matches!(DataDir::open(dir.path()), Err(Error::Corrupt { .. })));
+        assert!(matches!(DataDir::open(dir.path(), None), Err(Error::Corrupt { .. })));
     }
 
     #[test]
     fn data_without_a_format_is_not_taken_for_an_empty_directory() {
         let dir = tempfile::tempdir().unwrap();
-        drop(DataDir::open(dir.path()).unwrap());
+        drop(DataDir::open(dir.path(), None).unwrap());
         fs::write(dir.path().join("log/0000000000000001.log"), "x").unwrap();
         fs::remove_file(dir.path().join("format")).unwrap();
-        assert!(matches!(DataDir::open(dir.path()), Err(Error::Corrupt { .. })));
+        assert!(matches!(DataDir::open(dir.path(), None), Err(Error::Corrupt { .. })));
     }
 }

@@ -167,7 +167,8 @@ impl Thread {
         let written = self.written.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some((checkpoints, job, saved)) = written {
             self.checkpoints = Some(checkpoints);
-            self.worker.checkpointed(job, saved);
+            let now = now(&self.shared);
+            self.worker.checkpointed(job, saved, now);
         }
     }
 }

@@ -4,7 +4,10 @@ use std::{io, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 
-use crate::revision::{LeaseId, Revision};
+use crate::{
+    peer::MemberId,
+    revision::{LeaseId, Revision},
+};
 
 /// The store's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -104,6 +107,18 @@ pub enum Error {
     /// This member cannot write now (no leader, too many proposals under way): try again.
     #[error("store cannot take writes now: try again")]
     Unavailable,
+    /// There is no such member.
+    #[error("member {id} not found")]
+    MemberNotFound {
+        /// The member.
+        id: MemberId,
+    },
+    /// Removing that member would leave too few that are known to be well: nothing could be written any more.
+    #[error("too few members would be left that are well: bring one back, or add one, first")]
+    QuorumAtRisk,
+    /// This member was removed from the cluster.
+    #[error("this member was removed from the cluster: remove its data directory and join anew")]
+    Removed,
     /// The write was handed over, but whether it was done is not known: the member stopped, or leadership moved.
     #[error("outcome of the write is unknown: the store stopped before it was confirmed")]
     OutcomeUnknown,
@@ -129,6 +144,18 @@ pub enum Error {
     NotEmpty {
         /// The directory.
         dir: PathBuf,
+    },
+    /// The data directory is a member's already, and cannot become another's.
+    #[error("data directory {dir:?} holds a member of a cluster already: to join another, use an empty one")]
+    Occupied {
+        /// The data directory.
+        dir: PathBuf,
+    },
+    /// A peer sent what no member sends.
+    #[error("malformed packet: {what}")]
+    Malformed {
+        /// What is wrong with it.
+        what: &'static str,
     },
     /// The data directory was written by another version.
     #[error("data directory {dir:?} has format {found:?}, and this version reads {supported}")]
@@ -192,11 +219,16 @@ impl Error {
             | Self::Sealed { .. }
             | Self::LeaseNotFound { .. }
             | Self::LeaseExists { .. }
+            | Self::MemberNotFound { .. }
+            | Self::QuorumAtRisk
+            | Self::Removed
             | Self::OutcomeUnknown
             | Self::Closed
             | Self::Failed { .. }
             | Self::Locked { .. }
             | Self::NotEmpty { .. }
+            | Self::Occupied { .. }
+            | Self::Malformed { .. }
             | Self::Format { .. }
             | Self::Corrupt { .. }
             | Self::Io { .. }
@@ -221,6 +253,9 @@ impl Error {
             | Self::Sealed { .. }
             | Self::LeaseNotFound { .. }
             | Self::LeaseExists { .. }
+            | Self::MemberNotFound { .. }
+            | Self::QuorumAtRisk
+            | Self::Removed
             | Self::DiskFull
             | Self::Unavailable
             | Self::OutcomeUnknown
@@ -228,6 +263,8 @@ impl Error {
             | Self::Failed { .. }
             | Self::Locked { .. }
             | Self::NotEmpty { .. }
+            | Self::Occupied { .. }
+            | Self::Malformed { .. }
             | Self::Format { .. }
             | Self::Corrupt { .. }
             | Self::Io { .. }

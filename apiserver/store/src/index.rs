@@ -28,6 +28,11 @@ impl Index {
         self.live.get(key)
     }
 
+    /// The live versions, in the order of their keys.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.live.iter()
+    }
+
     /// How many keys are live.
     pub(crate) fn len(&self) -> usize {
         self.live.len()

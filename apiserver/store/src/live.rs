@@ -28,6 +28,11 @@ struct Place {
 }
 
 impl Live {
+    /// All of them, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.runs.iter().flatten()
+    }
+
     /// How many entries there are.
     pub(crate) const fn len(&self) -> usize {
         self.len

@@ -9,13 +9,14 @@
 use std::{collections::VecDeque, io, sync::Arc};
 
 use bytes::Bytes;
-use raft::eraftpb::{ConfState, Entry, EntryType, HardState};
+use raft::eraftpb::{ConfState, Entry, EntryType, HardState, SnapshotMetadata};
 
 use self::{
     frame::{Found, Frame},
     segment::{ClusterId, Header},
 };
 use crate::{
+    checkpoint::Mark,
     codec::{Malformed, Reader},
     disk::{Disk, is_full},
     error::{Error, Result},
@@ -100,18 +101,17 @@ pub(crate) struct Log<D> {
     written: u64,
     appended: u64,
     syncs: u64,
+    /// Entries were taken off the end: the next stand in a segment of their own, so that none holds an index twice.
+    truncated: bool,
+    /// What raft-rs asks of the log although others must answer it.
+    held: storage::Held,
 }
 
 impl<D: Disk> Log<D> {
-    /// Reads the log. `applied`: index and term up to which a checkpoint holds what the log said; `conf_state`: the
-    /// members as of then. A segment is closed when it is longer than `segment_bytes`.
-    pub(crate) fn open(
-        disk: D,
-        cluster: ClusterId,
-        applied: (u64, u64),
-        conf_state: ConfState,
-        segment_bytes: u64,
-    ) -> Result<(Self, Recovery)> {
+    /// Reads the log. `base`: the checkpoint that holds what the log said up to there, and the members as of then. A
+    /// segment is closed when it is longer than `segment_bytes`.
+    pub(crate) fn open(disk: D, cluster: ClusterId, base: &Mark, segment_bytes: u64) -> Result<(Self, Recovery)> {
+        let applied = (base.index, base.term);
         let mut log = Self {
             disk,
             segment_bytes,
@@ -122,28 +122,43 @@ impl<D: Disk> Log<D> {
             recent: VecDeque::new(),
             buffer: Vec::new(),
             hard_state: HardState::default(),
-            conf_state,
+            conf_state: base.members.clone(),
             next_frame: 1,
             last_change: 0,
             written: 0,
             appended: 0,
             syncs: 0,
+            truncated: false,
+            held: storage::Held::default(),
         };
         let mut recovery = Recovery::default();
         let names = log.disk.list().map_err(Error::io("list the log's directory"))?;
         let numbers: Vec<u64> = names.iter().filter_map(|name| segment::number(name)).collect();
+        let newest = numbers.last().copied().unwrap_or(0);
         // Of the segments that were being removed when the power went, any may be there again; a gap follows the last.
-        let gap = numbers.windows(2).rposition(|pair| pair.first().map(|number| number + 1) != pair.last().copied());
-        let (left_over, numbers) = numbers.split_at(gap.map_or(0, |gap| gap + 1));
-        for (at, number) in numbers.iter().enumerate() {
-            log.read_segment(*number, at == 0, at + 1 == numbers.len(), &mut recovery)?;
+        // If nothing but the beginning of one segment stands behind the gap, the log was just being begun anew there.
+        let mut left_over = &numbers[..];
+        while log.segments.is_empty() && !left_over.is_empty() {
+            let gap =
+                left_over.windows(2).rposition(|pair| pair.first().map(|number| number + 1) != pair.last().copied());
+            let (older, numbers) = left_over.split_at(gap.map_or(0, |gap| gap + 1));
+            for (at, number) in numbers.iter().enumerate() {
+                log.read_segment(*number, at == 0, at + 1 == numbers.len(), &mut recovery)?;
+            }
+            left_over = older;
         }
         if log.segments.is_empty() {
-            if applied.0 > 0 {
+            if applied.0 > 0 && !base.received {
                 return Err(corrupt("log", 0, "no segment is left, but a checkpoint speaks of earlier ones"));
             }
-            let number = numbers.last().copied().unwrap_or(0) + 1;
-            log.begin_segment(number, 0)?;
+            log.begin_segment(newest + 1, 0)?;
+        }
+        if base.received && log.before.0 <= applied.0 && log.term_of(applied.0) != Some(applied.1) {
+            // The process ended between taking in another member's image and beginning the log behind it.
+            log.restart_at(applied)?;
+        }
+        if log.hard_state.commit > log.last() {
+            return Err(corrupt("log", 0, "ends before an entry that it says is committed"));
         }
         if log.last() < applied.0 || log.before.0 > applied.0 {
             let what =
@@ -181,6 +196,21 @@ impl<D: Disk> Log<D> {
         if first {
             self.before = (header.index, header.term);
             self.next_frame = header.first_frame;
+        }
+        if header.index < self.before.0 {
+            // Those before it were being removed when the power went: nothing of them is needed.
+            for segment in std::mem::take(&mut self.segments) {
+                let name = segment::name(segment.number);
+                self.disk.remove(&name).map_err(Error::io(format!("remove {name}")))?;
+            }
+            self.places.clear();
+            self.before = (header.index, header.term);
+            self.next_frame = header.first_frame;
+        }
+        // It may begin before the end: then what follows its beginning was overwritten.
+        if header.index < self.last() {
+            self.truncate(header.index + 1);
+            self.truncated = false;
         }
         let end = (self.last(), self.term_of(self.last()).unwrap_or(0));
         let follows = self.segments.back().is_none_or(|segment| segment.number + 1 == number);
@@ -273,15 +303,23 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// Puts an entry's place into the table; one that overwrites an earlier entry takes all after it away.
+    /// Puts an entry's place into the table.
     fn place(&mut self, index: u64, place: Place) -> Result<(), Malformed> {
-        if index <= self.before.0 || index > self.last() + 1 {
+        if index != self.last() + 1 {
             return Err(Malformed("entry out of order"));
         }
-        let keep = usize::try_from(index - self.before.0 - 1).unwrap_or(usize::MAX);
-        self.places.truncate(keep);
         self.places.push_back(place);
         Ok(())
+    }
+
+    /// Takes off the entries from `first` on: a leader has others in their place, so they were never committed.
+    fn truncate(&mut self, first: u64) {
+        let keep = usize::try_from(first.saturating_sub(self.before.0 + 1)).unwrap_or(usize::MAX);
+        self.places.truncate(keep);
+        while self.recent.back().is_some_and(|recent| recent.index >= first) {
+            self.recent.pop_back();
+        }
+        self.truncated = true;
     }
 
     /// The index of the last entry.
@@ -317,7 +355,7 @@ impl<D: Disk> Log<D> {
         // A hard state, the leader's own entry after an election, frame and records' heads.
         let bytes = bytes as u64 + 1024;
         let Some(segment) = self.segments.back_mut() else { return Err(failed("write", "log has no segment")) };
-        if segment.len > self.segment_bytes {
+        if segment.len > self.segment_bytes || self.truncated {
             let number = segment.number + 1;
             return self.begin_segment(number, bytes);
         }
@@ -338,7 +376,9 @@ impl<D: Disk> Log<D> {
         let header = Header { cluster: self.cluster, number, first_frame: self.next_frame, index, term };
         let mut beginning = header.encode();
         let mut frame = Frame::new(Vec::new(), 64);
-        put_hard_state(&mut frame, &self.hard_state);
+        // The entries that go with it are not written yet, and one may be what it says is committed.
+        let commit = self.hard_state.commit.min(index);
+        put_hard_state(&mut frame, &HardState { commit, ..self.hard_state.clone() });
         beginning.extend(frame.seal(self.next_frame));
         let reserved = (beginning.len() as u64 + bytes).next_multiple_of(STEP);
         let written = self
@@ -357,6 +397,7 @@ impl<D: Disk> Log<D> {
         self.disk.sync(&name).map_err(|error| failed("sync a new segment", &error))?;
         self.disk.sync_dir().map_err(|error| failed("sync the log's directory", &error))?;
         self.next_frame += 1;
+        self.truncated = false;
         self.appended += beginning.len() as u64;
         self.syncs += 1;
         self.segments.push_back(Segment { number, index, term, len: beginning.len() as u64, reserved });
@@ -369,8 +410,21 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// [`Error::DiskFull`]: nothing was appended. [`Error::Failed`].
     pub(crate) fn append(&mut self, entries: Vec<Entry>, hard_state: Option<&HardState>) -> Result<()> {
+        let before = self.hard_state.clone();
         if let Some(hard_state) = hard_state {
             self.hard_state = hard_state.clone();
+        }
+        let appended = self.write_frame(entries);
+        if appended.is_err() {
+            // A vote that is not on stable storage was not given.
+            self.hard_state = before;
+        }
+        appended
+    }
+
+    fn write_frame(&mut self, entries: Vec<Entry>) -> Result<()> {
+        if let Some(first) = entries.first().map(|entry| entry.index).filter(|first| *first <= self.last()) {
+            self.truncate(first);
         }
         self.reserve(entries.iter().map(|entry| entry.data.len() + 64).sum())?;
         let Some(segment) = self.segments.back_mut() else { return Err(failed("write", "log has no segment")) };
@@ -412,9 +466,6 @@ impl<D: Disk> Log<D> {
                 self.last_change = index;
             }
             self.place(index, place).map_err(|Malformed(what)| failed("append", what))?;
-            while self.recent.back().is_some_and(|recent| recent.index >= index) {
-                self.recent.pop_back();
-            }
             self.recent.push_back(entry);
         }
         Ok(())
@@ -454,6 +505,25 @@ impl<D: Disk> Log<D> {
         &self.conf_state
     }
 
+    /// Whether raft-rs asked for an image of the state, to be offered with [`Log::offer`].
+    pub(crate) fn take_wanted(&self) -> bool {
+        self.held.wanted.take()
+    }
+
+    /// An image as of `index` of `term` is there for whoever is too far behind; none any more if it is `None`.
+    pub(crate) fn offer(&self, image: Option<(u64, u64)>) {
+        let metadata = image.map(|(index, term)| {
+            let conf_state = Some(self.conf_state.clone()).into();
+            SnapshotMetadata { index, term, conf_state, ..SnapshotMetadata::default() }
+        });
+        self.held.offered.replace(metadata);
+    }
+
+    /// What could not be read back of the log for a peer, if anything.
+    pub(crate) fn take_damage(&self) -> Option<Error> {
+        self.held.damage.take()
+    }
+
     /// Entries up to here have been applied and need not be kept in memory.
     pub(crate) fn applied(&mut self, index: u64) {
         while self.recent.front().is_some_and(|entry| entry.index <= index) {
@@ -466,22 +536,57 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// [`Error::Failed`].
     pub(crate) fn cut(&mut self, index: u64) -> Result<()> {
-        let mut removed = false;
-        while let Some((number, next)) = self.segments.front().zip(self.segments.get(1)).map(|(a, b)| (a.number, b))
-            && next.index <= index
-        {
-            let gone = usize::try_from(next.index - self.before.0).unwrap_or(usize::MAX).min(self.places.len());
-            self.before = (next.index, next.term);
-            self.places.drain(..gone);
-            self.segments.pop_front();
+        // The log may begin with a segment only if none that follows overwrote what comes before that one's beginning.
+        let mut least = u64::MAX;
+        let mut first = None;
+        for (at, segment) in self.segments.iter().enumerate().rev() {
+            if segment.index <= index.min(least) {
+                first = Some((at, segment.index, segment.term));
+                break;
+            }
+            least = least.min(segment.index);
+        }
+        let Some((at, begin, term)) = first.filter(|(at, ..)| *at > 0) else { return Ok(()) };
+        let gone = usize::try_from(begin.saturating_sub(self.before.0)).unwrap_or(usize::MAX);
+        self.places.drain(..gone.min(self.places.len()));
+        self.before = (begin, term);
+        let removed: Vec<u64> = self.segments.drain(..at).map(|segment| segment.number).collect();
+        for number in removed {
             self.disk.remove(&segment::name(number)).map_err(|error| failed("remove a segment", &error))?;
-            removed = true;
         }
-        if removed {
-            self.places.shrink_to(2 * self.places.len());
-            self.disk.sync_dir().map_err(|error| failed("sync the log's directory", &error))?;
+        self.places.shrink_to(2 * self.places.len());
+        self.disk.sync_dir().map_err(|error| failed("sync the log's directory", &error))
+    }
+
+    /// Begins the log anew behind `index` of `term`: a checkpoint on stable storage, which came from another member,
+    /// holds everything up to there, and this log does not. What was in it goes; term and vote stay.
+    ///
+    /// The new segment's number leaves a gap, which tells [`Log::open`] that those before it are on their way out.
+    ///
+    /// # Errors
+    /// [`Error::DiskFull`]: nothing has changed. [`Error::Failed`].
+    pub(crate) fn restart_at(&mut self, (index, term): (u64, u64)) -> Result<()> {
+        let old: Vec<u64> = self.segments.iter().map(|segment| segment.number).collect();
+        let (before, places) = (self.before, std::mem::take(&mut self.places));
+        self.before = (index, term);
+        let commit = std::mem::replace(&mut self.hard_state.commit, index);
+        if let Err(error) = self.begin_segment(old.last().copied().unwrap_or(0) + 2, 0) {
+            (self.before, self.places, self.hard_state.commit) = (before, places, commit);
+            return Err(error);
         }
-        Ok(())
+        self.segments.retain(|segment| !old.contains(&segment.number));
+        self.truncated = false;
+        self.recent.clear();
+        self.last_change = 0;
+        for number in old {
+            self.disk.remove(&segment::name(number)).map_err(|error| failed("remove a segment", &error))?;
+        }
+        self.disk.sync_dir().map_err(|error| failed("sync the log's directory", &error))
+    }
+
+    /// Bytes of the segments there are.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.len).sum()
     }
 
     /// Reads entries from memory or from their places.
@@ -547,24 +652,34 @@ fn put_hard_state(frame: &mut Frame, state: &HardState) {
         .record(kind::HARD_STATE, &[&state.term.to_le_bytes(), &state.vote.to_le_bytes(), &state.commit.to_le_bytes()]);
 }
 
-fn put_entry(frame: &mut Frame, entry: &Entry) -> usize {
-    let entry_type = match entry.entry_type {
+/// An entry's type as a byte.
+pub(crate) const fn entry_type(entry: &Entry) -> u8 {
+    match entry.entry_type {
         EntryType::EntryNormal => NORMAL,
         EntryType::EntryConfChange => 1,
         EntryType::EntryConfChangeV2 => 2,
-    };
+    }
+}
+
+/// The type a byte stands for.
+pub(crate) const fn entry_type_of(byte: u8) -> Result<EntryType, Malformed> {
+    match byte {
+        NORMAL => Ok(EntryType::EntryNormal),
+        1 => Ok(EntryType::EntryConfChange),
+        2 => Ok(EntryType::EntryConfChangeV2),
+        _ => Err(Malformed("entry of an unknown type")),
+    }
+}
+
+fn put_entry(frame: &mut Frame, entry: &Entry) -> usize {
+    let entry_type = entry_type(entry);
     frame.record(kind::ENTRY, &[&entry.index.to_le_bytes(), &entry.term.to_le_bytes(), &[entry_type], &entry.data])
 }
 
 fn get_entry(body: &[u8]) -> Result<Entry, Malformed> {
     let mut from = Reader(body);
     let (index, term) = (from.u64()?, from.u64()?);
-    let entry_type = match from.u8()? {
-        NORMAL => EntryType::EntryNormal,
-        1 => EntryType::EntryConfChange,
-        2 => EntryType::EntryConfChangeV2,
-        _ => return Err(Malformed("entry of an unknown type")),
-    };
+    let entry_type = entry_type_of(from.u8()?)?;
     Ok(Entry { index, term, entry_type, data: Bytes::copy_from_slice(from.0), ..Entry::default() })
 }
 

@@ -1,46 +1,89 @@
 //! One member of the Raft group: raft-rs over our log.
 //!
-//! A machine that is fed ([`Member::propose`], [`Member::campaign`]) and drained ([`Member::turn`]): it has no clock, no
-//! thread and no randomness of its own, and everything it does to the disk goes through the log's
-//! [`Disk`](crate::disk::Disk). A lone member has no ticks: it has nobody to send heartbeats to, and campaigns at once.
+//! A machine that is fed ([`Member::propose`], [`Member::step`], [`Member::tick`], [`Member::campaign`]) and drained
+//! ([`Member::turn`]): it has no clock, no thread and no network, and everything it does to the disk goes through the
+//! log's [`Disk`](crate::disk::Disk). A lone member has no ticks: it has nobody to send heartbeats to, and campaigns at
+//! once.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
-use protobuf::Message;
+use bytes::Bytes;
+use protobuf::Message as _;
 use raft::{
-    Config, RawNode, StateRole,
-    eraftpb::{ConfChange, ConfChangeV2, ConfState, Entry, EntryType},
+    Config, ProgressState, RawNode, ReadState, SnapshotStatus, StateRole,
+    eraftpb::{ConfChange, ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType, Message},
 };
 
 use crate::{
     bridge,
+    check::{Standing, check},
+    codec::Malformed,
     command::{Command, Proposal},
     disk::Disk,
     error::{Error, Result},
     log::Log,
 };
 
+/// How far a learner may be behind and still count as caught up, in entries: what is under way in a busy moment.
+const BEHIND: u64 = 256;
+
+/// Who a member is this time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Own {
+    /// Its Raft id.
+    pub(crate) id: u64,
+    /// The cluster's first member.
+    pub(crate) founder: u64,
+    /// Which of its lives: one more at every start, so that a proposal's number is never taken for an earlier life's.
+    pub(crate) life: u64,
+    /// Ticks without a leader after which it stands for election: drawn anew each time from this range.
+    pub(crate) patience: Range<usize>,
+}
+
+/// A change of the members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Admits a learner: it is sent everything, and does not vote.
+    Admit,
+    /// Makes a learner a voter.
+    Promote(u64),
+    /// Removes a member.
+    Remove(u64),
+}
+
+/// What a turn of raft-rs brought.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    /// To be applied, in order.
+    pub(crate) committed: Vec<Entry>,
+    /// How far reads asked for must wait.
+    pub(crate) reads: Vec<ReadState>,
+}
+
 /// See the module.
 pub(crate) struct Member<D: Disk> {
     node: RawNode<Log<D>>,
-    id: u64,
-    life: u64,
+    own: Own,
     number: u64,
 }
 
 impl<D: Disk> Member<D> {
-    /// A member whose state machine stands at `applied`. `life` tells its proposals from those of earlier starts.
+    /// A member whose state machine stands at `applied`.
     ///
     /// # Errors
     /// [`Error::Failed`] if raft-rs does not accept the log.
-    pub(crate) fn new(log: Log<D>, id: u64, life: u64, applied: u64) -> Result<Self> {
-        Ok(Self { node: node(log, id, applied)?, id, life, number: 0 })
+    pub(crate) fn new(log: Log<D>, own: Own, applied: u64) -> Result<Self> {
+        Ok(Self { node: node(log, &own, applied)?, own, number: 0 })
     }
 
     /// The same member begun anew from what its log holds, forgetting what did not get there.
     pub(crate) fn restart(self, applied: u64) -> Result<Self> {
         let log = self.node.raft.r.raft_log.store;
-        Ok(Self { node: node(log, self.id, applied)?, ..self })
+        Ok(Self { node: node(log, &self.own, applied)?, ..self })
+    }
+
+    pub(crate) const fn own(&self) -> &Own {
+        &self.own
     }
 
     pub(crate) fn log(&self) -> &Log<D> {
@@ -55,13 +98,33 @@ impl<D: Disk> Member<D> {
         self.node.raft.state == StateRole::Leader
     }
 
+    /// Who leads, as far as this member knows.
+    pub(crate) fn leader(&self) -> Option<u64> {
+        Some(self.node.raft.leader_id).filter(|id| *id != 0)
+    }
+
     pub(crate) fn term(&self) -> u64 {
         self.node.raft.term
     }
 
     /// Whether this member is the only one that votes, and so elects itself.
     pub(crate) fn is_alone(&self) -> bool {
-        is_alone(self.log(), self.id)
+        is_alone(self.log(), self.own.id)
+    }
+
+    /// Whether there is anybody to send anything to, or to hear from.
+    pub(crate) fn has_peers(&self) -> bool {
+        self.ids().any(|id| id != self.own.id)
+    }
+
+    /// The members as of what was applied, voters and learners.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = u64> {
+        let members = self.log().members();
+        members.voters.iter().chain(&members.learners).copied()
+    }
+
+    pub(crate) fn is_member(&self, id: u64) -> bool {
+        self.ids().any(|other| other == id)
     }
 
     /// Stands for election at once.
@@ -69,9 +132,38 @@ impl<D: Disk> Member<D> {
         self.node.campaign().map_err(failed)
     }
 
+    /// A tick of the clock has passed.
+    pub(crate) fn tick(&mut self) {
+        self.node.tick();
+    }
+
+    /// Takes a message of a peer's in.
+    ///
+    /// # Errors
+    /// [`Malformed`]: no correct member sends such a message; it was dropped.
+    pub(crate) fn step(&mut self, message: Message, from: u64) -> Result<(), Malformed> {
+        let own = Standing { id: self.own.id, term: self.node.raft.term, last: self.last() };
+        check(&message, from, own)?;
+        if let Err(error) = self.node.step(message) {
+            tracing::debug!(error = &error as &dyn std::error::Error, "a peer's message was dropped");
+        }
+        Ok(())
+    }
+
+    /// The index of the last entry, written or about to be.
+    pub(crate) fn last(&self) -> u64 {
+        self.node.raft.raft_log.last_index()
+    }
+
     /// Whether a proposal came from this member in this life.
     pub(crate) const fn is_own(&self, proposal: &Proposal) -> bool {
-        proposal.member == self.id && proposal.life == self.life
+        proposal.member == self.own.id && proposal.life == self.own.life
+    }
+
+    /// Gives a command of this member's its number.
+    pub(crate) fn number(&mut self, command: Command, time: u64, forwarded: bool) -> Proposal {
+        self.number += 1;
+        Proposal { member: self.own.id, life: self.own.life, number: self.number, time, forwarded, command }
     }
 
     /// Hands in a command; gives the number under which it will be applied.
@@ -79,34 +171,117 @@ impl<D: Disk> Member<D> {
     /// # Errors
     /// [`Error::Unavailable`]: this member does not lead, or too much is under way.
     pub(crate) fn propose(&mut self, command: Command, time: u64) -> Result<u64> {
-        let number = self.number + 1;
-        let proposal = Proposal { member: self.id, life: self.life, number, time, command };
-        match self.node.propose(Vec::new(), proposal.encode()) {
-            Ok(()) => {
-                self.number = number;
-                Ok(number)
-            }
-            Err(error) => {
-                tracing::debug!(error = &error as &dyn std::error::Error, "a proposal was dropped");
-                Err(Error::Unavailable)
-            }
+        let proposal = self.number(command, time, false);
+        self.propose_bytes(proposal.encode())?;
+        Ok(proposal.number)
+    }
+
+    /// Hands in an encoded proposal.
+    ///
+    /// # Errors
+    /// As [`Member::propose`].
+    pub(crate) fn propose_bytes(&mut self, bytes: Vec<u8>) -> Result<()> {
+        // A follower's raft-rs would send it on, and nobody would hear what became of it.
+        if !self.is_leader() {
+            return Err(Error::Unavailable);
+        }
+        self.node.propose(Vec::new(), bytes).map_err(|error| {
+            tracing::debug!(error = &error as &dyn std::error::Error, "a proposal was dropped");
+            Error::Unavailable
+        })
+    }
+
+    /// Hands in a change of the members; gives the index of its entry, which is also the id of who is admitted.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]: this member does not lead, or another change is under way.
+    pub(crate) fn propose_change(&mut self, change: Change, context: Vec<u8>) -> Result<u64> {
+        if !self.is_leader() || self.is_changing() {
+            return Err(Error::Unavailable);
+        }
+        let index = self.last() + 1;
+        let (change_type, node_id) = match change {
+            Change::Admit => (ConfChangeType::AddLearnerNode, index),
+            Change::Promote(id) => (ConfChangeType::AddNode, id),
+            Change::Remove(id) => (ConfChangeType::RemoveNode, id),
+        };
+        let single = ConfChangeSingle { change_type, node_id, ..ConfChangeSingle::default() };
+        let change = ConfChangeV2 { changes: vec![single].into(), context: context.into(), ..ConfChangeV2::default() };
+        self.node.propose_conf_change(Vec::new(), change).map_err(|_| Error::Unavailable)?;
+        Ok(index)
+    }
+
+    /// Whether a change of the members may be under way.
+    pub(crate) fn is_changing(&self) -> bool {
+        self.node.raft.has_pending_conf()
+    }
+
+    /// Asks how far a read must wait; [`Turn::reads`] has the answer, unless the question is lost.
+    pub(crate) fn read_index(&mut self, context: Vec<u8>) {
+        if self.is_leader() {
+            self.node.read_index(context);
         }
     }
 
-    /// Does what raft-rs wants done next: puts its new entries and votes on stable storage, and gives back what is
-    /// committed and must now be applied, in order, before [`Member::applied`] is called. None: nothing is to be done.
+    /// An image was handed over to a member, or was not.
+    pub(crate) fn image_sent(&mut self, to: u64, done: bool) {
+        self.node.report_snapshot(to, if done { SnapshotStatus::Finish } else { SnapshotStatus::Failure });
+    }
+
+    /// Learners that have what this leader has, nearly.
+    pub(crate) fn caught_up(&self) -> Option<u64> {
+        let enough = self.last().saturating_sub(BEHIND);
+        let progress = self.node.raft.prs();
+        let learners = self.log().members().learners.iter().copied();
+        let mut caught_up = learners.filter(|id| {
+            progress.get(*id).is_some_and(|progress| {
+                progress.recent_active && progress.state == ProgressState::Replicate && progress.matched >= enough
+            })
+        });
+        caught_up.next()
+    }
+
+    /// Whether this leader has heard of a member lately.
+    pub(crate) fn is_active(&self, id: u64) -> bool {
+        id == self.own.id || self.node.raft.prs().get(id).is_some_and(|progress| progress.recent_active)
+    }
+
+    /// The active voter that has most of the log, other than this leader.
+    pub(crate) fn successor(&self) -> Option<u64> {
+        let voters = self.log().members().voters.iter().copied();
+        let others = voters.filter(|id| *id != self.own.id && self.is_active(*id));
+        others.max_by_key(|id| self.node.raft.prs().get(*id).map_or(0, |progress| progress.matched))
+    }
+
+    /// Hands leadership over.
+    pub(crate) fn hand_over(&mut self, to: u64) {
+        self.node.transfer_leader(to);
+    }
+
+    /// How far all have come that this leader hears of: what lies before, none of them needs of the log.
+    pub(crate) fn floor(&self) -> u64 {
+        let progress = self.node.raft.prs();
+        let matched = progress.iter().filter(|(id, other)| **id != self.own.id && other.recent_active);
+        matched.map(|(_, other)| other.matched).min().unwrap_or(u64::MAX)
+    }
+
+    /// Does what raft-rs wants done next: hands its messages to `send`, puts its new entries and votes on stable
+    /// storage, and gives back what is committed and must now be applied, in order, before [`Member::applied`] is
+    /// called. None: nothing is to be done.
     ///
     /// # Errors
     /// [`Error::DiskFull`]: nothing of it was written, and the member must be begun anew ([`Member::restart`]).
     /// [`Error::Failed`]: the member must not be used any more.
-    pub(crate) fn turn(&mut self) -> Result<Option<Vec<Entry>>> {
+    pub(crate) fn turn(&mut self, mut send: impl FnMut(Message)) -> Result<Option<Turn>> {
         if !self.node.has_ready() {
             return Ok(None);
         }
         let mut ready = self.node.ready();
         if !ready.snapshot().is_empty() {
-            return Err(failed("a snapshot came from a peer, and a lone member has none"));
+            return Err(failed("an image reached raft-rs, which is never given one"));
         }
+        // A leader's, which need not wait for its own disk: the others' work meanwhile.
+        ready.take_messages().into_iter().for_each(&mut send);
         let mut committed = ready.take_committed_entries();
         let entries = ready.take_entries();
         let must_sync = ready.must_sync();
@@ -118,12 +293,16 @@ impl<D: Disk> Member<D> {
             // Only the commit index changed: it goes along with the next frame.
             log.note_commit(hard_state.commit);
         }
+        // Votes and acknowledgements: what they say is on stable storage now.
+        ready.take_persisted_messages().into_iter().for_each(&mut send);
+        let reads = ready.take_read_states();
         let mut light = self.node.advance_append(ready);
         if let Some(commit) = light.commit_index() {
             self.node.mut_store().note_commit(commit);
         }
+        light.take_messages().into_iter().for_each(&mut send);
         committed.append(&mut light.take_committed_entries());
-        Ok(Some(committed))
+        Ok(Some(Turn { committed, reads }))
     }
 
     /// What [`Member::turn`] gave back has been applied up to `index`.
@@ -132,26 +311,27 @@ impl<D: Disk> Member<D> {
         self.node.mut_store().applied(index);
     }
 
-    /// Applies a committed change of the members.
+    /// Applies a committed change of the members; gives back what it said beside.
     ///
     /// # Errors
     /// [`Error::Failed`] if it cannot be decoded, or contradicts the members.
-    pub(crate) fn change_members(&mut self, entry: &Entry) -> Result<()> {
-        let members: ConfState = match entry.entry_type {
-            EntryType::EntryNormal => return Ok(()),
+    pub(crate) fn change_members(&mut self, entry: &Entry) -> Result<Bytes> {
+        let (members, context): (ConfState, Bytes) = match entry.entry_type {
+            EntryType::EntryNormal => return Ok(Bytes::new()),
             EntryType::EntryConfChange => {
                 let mut change = ConfChange::default();
                 change.merge_from_bytes(&entry.data).map_err(failed)?;
-                self.node.apply_conf_change(&change).map_err(failed)?
+                (self.node.apply_conf_change(&change).map_err(failed)?, Bytes::new())
             }
             EntryType::EntryConfChangeV2 => {
                 let mut change = ConfChangeV2::default();
                 change.merge_from_bytes(&entry.data).map_err(failed)?;
-                self.node.apply_conf_change(&change).map_err(failed)?
+                let context = change.context.clone();
+                (self.node.apply_conf_change(&change).map_err(failed)?, context)
             }
         };
         self.node.mut_store().note_members(members);
-        Ok(())
+        Ok(context)
     }
 }
 
@@ -160,19 +340,21 @@ fn is_alone<D: Disk>(log: &Log<D>, id: u64) -> bool {
     members.voters == [id] && members.voters_outgoing.is_empty()
 }
 
-fn node<D: Disk>(mut log: Log<D>, id: u64, applied: u64) -> Result<RawNode<Log<D>>> {
+fn node<D: Disk>(mut log: Log<D>, own: &Own, applied: u64) -> Result<RawNode<Log<D>>> {
     // So that a store on a full disk, where no election can be written down, still reads everything it acknowledged.
-    if is_alone(&log, id) {
+    if is_alone(&log, own.id) {
         log.commit_alone(applied);
     }
-    RawNode::new(&config(id, applied), log, &bridge::logger()).map_err(failed)
+    RawNode::new(&config(own, applied), log, &bridge::logger()).map_err(failed)
 }
 
-fn config(id: u64, applied: u64) -> Config {
+fn config(own: &Own, applied: u64) -> Config {
     Config {
-        id,
+        id: own.id,
         applied,
-        election_tick: 10,
+        election_tick: own.patience.start,
+        min_election_tick: own.patience.start,
+        max_election_tick: own.patience.end,
         heartbeat_tick: 1,
         pre_vote: true,
         check_quorum: true,

@@ -15,7 +15,9 @@ use crate::{
     command::{Command, Outcome},
     error::{Error, Result},
     lease::Lease,
-    revision::LeaseId,
+    packet::Packet,
+    peer::{MemberId, MemberInfo},
+    revision::{LeaseId, Revision},
 };
 
 /// Room for requests under way, in KiB: 32 MiB, so that four of the largest transactions or 32,768 small ones wait.
@@ -30,6 +32,16 @@ pub(crate) enum Request {
     KeepAlive { id: LeaseId, answer: oneshot::Sender<Result<Lease>>, room: OwnedSemaphorePermit },
     /// Say how long a lease still lives.
     TimeToLive { id: LeaseId, answer: oneshot::Sender<Result<Duration>>, room: OwnedSemaphorePermit },
+    /// Say when nothing acknowledged before is missing here any more.
+    Barrier { answer: oneshot::Sender<Result<Revision>> },
+    /// Admit a member.
+    Admit { info: MemberInfo, answer: oneshot::Sender<Result<MemberId>> },
+    /// Remove a member.
+    Dismiss { id: MemberId, answer: oneshot::Sender<Result<()>> },
+    /// Let another member lead, if this one does.
+    HandOver { answer: oneshot::Sender<()> },
+    /// A peer says something.
+    Packet { from: u64, packet: Packet, size: usize, room: OwnedSemaphorePermit },
     /// Look around: something else than a request has come.
     Wake,
 }
@@ -40,6 +52,8 @@ pub(crate) struct Queue {
     inner: Mutex<Inner>,
     filled: Condvar,
     room: Arc<Semaphore>,
+    /// Room for what peers say, of its own: the members must hear each other however much the clients want.
+    peers_room: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -60,7 +74,8 @@ pub(crate) enum Taken {
 impl Queue {
     pub(crate) fn new() -> Self {
         let room = Arc::new(Semaphore::new(ROOM as usize));
-        Self { inner: Mutex::default(), filled: Condvar::new(), room }
+        let peers_room = Arc::new(Semaphore::new(ROOM as usize));
+        Self { inner: Mutex::default(), filled: Condvar::new(), room, peers_room }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -69,8 +84,12 @@ impl Queue {
 
     /// Waits for room for a request of so many bytes.
     pub(crate) async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
-        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(ROOM).clamp(1, ROOM);
-        Arc::clone(&self.room).acquire_many_owned(kib).await.map_err(|_| Error::Closed)
+        acquire(&self.room, bytes).await
+    }
+
+    /// Waits for room for so many bytes of a peer's.
+    pub(crate) async fn peers_room(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
+        acquire(&self.peers_room, bytes).await
     }
 
     /// Adds a request.
@@ -114,7 +133,13 @@ impl Queue {
     /// Takes no more requests; those inside are still taken out.
     pub(crate) fn close(&self) {
         self.room.close();
+        self.peers_room.close();
         self.lock().closed = true;
         self.filled.notify_one();
     }
+}
+
+async fn acquire(room: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit> {
+    let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(ROOM).clamp(1, ROOM);
+    Arc::clone(room).acquire_many_owned(kib).await.map_err(|_| Error::Closed)
 }

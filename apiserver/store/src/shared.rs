@@ -1,13 +1,24 @@
 //! What the handles, the watchers and the driver of one store have in common.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use tokio::sync::Notify;
 
-use crate::{error::Error, history::Batch, hub::Hub, queue::Queue, revision::Revision, state::State};
+use crate::{
+    error::Error,
+    history::Batch,
+    hub::Hub,
+    peer::{MemberId, MemberInfo},
+    queue::Queue,
+    revision::Revision,
+    state::State,
+};
 
 /// Revisions handed out at once: some ten microseconds.
 const HAND_OUT: usize = 64;
@@ -40,6 +51,46 @@ pub struct Work {
     pub checkpoint_bytes: u64,
 }
 
+/// The cluster as one member sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cluster {
+    /// This member.
+    pub own: MemberId,
+    /// The cluster's first member, and what tells it from other clusters.
+    pub founder: MemberId,
+    /// Who leads, if this member knows.
+    pub leader: Option<MemberId>,
+    /// Raft's term.
+    pub term: u64,
+    /// Index of the last entry of the log that is applied.
+    pub applied: u64,
+    /// All members, this one among them unless it was removed.
+    pub members: Vec<MemberStatus>,
+}
+
+/// A member of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// Its id.
+    pub id: MemberId,
+    /// Its name and addresses.
+    pub info: MemberInfo,
+    /// It votes; otherwise it is a learner, catching up.
+    pub votes: bool,
+}
+
+/// What the store's thread tells of the Raft group.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Group {
+    pub(crate) own: u64,
+    pub(crate) founder: u64,
+    pub(crate) leader: Option<u64>,
+    pub(crate) term: u64,
+    pub(crate) applied: u64,
+    pub(crate) voters: Vec<u64>,
+    pub(crate) learners: Vec<u64>,
+}
+
 /// See the module. Locks are taken in the order hub, state; an inbox's is innermost.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -49,6 +100,9 @@ pub(crate) struct Shared {
     pub(crate) grown: Notify,
     /// Why writes are refused, and what was done to the disk; set by the store's thread.
     told: Mutex<(Option<Error>, Work)>,
+    group: Mutex<Group>,
+    /// This member is the only one that votes: it need not ask anybody how far it must have come.
+    alone: AtomicBool,
     /// What waits to be written.
     pub(crate) queue: Queue,
     started: Instant,
@@ -62,6 +116,8 @@ impl Shared {
             hub: Mutex::new(hub),
             grown: Notify::new(),
             told: Mutex::default(),
+            group: Mutex::default(),
+            alone: AtomicBool::new(false),
             queue: Queue::new(),
             started: Instant::now(),
         }
@@ -93,6 +149,40 @@ impl Shared {
     /// Says how the store's thread fares.
     pub(crate) fn tell(&self, refusing: Option<Error>, work: Work) {
         *self.told.lock().unwrap_or_else(PoisonError::into_inner) = (refusing, work);
+    }
+
+    /// Says how the Raft group stands.
+    pub(crate) fn tell_group(&self, tell: impl FnOnce(&mut Group)) {
+        let mut group = self.group.lock().unwrap_or_else(PoisonError::into_inner);
+        tell(&mut group);
+        let alone = group.voters == [group.own];
+        drop(group);
+        self.alone.store(alone, Ordering::Release);
+    }
+
+    /// Whether what this member reads is always the newest there is.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.alone.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn cluster(&self) -> Cluster {
+        let group = self.group.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let state = self.read();
+        let status = |id: &u64, votes| {
+            let info = state.peers().get(id).map(|peer| peer.info.clone()).unwrap_or_default();
+            MemberStatus { id: MemberId(*id), info, votes }
+        };
+        let voters = group.voters.iter().map(|id| status(id, true));
+        let mut members: Vec<_> = voters.chain(group.learners.iter().map(|id| status(id, false))).collect();
+        members.sort_by_key(|member| member.id);
+        Cluster {
+            own: MemberId(group.own),
+            founder: MemberId(group.founder),
+            leader: group.leader.map(MemberId),
+            term: group.term,
+            applied: group.applied,
+            members,
+        }
     }
 
     pub(crate) fn status(&self) -> Status {

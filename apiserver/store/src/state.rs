@@ -11,6 +11,7 @@ use crate::{
     history::{Batch, History, Retention},
     index::Index,
     lease::Leases,
+    peer::{MemberInfo, Peer, Peers},
     range::{Range, RangeResult, contains},
     revision::{LeaseId, Revision},
     txn::{Compare, Is, Op, OpResult, Txn, TxnResult},
@@ -35,6 +36,7 @@ pub(crate) struct State {
     index: Index,
     leases: Leases,
     history: History,
+    peers: Peers,
     /// What changed since the last checkpoint.
     dirty: Dirty,
 }
@@ -44,6 +46,7 @@ pub(crate) struct State {
 pub(crate) struct Dirty {
     pub(crate) keys: BTreeSet<Bytes>,
     pub(crate) leases: BTreeSet<LeaseId>,
+    pub(crate) peers: BTreeSet<u64>,
 }
 
 impl State {
@@ -55,6 +58,7 @@ impl State {
             leases: Leases::default(),
             // Nothing happened up to here, so nothing is missing either: a watch from revision 1 is whole.
             history: History::new(retention, Revision::NONE),
+            peers: Peers::new(),
             dirty: Dirty::default(),
         }
     }
@@ -65,11 +69,13 @@ impl State {
         revision: Revision,
         entries: Vec<Arc<Entry>>,
         leases: impl IntoIterator<Item = (LeaseId, Duration)>,
+        peers: impl IntoIterator<Item = (u64, Peer)>,
     ) -> Self {
         let mut state = Self { revision, history: History::new(retention, revision), ..Self::new(retention) };
         for (id, ttl) in leases {
             state.leases.grant(id, ttl);
         }
+        state.peers.extend(peers);
         for entry in entries {
             if let Some(id) = entry.lease {
                 state.leases.attach(id, entry.key.clone());
@@ -89,9 +95,40 @@ impl State {
         &mut self,
         keys: impl IntoIterator<Item = Bytes>,
         leases: impl IntoIterator<Item = LeaseId>,
+        peers: impl IntoIterator<Item = u64>,
     ) {
         self.dirty.keys.extend(keys);
         self.dirty.leases.extend(leases);
+        self.dirty.peers.extend(peers);
+    }
+
+    /// The members.
+    pub(crate) const fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    /// A member has been admitted, or says anew where it is.
+    pub(crate) fn describe(&mut self, id: u64, info: MemberInfo) {
+        self.peers.entry(id).or_default().info = info;
+        self.dirty.peers.insert(id);
+    }
+
+    /// A member is one no more.
+    pub(crate) fn dismiss(&mut self, id: u64) {
+        self.peers.remove(&id);
+        self.dirty.peers.insert(id);
+    }
+
+    /// Whether a write that came by way of another member is seen for the first time, and no later one of its member's
+    /// was seen before.
+    pub(crate) fn is_fresh(&mut self, member: u64, life: u64, number: u64) -> bool {
+        let peer = self.peers.entry(member).or_default();
+        let fresh = peer.forwarded < (life, number);
+        if fresh {
+            peer.forwarded = (life, number);
+            self.dirty.peers.insert(member);
+        }
+        fresh
     }
 
     pub(crate) const fn revision(&self) -> Revision {
@@ -155,6 +192,10 @@ impl State {
             Command::LeaseGrant { id, ttl } => self.lease_grant(*id, *ttl),
             Command::LeaseRevoke { id } => self.lease_revoke(*id, now),
             Command::Compact { revision } => self.compact(*revision, &mut forgotten),
+            Command::Describe { id, info } => {
+                self.describe(*id, info.clone());
+                Ok(Answer::Done)
+            }
         };
         // Many for one: history shrinks to its bound soon, and no single command pays for all of a busy time.
         forgotten.extend(self.forget_due(now));

@@ -6,7 +6,8 @@ use raft::eraftpb::ConfState;
 use tokio::sync::oneshot;
 
 use crate::{
-    checkpoint::Checkpoints,
+    checkpoint::{Checkpoints, Mark},
+    codec::Malformed,
     command::{Answer, Command},
     datadir::{DataDir, Identity},
     disk::{Disk, RealDisk},
@@ -16,21 +17,27 @@ use crate::{
     error::{Error, Result},
     history::Retention,
     lease::Lease,
-    log::{Log, Recovery},
-    member::Member,
+    log::{Log, Recovery, segment::ClusterId},
+    member::{Member, Own},
+    packet::Packet,
+    peer::{MemberId, MemberInfo},
     queue::Request,
     range::{Range, RangeResult},
     revision::{LeaseId, Revision},
     seal::{self, Seal},
-    shared::{Shared, Status},
+    shared::{Cluster, Shared, Status},
     state::State,
+    transport::{Nowhere, Transport},
     txn::{Txn, TxnResult},
     watch::{WatchRequest, Watcher},
-    worker::{Now, Worker},
+    worker::{Now, Settings, Worker},
 };
 
 /// Shortest and longest time to live of a lease.
 const LEASE_TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24 * 365);
+
+/// Ticks without a word of the leader's after which a member stands for election, drawn anew from here each time.
+const PATIENCE: std::ops::Range<usize> = 10..20;
 
 /// Where a store lives and how much it keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,12 +49,25 @@ pub struct Config {
     /// When the log is longer than this a checkpoint is written and the log cut. More of it makes for fewer writes, a
     /// longer start, and a longer history after the start.
     pub checkpoint_bytes: u64,
+    /// Whose member an empty directory becomes; the first member of a cluster of its own if none.
+    pub joining: Option<Joining>,
+}
+
+/// What a cluster that admitted a member says to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Joining {
+    /// The cluster.
+    pub cluster: [u8; 16],
+    /// Its first member, which every log begins with.
+    pub founder: MemberId,
+    /// The id the new member was given.
+    pub own: MemberId,
 }
 
 impl Config {
     /// A store in `dir` that keeps what [`Retention::default`] says.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), retention: Retention::default(), checkpoint_bytes: 32 << 20 }
+        Self { dir: dir.into(), retention: Retention::default(), checkpoint_bytes: 32 << 20, joining: None }
     }
 }
 
@@ -58,6 +78,7 @@ pub struct Store {
     shared: Arc<Shared>,
     recovery: Arc<Recovery>,
     seal: Option<Arc<dyn Seal>>,
+    cluster: ClusterId,
 }
 
 impl Store {
@@ -65,18 +86,26 @@ impl Store {
     /// this returns; writes and live watches need the driver to run.
     ///
     /// # Errors
-    /// [`Error::Locked`], [`Error::Format`], [`Error::Corrupt`], [`Error::Io`], [`Error::Engine`].
+    /// [`Error::Locked`], [`Error::Format`], [`Error::Corrupt`], [`Error::Occupied`], [`Error::Io`], [`Error::Engine`].
     pub async fn open(config: Config) -> Result<(Self, Driver)> {
-        let opened = tokio::task::spawn_blocking(move || Self::open_blocking(&config)).await;
+        Self::open_among(config, Arc::new(Nowhere)).await
+    }
+
+    /// The same, of a member that has peers, or may come to have some: `transport` is the way to them.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub async fn open_among(config: Config, transport: Arc<dyn Transport>) -> Result<(Self, Driver)> {
+        let opened = tokio::task::spawn_blocking(move || Self::open_blocking(&config, transport)).await;
         opened.unwrap_or(Err(Error::Closed))
     }
 
-    fn open_blocking(config: &Config) -> Result<(Self, Driver)> {
-        let dir = DataDir::open(&config.dir)?;
+    fn open_blocking(config: &Config, transport: Arc<dyn Transport>) -> Result<(Self, Driver)> {
+        let dir = DataDir::open(&config.dir, config.joining)?;
         let mut checkpoints = Checkpoints::new(Sled::new(dir.state()));
         let member = dir.identity.member;
-        let life = rand::random();
-        let opened = open(RealDisk::new(dir.log()), &mut checkpoints, &dir.identity, life, config, driver::now)?;
+        let start = Start { identity: dir.identity.clone(), life: dir.life, patience: PATIENCE, transport };
+        let opened = open(RealDisk::new(dir.log()), &mut checkpoints, start, config, driver::now)?;
         let Opened { shared, worker, recovery } = opened;
         tracing::info!(
             member,
@@ -88,7 +117,8 @@ impl Store {
             unfinished = recovery.unfinished.as_deref(),
             "store opened"
         );
-        let store = Self { shared: Arc::clone(&shared), recovery: Arc::new(recovery), seal: None };
+        let cluster = dir.identity.cluster;
+        let store = Self { shared: Arc::clone(&shared), recovery: Arc::new(recovery), cluster, seal: None };
         Ok((store, Driver::new(shared, worker, checkpoints, dir)))
     }
 
@@ -118,9 +148,63 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Unavailable`] if there is no leader to ask. A lone member always is up to date.
-    #[expect(clippy::unused_async, reason = "a member among several asks its leader")]
     pub async fn barrier(&self) -> Result<Revision> {
-        Ok(self.revision())
+        if self.shared.is_alone() {
+            return Ok(self.revision());
+        }
+        self.ask(|answer| Request::Barrier { answer }).await
+    }
+
+    /// The cluster as this member sees it.
+    #[must_use]
+    pub fn cluster(&self) -> Cluster {
+        self.shared.cluster()
+    }
+
+    /// What tells this cluster from others.
+    #[must_use]
+    pub const fn cluster_id(&self) -> [u8; 16] {
+        self.cluster
+    }
+
+    /// Admits a member: it is sent everything, and votes when it has caught up. Its id is its own for good.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if there is no leader, or another change of the members is under way;
+    /// [`Error::QuorumAtRisk`] if there are too many already, or the description is too long; [`Error::OutcomeUnknown`].
+    pub async fn admit(&self, info: MemberInfo) -> Result<MemberId> {
+        self.ask(|answer| Request::Admit { info, answer }).await
+    }
+
+    /// Removes a member, dead or alive.
+    ///
+    /// # Errors
+    /// [`Error::MemberNotFound`]; [`Error::QuorumAtRisk`] if those who are left and well are too few to go on;
+    /// [`Error::Unavailable`] as [`Store::admit`], and when the leader is to go, which first lets another lead: ask
+    /// again; [`Error::OutcomeUnknown`].
+    pub async fn dismiss(&self, id: MemberId) -> Result<()> {
+        self.ask(|answer| Request::Dismiss { id, answer }).await
+    }
+
+    /// Tells the others where this member is found.
+    ///
+    /// # Errors
+    /// As [`Store::txn`]; [`Error::Unavailable`] also if this is no member.
+    pub async fn describe(&self, info: MemberInfo) -> Result<()> {
+        let id = self.cluster().own.0;
+        self.propose(0, Command::Describe { id, info }).await.map(drop)
+    }
+
+    /// Takes in a packet that peer `from` has sent; the transport has made sure that it was that peer. Waits for room,
+    /// so that a peer that sends more than this member can take is slowed down, and nobody else.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`]: no member sends such a packet, and it was dropped. [`Error::Closed`].
+    pub async fn deliver(&self, from: MemberId, packet: &[u8]) -> Result<()> {
+        let room = self.shared.queue.peers_room(packet.len()).await?;
+        let size = packet.len();
+        let packet = Packet::decode(packet).map_err(|Malformed(what)| Error::Malformed { what })?;
+        self.shared.queue.push(Request::Packet { from: from.0, packet, size, room })
     }
 
     /// Reads a range, now or at a kept revision.
@@ -264,30 +348,40 @@ pub(crate) struct Opened<D: Disk> {
     pub(crate) recovery: Recovery,
 }
 
+/// Who starts.
+pub(crate) struct Start {
+    pub(crate) identity: Identity,
+    pub(crate) life: u64,
+    pub(crate) patience: std::ops::Range<usize>,
+    pub(crate) transport: Arc<dyn Transport>,
+}
+
 /// Reads the checkpoint, then the log beyond it.
 pub(crate) fn open<D: Disk, E: Engine>(
     disk: D,
     checkpoints: &mut Checkpoints<E>,
-    identity: &Identity,
-    life: u64,
+    start: Start,
     config: &Config,
     now: impl Fn(&Shared) -> Now,
 ) -> Result<Opened<D>> {
+    let Start { identity, life, patience, transport } = start;
     let loaded = checkpoints.load()?;
-    let (applied, members, state) = match loaded.mark {
+    let (mark, state) = match loaded.mark {
         Some(mark) => {
             let leases = loaded.leases.into_iter().map(|(id, ttl)| (id, Duration::from_secs(ttl)));
-            let state = State::load(config.retention, mark.revision, loaded.entries, leases);
-            ((mark.index, mark.term), mark.members, state)
+            let state = State::load(config.retention, mark.revision, loaded.entries, leases, loaded.peers);
+            (mark, state)
         }
         None => {
-            let founder = ConfState { voters: vec![identity.member], ..ConfState::default() };
-            ((0, 0), founder, State::new(config.retention))
+            let members = ConfState { voters: vec![identity.founder], ..ConfState::default() };
+            (Mark { members, ..Mark::default() }, State::new(config.retention))
         }
     };
-    let (log, recovery) = Log::open(disk, identity.cluster, applied, members, config.checkpoint_bytes / 4)?;
-    let member = Member::new(log, identity.member, life, applied.0)?;
+    let (log, recovery) = Log::open(disk, identity.cluster, &mark, config.checkpoint_bytes / 4)?;
+    let own = Own { id: identity.member, founder: identity.founder, life, patience };
+    let member = Member::new(log, own, mark.index)?;
     let shared = Arc::new(Shared::new(state));
-    let worker = Worker::open(Arc::clone(&shared), member, applied, config.checkpoint_bytes, now(&shared))?;
+    let settings = Settings { retention: config.retention, checkpoint_bytes: config.checkpoint_bytes, transport };
+    let worker = Worker::open(Arc::clone(&shared), member, (mark.index, mark.term), settings, now(&shared))?;
     Ok(Opened { shared, worker, recovery })
 }

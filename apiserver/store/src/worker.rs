@@ -8,18 +8,38 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::{
     checkpoint::{Job, Mark},
+    codec::Reader,
     command::{Command, Outcome, Proposal},
     disk::Disk,
     error::{Error, Result},
+    history::Retention,
     lease::{Deadlines, Lease},
     member::Member,
+    packet::{Packet, Question},
+    peer::MemberInfo,
     queue::Request,
+    revision::LeaseId,
     shared::{Shared, Work},
+    transport::Transport,
 };
+
+use self::{
+    images::Images,
+    members::Changes,
+    peers::{Asker, Passing},
+    reads::Reads,
+};
+
+mod images;
+mod members;
+mod peers;
+mod reads;
 
 /// Bytes and proposals in one group commit: about what a disk writes in the time it takes to sync.
 const GROUP_BYTES: usize = 4 << 20;
 const GROUP: usize = 1024;
+/// As many times the log between two checkpoints is kept at most for members that are behind.
+const KEPT_FOR_PEERS: u64 = 3;
 /// How long a lease's end waits for a disk that is full.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -37,12 +57,26 @@ struct Waiting {
     answer: oneshot::Sender<Outcome>,
     /// Given back when answered.
     _room: OwnedSemaphorePermit,
+    since: Duration,
+    /// What was passed on to the leader, encoded, if it was.
+    passed_on: Option<Vec<u8>>,
 }
 
 /// A proposal of a group.
-struct Proposed {
-    command: Command,
-    waiting: Option<Waiting>,
+enum Proposed {
+    /// One of this member's; what nobody waits for is the leases' end.
+    Own { command: Command, waiting: Option<Waiting> },
+    /// One that a peer has sent on, encoded.
+    Peer { member: u64, life: u64, number: u64, bytes: Vec<u8> },
+}
+
+impl Proposed {
+    fn size(&self) -> usize {
+        match self {
+            Self::Own { command, .. } => command.size(),
+            Self::Peer { bytes, .. } => bytes.len(),
+        }
+    }
 }
 
 /// How writes fare. `Writing` and `Full` alternate with the disk; `Failed` is left by a new start only.
@@ -52,8 +86,18 @@ enum Phase {
     Writing,
     /// The last write found no room.
     Full,
-    /// The disk failed.
+    /// The disk failed, or this is no member any more: it is silent from then on.
     Failed(Error),
+}
+
+/// What a worker is given beside its log.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) retention: Retention,
+    /// So many bytes of log lie between two checkpoints.
+    pub(crate) checkpoint_bytes: u64,
+    /// The way to the peers.
+    pub(crate) transport: Arc<dyn Transport>,
 }
 
 /// See the module.
@@ -67,14 +111,22 @@ pub(crate) struct Worker<D: Disk> {
     waiting: BTreeMap<u64, Waiting>,
     /// Index and term of the last entry applied.
     applied: (u64, u64),
-    /// So many bytes of log lie between two checkpoints.
-    checkpoint_bytes: u64,
+    settings: Settings,
+    /// The index of the checkpoint on disk.
+    marked: u64,
     /// How far the log must have come for the next one.
     checkpoint_at: u64,
     /// A checkpoint is being written, or waits to be.
     checkpointing: bool,
     job: Option<Job>,
     work: Work,
+    passing: Passing,
+    reads: Reads,
+    changes: Changes,
+    images: Images,
+    /// Entries applied, for who judges.
+    #[cfg(test)]
+    pub(crate) trace: Vec<Entry>,
 }
 
 impl<D: Disk> Worker<D> {
@@ -87,7 +139,7 @@ impl<D: Disk> Worker<D> {
         shared: Arc<Shared>,
         member: Member<D>,
         applied: (u64, u64),
-        checkpoint_bytes: u64,
+        settings: Settings,
         now: Now,
     ) -> Result<Self> {
         let mut worker = Self {
@@ -98,18 +150,27 @@ impl<D: Disk> Worker<D> {
             leads: false,
             waiting: BTreeMap::new(),
             applied,
-            checkpoint_bytes,
-            checkpoint_at: checkpoint_bytes,
+            checkpoint_at: settings.checkpoint_bytes,
+            settings,
+            marked: applied.0,
             checkpointing: false,
             job: None,
             work: Work::default(),
+            passing: Passing::default(),
+            reads: Reads::default(),
+            changes: Changes::default(),
+            images: Images::default(),
+            #[cfg(test)]
+            trace: Vec::new(),
         };
+        worker.tell_group();
         worker.drain(now)?;
         match worker.take_the_lead(now) {
             // A store on a full disk is read, and writes when there is room.
             Err(Error::DiskFull) => worker.full(now)?,
             other => other?,
         }
+        worker.consider_tick(now);
         worker.tell();
         Ok(worker)
     }
@@ -118,7 +179,9 @@ impl<D: Disk> Worker<D> {
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         let history = self.shared.read().history().next_due();
         match self.phase {
-            Phase::Writing | Phase::Full => self.deadlines.next().into_iter().chain(history).min(),
+            Phase::Writing | Phase::Full => {
+                self.deadlines.next().into_iter().chain(history).chain(self.passing.next_tick).min()
+            }
             Phase::Failed(_) => None,
         }
     }
@@ -131,25 +194,53 @@ impl<D: Disk> Worker<D> {
             match request {
                 Request::Propose { command, answer, room } => {
                     bytes += command.size();
-                    group.push(Proposed { command, waiting: Some(Waiting { answer, _room: room }) });
-                    if bytes >= GROUP_BYTES || group.len() >= GROUP {
-                        self.commit(mem::take(&mut group), now);
-                        bytes = 0;
-                    }
+                    let waiting = Waiting { answer, _room: room, since: now.steady, passed_on: None };
+                    group.push(Proposed::Own { command, waiting: Some(waiting) });
+                }
+                Request::Packet { from, packet, size, room: _room } => {
+                    bytes += size;
+                    self.receive(from, packet, &mut group, now);
                 }
                 Request::KeepAlive { id, answer, room: _room } => {
-                    let renewed = self.deadlines.renew(id, now.steady).ok_or(Error::LeaseNotFound { id });
-                    drop(answer.send(renewed.map(|ttl| Lease { id, ttl })));
+                    if self.asks_leader() {
+                        self.ask(Question::KeepAlive(id.0), Asker::Lease { id, answer }, now);
+                    } else {
+                        drop(answer.send(self.keep_alive(id, now)));
+                    }
                 }
                 Request::TimeToLive { id, answer, room: _room } => {
-                    drop(answer.send(self.deadlines.left(id, now.steady).ok_or(Error::LeaseNotFound { id })));
+                    if self.asks_leader() {
+                        self.ask(Question::TimeToLive(id.0), Asker::Left { id, answer }, now);
+                    } else {
+                        drop(answer.send(self.time_to_live(id, now)));
+                    }
                 }
+                Request::Barrier { answer } => self.reads.push(answer, now),
+                Request::Admit { info, answer } => self.admit(info, answer, now),
+                Request::Dismiss { id, answer } => self.dismiss(id, answer, now),
+                Request::HandOver { answer } => self.hand_over(answer),
                 Request::Wake => {}
+            }
+            if bytes >= GROUP_BYTES || group.len() >= GROUP {
+                self.commit(mem::take(&mut group), now);
+                self.settle(now);
+                bytes = 0;
             }
         }
         self.commit(group, now);
+        self.ask_reads(now);
+        self.settle(now);
         self.consider_checkpoint();
         self.tell();
+    }
+
+    fn keep_alive(&mut self, id: LeaseId, now: Now) -> Result<Lease> {
+        let ttl = self.deadlines.renew(id, now.steady).ok_or(Error::LeaseNotFound { id })?;
+        Ok(Lease { id, ttl })
+    }
+
+    fn time_to_live(&self, id: LeaseId, now: Now) -> Result<Duration> {
+        self.deadlines.left(id, now.steady).ok_or(Error::LeaseNotFound { id })
     }
 
     fn tell(&mut self) {
@@ -162,6 +253,8 @@ impl<D: Disk> Worker<D> {
             (self.work.log_bytes, self.work.log_syncs) = member.log().work();
         }
         self.shared.tell(refusing, self.work);
+        let applied = self.applied.0;
+        self.shared.tell_group(|group| group.applied = applied);
     }
 
     /// Ends the leases whose time is up, and forgets some of what history has kept too long: after a busy time more of
@@ -170,6 +263,7 @@ impl<D: Disk> Worker<D> {
         if matches!(self.phase, Phase::Failed(_)) {
             return;
         }
+        self.consider_tick(now);
         let is_overdue = self.shared.read().history().next_due().is_some_and(|due| due <= now.steady);
         if is_overdue {
             let forgotten = self.shared.write().forget_due(now.steady);
@@ -180,7 +274,7 @@ impl<D: Disk> Worker<D> {
             return;
         }
         let group =
-            due.iter().map(|id| Proposed { command: Command::LeaseRevoke { id: *id }, waiting: None }).collect();
+            due.iter().map(|id| Proposed::Own { command: Command::LeaseRevoke { id: *id }, waiting: None }).collect();
         self.commit(group, now);
         self.tell();
         let state = self.shared.read();
@@ -195,14 +289,15 @@ impl<D: Disk> Worker<D> {
     }
 
     /// A checkpoint was written, or was not.
-    pub(crate) fn checkpointed(&mut self, job: Job, saved: Result<()>) {
+    pub(crate) fn checkpointed(&mut self, job: Job, saved: Result<()>, now: Now) {
         self.checkpointing = false;
         let cut = match saved {
             Ok(()) => {
                 self.work.checkpoints += 1;
                 self.work.checkpoint_bytes += job.bytes();
+                self.marked = job.mark.index;
                 tracing::debug!(index = job.mark.index, revision = job.mark.revision.0, "checkpoint written");
-                self.member.as_mut().map_or(Ok(()), |member| member.log_mut().cut(job.mark.index))
+                if job.whole { self.install(&job.mark, now) } else { self.cut(job.mark.index) }
             }
             Err(error) if !matches!(error, Error::DiskFull) => {
                 // As with the log: after a failed sync nobody can tell what the disk holds.
@@ -216,6 +311,11 @@ impl<D: Disk> Worker<D> {
                 Ok(())
             }
         };
+        let cut = match cut {
+            // The image is on disk; the log behind it begins when there is room.
+            Err(Error::DiskFull) => self.full(now),
+            other => other,
+        };
         // Once the disk failed under the log nothing more is to be said.
         if let Err(error) = cut {
             self.fail(error);
@@ -226,18 +326,40 @@ impl<D: Disk> Worker<D> {
     /// more.
     pub(crate) fn postpone(&mut self, job: Job) {
         self.checkpointing = false;
+        if job.whole {
+            self.images.give_up();
+            return;
+        }
         let keys = job.entries.into_iter().map(|(key, _)| key);
         let leases = job.leases.into_iter().map(|(id, _)| id);
-        self.shared.write().mark_dirty(keys, leases);
-        self.checkpoint_at = self.log_written() + self.checkpoint_bytes / 4;
+        let peers = job.peers.into_iter().map(|(id, _)| id);
+        self.shared.write().mark_dirty(keys, leases, peers);
+        self.checkpoint_at = self.log_written() + self.settings.checkpoint_bytes / 4;
     }
 
     fn log_written(&self) -> u64 {
         self.member.as_ref().map_or(0, |member| member.log().written())
     }
 
+    /// Cuts the log behind a checkpoint, but for what members that are behind still need of it, within bounds.
+    fn cut(&mut self, index: u64) -> Result<()> {
+        let Some(member) = &mut self.member else { return Ok(()) };
+        let is_long = member.log().bytes() > KEPT_FOR_PEERS * self.settings.checkpoint_bytes;
+        let floor = if member.has_peers() && member.is_leader() && !is_long { member.floor() } else { u64::MAX };
+        member.log_mut().cut(index.min(floor))
+    }
+
     fn consider_checkpoint(&mut self) {
-        if self.checkpointing || self.log_written() < self.checkpoint_at {
+        if self.checkpointing || matches!(self.phase, Phase::Failed(_)) {
+            return;
+        }
+        if let Some(job) = self.images.take_job() {
+            self.job = Some(job);
+            self.checkpointing = true;
+            return;
+        }
+        // A checkpoint from before the one on disk would make that one's records look like leavings.
+        if self.log_written() < self.checkpoint_at || self.applied.0 <= self.marked {
             return;
         }
         let Some(member) = &self.member else { return };
@@ -245,15 +367,23 @@ impl<D: Disk> Worker<D> {
         let dirty = self.shared.write().take_dirty();
         // This thread is the only one that changes the state, so nothing comes between the two locks.
         let state = self.shared.read();
-        let mark = Mark { index: self.applied.0, term: self.applied.1, revision: state.revision(), members };
+        let (index, term) = self.applied;
+        let mark = Mark { index, term, revision: state.revision(), members, received: false };
         let entries = dirty.keys.into_iter().map(|key| {
             let entry = state.index().get(&key).cloned();
             (key, entry)
         });
         let leases = dirty.leases.into_iter().map(|id| (id, state.leases().get(id).map(|held| held.ttl.as_secs())));
-        self.job = Some(Job { mark, entries: entries.collect(), leases: leases.collect() });
+        let peers = dirty.peers.into_iter().map(|id| (id, state.peers().get(&id).cloned()));
+        self.job = Some(Job {
+            mark,
+            entries: entries.collect(),
+            leases: leases.collect(),
+            peers: peers.collect(),
+            whole: false,
+        });
         self.checkpointing = true;
-        self.checkpoint_at = self.log_written() + self.checkpoint_bytes;
+        self.checkpoint_at = self.log_written() + self.settings.checkpoint_bytes;
     }
 
     /// Commits a group: one append, one sync.
@@ -261,54 +391,88 @@ impl<D: Disk> Worker<D> {
         if group.is_empty() {
             return;
         }
-        if let Err(error) = self.try_commit(group, now) {
-            match error {
-                Error::DiskFull => {
-                    if let Err(error) = self.full(now) {
-                        self.fail(error);
-                    }
+        let committed = self.try_commit(group, now);
+        self.mind(committed, now);
+    }
+
+    /// Writes, commits and applies what peers' messages brought.
+    fn settle(&mut self, now: Now) {
+        if !matches!(self.phase, Phase::Failed(_)) {
+            let drained = self.drain(now);
+            self.mind(drained, now);
+            let held = self.release();
+            self.commit(held, now);
+        }
+    }
+
+    fn mind(&mut self, result: Result<()>, now: Now) {
+        match result {
+            Ok(()) => {}
+            Err(Error::DiskFull) => {
+                if let Err(error) = self.full(now) {
+                    self.fail(error);
                 }
-                error => self.fail(error),
             }
+            Err(error) => self.fail(error),
         }
     }
 
     fn try_commit(&mut self, group: Vec<Proposed>, now: Now) -> Result<()> {
         if let Phase::Failed(error) = &self.phase {
-            refuse(group, error);
+            let error = error.clone();
+            self.refuse(group, &error);
             return Ok(());
         }
-        let bytes = group.iter().map(|proposed| proposed.command.size() + 64).sum();
+        if self.asks_leader() {
+            self.pass_on(group, now);
+            return Ok(());
+        }
+        let bytes = group.iter().map(|proposed| proposed.size() + 64).sum();
         // Nothing of the group has been handed in yet: whatever goes wrong here, it is certain that it was not done.
         match self.member()?.log_mut().reserve(bytes) {
             Ok(()) => {}
             Err(Error::DiskFull) => {
                 self.note_full();
-                refuse(group, &Error::DiskFull);
+                self.refuse(group, &Error::DiskFull);
                 return Ok(());
             }
             Err(error) => {
-                refuse(group, &error);
+                self.refuse(group, &error);
                 return Err(error);
             }
         }
         // After a full disk there may be no leader yet.
         if let Err(error) = self.take_the_lead(now) {
-            refuse(group, &error);
+            self.refuse(group, &error);
             return Err(error);
         }
-        if matches!(self.phase, Phase::Full) {
-            tracing::info!("there is room on the disk again: writes go on");
-            self.phase = Phase::Writing;
-        }
-        for Proposed { command, waiting } in group {
-            match (self.member()?.propose(command, now.wall), waiting) {
-                (Ok(number), Some(waiting)) => drop(self.waiting.insert(number, waiting)),
-                (Err(error), Some(waiting)) => drop(waiting.answer.send(Err(error))),
-                (_, None) => {}
+        self.note_room();
+        for proposed in group {
+            match proposed {
+                Proposed::Own { command, waiting } => match (self.member()?.propose(command, now.wall), waiting) {
+                    (Ok(number), Some(waiting)) => drop(self.waiting.insert(number, waiting)),
+                    (Err(error), Some(waiting)) => drop(waiting.answer.send(Err(error))),
+                    (_, None) => {}
+                },
+                Proposed::Peer { member, life, number, bytes } => {
+                    if self.member()?.propose_bytes(bytes).is_err() {
+                        self.send(member, &Packet::Refused { life, number });
+                    }
+                }
             }
         }
         self.drain(now)
+    }
+
+    /// Answers what was not handed in.
+    fn refuse(&self, group: Vec<Proposed>, error: &Error) {
+        for proposed in group {
+            match proposed {
+                Proposed::Own { waiting: Some(waiting), .. } => drop(waiting.answer.send(Err(error.clone()))),
+                Proposed::Own { waiting: None, .. } => {}
+                Proposed::Peer { member, life, number, .. } => self.send(member, &Packet::Refused { life, number }),
+            }
+        }
     }
 
     fn member(&mut self) -> Result<&mut Member<D>> {
@@ -326,34 +490,60 @@ impl<D: Disk> Worker<D> {
 
     /// Writes, commits and applies until nothing is left to do.
     fn drain(&mut self, now: Now) -> Result<()> {
-        while let Some(committed) = self.member()?.turn()? {
-            if let Some(last) = committed.last() {
+        loop {
+            let Some(member) = &mut self.member else { break };
+            let (images, transport) = (&mut self.images, &*self.settings.transport);
+            let Some(turn) = member.turn(|message| images.send(message, transport, now))? else { break };
+            if let Some(error) = member.log().take_damage() {
+                return Err(error);
+            }
+            for read in turn.reads {
+                self.read_index_known(&read);
+            }
+            if let Some(last) = turn.committed.last() {
                 let index = last.index;
                 // Before anybody is answered: who hears that a write is done finds it counted.
                 self.tell();
-                for entry in committed {
+                for entry in turn.committed {
                     self.apply(&entry, now)?;
                 }
                 self.member()?.applied(index);
             }
         }
-        let member = self.member()?;
-        let (leads, term) = (member.is_leader(), member.term());
+        self.answer_reads();
+        self.offer_image(now);
+        self.note_leadership(now);
+        self.leave_if_removed();
+        Ok(())
+    }
+
+    /// Notices that this member leads, or leads no more, or that another does.
+    fn note_leadership(&mut self, now: Now) {
+        let Some(member) = &self.member else { return };
+        let (leads, leader, is_alone) = (member.is_leader(), member.leader(), member.is_alone());
         if leads && !self.leads {
-            tracing::debug!(term, "this member leads");
+            tracing::debug!(term = member.term(), "this member leads");
             self.deadlines.clear();
             let state = self.shared.read();
             for (id, held) in state.leases().iter() {
                 self.deadlines.start(id, held.ttl, now.steady);
             }
         }
+        if !leads && !is_alone {
+            // The new leader gives every lease its time anew.
+            self.deadlines.clear();
+            self.changes.lost();
+            self.changes.handed_over();
+        }
         self.leads = leads;
-        Ok(())
+        self.leader_is(leader);
     }
 
     fn apply(&mut self, entry: &Entry, now: Now) -> Result<()> {
+        #[cfg(test)]
+        self.trace.push(entry.clone());
         if entry.entry_type != EntryType::EntryNormal {
-            self.member()?.change_members(entry)?;
+            self.apply_change(entry)?;
         } else if !entry.data.is_empty() {
             let proposal = Proposal::decode(&entry.data).map_err(|error| Error::Failed {
                 reason: Arc::from(format!("entry {} of the log: {error}", entry.index)),
@@ -364,26 +554,71 @@ impl<D: Disk> Worker<D> {
         Ok(())
     }
 
+    /// Applies a change of the members: those who go are forgotten, those who come have said who they are.
+    fn apply_change(&mut self, entry: &Entry) -> Result<()> {
+        let before: Vec<u64> = self.member()?.ids().collect();
+        let said = self.member()?.change_members(entry)?;
+        let after: Vec<u64> = self.member()?.ids().collect();
+        {
+            let mut state = self.shared.write();
+            for id in before.iter().filter(|id| !after.contains(id)) {
+                state.dismiss(*id);
+            }
+            for id in after.iter().filter(|id| !before.contains(id)) {
+                let info = MemberInfo::take(&mut Reader(&said)).unwrap_or_default();
+                state.describe(*id, info);
+            }
+        }
+        self.tell_group();
+        self.changed(entry.index, entry.term);
+        Ok(())
+    }
+
     fn apply_proposal(&mut self, proposal: &Proposal, now: Now) -> Result<()> {
         if matches!(proposal.command, Command::Compact { .. }) {
             // Live watchers are told everything first, so that compaction takes nothing from under them.
             while self.shared.hand_out() {}
         }
-        let effects = self.shared.write().apply(&proposal.command, now.steady);
-        drop(effects.forgotten);
-        if effects.outcome.is_ok() {
+        let outcome = if self.is_done(proposal)? {
+            let effects = self.shared.write().apply(&proposal.command, now.steady);
+            drop(effects.forgotten);
+            effects.outcome
+        } else {
+            Err(Error::Unavailable)
+        };
+        if outcome.is_ok() {
             match &proposal.command {
-                Command::LeaseGrant { id, ttl } => self.deadlines.start(*id, *ttl, now.steady),
+                Command::LeaseGrant { id, ttl } => {
+                    let member = self.member()?;
+                    if member.is_leader() || member.is_alone() {
+                        self.deadlines.start(*id, *ttl, now.steady);
+                    }
+                }
                 Command::LeaseRevoke { id } => self.deadlines.remove(*id),
-                Command::Txn(_) | Command::Compact { .. } => {}
+                Command::Txn(_) | Command::Compact { .. } | Command::Describe { .. } => {}
             }
         }
         if self.member()?.is_own(proposal)
             && let Some(waiting) = self.waiting.remove(&proposal.number)
         {
-            drop(waiting.answer.send(effects.outcome));
+            drop(waiting.answer.send(outcome));
         }
         Ok(())
+    }
+
+    /// Whether a command is to be carried out: by every member alike. What a member has sent on is not done twice, nor
+    /// when it is a member no more; nobody but members is described.
+    fn is_done(&mut self, proposal: &Proposal) -> Result<bool> {
+        if let Command::Describe { id, .. } = &proposal.command
+            && !self.member()?.is_member(*id)
+        {
+            return Ok(false);
+        }
+        if !proposal.forwarded {
+            return Ok(true);
+        }
+        let known = self.member()?.is_member(proposal.member);
+        Ok(known && self.shared.write().is_fresh(proposal.member, proposal.life, proposal.number))
     }
 
     fn note_full(&mut self) {
@@ -392,13 +627,30 @@ impl<D: Disk> Worker<D> {
             self.phase = Phase::Full;
         }
         self.tell();
+        // Another may have room.
+        if self.leads
+            && let Some(member) = &mut self.member
+            && let Some(successor) = member.successor()
+        {
+            member.hand_over(successor);
+        }
+    }
+
+    fn note_room(&mut self) {
+        if matches!(self.phase, Phase::Full) {
+            tracing::info!("there is room on the disk again: writes go on");
+            self.phase = Phase::Writing;
+        }
     }
 
     /// The disk is full: nothing of the last group was written. Begins the member anew from what its log holds.
     fn full(&mut self, now: Now) -> Result<()> {
         self.note_full();
+        // Peers may have been sent what this member could not write.
+        let alone = self.member.as_ref().is_some_and(Member::is_alone);
+        let error = if alone { Error::DiskFull } else { Error::OutcomeUnknown };
         for (_, waiting) in mem::take(&mut self.waiting) {
-            drop(waiting.answer.send(Err(Error::DiskFull)));
+            drop(waiting.answer.send(Err(error.clone())));
         }
         let applied = self.applied.0;
         let member = self.member.take().map(|member| member.restart(applied)).transpose()?;
@@ -407,13 +659,31 @@ impl<D: Disk> Worker<D> {
         self.drain(now)
     }
 
+    fn tell_group(&self) {
+        let Some(member) = &self.member else { return };
+        let (own, members) = (member.own(), member.log().members());
+        self.shared.tell_group(|group| {
+            (group.own, group.founder) = (own.id, own.founder);
+            (group.leader, group.term, group.applied) = (member.leader(), member.term(), self.applied.0);
+            group.voters.clone_from(&members.voters);
+            group.learners.clone_from(&members.learners);
+        });
+    }
+
     /// The disk failed: nothing is written any more by this process, for what it would say cannot be believed.
     fn fail(&mut self, error: Error) {
         tracing::error!(
             error = &error as &(dyn std::error::Error + 'static),
             "the store writes no more until it is started anew"
         );
+        self.silence(error);
+    }
+
+    /// Nothing is written and nothing said any more.
+    fn silence(&mut self, error: Error) {
+        self.end_peers(&error);
         self.phase = Phase::Failed(error);
+        self.leads = false;
         self.tell();
         for (_, waiting) in mem::take(&mut self.waiting) {
             drop(waiting.answer.send(Err(Error::OutcomeUnknown)));
@@ -432,17 +702,24 @@ impl<D: Disk> Worker<D> {
         matches!(self.phase, Phase::Failed(_))
     }
 
+    /// Term, whether this member leads, index of the last entry applied.
+    #[cfg(test)]
+    pub(crate) fn standing(&self) -> (u64, bool, u64) {
+        let (term, leads) = self.member.as_ref().map_or((0, false), |member| (member.term(), member.is_leader()));
+        (term, leads && !matches!(self.phase, Phase::Failed(_)), self.applied.0)
+    }
+
+    /// Whether it was removed from the cluster.
+    #[cfg(test)]
+    pub(crate) const fn was_removed(&self) -> bool {
+        matches!(self.phase, Phase::Failed(Error::Removed))
+    }
+
     /// What ended the writing, if anything did.
     pub(crate) fn end(self) -> Result<()> {
         match self.phase {
             Phase::Writing | Phase::Full => Ok(()),
             Phase::Failed(error) => Err(error),
         }
-    }
-}
-
-fn refuse(group: Vec<Proposed>, error: &Error) {
-    for waiting in group.into_iter().filter_map(|proposed| proposed.waiting) {
-        drop(waiting.answer.send(Err(error.clone())));
     }
 }

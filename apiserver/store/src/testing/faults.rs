@@ -18,7 +18,8 @@ use crate::{
     queue::Request,
     range::Range,
     revision::Revision,
-    store::{Config, Opened, open},
+    store::{Config, Opened, Start, open},
+    transport::Nowhere,
     txn::{Op, Txn},
     worker::Now,
 };
@@ -28,10 +29,11 @@ use super::world::{Dice, SimDisk, SimEngine, World};
 const NOW: Now = Now { steady: Duration::ZERO, wall: 0 };
 
 fn start(world: &Arc<Mutex<World>>) -> Result<Opened<SimDisk>> {
-    let config = Config { dir: "".into(), retention: Retention::default(), checkpoint_bytes: 1 << 20 };
-    let identity = Identity { cluster: [7; 16], member: 1 };
+    let config = Config { dir: "".into(), retention: Retention::default(), checkpoint_bytes: 1 << 20, joining: None };
+    let identity = Identity { cluster: [7; 16], member: 1, founder: 1 };
+    let begin = Start { identity, life: 1, patience: 10..11, transport: Arc::new(Nowhere) };
     let mut checkpoints = Checkpoints::new(SimEngine(Arc::clone(world)));
-    open(SimDisk(Arc::clone(world)), &mut checkpoints, &identity, 1, &config, |_| NOW)
+    open(SimDisk(Arc::clone(world)), &mut checkpoints, begin, &config, |_| NOW)
 }
 
 fn put(opened: &mut Opened<SimDisk>, key: &'static str, size: usize) -> Outcome {
@@ -102,10 +104,11 @@ fn damage_is_refused_with_its_place_and_the_way_out() {
 fn a_log_of_another_cluster_is_refused() {
     let world = World::new(1);
     drop(start(&world).unwrap());
-    let identity = Identity { cluster: [8; 16], member: 1 };
-    let config = Config { dir: "".into(), retention: Retention::default(), checkpoint_bytes: 1 << 20 };
+    let identity = Identity { cluster: [8; 16], member: 1, founder: 1 };
+    let begin = Start { identity, life: 1, patience: 10..11, transport: Arc::new(Nowhere) };
+    let config = Config { dir: "".into(), retention: Retention::default(), checkpoint_bytes: 1 << 20, joining: None };
     let mut checkpoints = Checkpoints::new(SimEngine(Arc::clone(&world)));
-    let opened = open(SimDisk(world), &mut checkpoints, &identity, 1, &config, |_| NOW);
+    let opened = open(SimDisk(world), &mut checkpoints, begin, &config, |_| NOW);
     assert!(matches!(opened.err(), Some(Error::Corrupt { .. })));
 }
 

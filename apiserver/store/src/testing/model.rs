@@ -70,6 +70,7 @@ impl Model {
                 }
                 self.told(true)
             }
+            Command::Describe { .. } => self.told(true),
             Command::Compact { revision } => {
                 if revision.0 > self.revision() {
                     Told::Refused

@@ -27,7 +27,8 @@ use crate::{
     range::Range,
     revision::Revision,
     shared::Shared,
-    store::{Config, Opened, open},
+    store::{Config, Opened, Start, open},
+    transport::Nowhere,
     watch::{WatchRequest, Watcher},
     worker::{Now, Worker},
 };
@@ -93,12 +94,14 @@ impl Simulation {
 
     fn try_start(&mut self) -> Result<Running, Error> {
         self.lives += 1;
-        let config = Config { dir: "".into(), retention: Retention::default(), checkpoint_bytes: 12 << 10 };
-        let identity = Identity { cluster: [7; 16], member: 1 };
+        let config =
+            Config { dir: "".into(), retention: Retention::default(), checkpoint_bytes: 12 << 10, joining: None };
+        let identity = Identity { cluster: [7; 16], member: 1, founder: 1 };
+        let start = Start { identity, life: self.lives, patience: 10..11, transport: Arc::new(Nowhere) };
         let mut checkpoints = Checkpoints::new(SimEngine(Arc::clone(&self.world)));
         let now = self.now();
         let disk = SimDisk(Arc::clone(&self.world));
-        let Opened { shared, worker, .. } = open(disk, &mut checkpoints, &identity, self.lives, &config, |_| now)?;
+        let Opened { shared, worker, .. } = open(disk, &mut checkpoints, start, &config, |_| now)?;
         Ok(Running { shared, worker, checkpoints, job: None, watcher: None, heard: 0, followed: Facts::new() })
     }
 
@@ -248,7 +251,7 @@ impl Simulation {
             && let Some(job) = run.job.take()
         {
             let saved = run.checkpoints.save(&job);
-            run.worker.checkpointed(job, saved);
+            run.worker.checkpointed(job, saved, self.now());
         }
     }
 

@@ -1,0 +1,431 @@
+//! What goes between this member and its peers: ticks, Raft's messages, writes passed on to the leader, questions to it.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem,
+    time::Duration,
+};
+
+use raft::eraftpb::MessageType;
+use tokio::sync::oneshot;
+
+use super::{Now, Phase, Proposed, Worker};
+use crate::{
+    codec::Malformed,
+    command::{Command, Proposal},
+    disk::Disk,
+    error::{Error, Result},
+    lease::Lease,
+    member::Member,
+    packet::{Packet, Question, Reply},
+    peer::MemberId,
+    revision::LeaseId,
+};
+
+/// A leader says that it is there once a tick; who hears nothing for ten to twenty of them stands for election. So the
+/// next write after a leader's death is made about a second later.
+pub(crate) const TICK: Duration = Duration::from_millis(50);
+/// How long a write waits for there to be a leader.
+const WITHOUT_LEADER: Duration = Duration::from_secs(3);
+/// How long anything waits for what it asked of the other members. An election or two fit in.
+const PATIENCE: Duration = Duration::from_secs(6);
+
+/// So many ticks without a leader make a member without a vote ask whether it is one still.
+const LONELY: u64 = 40;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Passing {
+    /// None while there are no peers: a lone member never ticks.
+    pub(super) next_tick: Option<Duration>,
+    /// Who led when it was last looked at.
+    pub(super) leader: Option<u64>,
+    /// Writes that wait for a leader.
+    held: VecDeque<Proposed>,
+    asked: BTreeMap<u64, (Asker, Duration)>,
+    number: u64,
+    /// Writes are to be passed on again.
+    again: bool,
+    /// Ticks without a leader, of a member without a vote.
+    lonely: u64,
+}
+
+/// Who asked the leader something.
+pub(super) enum Asker {
+    Lease { id: LeaseId, answer: oneshot::Sender<Result<Lease>> },
+    Left { id: LeaseId, answer: oneshot::Sender<Result<Duration>> },
+    Admit(oneshot::Sender<Result<MemberId>>),
+    Dismiss { id: MemberId, answer: oneshot::Sender<Result<()>> },
+}
+
+impl Asker {
+    fn answer(self, reply: Reply) {
+        let error = match reply {
+            Reply::Number(_) | Reply::NotFound => None,
+            Reply::Unavailable => Some(Error::Unavailable),
+            Reply::QuorumAtRisk => Some(Error::QuorumAtRisk),
+            Reply::Unknown => Some(Error::OutcomeUnknown),
+        };
+        let number = match reply {
+            Reply::Number(number) => Some(number),
+            _ => None,
+        };
+        match self {
+            Self::Lease { id, answer } => {
+                let ttl = number.map(Duration::from_millis).ok_or(error.unwrap_or(Error::LeaseNotFound { id }));
+                drop(answer.send(ttl.map(|ttl| Lease { id, ttl })));
+            }
+            Self::Left { id, answer } => {
+                let left = number.map(Duration::from_millis).ok_or(error.unwrap_or(Error::LeaseNotFound { id }));
+                drop(answer.send(left));
+            }
+            Self::Admit(answer) => {
+                drop(answer.send(number.map(MemberId).ok_or(error.unwrap_or(Error::Unavailable))));
+            }
+            Self::Dismiss { id, answer } => {
+                drop(answer.send(number.map(drop).ok_or(error.unwrap_or(Error::MemberNotFound { id }))));
+            }
+        }
+    }
+
+    /// What it is told when no answer came.
+    const fn lost(&self) -> Reply {
+        match self {
+            Self::Lease { .. } | Self::Left { .. } => Reply::Unavailable,
+            Self::Admit(_) | Self::Dismiss { .. } => Reply::Unknown,
+        }
+    }
+}
+
+impl Passing {
+    pub(super) const fn next_number(&mut self) -> u64 {
+        self.number += 1;
+        self.number
+    }
+}
+
+/// What an error is in a reply to a peer.
+pub(super) fn reply_of<T>(result: &Result<T>, number: impl FnOnce(&T) -> u64) -> Reply {
+    match result {
+        Ok(value) => Reply::Number(number(value)),
+        Err(Error::LeaseNotFound { .. } | Error::MemberNotFound { .. }) => Reply::NotFound,
+        Err(Error::QuorumAtRisk) => Reply::QuorumAtRisk,
+        Err(Error::OutcomeUnknown) => Reply::Unknown,
+        Err(_) => Reply::Unavailable,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl<D: Disk> Worker<D> {
+    pub(super) fn send(&self, to: u64, packet: &Packet) {
+        self.settings.transport.send(MemberId(to), packet.encode());
+    }
+
+    /// Whether what is to be done is the leader's, and this member is not it.
+    pub(super) fn asks_leader(&self) -> bool {
+        self.member.as_ref().is_some_and(|member| !member.is_leader() && !member.is_alone())
+            && !matches!(self.phase, Phase::Failed(_))
+    }
+
+    /// Whether that was a member, and is none any more, as far as this member has applied the log.
+    pub(super) fn is_removed(&self, id: u64) -> bool {
+        let Some(member) = &self.member else { return false };
+        !member.is_member(id) && (id <= self.applied.0 || id == member.own().founder)
+    }
+
+    /// Takes in what a peer says. What is to be proposed goes to `group`.
+    pub(super) fn receive(&mut self, from: u64, packet: Packet, group: &mut Vec<Proposed>, now: Now) {
+        if matches!(self.phase, Phase::Failed(_)) {
+            return;
+        }
+        if self.is_removed(from) {
+            self.send(from, &Packet::Removed);
+            return;
+        }
+        let taken = match packet {
+            Packet::Raft(message) => self.step(*message, from),
+            Packet::Forward(bytes) => self.forwarded(from, bytes, group),
+            Packet::Refused { life, number } => {
+                self.refused(life, number);
+                Ok(())
+            }
+            Packet::Ask { life, number, question } => {
+                self.asked(from, life, number, question, now);
+                Ok(())
+            }
+            Packet::Reply { life, number, reply } => {
+                self.replied(life, number, reply);
+                Ok(())
+            }
+            Packet::Offer { transfer, mark, items } => self.offered(from, transfer, mark, items, now),
+            Packet::Pull { transfer, from: first } => {
+                self.pulled(from, transfer, first, now);
+                Ok(())
+            }
+            Packet::Chunk { transfer, from: first, next, bytes } => {
+                self.chunk(from, transfer, first, next, &bytes, now)
+            }
+            Packet::Installed { transfer, .. } => {
+                self.image_done(from, transfer, true);
+                Ok(())
+            }
+            Packet::Removed => {
+                self.removed();
+                Ok(())
+            }
+        };
+        if let Err(error) = taken {
+            tracing::debug!(from, error = &error as &dyn std::error::Error, "a peer's packet was dropped");
+        }
+    }
+
+    fn step(&mut self, message: raft::eraftpb::Message, from: u64) -> Result<(), Malformed> {
+        let Some(member) = &mut self.member else { return Ok(()) };
+        if message.msg_type == MessageType::MsgAppend && !message.entries.is_empty() {
+            // As with proposals: what there is no room for is not taken in at all.
+            let bytes = message.entries.iter().map(|entry| entry.data.len() + 64).sum();
+            match member.log_mut().reserve(bytes) {
+                Ok(()) => self.note_room(),
+                Err(Error::DiskFull) => {
+                    self.note_full();
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.fail(error);
+                    return Ok(());
+                }
+            }
+        }
+        self.member.as_mut().map_or(Ok(()), |member| member.step(message, from))
+    }
+
+    /// A peer's write, to be proposed here.
+    fn forwarded(&self, from: u64, bytes: Vec<u8>, group: &mut Vec<Proposed>) -> Result<(), Malformed> {
+        let proposal = Proposal::decode(&bytes)?;
+        let (life, number) = (proposal.life, proposal.number);
+        if proposal.member != from || !proposal.forwarded {
+            return Err(Malformed("write in another member's name"));
+        }
+        if let Command::Txn(txn) = &proposal.command {
+            txn.validate().map_err(|_| Malformed("write that its member should have refused"))?;
+        }
+        if self.leads {
+            group.push(Proposed::Peer { member: from, life, number, bytes });
+        } else {
+            self.send(from, &Packet::Refused { life, number });
+        }
+        Ok(())
+    }
+
+    /// A write was not proposed by the one it was passed on to. It is passed on again, to whoever leads then: a copy of it
+    /// may be under way still, so nobody can say that it was not done; but none is done twice.
+    fn refused(&mut self, life: u64, number: u64) {
+        let is_own = self.member.as_ref().is_some_and(|member| member.own().life == life);
+        self.passing.again |= is_own && self.waiting.contains_key(&number);
+    }
+
+    /// Passes writes on to the leader, or holds them until there is one.
+    pub(super) fn pass_on(&mut self, group: Vec<Proposed>, now: Now) {
+        for proposed in group {
+            let Some(member) = &mut self.member else { return };
+            match (proposed, member.leader()) {
+                (Proposed::Own { command, waiting: Some(mut waiting) }, Some(leader)) => {
+                    let proposal = member.number(command, now.wall, true);
+                    let bytes = proposal.encode();
+                    waiting.passed_on = Some(bytes.clone());
+                    self.waiting.insert(proposal.number, waiting);
+                    self.send(leader, &Packet::Forward(bytes));
+                }
+                (proposed @ Proposed::Own { waiting: Some(_), .. }, None) => self.passing.held.push_back(proposed),
+                // The new leader will end the lease.
+                (Proposed::Own { waiting: None, .. }, _) => {}
+                (Proposed::Peer { member, life, number, .. }, _) => {
+                    self.send(member, &Packet::Refused { life, number });
+                }
+            }
+        }
+    }
+
+    /// Passes on again, in their order, the writes that were refused, or sent to one who leads no more.
+    fn pass_on_again(&mut self, now: Now) {
+        let Some(member) = &self.member else { return };
+        let Some(leader) = member.leader().filter(|_| self.passing.again) else { return };
+        self.passing.again = false;
+        let (own, life) = (member.own().id, member.own().life);
+        let passed_on: Vec<(u64, Vec<u8>)> =
+            self.waiting.iter().filter_map(|(number, waiting)| Some((*number, waiting.passed_on.clone()?))).collect();
+        if leader == own {
+            let group = passed_on.into_iter();
+            let group = group.map(|(number, bytes)| Proposed::Peer { member: own, life, number, bytes }).collect();
+            self.commit(group, now);
+        } else {
+            for (_, bytes) in passed_on {
+                self.send(leader, &Packet::Forward(bytes));
+            }
+        }
+    }
+
+    /// The writes that waited for a leader, if there is one now.
+    pub(super) fn release(&mut self) -> Vec<Proposed> {
+        let led = self.member.as_ref().is_some_and(|member| member.leader().is_some() || member.is_alone());
+        if led { mem::take(&mut self.passing.held).into() } else { Vec::new() }
+    }
+
+    /// Asks the leader.
+    pub(super) fn ask(&mut self, question: Question, asker: Asker, now: Now) {
+        let number = self.passing.next_number();
+        let Some((leader, life)) = self.member.as_ref().and_then(|member| member.leader().zip(Some(member.own().life)))
+        else {
+            asker.answer(Reply::Unavailable);
+            return;
+        };
+        self.passing.asked.insert(number, (asker, now.steady));
+        self.send(leader, &Packet::Ask { life, number, question });
+    }
+
+    /// Answers a peer that takes this member for the leader.
+    fn asked(&mut self, from: u64, life: u64, number: u64, question: Question, now: Now) {
+        let reply = if self.leads {
+            match question {
+                Question::ReadIndex => {
+                    if let Some(member) = &mut self.member {
+                        member.read_index(super::reads::context(from, life, number));
+                    }
+                    return;
+                }
+                Question::KeepAlive(id) => reply_of(&self.keep_alive(LeaseId(id), now), |lease| millis(lease.ttl)),
+                Question::TimeToLive(id) => reply_of(&self.time_to_live(LeaseId(id), now), |left| millis(*left)),
+                Question::Admit(info) => match self.admit_for((from, life, number), info, now) {
+                    Ok(()) => return,
+                    Err(error) => reply_of::<u64>(&Err(error), |id| *id),
+                },
+                Question::Dismiss(id) => match self.dismiss_for((from, life, number), id, now) {
+                    Ok(()) => return,
+                    Err(error) => reply_of::<u64>(&Err(error), |id| *id),
+                },
+            }
+        } else {
+            Reply::Unavailable
+        };
+        self.send(from, &Packet::Reply { life, number, reply });
+    }
+
+    fn replied(&mut self, life: u64, number: u64, reply: Reply) {
+        if self.member.as_ref().is_none_or(|member| member.own().life != life) {
+            return;
+        }
+        match (self.passing.asked.remove(&number), reply) {
+            (Some((asker, _)), reply) => asker.answer(reply),
+            (None, Reply::Number(index)) => self.reads.known(number, index),
+            (None, _) => {}
+        }
+    }
+
+    /// Ticks, if there are peers and the time has come.
+    pub(super) fn consider_tick(&mut self, now: Now) {
+        let Some(member) = &mut self.member else { return };
+        if !member.has_peers() || matches!(self.phase, Phase::Failed(_)) {
+            self.passing.next_tick = None;
+            return;
+        }
+        let due = *self.passing.next_tick.get_or_insert(now.steady + TICK);
+        if due > now.steady {
+            return;
+        }
+        // After a stall one tick, not all that were missed: the others' messages wait to be read.
+        self.passing.next_tick = Some(now.steady + TICK);
+        member.tick();
+        self.ask_whether_removed();
+        self.lose_patience(now);
+        self.pass_on_again(now);
+        self.promote();
+        self.tick_images(now);
+        self.ask_reads(now);
+        self.settle(now);
+        self.consider_checkpoint();
+        self.tell();
+    }
+
+    /// Who has no vote never stands for election, and would never hear that it was removed: so it asks now and then.
+    fn ask_whether_removed(&mut self) {
+        let Some(member) = &self.member else { return };
+        let (own, life) = (member.own().id, member.own().life);
+        if member.leader().is_some() || member.log().members().voters.contains(&own) {
+            self.passing.lonely = 0;
+            return;
+        }
+        self.passing.lonely += 1;
+        if self.passing.lonely % LONELY == 0 {
+            let number = self.passing.next_number();
+            let others: Vec<u64> = member.ids().filter(|id| *id != own).collect();
+            for to in others {
+                self.send(to, &Packet::Ask { life, number, question: Question::ReadIndex });
+            }
+        }
+    }
+
+    /// Answers whoever has waited too long.
+    fn lose_patience(&mut self, now: Now) {
+        let is_over = |since: Duration, patience| now.steady.saturating_sub(since) >= patience;
+        while let Some(first) = self.waiting.first_entry().filter(|first| is_over(first.get().since, PATIENCE)) {
+            drop(first.remove().answer.send(Err(Error::OutcomeUnknown)));
+        }
+        while let Some(Proposed::Own { waiting: Some(waiting), .. }) = self.passing.held.front()
+            && is_over(waiting.since, WITHOUT_LEADER)
+        {
+            if let Some(Proposed::Own { waiting: Some(waiting), .. }) = self.passing.held.pop_front() {
+                drop(waiting.answer.send(Err(Error::Unavailable)));
+            }
+        }
+        while let Some(first) = self.passing.asked.first_entry().filter(|first| is_over(first.get().1, PATIENCE)) {
+            let (asker, _) = first.remove();
+            let reply = asker.lost();
+            asker.answer(reply);
+        }
+        self.reads.lose_patience(now.steady, PATIENCE);
+    }
+
+    /// Notices who leads.
+    pub(super) fn leader_is(&mut self, leader: Option<u64>) {
+        if self.passing.leader != leader {
+            self.passing.leader = leader;
+            self.passing.again = true;
+            let term = self.member.as_ref().map(Member::term);
+            tracing::info!(leader = leader.map(|id| MemberId(id).to_string()), term, "who leads has changed");
+            self.tell_group();
+        }
+    }
+
+    /// A peer that knows says that this is no member any more.
+    fn removed(&mut self) {
+        tracing::warn!("this member was removed from the cluster");
+        self.silence(Error::Removed);
+    }
+
+    pub(super) fn leave_if_removed(&mut self) {
+        if let Some(own) = self.member.as_ref().map(|member| member.own().id)
+            && !matches!(self.phase, Phase::Failed(_))
+            && self.is_removed(own)
+        {
+            self.removed();
+        }
+    }
+
+    /// Nothing is said to peers any more: whoever waits for them is answered.
+    pub(super) fn end_peers(&mut self, error: &Error) {
+        self.passing.next_tick = None;
+        for (_, (asker, _)) in mem::take(&mut self.passing.asked) {
+            let reply = asker.lost();
+            asker.answer(reply);
+        }
+        let held = mem::take(&mut self.passing.held);
+        self.refuse(held.into(), error);
+        self.reads.end(error);
+        self.changes.lost();
+        self.changes.handed_over();
+        self.images = super::Images::default();
+    }
+}
