@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
     time::{Duration, SystemTime},
@@ -20,6 +21,9 @@ use crate::{
     shared::{Closing, Shared},
     worker::{Now, Worker},
 };
+
+/// How long a member that stops waits for another to lead.
+const LEAVING: Duration = Duration::from_millis(1500);
 
 /// Does a store's work; nothing is written and no live watch hears anything unless it runs.
 #[must_use = "a store writes only while its driver runs"]
@@ -42,7 +46,7 @@ impl Driver {
         Self { shared, worker, checkpoints, dir, closing }
     }
 
-    /// Runs until `shutdown`. Everything handed over before is then written and answered, watches end with
+    /// Runs until `shutdown`; a member that leads then first lets another lead. Everything handed over before is then written and answered, watches end with
     /// [`Error::Closed`], the threads have ended, and the data directory is free.
     ///
     /// # Errors
@@ -68,11 +72,16 @@ impl Driver {
             drop(ended.send(result));
         });
         let thread = thread.map_err(Error::io("start the store's thread"))?;
+        let mut leaving = pin!(async {
+            shutdown.cancelled().await;
+            hand_over(&shared).await;
+            shared.queue.close();
+        });
         let result = loop {
             tokio::select! {
                 biased;
                 result = &mut end => break result.unwrap_or(Err(Error::Closed)),
-                () = shutdown.cancelled(), if !shared.queue.is_closed() => shared.queue.close(),
+                () = &mut leaving, if !shared.queue.is_closed() => {}
                 () = shared.grown.notified() => {
                     while shared.hand_out() {
                         tokio::task::yield_now().await;
@@ -87,6 +96,18 @@ impl Driver {
             return Err(Error::Closed);
         }
         result
+    }
+}
+
+/// Has another member lead before this one goes, if it leads and there is one: the others need not miss it first.
+async fn hand_over(shared: &Shared) {
+    if shared.is_alone() {
+        return;
+    }
+    let (answer, answered) = oneshot::channel();
+    if shared.queue.push(Request::HandOver { answer }).is_ok() {
+        // If nobody takes it they hold an election, as after a crash.
+        drop(tokio::time::timeout(LEAVING, answered).await);
     }
 }
 

@@ -5,7 +5,7 @@
 //! stable storage; everything read comes from memory.
 //!
 //! It never: reads the disk to answer a read; acknowledges what one sync has not covered; tries a failed sync again;
-//! lets one watcher slow down another; ticks, polls or writes when nobody asks it for anything.
+//! lets one watcher slow down another; ticks, polls or writes when it has no peers and nobody asks it for anything.
 //!
 //! ```text
 //!  Store ──txn──▶ queue ──▶ worker ──propose──▶ member (raft-rs) ──append, sync──▶ log ──▶ disk
@@ -15,11 +15,14 @@
 //!    ├──range, get──▶ state: index, history, leases ──what changed──▶ checkpoints ──┘
 //!    │                       │                                            │
 //!    └──watch──▶ watcher ◀── hub ◀── history                              ▼ engine (sled)
+//!
+//!  peers ──packets──▶ queue;   worker, member ──packets──▶ transport ──▶ peers
 //! ```
 //!
-//! - The *core* is deterministic: `state` applies commands and answers; `member` is fed proposals and drained of what
-//!   is committed; `worker` joins the two. Time, names and the disk are passed in, so the simulation in `testing`
-//!   runs this very code on a machine that loses, tears, fills up and fails.
+//! - The *core* is deterministic: `state` applies commands and answers; `member` is fed proposals and peers' messages,
+//!   and drained of what is committed; `worker` joins the two. Time, names, the disk and the way to the peers are passed
+//!   in, so the simulations in `testing` run this very code: one member on a machine that loses, tears, fills up and
+//!   fails; and a cluster whose network loses, delays, doubles, reorders and is cut.
 //! - The *shell* is `driver`: two threads, the clocks, the hand-out to watchers.
 //!
 //! Start at [`Store::open`]; then [`Txn`], [`Range`], [`WatchRequest`]. Inside, follow a write: `store.rs`, `queue.rs`,
@@ -36,6 +39,11 @@
 //!    numbers.
 //! 5. The hub hands out each revision once and in order; a watcher goes live only at a revision the hub has not reached.
 //! 6. Room on disk is reserved before a proposal is handed in: a full disk refuses, it does not interrupt.
+//! 7. A member's id is given out once. A message that says something as a member is sent when what it says is on stable
+//!    storage. A write that was passed on to the leader is done at most once, however often it is sent.
+//! 8. An image from another member is a checkpoint on stable storage before the log behind it is begun anew.
+//! 9. A segment of the log holds no index twice: whatever overwrites what another leader had written begins one of its
+//!    own, and the log may begin with a segment only if none that follows overwrote what comes before it.
 
 mod bridge;
 mod check;

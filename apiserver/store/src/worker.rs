@@ -490,8 +490,7 @@ impl<D: Disk> Worker<D> {
 
     /// Writes, commits and applies until nothing is left to do.
     fn drain(&mut self, now: Now) -> Result<()> {
-        loop {
-            let Some(member) = &mut self.member else { break };
+        while let Some(member) = &mut self.member {
             let (images, transport) = (&mut self.images, &*self.settings.transport);
             let Some(turn) = member.turn(|message| images.send(message, transport, now))? else { break };
             if let Some(error) = member.log().take_damage() {

@@ -358,7 +358,7 @@ impl<D: Disk> Worker<D> {
             return;
         }
         self.passing.lonely += 1;
-        if self.passing.lonely % LONELY == 0 {
+        if self.passing.lonely.is_multiple_of(LONELY) {
             let number = self.passing.next_number();
             let others: Vec<u64> = member.ids().filter(|id| *id != own).collect();
             for to in others {
