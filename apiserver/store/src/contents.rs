@@ -62,12 +62,17 @@ pub fn begin_with(dir: &Path, contents: &Contents) -> Result<()> {
         }
         _ => {}
     }
-    let data = DataDir::open(&made)?;
+    let data = DataDir::open(&made, None)?;
     let members = ConfState { voters: vec![data.identity.member], ..ConfState::default() };
+    // As if they had come with another member's image: the log begins behind them, so that members that join later are
+    // sent them, and not only what was done since.
+    let mark = Mark { index: 1, term: 1, revision: contents.revision, members, received: true };
     let job = Job {
-        mark: Mark { revision: contents.revision, members, ..Mark::default() },
+        mark,
         entries: contents.entries.iter().map(|entry| (entry.key.clone(), Some(Arc::clone(entry)))).collect(),
         leases: contents.leases.iter().map(|lease| (lease.id, Some(lease.ttl.as_secs()))).collect(),
+        whole: true,
+        ..Job::default()
     };
     Checkpoints::new(Sled::new(data.state())).save(&job)?;
     drop(data);
