@@ -84,6 +84,34 @@ fn a_security_context_is_honoured() {
 }
 
 #[test]
+fn a_pod_with_users_of_its_own_is_root_inside_alone() {
+    let cluster = cluster();
+    let volume = "    volumeMounts: [{name: e, mountPath: /e}]\n";
+    let spec = "  hostUsers: false\n  volumes: [{name: e, emptyDir: {}}]\n";
+    cluster.apply(&pod("own", "touch /e/made; exec sleep 636363", volume, spec));
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/own", "--timeout=60s"]);
+    let run = |script: &str| cluster.kubectl(&["exec", "own", "--", "sh", "-c", script]);
+    wait_for("the program to run", Duration::from_secs(30), || {
+        if cluster.processes("sleep 636363").is_empty() { Err(()) } else { Ok(()) }
+    });
+    assert_eq!(run("id -u; stat -c %u / /e /e/made /etc/hosts"), "0\n0\n0\n0\n0\n");
+    let map = run("cat /proc/self/uid_map");
+    assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", "65536", "65536"]);
+    let pid = pid_of("sleep 636363", &cluster);
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    assert!(status.contains("\nUid:\t65536\t65536\t65536\t65536\n"), "{status}");
+
+    // What the host cannot do is said in kubelet's words.
+    if !std::path::Path::new("/sys/module/apparmor").exists() {
+        let profile = "  securityContext: {appArmorProfile: {type: Localhost, localhostProfile: mine}}\n";
+        cluster.apply(&pod("confined", SLEEP, "", profile));
+        cluster.wait_jsonpath(&["pod", "confined"], "{.status.phase} {.status.reason}", "Failed AppArmor");
+        let message = cluster.kubectl(&["get", "pod", "confined", "-o", "jsonpath={.status.message}"]);
+        assert!(message.ends_with("Cannot enforce AppArmor: AppArmor is not enabled on the host"), "{message}");
+    }
+}
+
+#[test]
 fn a_container_over_its_memory_limit_is_killed_and_says_so() {
     let cluster = cluster();
     let limits = "    resources: {limits: {memory: 32Mi}}\n";

@@ -251,14 +251,27 @@ fn entries(directory: &Path) -> Vec<String> {
 }
 
 /// One sandbox, each container begun once, and told so.
-fn check_runs(node: &Node, name: &str, sleep: &str, status: &Value) {
+async fn check_runs(node: &Node, name: &str, sleep: &str, status: &Value) {
+    // A container runs from its shell on, which has yet to say its word and become what is looked for; and the word to reach
+    // the log.
+    let log = |container: &str| {
+        let path = node.path(&format!("data/logs/default_{name}_uid-{name}/{container}/0.log"));
+        std::fs::read_to_string(path).unwrap_or_default()
+    };
+    let comes = async {
+        while processes(sleep).is_empty()
+            || ["first", "app"].iter().any(|container| !log(container).contains(" started"))
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), comes).await.unwrap_or_else(|_| panic!("not there: {status}"));
     assert_eq!(processes(sleep).len(), 1, "{status}");
     assert_eq!(entries(&node.path("run/runtime/sandboxes")).len(), 1);
     for container in ["first", "app"] {
         let logs = node.path(&format!("data/logs/default_{name}_uid-{name}/{container}"));
         assert_eq!(entries(&logs), ["0.log"], "{container} was begun again");
-        let text = std::fs::read_to_string(logs.join("0.log")).unwrap();
-        assert_eq!(text.matches(" started").count(), 1, "{container}: {text}");
+        assert_eq!(log(container).matches(" started").count(), 1, "{container}: {}", log(container));
     }
     let volume = node.path(&format!("data/pods/uid-{name}"));
     let counts = Command::new("find").arg(&volume).args(["-name", "first", "-size", "-4c"]).output().unwrap();
@@ -283,7 +296,7 @@ fn check_gone(node: &Node, name: &str, sleep: &str) {
 /// Invariant 4: no container is started twice for one attempt of a pod, and none is left behind by a deleted pod.
 #[test]
 fn an_agent_killed_at_any_step_of_a_pods_life_starts_nothing_twice_and_loses_nothing() {
-    with_node("agt-deaths", |mut node| async move {
+    with_node("agt8", |mut node| async move {
         let sleep = format!("sleep 71{:07}", std::process::id());
         // Once to the end, to know how many steps there are.
         node.start().await;
@@ -305,7 +318,7 @@ fn an_agent_killed_at_any_step_of_a_pods_life_starts_nothing_twice_and_loses_not
             node.work(&mut steps, step, |api| api.get("pods", &name).is_some_and(|p| is_ready(&p))).await;
             node.start().await;
             let status = node.until(&name, "ready", is_ready).await;
-            check_runs(&node, &name, &sleep, &status);
+            check_runs(&node, &name, &sleep, &status).await;
 
             let mut steps = Steps::of(&node);
             node.api.delete("pods", &name);
@@ -319,7 +332,7 @@ fn an_agent_killed_at_any_step_of_a_pods_life_starts_nothing_twice_and_loses_not
 
 #[test]
 fn what_ended_while_no_agent_was_there_is_told_as_it_was_and_probes_go_on() {
-    with_node("agt-absent", |mut node| async move {
+    with_node("agt9", |mut node| async move {
         let share = node.path("share");
         std::fs::create_dir(&share).unwrap();
         let volumes = json!([{"name": "s", "hostPath": {"path": share.to_str().unwrap()}}]);

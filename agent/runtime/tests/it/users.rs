@@ -55,7 +55,7 @@ async fn root_of_a_pod_is_nobody_on_the_host_and_owns_what_was_roots() {
     let status = sandbox.start_container(&spec).await.unwrap();
     exec(&sandbox, &status.id, "while ! test -e /ready; do usleep 1000; done").await;
     let first = first_of(pid_of(&status));
-    assert!(first >= 65_536 && first % 65_536 == 0);
+    assert!(first >= 65_536 && first.is_multiple_of(65_536));
     assert_eq!(uid_of(pid_of(&status)), first);
     assert_eq!(
         crate::world::log_text(&status.log_path),
