@@ -41,6 +41,8 @@ pub(crate) enum Verb {
     Why(commands::why::Args),
     /// Save a running cluster to one file, restore it elsewhere, look what is in one.
     Snapshot(commands::snapshot::Args),
+    /// Show objects as they were a while ago.
+    Get(commands::get::Args),
     /// Make an independent copy of a running cluster's data directory, to try things on.
     Fork(commands::snapshot::ForkArgs),
     /// Show and exchange the keys that stored Secrets are sealed with.

@@ -4,6 +4,7 @@ pub(crate) mod agent;
 pub(crate) mod bench;
 pub(crate) mod down;
 pub(crate) mod encryption;
+pub(crate) mod get;
 pub(crate) mod image;
 mod reach;
 pub(crate) mod server;
@@ -37,6 +38,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
             Verb::Token(args) => token::run(args).await,
             Verb::Why(args) => why::run(args).await,
             Verb::Snapshot(args) => snapshot::run(args).await,
+            Verb::Get(args) => get::run(args).await,
             Verb::Fork(args) => snapshot::fork(args).await,
             Verb::Encryption(args) => encryption::run(args).await,
             Verb::Image(args) => image::run(args).await,

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use coracle_store::Retention;
+
 use crate::{audit, authn::oidc::config as authentication, pki::LEAF_LIFETIME, snapshot};
 
 /// A range of addresses: `10.43.0.0/16`.
@@ -91,6 +93,8 @@ pub struct Config {
     pub audit: audit::Config,
     /// Who is let in besides those with credentials of the cluster itself.
     pub authentication: authentication::Config,
+    /// How much of the past is kept.
+    pub history: Retention,
     /// A file that says what is kept sealed and with which keys, instead of the cluster's own.
     pub encryption: Option<PathBuf>,
     /// The file flags were read from, of which snapshots have a copy.
@@ -117,6 +121,7 @@ impl Config {
             request_timeout: Duration::from_secs(60),
             audit: audit::Config::default(),
             authentication: authentication::Config::default(),
+            history: Retention { age: Duration::from_hours(1), ..Retention::default() },
             encryption: None,
             config_file: None,
         }
@@ -189,6 +194,12 @@ pub struct Args {
     /// How many writing requests may be worked on at once.
     #[arg(long, env = "CORACLE_MAX_MUTATING_REQUESTS_INFLIGHT", default_value_t = 200, value_parser = clap::value_parser!(u32).range(0..=100_000), value_name = "NUMBER")]
     pub max_mutating_requests_inflight: u32,
+    /// How long changes are kept for watches and for reads of the past, from 5m to 168h.
+    #[arg(long, env = "CORACLE_HISTORY", default_value = "1h", value_parser = history, value_name = "DURATION")]
+    pub history: Duration,
+    /// How many megabytes of memory they may take; older ones go sooner then.
+    #[arg(long, env = "CORACLE_HISTORY_MEMORY", default_value_t = 32, value_parser = history_memory, value_name = "MEGABYTES")]
+    pub history_memory: usize,
     /// A file of kind EncryptionConfiguration that says what is kept sealed and with which keys, instead of Secrets with a
     /// key of the cluster's own.
     #[arg(long, env = "CORACLE_ENCRYPTION_PROVIDER_CONFIG", value_name = "FILE")]
@@ -205,13 +216,39 @@ pub struct Args {
 }
 
 /// A number of hours, minutes or seconds.
-fn signing_duration(text: &str) -> Result<Duration, String> {
+fn seconds(text: &str) -> Option<u64> {
     let units = [('h', 3600), ('m', 60), ('s', 1)];
-    let read = units.iter().find_map(|(unit, seconds)| {
+    units.iter().find_map(|(unit, seconds)| {
         let number: u64 = text.strip_suffix(*unit)?.parse().ok()?;
         number.checked_mul(*seconds)
-    });
-    match read {
+    })
+}
+
+/// How long ago: `10m`.
+///
+/// # Errors
+/// What it must be, in words.
+pub fn ago(text: &str) -> Result<Duration, String> {
+    let read = seconds(text).filter(|seconds| *seconds > 0).map(Duration::from_secs);
+    read.ok_or_else(|| "must be a number of hours, minutes or seconds such as 1h, 10m or 90s".to_owned())
+}
+
+fn history(text: &str) -> Result<Duration, String> {
+    match seconds(text) {
+        Some(seconds @ 300..=604_800) => Ok(Duration::from_secs(seconds)),
+        _ => Err("must be a number of hours, minutes or seconds from 5m to 168h".to_owned()),
+    }
+}
+
+fn history_memory(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(megabytes @ 1..=65_536) => Ok(megabytes),
+        _ => Err("must be a number of megabytes from 1 to 65536".to_owned()),
+    }
+}
+
+fn signing_duration(text: &str) -> Result<Duration, String> {
+    match seconds(text) {
         Some(seconds @ 10..=315_360_000) => Ok(Duration::from_secs(seconds)),
         Some(_) => Err("must be from 10s to 87600h".to_owned()),
         None => Err("must be a number of hours, minutes or seconds such as 8760h, 90m or 30s".to_owned()),
@@ -234,6 +271,7 @@ impl Args {
             max_mutating_requests_inflight: self.max_mutating_requests_inflight,
             audit: self.audit.config(),
             authentication: self.authentication.config()?,
+            history: Retention { age: self.history, bytes: self.history_memory << 20 },
             encryption: self.encryption_provider_config,
             config_file: self.config_file,
             ..Config::new(self.data_dir, self.listen)
@@ -251,6 +289,18 @@ mod tests {
         assert_eq!(signing_duration("90m"), Ok(Duration::from_secs(5400)));
         for wrong in ["", "h", "9s", "1d", "-1h", "87601h", "99999999999999999999h"] {
             assert!(signing_duration(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn history_is_kept_for_a_while_and_not_for_ever() {
+        assert_eq!(history("1h"), Ok(Duration::from_hours(1)));
+        assert!(history("299s").is_err() && history("169h").is_err() && history("1").is_err());
+        assert_eq!(history_memory("32"), Ok(32));
+        assert!(history_memory("0").is_err() && history_memory("65537").is_err() && history_memory("x").is_err());
+        assert_eq!(ago("10m"), Ok(Duration::from_secs(600)));
+        for wrong in ["", "10", "0s", "m", "-1h", "1d", "99999999999999999999h"] {
+            assert!(ago(wrong).is_err(), "{wrong}");
         }
     }
 

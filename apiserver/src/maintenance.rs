@@ -5,12 +5,13 @@
 //!   POST /coracle/v1/encryption/rotate   a new key, and everything sealed with it
 //!   POST /coracle/v1/encryption/rewrite  everything sealed as it is configured
 //!   GET  /coracle/v1/snapshot            everything the cluster is, as one file
+//!   GET  /coracle/v1/revision?ago=600    which resourceVersion the cluster had that many seconds ago
 //! ```
 //!
 //! They are paths without objects, so RBAC guards them by `nonResourceURLs`; nobody but administrators has them unless
 //! somebody grants them. What they write they write in a task of its own: no disconnect cuts it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::body::Body;
 use coracle_proto::status::Status;
@@ -45,6 +46,7 @@ enum Route {
     Rotate,
     Rewrite,
     Snapshot,
+    Revision,
 }
 
 fn route(info: &RequestInfo) -> Option<Route> {
@@ -56,6 +58,7 @@ fn route(info: &RequestInfo) -> Option<Route> {
         "/coracle/v1/encryption/rotate" => Some(Route::Rotate),
         "/coracle/v1/encryption/rewrite" => Some(Route::Rewrite),
         "/coracle/v1/snapshot" => Some(Route::Snapshot),
+        "/coracle/v1/revision" => Some(Route::Revision),
         _ => None,
     }
 }
@@ -63,19 +66,23 @@ fn route(info: &RequestInfo) -> Option<Route> {
 impl Maintenance {
     async fn answer(&self, info: &RequestInfo) -> Result<Response<Body>> {
         let Some(route) = route(info) else { return Err(Box::new(Status::no_such_path())) };
-        let verb = if matches!(route, Route::Keys | Route::Snapshot) { "get" } else { "post" };
+        let verb = if matches!(route, Route::Keys | Route::Snapshot | Route::Revision) { "get" } else { "post" };
         if info.verb != verb {
             return Err(Box::new(Status::method_not_allowed()));
         }
-        if route == Route::Snapshot {
-            return self.snapshot().await;
+        match route {
+            Route::Snapshot => return self.snapshot().await,
+            Route::Revision => return self.revision(info),
+            Route::Keys | Route::Rotate | Route::Rewrite => {}
         }
         let (encryption, store) = (Arc::clone(&self.encryption), self.registry.store().clone());
         let done = self.writes.spawn(async move {
             match route {
-                Route::Keys | Route::Snapshot => tokio::task::spawn_blocking(move || encryption.report(&store))
-                    .await
-                    .unwrap_or_else(|_| Err(encryption::Error::Store(coracle_store::Error::Closed))),
+                Route::Keys | Route::Snapshot | Route::Revision => {
+                    tokio::task::spawn_blocking(move || encryption.report(&store))
+                        .await
+                        .unwrap_or_else(|_| Err(encryption::Error::Store(coracle_store::Error::Closed)))
+                }
                 Route::Rotate => encryption.rotate(&store).await,
                 Route::Rewrite => encryption.rewrite(&store).await,
             }
@@ -83,6 +90,19 @@ impl Maintenance {
         let done = done.await.map_err(|_| Box::new(Status::internal("the request ended in a panic")))?;
         let report = done.map_err(|error| refused(&error))?;
         Ok(answer::json_value(StatusCode::OK, &report))
+    }
+
+    fn revision(&self, info: &RequestInfo) -> Result<Response<Body>> {
+        let asked = info.query.get("ago");
+        let ago: u64 = asked
+            .parse()
+            .map_err(|_| Box::new(Status::bad_request(format!("ago: {asked:?} is no number of seconds"))))?;
+        let revision = self.registry.store().revision_ago(Duration::from_secs(ago)).map_err(|_| {
+            let why = "what the cluster was that long ago is not known any more: see --history, --history-memory, and \
+                       when this server was started";
+            Box::new(Status::expired(why))
+        })?;
+        Ok(answer::json_value(StatusCode::OK, &serde_json::json!({"revision": revision.0})))
     }
 
     async fn snapshot(&self) -> Result<Response<Body>> {

@@ -265,7 +265,9 @@ impl ApiServer {
         let pki = Arc::new(opened.map_err(Error::Panicked)?.map_err(Error::Pki)?);
         let dir = config.data_dir.join("store");
         let (store, driver) =
-            Store::open(coracle_store::Config::new(&dir)).await.map_err(|source| Error::Store { dir, source })?;
+            Store::open(coracle_store::Config { retention: config.history, ..coracle_store::Config::new(&dir) })
+                .await
+                .map_err(|source| Error::Store { dir, source })?;
         let (keys, given, kept) = (config.data_dir.join("pki"), config.encryption.clone(), store.clone());
         let opened = tokio::task::spawn_blocking(move || Encryption::open(&keys, given.as_deref(), &kept)).await;
         let encryption = Arc::new(opened.map_err(Error::Panicked)?.map_err(Error::Encryption)?);

@@ -51,9 +51,20 @@ pub(crate) async fn stream(
     client: &Client,
     method: http::Method,
     path: &str,
+    take: impl FnMut(Bytes) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    stream_as(client, method, path, "*/*", take).await
+}
+
+async fn stream_as(
+    client: &Client,
+    method: http::Method,
+    path: &str,
+    accept: &str,
     mut take: impl FnMut(Bytes) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let request = http::Request::builder().method(method).uri(path).body(Body::empty())?;
+    let request = http::Request::builder().method(method).uri(path).header(http::header::ACCEPT, accept);
+    let request = request.body(Body::empty())?;
     let response = client.send(request).await.context("the cluster is not reached")?;
     let code = response.status();
     let mut body = response.into_body();
@@ -76,8 +87,18 @@ pub(crate) async fn stream(
 
 /// As [`stream`], for an answer that is one JSON document.
 pub(crate) async fn json<T: DeserializeOwned>(client: &Client, method: http::Method, path: &str) -> anyhow::Result<T> {
+    json_as(client, method, path, "application/json").await
+}
+
+/// As [`json`], in one of its forms.
+pub(crate) async fn json_as<T: DeserializeOwned>(
+    client: &Client,
+    method: http::Method,
+    path: &str,
+    accept: &str,
+) -> anyhow::Result<T> {
     let mut bytes = Vec::new();
-    stream(client, method, path, |more| {
+    stream_as(client, method, path, accept, |more| {
         bytes.extend_from_slice(&more);
         Ok(())
     })

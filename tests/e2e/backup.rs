@@ -130,3 +130,27 @@ fn secrets_are_sealed_on_the_disk_and_a_new_key_seals_them_anew() {
     let password = cluster.kubectl(&["get", "secret/kept", "-o", "jsonpath={.data.password}"]);
     assert_eq!(password.as_bytes(), PASSWORD);
 }
+
+#[test]
+fn objects_are_shown_as_they_were() {
+    let cluster = Cluster::start_on(crate::host::Host::new(), &["--no-agent"]);
+    cluster.kubectl(&["create", "configmap", "kept", "--from-literal=a=before"]);
+    let then = cluster.kubectl(&["get", "--raw", "/api/v1/namespaces/default/configmaps?limit=1"]);
+    let then: serde_json::Value = serde_json::from_str(&then).expect("JSON");
+    let then = then["metadata"]["resourceVersion"].as_str().expect("a version").to_owned();
+    cluster.kubectl(&["delete", "configmap/kept"]);
+    let shown = cluster.coracle_does(&["get", "cm", "kept", "--revision", &then, "-o", "yaml"]);
+    assert!(shown.contains("a: before") && shown.contains("kind: ConfigMap"), "{shown}");
+    cluster.kubectl_stdin(&["apply", "-f", "-"], &shown.replace("resourceVersion", "# resourceVersion"));
+    assert_eq!(cluster.kubectl(&["get", "configmap/kept", "-o", "jsonpath={.data.a}"]), "before");
+    let shown = cluster.coracle_does(&["get", "configmaps", "--revision", &then]);
+    assert!(shown.starts_with("NAME ") && shown.contains("\nkept "), "{shown}");
+    let shown = cluster.coracle_does(&["get", "ns", "--as-of", "1s", "-o", "name"]);
+    assert!(shown.contains("namespaces/default\n"), "{shown}");
+    let refused = cluster.coracle_refuses(&["get", "cm", "--as-of", "100h"]);
+    assert!(refused.contains("not known any more"), "{refused}");
+    let refused = cluster.coracle_refuses(&["get", "cms", "--as-of", "1s"]);
+    assert!(refused.contains("doesn't have a resource type"), "{refused}");
+    let refused = cluster.coracle_refuses(&["get", "cm", "other", "--as-of", "1s"]);
+    assert!(refused.contains("was not there"), "{refused}");
+}

@@ -45,6 +45,8 @@ pub(crate) struct History {
     kept: VecDeque<Kept>,
     bytes: usize,
     compacted: Revision,
+    /// When the last of what is gone came; since then, until the oldest that is kept, the store stood there.
+    compacted_at: Duration,
 }
 
 /// What an event costs beside the values: the event, its list, its place in the history and the index's past.
@@ -56,7 +58,7 @@ const SLACK: Duration = Duration::from_secs(15);
 impl History {
     /// Begins after `compacted`.
     pub(crate) const fn new(retention: Retention, compacted: Revision) -> Self {
-        Self { retention, kept: VecDeque::new(), bytes: 0, compacted }
+        Self { retention, kept: VecDeque::new(), bytes: 0, compacted, compacted_at: Duration::ZERO }
     }
 
     /// The last revision that is gone.
@@ -102,12 +104,43 @@ impl History {
         let kept = self.kept.pop_front()?;
         self.bytes -= kept.bytes;
         self.compacted = kept.batch.revision;
+        self.compacted_at = kept.at;
         Some(kept.batch)
+    }
+
+    /// Where the store stood at a time of this life; none if that is no longer known.
+    pub(crate) fn revision_at(&self, at: Duration) -> Option<Revision> {
+        let after = self.kept.partition_point(|kept| kept.at <= at);
+        match after.checked_sub(1).and_then(|last| self.kept.get(last)) {
+            Some(kept) => Some(kept.batch.revision),
+            None => (self.compacted_at <= at).then(|| self.compacted.max(Revision::FIRST)),
+        }
     }
 
     /// The batches from `revision` on, oldest first.
     pub(crate) fn from(&self, revision: Revision) -> impl Iterator<Item = &Batch> {
         let start = self.kept.partition_point(|kept| kept.batch.revision < revision);
         self.kept.range(start..).map(|kept| &kept.batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_a_revision_as_far_back_as_it_is_known() {
+        let second = Duration::from_secs;
+        let retention = Retention { age: second(100), ..Retention::default() };
+        let mut history = History::new(retention, Revision(5));
+        let events: std::sync::Arc<[std::sync::Arc<Event>]> = [].into();
+        for (revision, at) in [(6, 10), (7, 20), (8, 20), (9, 40)] {
+            history.push(Batch { revision: Revision(revision), events: events.clone() }, second(at));
+        }
+        let at = |history: &History, time| history.revision_at(second(time)).map(|revision| revision.0);
+        assert_eq!([0, 9, 10, 19, 20, 39, 40, 99].map(|time| at(&history, time)), [5, 5, 6, 6, 8, 8, 9, 9].map(Some));
+        assert!(history.pop_due(second(115)).is_some() && history.pop_due(second(115)).is_none());
+        assert_eq!([9, 10, 19, 20].map(|time| at(&history, time)), [None, Some(6), Some(6), Some(8)]);
+        assert_eq!(History::new(retention, Revision::NONE).revision_at(second(1)), Some(Revision::FIRST));
     }
 }

@@ -235,6 +235,17 @@ impl Store {
         self.shared.read().revision()
     }
 
+    /// Where the store stood that long ago.
+    ///
+    /// # Errors
+    /// [`Error::Compacted`]: that is no longer known, or was before this process opened the store.
+    pub fn revision_ago(&self, ago: Duration) -> Result<Revision> {
+        let state = self.shared.read();
+        let history = state.history();
+        let at = self.shared.now().checked_sub(ago).and_then(|at| history.revision_at(at));
+        at.ok_or(Error::Compacted { compacted: history.compacted() })
+    }
+
     /// The last revision that is gone from the history: watches begin after it, reads not before it.
     #[must_use]
     pub fn compacted(&self) -> Revision {

@@ -13,8 +13,8 @@ use crate::{
 
 /// Longest key, in bytes. Kubernetes' longest (group, resource, namespace and name at their limits) has about 900.
 pub const MAX_KEY: usize = 1024;
-/// Longest value, in bytes. Kubernetes' own limit on a request is 3 MiB, on an etcd request 1.5 MiB.
-pub const MAX_VALUE: usize = 2 << 20;
+/// Longest value, in bytes: what etcd takes in one request, and so the limit of Kubernetes' objects.
+pub const MAX_VALUE: usize = 3 << 19;
 /// Most comparisons and most operations of a branch in one transaction.
 pub const MAX_OPS: usize = 1024;
 /// Most bytes of keys and values in one transaction.

@@ -71,3 +71,46 @@ async fn large_answers_are_compressed_for_who_takes_it() {
     assert_eq!(ask(&c, &admin, "/openapi/v2", &either).await.status(), 200);
     c.stop().await;
 }
+
+const MAPS: &str = "/api/v1/namespaces/kube-public/configmaps";
+
+#[tokio::test]
+async fn an_object_of_two_megabytes_is_refused_as_too_large_and_leaves_nothing() {
+    let c = Cluster::start().await;
+    let object = |bytes: usize| serde_json::json!({"metadata": {"name": "large"}, "binaryData": {"a": "A".repeat(bytes / 4 * 4)}});
+    let refused = c.post(MAPS, &object(2_000_000)).await;
+    let (code, reason, why) = refused.refusal();
+    // ConfigMaps have a limit of their own below that, so kinds without one are asked, too.
+    assert!(matches!((code, reason), (413, "RequestEntityTooLarge") | (422, "Invalid")), "{code} {reason} {why}");
+    let annotation = "x".repeat(100_000);
+    let mut leases = serde_json::json!({"metadata": {"name": "large", "annotations": {"a": annotation}}, "spec": {}});
+    leases["spec"]["holderIdentity"] = serde_json::json!("h".repeat(2_000_000));
+    let refused = c.post("/apis/coordination.k8s.io/v1/namespaces/kube-public/leases", &leases).await;
+    let (code, reason, why) = refused.refusal();
+    assert_eq!((code, reason), (413, "RequestEntityTooLarge"), "{why}");
+    assert!(why.contains("is larger than the limit of 1572864"), "{why}");
+    assert_eq!(c.get("/apis/coordination.k8s.io/v1/namespaces/kube-public/leases/large").await.code, 404);
+    leases["spec"]["holderIdentity"] = serde_json::json!("h".repeat(1_000_000));
+    assert_eq!(c.post("/apis/coordination.k8s.io/v1/namespaces/kube-public/leases", &leases).await.code, 201);
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn a_list_with_limit_0_is_whole_and_a_huge_limit_asks_for_no_memory() {
+    let c = Cluster::start().await;
+    for at in 0..5 {
+        c.post(MAPS, &serde_json::json!({"metadata": {"name": format!("m{at}")}})).await;
+    }
+    let count = |answer: &crate::harness::Answer| answer.body["items"].as_array().map_or(0, Vec::len);
+    let all = count(&c.get(MAPS).await);
+    for limit in ["0", "9223372036854775807", "1000000000000"] {
+        let answer = c.get(&format!("{MAPS}?limit={limit}")).await;
+        assert_eq!((answer.code, count(&answer)), (200, all), "{limit}");
+        let selected = c.get(&format!("{MAPS}?limit={limit}&fieldSelector=metadata.name=m3")).await;
+        assert_eq!((selected.code, count(&selected)), (200, 1), "{limit}");
+    }
+    for limit in ["x", "99999999999999999999"] {
+        assert_eq!(c.get(&format!("{MAPS}?limit={limit}")).await.code, 400, "{limit}");
+    }
+    c.stop().await;
+}

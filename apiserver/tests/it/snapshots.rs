@@ -159,3 +159,26 @@ async fn only_who_was_granted_it_gets_a_snapshot() {
     assert_eq!(c.post("/coracle/v1/snapshot", &json!(null)).await.code, 405);
     c.stop().await;
 }
+
+#[tokio::test]
+async fn the_past_is_read_by_how_long_ago_it_was() {
+    let c = Cluster::start().await;
+    let created = c.post(MAPS, &json!({"metadata": {"name": "m"}, "data": {"a": "before"}})).await;
+    let ago = |seconds: u64| format!("/coracle/v1/revision?ago={seconds}");
+    let now = c.get(&ago(0)).await;
+    assert!(now.body["revision"].as_u64().unwrap() >= created.version().parse().unwrap());
+    c.merge(&format!("{MAPS}/m"), &json!({"data": {"a": "after"}})).await;
+    let exact = format!("{MAPS}?resourceVersion={}&resourceVersionMatch=Exact", now.body["revision"]);
+    let was = c.get(&exact).await;
+    assert_eq!((was.code, was.version()), (200, now.body["revision"].to_string().as_str()));
+    let item = was.body["items"].as_array().unwrap().iter().find(|item| item["metadata"]["name"] == "m").unwrap();
+    assert_eq!(item["data"]["a"], "before");
+    let selected = c.get(&format!("{exact}&fieldSelector=metadata.name=m")).await;
+    assert_eq!(selected.body["items"][0]["data"]["a"], "before");
+    // Longer ago than the server runs.
+    assert_eq!(c.get(&ago(86_400)).await.refusal().0, 410);
+    assert_eq!(c.get(&ago(u64::MAX)).await.refusal().0, 410);
+    assert_eq!(c.get("/coracle/v1/revision?ago=soon").await.code, 400);
+    assert_eq!(c.get("/coracle/v1/revision").await.code, 400);
+    c.stop().await;
+}

@@ -161,7 +161,7 @@ async fn what_no_transaction_may_do_is_refused_by_name() {
         refused(then(vec![Op::get("k"); MAX_OPS + 1])).await,
         Error::TooManyOps { found: 1025, limit: MAX_OPS }
     ));
-    let large = (0..5).map(|n| Op::put(format!("k{n}"), vec![0; MAX_VALUE])).collect();
+    let large = (0..6).map(|n| Op::put(format!("k{n}"), vec![0; MAX_VALUE])).collect();
     assert!(matches!(refused(then(large)).await, Error::TxnTooLarge { .. }));
     assert!(matches!(refused(then(vec![Op::put("k", "1"), Op::put("k", "2")])).await, Error::DuplicateKey { .. }));
     let both = vec![Op::put("k/a", "1"), Op::Delete { start: "k/".into(), end: Some("k0".into()) }];
