@@ -324,10 +324,19 @@ impl<D: Disk> Worker<D> {
         }
     }
 
+    /// Whether anybody waits for what peers were asked: also of a member that has none any more.
+    fn waits_for_peers(&self) -> bool {
+        !self.reads.is_empty()
+            || !self.passing.asked.is_empty()
+            || !self.passing.held.is_empty()
+            || self.waiting.first_key_value().is_some_and(|(_, waiting)| waiting.passed_on.is_some())
+    }
+
     /// Ticks, if there are peers and the time has come.
     pub(super) fn consider_tick(&mut self, now: Now) {
+        let waits = self.waits_for_peers();
         let Some(member) = &mut self.member else { return };
-        if !member.has_peers() || matches!(self.phase, Phase::Failed(_)) {
+        if !member.has_peers() && !waits || matches!(self.phase, Phase::Failed(_)) {
             self.passing.next_tick = None;
             return;
         }

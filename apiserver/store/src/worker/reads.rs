@@ -75,6 +75,11 @@ impl Reads {
         }
     }
 
+    /// Whether nobody waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.gathering.is_empty() && self.round.is_none() && self.known.is_empty()
+    }
+
     fn all(&mut self) -> Vec<Waiter> {
         mem::take(&mut self.gathering)
     }
@@ -94,15 +99,16 @@ impl<D: Disk> Worker<D> {
             self.reads.end(&error.clone());
             return;
         }
-        if self.reads.gathering.is_empty() || self.reads.round.is_some() {
-            return;
-        }
         let Some(member) = &mut self.member else { return };
-        if member.is_alone() {
+        if member.is_alone() && !self.reads.is_empty() {
+            // Perhaps only now: then there is nobody left to answer what was asked.
             let revision = self.shared.read().revision();
+            self.reads.gathering.extend(self.reads.round.take().into_iter().flat_map(|round| round.waiters));
             for waiter in self.reads.all() {
                 drop(waiter.answer.send(Ok(revision)));
             }
+        }
+        if self.reads.gathering.is_empty() || self.reads.round.is_some() {
             return;
         }
         let Some(leader) = member.leader() else { return };

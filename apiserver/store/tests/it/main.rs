@@ -1,6 +1,8 @@
 //! The store as its users see it: a real directory, a real thread, a real process.
 
 #[cfg(test)]
+mod cluster;
+#[cfg(test)]
 mod full;
 #[cfg(test)]
 mod kill;

@@ -1,0 +1,284 @@
+//! Three processes under load, one of which is killed, stopped or cut off from the others, again and again; judged by
+//! clients that remember what they were told.
+//!
+//! Each writer has a key of its own, and knows at any time what that may hold: what was acknowledged last, or one of the
+//! writes since whose outcome nobody could tell. Readers ask any member for any key, and must see no less than had been
+//! acknowledged before they asked. `CORACLE_CLUSTER_ROUNDS=n` does so much.
+
+use std::{
+    collections::BTreeSet,
+    io::{BufRead, BufReader, Write},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+mod member;
+
+const WRITERS: usize = 6;
+const READERS: usize = 2;
+/// How long a fault lasts: longer than an election takes.
+const FAULT: Duration = Duration::from_millis(1500);
+/// How long anything may take when nothing is wrong.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A member's process.
+struct Process {
+    child: Child,
+    dir: PathBuf,
+    id: u64,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn start(dir: &Path, ports: &Path, joining: Option<&str>) -> (Process, u16) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "cluster::member::the_member", "--nocapture", "--test-threads=1"]);
+    command.env(member::DIR, dir).env(member::PORTS, ports).stdout(Stdio::piped());
+    if let Some(joining) = joining {
+        command.env(member::JOINING, joining);
+    }
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let ready = lines.find_map(|line| Some(line.ok()?.strip_prefix("ready ")?.to_owned())).expect("a member starts");
+    let (port, id) = ready.split_once(' ').unwrap();
+    (Process { child, dir: dir.to_owned(), id: id.parse().unwrap() }, port.parse().unwrap())
+}
+
+/// Asks a member something; none if it cannot be reached or does not answer in time.
+fn ask(port: u16, line: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_nodelay(true).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(8))).ok()?;
+    stream.write_all(format!("{line}\n").as_bytes()).ok()?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).ok()?;
+    answer.strip_suffix('\n').map(str::to_owned)
+}
+
+/// Asks until the answer is what is wanted.
+fn wait_for(what: &str, mut found: impl FnMut() -> Option<String>, wanted: impl Fn(&str) -> bool) -> String {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let answer = found();
+        if let Some(answer) = answer.as_deref().filter(|answer| wanted(answer)) {
+            return answer.to_owned();
+        }
+        assert!(Instant::now() < end, "waited for {what}; last was {answer:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What all clients know.
+#[derive(Default)]
+struct Known {
+    ports: Mutex<Vec<u16>>,
+    /// By writer, the last value acknowledged.
+    acknowledged: Vec<AtomicU64>,
+    writes: AtomicU64,
+    reads: AtomicU64,
+    unknown: AtomicU64,
+    stop: AtomicBool,
+    /// When a leader was killed, and how long after that a write was acknowledged that began later.
+    killed: Mutex<Option<(Instant, Option<Duration>)>>,
+}
+
+impl Known {
+    fn port(&self, at: u64) -> u16 {
+        let ports = self.ports.lock().unwrap();
+        ports[usize::try_from(at).unwrap() % ports.len()]
+    }
+}
+
+fn write(known: &Known, writer: usize) {
+    let key = format!("last/{writer}");
+    let mut possible = BTreeSet::from([0]);
+    let (mut value, mut attempt, mut turn) = (0, 0, writer as u64);
+    let mut last = Instant::now();
+    while !known.stop.load(Ordering::SeqCst) {
+        assert!(last.elapsed() < PATIENCE, "no write of {writer} was acknowledged for a minute");
+        attempt += 1;
+        turn += 1;
+        let began = Instant::now();
+        match ask(known.port(turn), &format!("put {key} {value} {attempt}")).as_deref() {
+            Some("done") => {
+                value = attempt;
+                possible = BTreeSet::from([value]);
+                known.acknowledged[writer].store(value, Ordering::SeqCst);
+                known.writes.fetch_add(1, Ordering::SeqCst);
+                last = Instant::now();
+                let mut killed = known.killed.lock().unwrap();
+                if let Some((at, after @ None)) = &mut *killed
+                    && began >= *at
+                {
+                    *after = Some(at.elapsed());
+                }
+                continue;
+            }
+            Some("refused") => continue,
+            Some("conflict") => assert!(possible.len() > 1, "a write met another value than the one acknowledged"),
+            _ => {
+                known.unknown.fetch_add(1, Ordering::SeqCst);
+                possible.insert(attempt);
+            }
+        }
+        // What it holds now is what to go on from.
+        while !known.stop.load(Ordering::SeqCst) {
+            turn += 1;
+            if let Some(found) = ask(known.port(turn), &format!("read {key}")).and_then(|text| text.parse().ok()) {
+                assert!(possible.contains(&found), "writer {writer} finds {found}, and knows of {possible:?}");
+                assert!(found >= known.acknowledged[writer].load(Ordering::SeqCst));
+                value = found;
+                break;
+            }
+        }
+    }
+}
+
+fn read(known: &Known, reader: u64) {
+    let mut turn = reader;
+    while !known.stop.load(Ordering::SeqCst) {
+        turn += 1;
+        let writer = usize::try_from(turn).unwrap() % WRITERS;
+        let before = known.acknowledged[writer].load(Ordering::SeqCst);
+        if let Some(found) = ask(known.port(turn), &format!("read last/{writer}")).and_then(|text| text.parse().ok()) {
+            let found: u64 = found;
+            assert!(found >= before, "a read of {found} began when {before} had been acknowledged");
+            known.reads.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Sends a process a signal by name.
+fn signal(process: &Process, name: &str) {
+    let sent = Command::new("kill").args(["-s", name, &process.child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+/// The processes, and who leads.
+struct Cluster {
+    processes: Vec<Process>,
+    ports: PathBuf,
+    known: Arc<Known>,
+}
+
+impl Cluster {
+    fn port(&self, at: usize) -> u16 {
+        self.known.ports.lock().unwrap()[at]
+    }
+
+    fn leader(&self) -> usize {
+        let ids: Vec<u64> = self.processes.iter().map(|process| process.id).collect();
+        let ask = || (0..ids.len()).find_map(|at| ask(self.port(at), "leader").filter(|id| id != "0"));
+        let id: u64 = wait_for("a leader", ask, |_| true).parse().unwrap();
+        ids.iter().position(|other| *other == id).unwrap()
+    }
+
+    /// Something happens to a member for a while.
+    fn fault(&mut self, round: u64) {
+        let leader = self.leader();
+        let (what, at) = match round % 5 {
+            0 => ("kill", leader),
+            1 => ("stop", leader),
+            2 => ("kill", (leader + 1) % self.processes.len()),
+            3 => ("cut", leader),
+            _ => ("stop", (leader + 2) % self.processes.len()),
+        };
+        let before = self.known.writes.load(Ordering::SeqCst);
+        match what {
+            "kill" => {
+                if at == leader {
+                    *self.known.killed.lock().unwrap() = Some((Instant::now(), None));
+                }
+                self.processes[at].child.kill().unwrap();
+                self.processes[at].child.wait().unwrap();
+                std::thread::sleep(FAULT);
+                let (process, port) = start(&self.processes[at].dir.clone(), &self.ports, None);
+                self.processes[at] = process;
+                self.known.ports.lock().unwrap()[at] = port;
+            }
+            "stop" => {
+                signal(&self.processes[at], "STOP");
+                std::thread::sleep(FAULT);
+                signal(&self.processes[at], "CONT");
+            }
+            _ => {
+                let others = self.processes.iter().filter(|other| other.id != self.processes[at].id);
+                let others: Vec<String> = others.map(|other| other.id.to_string()).collect();
+                ask(self.port(at), &format!("cut {}", others.join(" "))).unwrap();
+                std::thread::sleep(FAULT);
+                ask(self.port(at), "heal").unwrap();
+            }
+        }
+        // The next fault comes when this one is over: that many writes are made again, by every writer.
+        let known = Arc::clone(&self.known);
+        let writes = move || Some(known.writes.load(Ordering::SeqCst).to_string());
+        wait_for("writes to go on", writes, |now| now.parse::<u64>().unwrap() >= before + WRITERS as u64 * 20);
+        wait_for("the member to be back", || ask(self.port(at), "digest"), |said| said.contains(' '));
+    }
+}
+
+#[test]
+fn what_a_cluster_of_processes_acknowledged_is_there_whatever_happens_to_one() {
+    let rounds = std::env::var("CORACLE_CLUSTER_ROUNDS").map_or(5, |rounds| rounds.parse().expect("a number"));
+    let dir = tempfile::tempdir().unwrap();
+    let ports = dir.path().join("ports");
+    std::fs::create_dir(&ports).unwrap();
+    let known = Arc::new(Known { acknowledged: (0..WRITERS).map(|_| AtomicU64::new(0)).collect(), ..Known::default() });
+    let (first, port) = start(&dir.path().join("0"), &ports, None);
+    known.ports.lock().unwrap().push(port);
+    let mut cluster = Cluster { processes: vec![first], ports: ports.clone(), known: Arc::clone(&known) };
+    let who = ask(port, "who").unwrap();
+    for at in 1..3 {
+        let is_id = |said: &str| said.parse::<u64>().is_ok();
+        let id = wait_for("to be admitted", || ask(port, &format!("admit machine-{at}")), is_id);
+        let (process, other) = start(&dir.path().join(at.to_string()), &ports, Some(&format!("{who} {id}")));
+        cluster.processes.push(process);
+        known.ports.lock().unwrap().push(other);
+        wait_for("it to vote", || ask(port, "voters"), |voters| voters == (at + 1).to_string());
+    }
+    std::thread::scope(|scope| {
+        let mut clients = Vec::new();
+        for writer in 0..WRITERS {
+            let known = Arc::clone(&known);
+            clients.push(scope.spawn(move || write(&known, writer)));
+        }
+        for reader in 0..READERS {
+            let known = Arc::clone(&known);
+            clients.push(scope.spawn(move || read(&known, reader as u64)));
+        }
+        let mut failed_over = Vec::new();
+        let faults = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for round in 0..rounds {
+                cluster.fault(round);
+                let killed = known.killed.lock().unwrap().take();
+                failed_over.extend(killed.and_then(|(_, after)| after));
+            }
+        }));
+        known.stop.store(true, Ordering::SeqCst);
+        for client in clients {
+            client.join().unwrap();
+        }
+        faults.unwrap();
+        println!(
+            "{rounds} faults, {} writes, {} of unknown outcome, {} reads; from a leader's death to the next write {failed_over:?}",
+            known.writes.load(Ordering::SeqCst),
+            known.unknown.load(Ordering::SeqCst),
+            known.reads.load(Ordering::SeqCst),
+        );
+    });
+    let digest =
+        |at: usize| wait_for("a member to answer", || ask(cluster.port(at), "digest"), |said| said.contains(' '));
+    let first = digest(0);
+    assert!((1..3).all(|at| digest(at) == first), "the members hold the same");
+}
