@@ -26,7 +26,7 @@ use crate::context::{Context, PodTable, Services};
 use crate::eviction::{self, Eviction, Pressure};
 use crate::hold::{Hold, HoldError};
 use crate::images;
-use crate::manifests::{self, Manifests};
+use crate::manifests;
 use crate::node::{self, Readiness, machine};
 use crate::objects::ObjectCache;
 use crate::pod::host_files::Names;
@@ -161,7 +161,7 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     spawn(&mut tasks, "events", writer.run(rest.clone()));
     spawn(&mut tasks, "eviction", eviction::run(Arc::clone(&context), pressure, rest.clone()));
     spawn(&mut tasks, "images", images::run(Arc::clone(&context), rest.clone()));
-    let (give, manifests) = watch::channel(Manifests::default());
+    let (give, manifests) = watch::channel(None);
     spawn(&mut tasks, "manifests", manifests::run(Arc::clone(&context), give, rest.clone()));
     let mut pods = JoinSet::new();
     let found = pods::found::by_pod(found);
@@ -226,7 +226,7 @@ async fn join(
         return Err(Error::OtherRange { range, given });
     }
     *context.node.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(registered);
-    node::announce(context);
+    node::announce(context, machine).await;
     Ok(true)
 }
 

@@ -37,20 +37,18 @@ struct Folder {
     wrong: BTreeMap<PathBuf, String>,
 }
 
-/// Reads the directory, and again whenever something in it changes, until `shutdown`.
-pub(crate) async fn run(context: Arc<Context>, pods: watch::Sender<Manifests>, shutdown: CancellationToken) {
-    let Some(dir) = context.config.manifest_dir.clone() else { return shutdown.cancelled().await };
+/// Reads the directory, and again whenever something in it changes, until `shutdown`. There are no pods before it was read
+/// once, which is another thing than an empty directory.
+pub(crate) async fn run(context: Arc<Context>, pods: watch::Sender<Option<Manifests>>, shutdown: CancellationToken) {
+    let Some(dir) = context.config.manifest_dir.clone() else {
+        pods.send_replace(Some(Manifests::default()));
+        return shutdown.cancelled().await;
+    };
     let node = context.config.node_name.clone();
     let mut folder = Folder::default();
     loop {
         // Looked at before it is read, so that no change falls between.
-        let changes = match look_at(&dir) {
-            Ok(changes) => changes,
-            Err(error) => {
-                tracing::error!(dir = %dir.display(), error = &error as &(dyn StdError + 'static), "manifests are not looked at");
-                return shutdown.cancelled().await;
-            }
-        };
+        let changes = look_at(&dir);
         let (from, name, seen) = (dir.clone(), node.clone(), Timestamp::now().to_string());
         let read = tokio::task::spawn_blocking(move || {
             let read = folder.read(&from, &name, &seen);
@@ -74,16 +72,22 @@ pub(crate) async fn run(context: Arc<Context>, pods: watch::Sender<Manifests>, s
         let by_uid: BTreeMap<String, Arc<Pod>> =
             folder.pods.values().map(|pod| (pod::uid(pod).to_owned(), Arc::clone(pod))).collect();
         pods.send_if_modified(|now| {
-            let changed = !now.keys().eq(by_uid.keys());
+            let changed = now.as_ref().is_none_or(|now| !now.keys().eq(by_uid.keys()));
             if changed {
-                *now = Arc::new(by_uid);
+                *now = Some(Arc::new(by_uid));
             }
             changed
         });
+        let told = async {
+            match &changes {
+                Ok(changes) => changes.next().await,
+                Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+            }
+        };
         tokio::select! {
             () = shutdown.cancelled() => return,
-            next = changes.next() => if let Err(error) = next {
-                tracing::error!(error = &error as &(dyn StdError + 'static), "manifests are not looked at any more");
+            told = told => if let Err(error) = told {
+                tracing::error!(dir = %dir.display(), error = &error as &(dyn StdError + 'static), "manifests not watched");
                 return shutdown.cancelled().await;
             },
         }

@@ -316,6 +316,9 @@ pub(crate) async fn keep_status(context: Arc<Context>, port: u16, range: Ipv4Net
                             return;
                         }
                         *context.node.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(node);
+                        for reason in turns(old.as_ref(), &new) {
+                            tell_turn(&context, reason);
+                        }
                         written = Some((new, tokio::time::Instant::now()));
                     }
                     Err(kube::Error::Api(status)) if status.is_not_found() => {
@@ -444,10 +447,77 @@ async fn make_lease(
     }
 }
 
-/// Tells that the node began.
-pub(crate) fn announce(context: &Context) {
-    let node = context.node();
-    context.events.node(&node, Kind::Normal, "Starting", "Starting kubelet.".into());
-    let ready = format!("Node {} status is now: NodeReady", context.config.node_name);
-    context.events.node(&node, Kind::Normal, "NodeReady", ready);
+/// The events that tell how conditions have turned, in kubelet's words.
+fn turns(old: Option<&NodeStatus>, new: &NodeStatus) -> Vec<&'static str> {
+    const WORDS: [(&str, &str, &str); 4] = [
+        ("MemoryPressure", "NodeHasInsufficientMemory", "NodeHasSufficientMemory"),
+        ("DiskPressure", "NodeHasDiskPressure", "NodeHasNoDiskPressure"),
+        ("PIDPressure", "NodeHasInsufficientPID", "NodeHasSufficientPID"),
+        ("Ready", "NodeReady", "NodeNotReady"),
+    ];
+    let state = |status: Option<&NodeStatus>, kind: &str| {
+        let mut conditions = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+        conditions.find(|condition| condition.type_ == kind).map(|condition| condition.status.clone())
+    };
+    let turned = |(kind, yes, no): (&str, &'static str, &'static str)| {
+        let now = state(Some(new), kind)?;
+        (state(old, kind)? != now).then_some(if now == "True" { yes } else { no })
+    };
+    WORDS.into_iter().filter_map(turned).collect()
+}
+
+fn tell_turn(context: &Context, reason: &'static str) {
+    let message = format!("Node {} status is now: {reason}", context.config.node_name);
+    context.events.node(&context.node(), Kind::Normal, reason, message);
+}
+
+/// Tells that the node began, and whether its machine has since an agent was here last.
+pub(crate) async fn announce(context: &Context, machine: &Machine) {
+    context.events.node(&context.node(), Kind::Normal, "Starting", "Starting kubelet.".into());
+    let (file, boot) = (context.config.data_dir.join("boot_id"), machine.boot_id.clone());
+    let before = tokio::task::spawn_blocking(move || {
+        let before = std::fs::read_to_string(&file).ok().filter(|before| *before != boot);
+        if before.is_some() || !file.exists() {
+            std::fs::write(&file, boot)?;
+        }
+        Ok::<_, std::io::Error>(before)
+    });
+    match before.await.map_err(std::io::Error::other).flatten() {
+        Ok(Some(_)) => {
+            let (name, boot) = (&context.config.node_name, &machine.boot_id);
+            let message = format!("Node {name} has been rebooted, boot id: {boot}");
+            context.events.node(&context.node(), Kind::Warning, "Rebooted", message);
+        }
+        Ok(None) => {}
+        Err(error) => tracing::warn!(error = &error as &(dyn StdError + 'static), "boot id not kept"),
+    }
+    tell_turn(context, "NodeReady");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(conditions: &[(&str, &str)]) -> NodeStatus {
+        let one = |(type_, status): &(&str, &str)| NodeCondition {
+            type_: (*type_).to_owned(),
+            status: (*status).to_owned(),
+            ..NodeCondition::default()
+        };
+        NodeStatus { conditions: Some(conditions.iter().map(one).collect()), ..NodeStatus::default() }
+    }
+
+    #[test]
+    fn what_has_turned_is_told_and_nothing_else() {
+        let calm =
+            of(&[("MemoryPressure", "False"), ("DiskPressure", "False"), ("PIDPressure", "False"), ("Ready", "True")]);
+        let short =
+            of(&[("MemoryPressure", "True"), ("DiskPressure", "True"), ("PIDPressure", "True"), ("Ready", "False")]);
+        assert_eq!(turns(None, &calm), Vec::<&str>::new());
+        assert_eq!(turns(Some(&calm), &calm), Vec::<&str>::new());
+        let words = ["NodeHasInsufficientMemory", "NodeHasDiskPressure", "NodeHasInsufficientPID", "NodeNotReady"];
+        assert_eq!(turns(Some(&calm), &short), words);
+        let words = ["NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID", "NodeReady"];
+        assert_eq!(turns(Some(&short), &calm), words);
+    }
 }

@@ -58,7 +58,7 @@ struct Pods {
 pub(crate) async fn run(
     context: Arc<Context>,
     found: Found,
-    manifests: watch::Receiver<Manifests>,
+    manifests: watch::Receiver<Option<Manifests>>,
     evictions: mpsc::Receiver<Eviction>,
     shutdown: CancellationToken,
 ) {
@@ -82,14 +82,21 @@ pub(crate) async fn run(
 impl Pods {
     async fn work(
         &mut self,
-        mut manifests: watch::Receiver<Manifests>,
+        mut manifests: watch::Receiver<Option<Manifests>>,
         mut evictions: mpsc::Receiver<Eviction>,
         shutdown: CancellationToken,
     ) {
+        // Before any worker begins, so that none misses what happens in its sandbox.
+        let mut runtime = self.context.runtime.events();
+        // What there is of static pods is known before anything is taken for nobody's.
+        let first = tokio::select! {
+            () = shutdown.cancelled() => return,
+            first = manifests.wait_for(Option::is_some) => first.map(|first| first.clone()),
+        };
+        self.sync_static(first.ok().flatten().unwrap_or_default());
         let api: Api<Pod> = Api::all(self.context.client.clone());
         let config = watcher::Config::default().fields(&format!("spec.nodeName={}", self.context.config.node_name));
         let mut events = Box::pin(watcher(api, config).default_backoff());
-        let mut runtime = self.context.runtime.events();
         loop {
             if let Some((step, wait)) = self.mirrors.begin_step() {
                 self.step.spawn(mirrors::take(Arc::clone(&self.context), step, wait));
@@ -97,8 +104,8 @@ impl Pods {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 Ok(()) = manifests.changed() => {
-                    let pods = Arc::clone(&manifests.borrow_and_update());
-                    self.sync_static(pods);
+                    let pods = manifests.borrow_and_update().clone();
+                    self.sync_static(pods.unwrap_or_default());
                 }
                 Some(done) = self.step.join_next() => {
                     let outcome = done.unwrap_or_else(|error| {

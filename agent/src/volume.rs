@@ -5,6 +5,7 @@
 //! ```
 
 pub(crate) mod host_path;
+mod nfs;
 pub(crate) mod set;
 pub(crate) mod sub_path;
 pub(crate) mod writer;
@@ -41,6 +42,20 @@ pub(crate) enum Planned {
     Memory {
         /// Bytes.
         size: Option<u64>,
+    },
+    /// A file system of huge pages.
+    HugePages {
+        /// Bytes of one page.
+        page: u64,
+    },
+    /// A file system of another machine (nfs(5)).
+    Nfs {
+        /// The machine's name or address.
+        server: String,
+        /// What of it.
+        path: String,
+        /// Nothing is to be written.
+        read_only: bool,
     },
     /// A path of the host.
     HostPath {
@@ -89,6 +104,21 @@ pub(crate) enum Error {
     Token {
         /// The API server's words.
         reason: String,
+    },
+    /// The size of the huge pages is not known.
+    #[error("medium HugePages: {why}")]
+    HugePages {
+        /// Why not.
+        why: String,
+    },
+    /// The machine with the file system is not known.
+    #[error("nfs server {server:?} has no address")]
+    Server {
+        /// Its name.
+        server: String,
+        /// Why not, if it was asked for.
+        #[source]
+        source: std::io::Error,
     },
     /// The host's path is not what was said.
     #[error("hostPath type check failed: {path} is not {wanted}")]
@@ -169,11 +199,18 @@ pub(crate) fn plan(
                     .and_then(|b| u64::try_from(b).ok())
                     .filter(|b| *b > 0),
             }),
-            other => Err(Error::Unsupported { kind: format!("emptyDir with medium {other}") }),
+            medium => match medium.strip_prefix("HugePages") {
+                Some(size) => huge_page(pod, size.strip_prefix('-')).map(|page| Planned::HugePages { page }),
+                None => Err(Error::Unsupported { kind: format!("emptyDir with medium {medium}") }),
+            },
         };
     }
     if let Some(host) = &volume.host_path {
         return Ok(Planned::HostPath { path: host.path.clone(), kind: host.type_.clone().unwrap_or_default() });
+    }
+    if let Some(nfs) = &volume.nfs {
+        let (server, path) = (nfs.server.clone(), nfs.path.clone());
+        return Ok(Planned::Nfs { server, path, read_only: nfs.read_only == Some(true) });
     }
     if let Some(source) = &volume.config_map {
         let mut files = Files::new(source.default_mode);
@@ -203,7 +240,11 @@ pub(crate) fn plan(
             } else if let Some(s) = &source.service_account_token {
                 files.token(pod, &volume.name, s, tokens)?;
             } else {
-                return Err(Error::Unsupported { kind: "projected (clusterTrustBundle, podCertificate)".into() });
+                let kind = match source.pod_certificate.is_some() {
+                    true => "podCertificate",
+                    false => "clusterTrustBundle",
+                };
+                return Err(Error::Unsupported { kind: format!("projected ({kind})") });
             }
         }
         return Ok(Planned::Files { payload: files.payload, secret: true });
@@ -213,6 +254,35 @@ pub(crate) fn plan(
         .and_then(|v| v.as_object().and_then(|m| m.keys().find(|k| *k != "name").cloned()))
         .unwrap_or_else(|| "none".into());
     Err(Error::Unsupported { kind })
+}
+
+/// The size of a page: the one the medium names, or the one the pod's containers ask for.
+fn huge_page(pod: &Pod, named: Option<&str>) -> Result<u64, Error> {
+    const PREFIX: &str = "hugepages-";
+    let asked = || {
+        let all = pod::spec(pod).all().flat_map(|c| pod::resources::requests(c).into_keys().collect::<Vec<_>>());
+        let sizes: std::collections::BTreeSet<String> =
+            all.filter_map(|name| name.strip_prefix(PREFIX).map(str::to_owned)).collect();
+        sizes
+    };
+    let size = match named {
+        Some(size) => size.to_owned(),
+        None => {
+            let mut asked = asked().into_iter();
+            match (asked.next(), asked.next()) {
+                (Some(size), None) => size,
+                (None, _) => return Err(Error::HugePages { why: "no container requests any".into() }),
+                (Some(_), Some(_)) => {
+                    return Err(Error::HugePages {
+                        why: "containers request several sizes: name one in the medium".into(),
+                    });
+                }
+            }
+        }
+    };
+    let bytes = size.parse::<coracle_proto::quantity::Quantity>().map(|size| size.value());
+    let bytes = bytes.ok().and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| bytes.is_power_of_two());
+    bytes.ok_or_else(|| Error::HugePages { why: format!("{size:?} is not the size of a page") })
 }
 
 /// Files being gathered.
@@ -419,11 +489,42 @@ mod tests {
             files(json!({"secret": {"secretName": "s", "items": [{"key": "no", "path": "p"}]}})),
             "error: references non-existent secret key: no"
         );
-        assert_eq!(files(json!({"nfs": {"server": "a", "path": "/"}})), "error: volume source nfs is not supported");
+        assert_eq!(
+            files(json!({"iscsi": {"targetPortal": "a", "iqn": "b", "lun": 0}})),
+            "error: volume source iscsi is not supported"
+        );
+        for (source, kind) in [
+            (json!({"clusterTrustBundle": {"path": "x"}}), "clusterTrustBundle"),
+            (json!({"podCertificate": {"keyType": "ED25519", "signerName": "a/b"}}), "podCertificate"),
+        ] {
+            let got = files(json!({"projected": {"sources": [source]}}));
+            assert_eq!(got, format!("error: volume source projected ({kind}) is not supported"));
+        }
         assert_eq!(
             files(json!({"projected": {"sources": [{"serviceAccountToken": {"path": "other"}}]}})),
             "error: failed to fetch token: not asked for yet"
         );
+    }
+
+    #[test]
+    fn huge_pages_are_of_the_size_that_is_named_or_asked_for() {
+        let page = |medium: &str, asked: &[&str]| {
+            let limits: serde_json::Map<String, Value> =
+                asked.iter().map(|size| (format!("hugepages-{size}"), "4Mi".into())).collect();
+            let pod = make(json!({"containers": [{"name": "app", "resources": {"limits": limits}}],
+                "volumes": [{"name": "v", "emptyDir": {"medium": medium}}]}));
+            match plan(&pod, &volumes(&pod)[0], &objects(), &Tokens::new(), &Downward::default()) {
+                Ok(Planned::HugePages { page }) => page.to_string(),
+                Ok(other) => format!("{other:?}"),
+                Err(error) => error.to_string(),
+            }
+        };
+        assert_eq!(page("HugePages-2Mi", &[]), "2097152");
+        assert_eq!(page("HugePages", &["1Gi"]), "1073741824");
+        assert_eq!(page("HugePages", &[]), "medium HugePages: no container requests any");
+        assert!(page("HugePages", &["1Gi", "2Mi"]).contains("several sizes"));
+        assert!(page("HugePages-3", &[]).ends_with("\"3\" is not the size of a page"));
+        assert_eq!(page("Tape", &[]), "volume source emptyDir with medium Tape is not supported");
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub(crate) struct Pod {
     pub(crate) name: String,
     pub(crate) uid: String,
     pub(crate) resource_version: String,
+    pub(crate) generation: Option<i64>,
     pub(crate) priority: i32,
     /// Empty until it is bound.
     pub(crate) node_name: String,
@@ -73,6 +74,7 @@ impl Pod {
             name: metadata.name.unwrap_or_default(),
             uid: metadata.uid.unwrap_or_default(),
             resource_version: metadata.resource_version.unwrap_or_default(),
+            generation: metadata.generation,
             priority: spec.priority,
             node_name: spec.node_name,
             asks,

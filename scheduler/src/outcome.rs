@@ -101,6 +101,7 @@ impl Outcomes {
     async fn patch_condition(&self, pod: &Pod, why: &str) -> Result<(), kube::Error> {
         let mut condition = json!({
             "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why,
+            "observedGeneration": pod.generation,
         });
         // The time of the transition is that of the first refusal; a new sentence is no transition.
         if pod.refusal.is_none()

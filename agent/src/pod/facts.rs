@@ -187,6 +187,8 @@ pub(crate) struct Facts {
     pub(crate) not_before: BTreeMap<String, Timestamp>,
     /// Before when no new sandbox is to be made after a failed one.
     pub(crate) sandbox_not_before: Option<Timestamp>,
+    /// When all containers were told to begin anew: what began before is of an earlier round (KEP-5532).
+    pub(crate) round: Option<Timestamp>,
     /// Crash backoffs by container name.
     pub(crate) crashes: Backoffs,
     /// What probes say, by container name.
@@ -215,10 +217,16 @@ impl Facts {
         self.attempts.get(container).and_then(|a| a.last())
     }
 
-    /// The newest attempt at a container in the current sandbox.
+    /// The newest attempt at a container in the current sandbox and round.
     pub(crate) fn current(&self, container: &str) -> Option<&Attempt> {
         let sandbox = self.sandbox.as_ref()?;
-        self.last(container).filter(|a| a.sandbox == sandbox.attempt)
+        self.last(container).filter(|a| a.sandbox == sandbox.attempt && !self.is_past(a))
+    }
+
+    /// Whether an attempt is of an earlier round.
+    pub(crate) fn is_past(&self, attempt: &Attempt) -> bool {
+        let begun = attempt.started.or(attempt.finished);
+        self.round.zip(begun).is_some_and(|(round, begun)| begun <= round)
     }
 
     /// The attempt before the newest one, whose end is the container's last state.

@@ -127,7 +127,9 @@ pub(crate) fn is_over(pod: &Pod, facts: &Facts) -> bool {
     }
     let ended = |c: &Container| {
         !facts.starting.contains(&c.name)
-            && facts.last(&c.name).is_some_and(|a| a.phase == Phase::Exited && !restart::follows(pod, c, a))
+            && facts
+                .last(&c.name)
+                .is_some_and(|a| a.phase == Phase::Exited && !facts.is_past(a) && !restart::follows(pod, c, a))
     };
     // An init container that failed for good fails the pod.
     let init = spec(pod).init_containers().iter();
@@ -159,6 +161,11 @@ fn deadline(pod: &Pod, now: Timestamp, plan: &mut Plan) -> Option<Action> {
 
 /// The pod is to be up: init containers in turn, then app containers.
 fn run(pod: &Pod, facts: &Facts, now: Timestamp, plan: &mut Plan) {
+    // All are to begin anew: first all of them end.
+    if facts.attempts.values().flatten().any(|attempt| attempt.is_alive() && facts.is_past(attempt)) {
+        stop_all(pod, facts, plan, "Container will be killed: all containers of the pod are restarted");
+        return;
+    }
     // Whatever the others do: they are there to find out why those do not start. Each is started once.
     for container in spec(pod).ephemeral_containers() {
         if !facts.starting.contains(&container.name) && facts.last(&container.name).is_none() {
@@ -230,7 +237,9 @@ fn start(name: &str, facts: &Facts, now: Timestamp, plan: &mut Plan) {
         return;
     }
     let last = facts.last(name);
-    let after = last.and_then(|a| a.finished);
+    // Who was ended for another's sake has not crashed.
+    let blameless = |a: &&Attempt| facts.is_past(a) && a.finished != facts.round;
+    let after = last.filter(|a| !blameless(a)).and_then(|a| a.finished);
     if let Some(finished) = after
         && let Some((delay, until)) = facts.crashes.held(name, finished, now)
     {

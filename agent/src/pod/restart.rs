@@ -1,9 +1,13 @@
 //! Whether a container that has ended is started again: its own rules first, then its own policy, then the pod's (KEP-5307).
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, Pod};
 
-use super::facts::Attempt;
+use super::facts::{Attempt, Facts, Phase};
 use super::{is_sidecar, spec};
+
+/// What a rule does that has all containers of the pod begin anew.
+const RESTART_ALL: &str = "RestartAllContainers";
 
 /// Whether `container` of `pod` is started again after an end like that of `attempt`.
 pub(crate) fn follows(pod: &Pod, container: &Container, attempt: &Attempt) -> bool {
@@ -19,6 +23,28 @@ pub(crate) fn follows(pod: &Pod, container: &Container, attempt: &Attempt) -> bo
     }
 }
 
+/// When all containers of the pod were last told to begin anew, by the end of one whose rules say so (KEP-5532).
+pub(crate) fn round(pod: &Pod, facts: &Facts) -> Option<Timestamp> {
+    let sandbox = facts.sandbox.as_ref()?.attempt;
+    let ends = spec(pod).all().flat_map(|container| {
+        let attempts = facts.attempts.get(&container.name).into_iter().flatten();
+        attempts.filter(move |attempt| attempt.sandbox == sandbox && restarts_all(container, attempt))
+    });
+    ends.filter_map(|attempt| attempt.finished).max()
+}
+
+fn restarts_all(container: &Container, attempt: &Attempt) -> bool {
+    let mut rules = container.restart_policy_rules.iter().flatten();
+    attempt.phase == Phase::Exited
+        && rules.find(|rule| matches(rule, attempt)).is_some_and(|rule| rule.action == RESTART_ALL)
+}
+
+/// Whether some container's rules may have all of them begin anew.
+pub(crate) fn may_restart_all(pod: &Pod) -> bool {
+    let mut rules = spec(pod).all().flat_map(|container| container.restart_policy_rules.iter().flatten());
+    rules.any(|rule| rule.action == RESTART_ALL)
+}
+
 /// Whether there is an end that `container` of `pod` is started again after.
 pub(crate) fn may_follow(pod: &Pod, container: &Container) -> bool {
     container.restart_policy.as_deref().unwrap_or_else(|| spec(pod).restart_policy()) != "Never"
@@ -27,7 +53,7 @@ pub(crate) fn may_follow(pod: &Pod, container: &Container) -> bool {
 fn matches(rule: &ContainerRestartRule, attempt: &Attempt) -> bool {
     let (Some(codes), Some(code)) = (&rule.exit_codes, attempt.exit_code) else { return false };
     let listed = codes.values.iter().flatten().any(|value| *value == code);
-    rule.action == "Restart"
+    (rule.action == "Restart" || rule.action == RESTART_ALL)
         && match codes.operator.as_str() {
             "In" => listed,
             "NotIn" => !listed,
@@ -39,7 +65,6 @@ fn matches(rule: &ContainerRestartRule, attempt: &Attempt) -> bool {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::facts::Phase;
     use super::super::testing::pod;
     use super::*;
 

@@ -108,7 +108,11 @@ fn initialized(pod: &Pod, facts: &Facts) -> bool {
         return true;
     }
     spec(pod).init_containers().iter().all(|c| {
-        if is_sidecar(c) { facts.is_started(&c.name) } else { facts.last(&c.name).is_some_and(|a| a.succeeded()) }
+        if is_sidecar(c) {
+            facts.is_started(&c.name)
+        } else {
+            facts.last(&c.name).is_some_and(|a| a.succeeded() && !facts.is_past(a))
+        }
     })
 }
 
@@ -125,7 +129,7 @@ fn phase(pod: &Pod, facts: &Facts, init: &[ContainerStatus], apps: &[ContainerSt
     // Whether a container that has ended stays so.
     let over = |name: &str| {
         let (container, last) = (spec(pod).container(name), facts.last(name));
-        container.zip(last).is_none_or(|(c, a)| !restart::follows(pod, c, a))
+        container.zip(last).is_none_or(|(c, a)| !facts.is_past(a) && !restart::follows(pod, c, a))
     };
     let sidecars: Vec<&str> =
         spec(pod).init_containers().iter().filter(|c| is_sidecar(c)).map(|c| c.name.as_str()).collect();
@@ -197,9 +201,10 @@ fn container_status(
     let last = facts.last(name);
     let waiting = facts.waiting.get(name);
     let ended = facts.ending.is_some();
-    // A new sandbox begins anew: what ended in the old one is the last state, not the state.
+    // A new sandbox or round begins anew: what ended in the old one is the last state, not the state.
     let begins_anew = last.is_some_and(|a| {
-        a.phase == Phase::Exited && !ended && facts.sandbox.as_ref().is_some_and(|s| s.ready && s.attempt != a.sandbox)
+        let elsewhere = facts.sandbox.as_ref().is_some_and(|s| s.ready && s.attempt != a.sandbox);
+        a.phase == Phase::Exited && !ended && (elsewhere || facts.is_past(a))
     });
     let (state, last_state) = match (last, waiting) {
         (None, waiting) => (waiting_state(waiting, default_waiting), None),
@@ -336,6 +341,9 @@ fn conditions(pod: &Pod, facts: &Facts, status: &PodStatus, now: Timestamp) -> V
         PodCondition { type_: "ContainersReady".into(), ..containers_ready },
         condition("PodScheduled", true, "", ""),
     ];
+    if restart::may_restart_all(pod) {
+        wanted.push(restarting_condition(facts, phase));
+    }
     for condition in &mut wanted {
         let before = old.iter().find(|c| c.type_ == condition.type_);
         condition.last_transition_time = match before {
@@ -360,6 +368,19 @@ fn conditions(pod: &Pod, facts: &Facts, status: &PodStatus, now: Timestamp) -> V
         .collect();
     wanted.extend(others);
     wanted
+}
+
+/// Whether all containers are being ended to begin anew.
+fn restarting_condition(facts: &Facts, phase: &str) -> PodCondition {
+    let ending = facts.attempts.values().flatten().any(|a| a.is_alive() && facts.is_past(a));
+    match phase {
+        "Succeeded" => condition(RESTARTING, false, "PodCompleted", ""),
+        "Failed" => condition(RESTARTING, false, "PodFailed", ""),
+        _ if ending => {
+            condition(RESTARTING, true, "RestartAllContainersStarted", "container exited with restart policy rule")
+        }
+        _ => condition(RESTARTING, false, "", ""),
+    }
 }
 
 /// Conditions that are there only while a resize is not done.
@@ -459,15 +480,19 @@ fn gates(pod: &Pod, containers_ready: &PodCondition, old: &[PodCondition]) -> Po
 }
 
 /// The conditions only the node writes.
-const OWNED: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+const OWNED: [&str; 6] =
+    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", RESTARTING];
+
+/// The condition of a pod whose containers may all begin anew at one's end.
+const RESTARTING: &str = "AllContainersRestarting";
 
 /// Those only the node writes and takes away again.
 const PASSING: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
 
 /// The strategic merge patch that takes the API server's status of `pod` to `new`; `None` when it is there already.
 ///
-/// It names the uid of the object with the status, so that a pod of the same name that came after is refused (409), and only conditions the node
-/// owns, so that others' are kept.
+/// It names the uid of the object with the status, so that a pod of the same name that came after is refused (409), and only
+/// conditions the node owns, so that others' are kept.
 pub(crate) fn patch(pod: &Pod, object: &str, new: &PodStatus) -> Option<Value> {
     let old = serde_json::to_value(pod.status.clone().unwrap_or_default()).ok()?;
     let mut wanted = serde_json::to_value(new).ok()?;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use super::{Error, Planned, host_path, sub_path, writer};
+use super::{Error, Planned, host_path, nfs, sub_path, writer};
 use crate::pod;
 
 /// Where a pod's things are on the host.
@@ -74,6 +74,23 @@ pub(crate) fn make(dir: &PodDir, pod: &Pod, volume: &Volume, planned: &Planned, 
                 tmpfs(&path, &options)?;
                 set_mode(&path, 0o777)?;
                 give_to_group(&path, group)?;
+            }
+        }
+        Planned::HugePages { page } => {
+            make_dir(&path)?;
+            if !is_mount(&path)? {
+                let options = format!("pagesize={page},mode=0777");
+                let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+                mount(Some("hugetlbfs"), &path, Some("hugetlbfs"), flags, Some(options.as_str()))
+                    .map_err(|e| Error::io("mount huge pages on", &path, e))?;
+                give_to_group(&path, group)?;
+            }
+        }
+        Planned::Nfs { server, path: export, read_only } => {
+            make_dir(&path)?;
+            // The table is asked and not the directory: a server that has gone away would not answer.
+            if !mounts_below(&path)?.contains(&path) {
+                nfs::attach(server, export, *read_only, &path)?;
             }
         }
         Planned::Files { payload, secret } => {

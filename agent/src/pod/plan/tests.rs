@@ -231,3 +231,30 @@ fn an_ephemeral_container_keeps_no_pod_and_ends_with_it() {
     let facts = with(facts, "debug", vec![attempt(1, Phase::Running, None)]);
     assert_eq!(steps(&pod, &facts, 0), "stop debug 5");
 }
+
+/// KEP-5532.
+#[test]
+fn one_whose_rules_say_so_has_all_containers_begin_anew_in_their_order() {
+    let rules = json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]);
+    let pod = pod(json!({"restartPolicy": "Never",
+        "initContainers": [{"name": "i"}],
+        "containers": [{"name": "a", "restartPolicy": "Never", "restartPolicyRules": rules}, {"name": "b"}]}));
+    let ran = |n: u32, from: i64, to: i64, code: i32| {
+        let whole = attempt(n, Phase::Exited, Some(code));
+        Attempt { id: format!("c{n}-{from}"), started: Some(at(from)), finished: Some(at(to)), ..whole }
+    };
+    let mut facts = with(up(), "i", vec![ran(0, 0, 1, 0)]);
+    let mut turn = |name: &str, attempts: Vec<Attempt>, now: i64| {
+        facts.attempts.insert(name.into(), attempts);
+        facts.round = restart::round(&pod, &facts);
+        steps(&pod, &facts, now)
+    };
+    let b = Attempt { started: Some(at(2)), ..attempt(0, Phase::Running, None) };
+    turn("b", vec![b], 3);
+    assert_eq!(turn("a", vec![ran(0, 2, 5, 42)], 5), "stop b 30");
+    let done = turn("b", vec![ran(0, 2, 6, 137)], 6);
+    assert_eq!(done, "start i 1", "a container that was ended for it has not failed");
+    assert_eq!(turn("i", vec![ran(0, 0, 1, 0), ran(1, 7, 8, 0)], 8), "start a 1, start b 1");
+    assert_eq!(turn("a", vec![ran(0, 2, 5, 42), ran(1, 9, 10, 0)], 10), "start b 1");
+    assert_eq!(turn("b", vec![ran(0, 2, 6, 137), ran(1, 9, 11, 0)], 11), "teardown", "this round is the last");
+}

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::{Worker, facts_from};
 use crate::event::Kind;
 use crate::pod::facts::Sandbox;
-use crate::pod::{self, plan, spec};
+use crate::pod::{self, plan, restart, spec};
 
 impl Worker {
     /// Takes over what an earlier agent left: the newest living sandbox goes on, counts and ends are remembered.
@@ -59,6 +59,11 @@ impl Worker {
 
     /// Asks the runtime how the containers are.
     pub(super) async fn refresh(&mut self) {
+        self.refresh_attempts().await;
+        self.facts.round = restart::round(&self.pod, &self.facts);
+    }
+
+    async fn refresh_attempts(&mut self) {
         let Some(sandbox) = self.sandbox.clone() else { return };
         let Some(attempt) = self.facts.sandbox.as_ref().map(|s| s.attempt) else { return };
         match sandbox.containers().await {
