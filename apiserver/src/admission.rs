@@ -82,8 +82,10 @@ pub struct Write<'a> {
     pub kind: &'a dyn KindOps,
     /// The object's namespace.
     pub namespace: &'a str,
-    /// The object's name.
+    /// The object's name; empty while it is to be made of `generate_name`.
     pub name: &'a str,
+    /// What the name is to begin with, where it is to be made.
+    pub generate_name: &'a str,
     /// `status`, …; empty for the object itself.
     pub subresource: &'a str,
     /// The object as it is stored.
@@ -101,7 +103,9 @@ impl Write<'_> {
     #[must_use]
     pub fn forbidden(&self, why: &str) -> Box<Status> {
         let resource = self.kind.resource();
-        Box::new(Status::forbidden(resource.group, resource.plural, self.name, why))
+        // A name that is to be made is not there yet while objects are changed.
+        let name = if self.name.is_empty() { self.generate_name } else { self.name };
+        Box::new(Status::forbidden(resource.group, resource.plural, name, why))
     }
 
     fn is_of(&self, group: &str, plural: &str) -> bool {

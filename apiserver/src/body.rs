@@ -170,7 +170,7 @@ pub fn decode(kind: &dyn KindOps, json: &[u8], validation: FieldValidation) -> R
     }
     let decoded = kind.decode(json).map_err(|error| {
         bad(format!(
-            "{} in version \"{}\" cannot be handled as a {}: json: {error}",
+            "{} in version \"{}\" cannot be handled as a {}: {error}",
             resource.kind, resource.version, resource.kind
         ))
     })?;

@@ -76,8 +76,11 @@ impl KindOps for Old {
     }
 
     fn decode(&self, json: &[u8]) -> Result<Decoded, DecodeError> {
-        let unreadable =
-            |error: serde_json::Error| DecodeError { path: self.resource.kind.to_owned(), why: error.to_string() };
+        let unreadable = |error: serde_json::Error| DecodeError {
+            path: self.resource.kind.to_owned(),
+            why: error.to_string(),
+            in_go: None,
+        };
         let mut object: Map<String, Value> = serde_json::from_slice(json).map_err(unreadable)?;
         if object.contains_key("apiVersion") {
             object.insert("apiVersion".to_owned(), self.modern.resource().api_version().into());

@@ -84,12 +84,14 @@ pub struct Decoded {
 
 /// JSON that is not of the kind: where and why.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("cannot unmarshal field {path}: {why}")]
+#[error("{}", in_go.clone().unwrap_or_else(|| format!("json: cannot unmarshal field {path}: {why}")))]
 pub struct DecodeError {
     /// The field, from the kind's name on: `ConfigMap.data`.
     pub path: String,
     /// What is wrong there.
     pub why: String,
+    /// The same as Go would say it, where that is known.
+    pub in_go: Option<String>,
 }
 
 /// Which part of an object an update is about.
@@ -231,16 +233,16 @@ impl<S: Strategy> KindOps for Typed<S> {
     fn decode(&self, json: &[u8]) -> Result<Decoded, DecodeError> {
         if nesting(json) > MAX_NESTING {
             let path = self.resource.kind.to_owned();
-            return Err(DecodeError { path, why: "exceeded max depth".to_owned() });
+            return Err(DecodeError { path, why: "exceeded max depth".to_owned(), in_go: None });
         }
         let resource = self.resource;
         let refusal = match read::<S::Object>(json) {
             Ok(decoded) => return Ok(decoded),
-            Err(error) => explain(resource.kind, json, &error),
+            Err(error) => explain(resource, json, &error),
         };
         // Rarely a document has nothing where the type wants something, and Go would take a zero.
         let Some(filled) = with_zeros(resource, json) else { return Err(refusal) };
-        read::<S::Object>(&filled).map_err(|error| explain(resource.kind, &filled, &error))
+        read::<S::Object>(&filled).map_err(|error| explain(resource, &filled, &error))
     }
 
     fn from_stored(&self, stored: &[u8]) -> serde_json::Result<BoxObject> {

@@ -36,6 +36,7 @@ use crate::{
     authn::{Authenticators, Clock, Tokens},
     authz::Authorizer,
     body,
+    ops::dotted,
     pki::Pki,
     registry::Registry,
     request::RequestInfo,
@@ -94,10 +95,21 @@ fn route(info: &RequestInfo) -> Option<Route> {
     }
 }
 
-fn decode<T: DeserializeOwned>(kind: &str, bytes: &[u8]) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|error| {
-        Box::new(Status::bad_request(format!("{kind} in version \"v1\" cannot be handled as a {kind}: json: {error}")))
-    })
+fn decode<T: DeserializeOwned>(kind: &str, bytes: &[u8], info: &RequestInfo) -> Result<T> {
+    let refuse = |why: String| {
+        Box::new(Status::bad_request(format!("{kind} in version \"v1\" cannot be handled as a {kind}: {why}")))
+    };
+    let mut unknown = Vec::new();
+    let reader = &mut serde_json::Deserializer::from_slice(bytes);
+    let read = serde_ignored::deserialize(reader, |path| unknown.push(dotted(&path)));
+    let decoded = read.map_err(|error| refuse(format!("json: {error}")))?;
+    if info.query.get("fieldValidation") == "Strict" {
+        let found = coracle_proto::json::dropped(bytes, &unknown).map_err(|error| refuse(format!("json: {error}")))?;
+        if !found.is_empty() {
+            return Err(refuse(format!("strict decoding error: {}", found.join(", "))));
+        }
+    }
+    Ok(decoded)
 }
 
 impl Security {

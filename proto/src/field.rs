@@ -168,12 +168,10 @@ impl Error {
         Self { path: path.clone(), kind: ErrorKind::NotFound, message }
     }
 
-    /// `Unsupported value: <value>: supported values: "A", "B"`; the values are printed sorted, as Kubernetes does.
+    /// `Unsupported value: <value>: supported values: "A", "B"`; the values stand as they are given: Kubernetes sorts those of some fields.
     #[must_use]
     pub fn not_supported(path: &Path, value: impl Into<serde_json::Value>, supported: &[&str]) -> Self {
-        let mut sorted: Vec<&str> = supported.to_vec();
-        sorted.sort_unstable();
-        let list: Vec<String> = sorted.iter().map(|s| format!("{s:?}")).collect();
+        let list: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
         let head = format!("Unsupported value: {}", show(&value.into()));
         let message = if list.is_empty() { head } else { format!("{head}: supported values: {}", list.join(", ")) };
         Self { path: path.clone(), kind: ErrorKind::NotSupported, message }
@@ -241,7 +239,7 @@ mod tests {
         let policy = Path::new("spec").child("restartPolicy");
         assert_eq!(
             Error::not_supported(&policy, "x", &["Never", "Always"]).to_string(),
-            "spec.restartPolicy: Unsupported value: \"x\": supported values: \"Always\", \"Never\""
+            "spec.restartPolicy: Unsupported value: \"x\": supported values: \"Never\", \"Always\""
         );
     }
 

@@ -123,6 +123,7 @@ pub(crate) async fn admit(
         kind: &**kind,
         namespace: &info.namespace,
         name: &info.name,
+        generate_name: "",
         subresource: &info.subresource,
         old: None,
         dry_run: false,

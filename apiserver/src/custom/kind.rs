@@ -151,13 +151,17 @@ impl CustomKind {
 
     /// JSON as an object of this version, with the names of fields that were dropped.
     fn read(&self, json: &[u8]) -> Result<Decoded, DecodeError> {
-        let wrong = |error: serde_json::Error| DecodeError { path: self.row.kind.to_owned(), why: error.to_string() };
+        let wrong = |error: serde_json::Error| DecodeError {
+            path: self.row.kind.to_owned(),
+            why: error.to_string(),
+            in_go: None,
+        };
         self.take(serde_json::from_slice(json).map_err(wrong)?)
     }
 
     /// Fields as an object of this version, with the names of those that were dropped.
     fn take(&self, mut content: Map<String, Value>) -> Result<Decoded, DecodeError> {
-        let wrong = |path: &str, why: String| DecodeError { path: path.to_owned(), why };
+        let wrong = |path: &str, why: String| DecodeError { path: path.to_owned(), why, in_go: None };
         let kind = self.row.kind;
         let mut unknown = Vec::new();
         let meta = match content.remove("metadata") {

@@ -157,7 +157,7 @@ impl Strategy for ApiServices {
         let (mut errors, path) = (Errors::new(), Path::new("status").child("conditions"));
         for (i, condition) in conditions(new).iter().enumerate() {
             let at = path.index(i).child("status");
-            rules::known_word(&mut errors, &at, &condition.status, &["True", "False", "Unknown"]);
+            rules::known_word(&mut errors, &at, &condition.status, &["False", "True", "Unknown"]);
         }
         errors
     }

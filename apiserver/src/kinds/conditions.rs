@@ -28,7 +28,7 @@ pub(super) fn validate(errors: &mut Errors, path: &Path, conditions: &[Condition
 
 fn validate_one(errors: &mut Errors, path: &Path, condition: &Condition) {
     rules::label_name(errors, &path.child("type"), &condition.type_);
-    rules::known_word(errors, &path.child("status"), &condition.status, &["True", "False", "Unknown"]);
+    rules::known_word(errors, &path.child("status"), &condition.status, &["False", "True", "Unknown"]);
     if let Some(generation) = condition.observed_generation.filter(|generation| *generation < 0) {
         let at = path.child("observedGeneration");
         errors.push(Error::invalid(&at, generation, "must be greater than or equal to zero"));

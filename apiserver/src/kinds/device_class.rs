@@ -61,7 +61,7 @@ mod tests {
             "spec.selectors[1].cel.expression: Too long: may not be more than 10240 bytes",
             "spec.config[0].opaque: Required value",
             "spec.config[1].opaque.driver: Required value",
-            "spec.config[1].opaque.parameters: Invalid value: \"<value omitted>\": parameters must be a valid JSON object",
+            "spec.config[1].opaque.parameters: Invalid value: \"<value omitted>\": must be a valid JSON object",
             "spec.extendedResourceName: Invalid value: \"a b\"",
         ] {
             assert!(text.contains(needle), "{needle}");

@@ -67,7 +67,7 @@ pub(super) fn validate_raw(errors: &mut Errors, path: &Path, raw: &RawExtension,
         // No value, as it is too large to be worth showing.
         errors.push(Error::too_long(path, max));
     } else if !raw.0.is_object() {
-        errors.push(Error::invalid(path, "<value omitted>", "parameters must be a valid JSON object"));
+        errors.push(Error::invalid(path, "<value omitted>", "must be a valid JSON object"));
     }
 }
 
@@ -256,7 +256,12 @@ fn validate_qualified(errors: &mut Errors, path: &Path, given: &str) {
 fn validate_constraint(errors: &mut Errors, path: &Path, constraint: &DeviceConstraint, names: &Names<'_>) {
     validate_references(errors, &path.child("requests"), list(&constraint.requests), names);
     match (&constraint.match_attribute, &constraint.distinct_attribute) {
-        (Some(attribute), _) => validate_qualified(errors, &path.child("matchAttribute"), attribute),
+        (Some(_), Some(_)) => {
+            let detail =
+                r#"exactly one of "matchAttribute" or "distinctAttribute" is required, but multiple fields are set"#;
+            errors.push(Error::required(path, detail));
+        }
+        (Some(attribute), None) => validate_qualified(errors, &path.child("matchAttribute"), attribute),
         (None, Some(attribute)) => validate_qualified(errors, &path.child("distinctAttribute"), attribute),
         (None, None) => {
             let detail = r#"exactly one of "matchAttribute" or "distinctAttribute" is required"#;

@@ -81,7 +81,7 @@ fn validate_port(errors: &mut Errors, path: &Path, port: &EndpointPort, is_alone
     for why in name::port_number(port.port.into()) {
         errors.push(Error::invalid(&path.child("port"), port.port, &why));
     }
-    rules::one_of(errors, &path.child("protocol"), text(&port.protocol), &["TCP", "UDP", "SCTP"]);
+    rules::one_of(errors, &path.child("protocol"), text(&port.protocol), &["SCTP", "TCP", "UDP"]);
     if let Some(protocol) = &port.app_protocol {
         rules::label_name(errors, &path.child("appProtocol"), protocol);
     }

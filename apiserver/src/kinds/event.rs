@@ -126,6 +126,10 @@ impl Strategy for CoreEvents {
         super::row_of("", "events")
     }
 
+    fn name_rule(&self) -> coracle_proto::name::NameRule {
+        coracle_proto::name::path_segment_rule
+    }
+
     fn default(&self, object: &mut CoreEvent) {
         default(object);
     }
@@ -156,6 +160,10 @@ impl Strategy for Events {
 
     fn resource(&self) -> &'static Resource {
         super::row_of("events.k8s.io", "events")
+    }
+
+    fn name_rule(&self) -> coracle_proto::name::NameRule {
+        coracle_proto::name::path_segment_rule
     }
 
     fn default(&self, object: &mut Event) {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::kind::{AGE, Column, NAME, Strategy, age};
 use coracle_proto::{
-    field::{Errors, Path},
+    field::{Error, Errors, Path},
     name::{self, NameRule},
     resource::Resource,
 };
@@ -51,6 +51,10 @@ impl Strategy for IpAddresses {
     fn validate(&self, object: &IPAddress) -> Errors {
         let (mut errors, path) = (Errors::new(), Path::new("spec").child("parentRef"));
         let parent = &object.spec.parent_ref;
+        if *parent == Default::default() {
+            errors.push(Error::required(&path, ""));
+            return errors;
+        }
         let group = text(&parent.group);
         if !group.is_empty() {
             rules::messages(&mut errors, &path.child("group"), group, name::dns1123_subdomain(group));

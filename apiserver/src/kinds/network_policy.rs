@@ -248,8 +248,8 @@ mod tests {
             "ports[0].endPort: Invalid value: 80: must be greater than or equal to `port`",
             "ports[0].endPort: Invalid value: 70: may not be specified when `port` is non-numeric",
             "ports[0].endPort: Invalid value: 70: may not be specified when `port` is not specified",
-            "ports[0].protocol: Unsupported value: \"ICMP\": supported values: \"SCTP\", \"TCP\", \"UDP\"",
-            "spec.policyTypes[1]: Unsupported value: \"Sideways\": supported values: \"Egress\", \"Ingress\"",
+            "ports[0].protocol: Unsupported value: \"ICMP\": supported values: \"TCP\", \"UDP\", \"SCTP\"",
+            "spec.policyTypes[1]: Unsupported value: \"Sideways\": supported values: \"Ingress\", \"Egress\"",
             "spec.policyTypes: Invalid value: [\"Ingress\",\"Egress\",\"Egress\"]: may not specify more than two policyTypes",
             "spec.podSelector.matchLabels: Invalid value: \"a b\"",
         ] {

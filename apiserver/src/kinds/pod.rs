@@ -152,6 +152,7 @@ impl Strategy for Pods {
         mark_gated(spec, &mut status, context.now);
         merge_label_keys(spec, &object.metadata);
         object.status = Some(status);
+        annotations::app_armor_to_fields(object);
     }
 
     fn prepare_update(&self, new: &mut Pod, old: &Pod, _: &Context<'_>) {

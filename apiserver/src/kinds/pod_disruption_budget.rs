@@ -50,7 +50,7 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &PodDisruptionBudgetSpe
         label_selector::validate(errors, &path.child("selector"), selector);
     }
     if let Some(policy) = &spec.unhealthy_pod_eviction_policy {
-        let known = &["IfHealthyBudget", "AlwaysAllow"];
+        let known = &["AlwaysAllow", "IfHealthyBudget"];
         rules::known_word(errors, &path.child("unhealthyPodEvictionPolicy"), policy, known);
     }
 }
@@ -60,6 +60,10 @@ impl Strategy for PodDisruptionBudgets {
 
     fn resource(&self) -> &'static Resource {
         super::row_of("policy", "poddisruptionbudgets")
+    }
+
+    fn name_rule(&self) -> coracle_proto::name::NameRule {
+        coracle_proto::name::path_segment_rule
     }
 
     fn default(&self, object: &mut PodDisruptionBudget) {

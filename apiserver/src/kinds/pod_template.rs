@@ -71,17 +71,25 @@ pub(super) fn validate_labels(
     let labels = labels(template);
     if !selector.matches_labels(&labels) {
         let detail = "`selector` does not match template `labels`";
-        errors.push(Error::invalid(&path.child("metadata").child("labels"), rules::json(&labels), detail));
+        let shown = if labels.is_empty() { serde_json::Value::Null } else { rules::json(&labels) };
+        errors.push(Error::invalid(&path.child("metadata").child("labels"), shown, detail));
     }
+}
+
+/// Whether there is no selector: the type has one always, and one that was given has a field, be it empty.
+fn is_missing(selector: &LabelSelector) -> bool {
+    selector.match_labels.is_none() && selector.match_expressions.is_none()
 }
 
 /// A selector says at least something; `kind` is the kind that has it, in small letters.
 pub(super) fn validate_not_empty(errors: &mut Errors, path: &Path, selector: &LabelSelector, kind: &str) {
     let is_empty =
         selector.match_labels.as_ref().is_none_or(BTreeMap::is_empty) && list(&selector.match_expressions).is_empty();
-    if is_empty {
+    if is_missing(selector) && kind != "daemonset" {
+        errors.push(Error::required(path, ""));
+    } else if is_empty && !is_missing(selector) {
         let detail = format!("empty selector is invalid for {kind}");
-        errors.push(Error::invalid(path, rules::json(selector), &detail));
+        errors.push(Error::invalid(path, serde_json::json!({}), &detail));
     }
 }
 
@@ -98,7 +106,7 @@ pub(super) fn validate_selected(
     match coracle_proto::selector::LabelSelector::from_api(Some(selector)) {
         Ok(parsed) => {
             let path = path.child("template");
-            if !parsed.is_everything() {
+            if !parsed.is_everything() || is_missing(selector) {
                 validate_labels(errors, &path, template, &parsed);
             }
             validate(errors, &path, template);

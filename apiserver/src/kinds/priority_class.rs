@@ -140,7 +140,7 @@ mod tests {
         let text = faults(&PriorityClasses, &base(), &patches);
         for needle in [
             "value: Forbidden: maximum allowed value of a user defined priority is 1000000000",
-            "preemptionPolicy: Unsupported value: \"Sometimes\": supported values: \"Never\", \"PreemptLowerPriority\"",
+            "preemptionPolicy: Unsupported value: \"Sometimes\": supported values: \"PreemptLowerPriority\", \"Never\"",
             "system use only. error: system-mine is not a known system priority class",
             "error: value of system-node-critical PriorityClass must be 2000001000",
             "error: globalDefault of system-node-critical PriorityClass must be false",

@@ -224,9 +224,16 @@ pub(super) fn validate_name(errors: &mut Errors, path: &Path, name: &str, holder
 pub(super) fn validate_basic(errors: &mut Errors, path: &Path, quantity: &Quantity) -> bool {
     match parse(quantity) {
         Some(amount) if !amount.is_negative() => true,
-        amount => {
-            let shown = amount.map_or_else(|| serde_json::json!(quantity.0), |amount| amount.value().into());
-            errors.push(Error::invalid(path, shown, "must be a valid resource quantity"));
+        Some(amount) => {
+            errors.push(Error::invalid(path, amount.value(), "must be a valid resource quantity"));
+            false
+        }
+        None => {
+            errors.push(Error::invalid(
+                path,
+                quantity.0.as_str(),
+                &coracle_proto::quantity::ParseError::Format.to_string(),
+            ));
             false
         }
     }

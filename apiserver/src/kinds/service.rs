@@ -45,12 +45,18 @@ pub fn wants_cluster_ip(object: &Service) -> bool {
 
 /// Whether ports of this service need a port on every node.
 #[must_use]
-pub fn wants_node_ports(object: &Service) -> bool {
-    object.spec.as_ref().is_some_and(|spec| match text(&spec.type_) {
+pub fn wants_node_ports(spec: &ServiceSpec) -> bool {
+    match text(&spec.type_) {
         "NodePort" => true,
         "LoadBalancer" => spec.allocate_load_balancer_node_ports != Some(false),
         _ => false,
-    })
+    }
+}
+
+/// Whether balancers ask each node of this service whether it has a pod of it.
+#[must_use]
+pub fn needs_health_check(spec: &ServiceSpec) -> bool {
+    text(&spec.type_) == "LoadBalancer" && text(&spec.external_traffic_policy) == "Local"
 }
 
 /// Gives the service its allocated address.
@@ -141,6 +147,10 @@ fn drop_what_the_type_has_not(new: &mut ServiceSpec, old: &ServiceSpec) {
     {
         new.external_traffic_policy = None;
     }
+    let had_health_check = needs_health_check(old) && !needs_health_check(new);
+    if had_health_check && new.health_check_node_port == old.health_check_node_port {
+        new.health_check_node_port = None;
+    }
     if text(&old.type_) == "LoadBalancer" && text(&new.type_) != "LoadBalancer" {
         new.allocate_load_balancer_node_ports = None;
         if new.load_balancer_class == old.load_balancer_class {
@@ -159,6 +169,9 @@ fn keep_allocated(new: &mut ServiceSpec, old: &ServiceSpec) {
         if list(&new.ip_families).is_empty() {
             new.ip_families.clone_from(&old.ip_families);
         }
+    }
+    if needs_health_check(new) && needs_health_check(old) && new.health_check_node_port.is_none() {
+        new.health_check_node_port = old.health_check_node_port;
     }
     if matches!(text(&new.type_), "NodePort" | "LoadBalancer") {
         let key = |port: &ServicePort| (port.protocol.clone(), port.port);

@@ -17,7 +17,8 @@ pub(super) const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-cla
 
 /// Everything wrong with access modes, of which there is one at least.
 pub(super) fn validate_modes(errors: &mut Errors, path: &Path, modes: &[String]) {
-    let names: Vec<&str> = MODES.iter().map(|(name, _)| *name).collect();
+    let mut names: Vec<&str> = MODES.iter().map(|(name, _)| *name).collect();
+    names.sort_unstable();
     for mode in modes {
         rules::known_word(errors, path, mode, &names);
     }

@@ -1,5 +1,10 @@
 //! Where JSON cannot be read as a kind, and how deep it is nested.
 
+use coracle_proto::{
+    resource::Resource,
+    schema::{self, Shape, Type},
+};
+
 use super::DecodeError;
 
 /// As deep as JSON of a built-in kind may be nested. Reading a type takes stack for each level, most of all the schema of a
@@ -27,12 +32,73 @@ pub(super) fn nesting(json: &[u8]) -> usize {
 }
 
 /// Says where the JSON of a kind cannot be read.
-pub(super) fn explain(kind: &str, json: &[u8], error: &serde_json::Error) -> DecodeError {
-    let path = path_at(json, offset(json, error));
+pub(super) fn explain(resource: &Resource, json: &[u8], error: &serde_json::Error) -> DecodeError {
+    let (kind, within) = (resource.kind, place_at(json, offset(json, error)));
+    let (path, why) = (path_of(&within), error.to_string());
+    let root = schema::of_kind(resource.group, resource.version, kind);
     DecodeError {
         path: if path.is_empty() { kind.to_owned() } else { format!("{kind}.{path}") },
-        why: error.to_string(),
+        in_go: root.and_then(|root| in_go(root, &within, &why)),
+        why,
     }
+}
+
+/// What Go's package `encoding/json` says of a value of the wrong type: `json: cannot unmarshal string into Go struct field
+/// ContainerPort.spec.containers.ports.hostPort of type int32`.
+fn in_go(root: &'static Type, within: &[Within], why: &str) -> Option<String> {
+    if let Some((_, at)) = why.split_once(", offset ").filter(|_| why.starts_with("Invalid symbol ")) {
+        return Some(format!("illegal base64 data at input byte {}", at.split('.').next()?));
+    }
+    let (wrong, rest) = why.split_once(", expected ")?;
+    let (expected, _) = rest.rsplit_once(" at line ")?;
+    let got = wrong.strip_prefix("invalid type: ").or_else(|| wrong.strip_prefix("invalid value: "))?;
+    let number = |literal: &str| literal.trim_matches('`').to_owned();
+    let is_whole = matches!(expected, "i32" | "i64");
+    let got = match got.split_once(' ').unwrap_or((got, "")) {
+        ("string", _) => "string".to_owned(),
+        ("boolean", _) => "bool".to_owned(),
+        ("map", _) => "object".to_owned(),
+        ("sequence", _) => "array".to_owned(),
+        ("integer", literal) if is_whole => format!("number {}", number(literal)),
+        ("floating", literal) if is_whole => format!("number {}", number(literal.trim_start_matches("point "))),
+        ("integer" | "floating", _) => "number".to_owned(),
+        _ => return None,
+    };
+    // What holds the value, and what of the path are fields of types.
+    let (mut inner, mut next, mut fields) = (root, Some(root), Vec::new());
+    let (mut shape, mut is_element) = (Shape::Object, true);
+    for place in within {
+        match place {
+            Within::Object { key, .. } if is_element && matches!(shape, Shape::Object | Shape::List | Shape::Map) => {
+                inner = next?;
+                let field = inner.field(key)?;
+                fields.push(key.as_str());
+                (next, shape, is_element) = (field.child(), field.shape, field.shape == Shape::Object);
+            }
+            _ => is_element = true,
+        }
+    }
+    let named = |ty: &Type| {
+        let mut parts = ty.name.rsplit('.');
+        let (name, package) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        format!("{package}.{name}")
+    };
+    let element = || next.map_or_else(|| "string".to_owned(), named);
+    let ty = match expected {
+        "i32" => "int32".to_owned(),
+        "i64" => "int64".to_owned(),
+        "f64" => "float64".to_owned(),
+        "a string" => "string".to_owned(),
+        "a boolean" => "bool".to_owned(),
+        "a sequence" => format!("[]{}", element()),
+        "a map" => format!("map[string]{}", element()),
+        name => next.filter(|ty| ty.name.ends_with(&format!(".{name}"))).map(named)?,
+    };
+    if fields.is_empty() {
+        return Some(format!("json: cannot unmarshal {got} into Go value of type {ty}"));
+    }
+    let holder = inner.name.rsplit('.').next().unwrap_or_default();
+    Some(format!("json: cannot unmarshal {got} into Go struct field {holder}.{} of type {ty}", fields.join(".")))
 }
 
 /// The byte that serde_json names by line and column, both counted from 1, as the last one it read.
@@ -47,9 +113,8 @@ enum Within {
     List { index: usize },
 }
 
-/// The path of the value that a byte of some JSON belongs to: `spec.containers[0].name`. What cannot be read ends the
-/// path.
-fn path_at(json: &[u8], at: usize) -> String {
+/// Where the value is that a byte of some JSON belongs to; what cannot be read ends it.
+fn place_at(json: &[u8], at: usize) -> Vec<Within> {
     let mut within: Vec<Within> = Vec::new();
     let mut from = 0;
     while let Some(byte) = json.get(from).filter(|_| from <= at) {
@@ -78,11 +143,15 @@ fn path_at(json: &[u8], at: usize) -> String {
         }
         from += 1;
     }
+    within
+}
+
+fn path_of(within: &[Within]) -> String {
     let mut path = String::new();
     for place in within {
         match place {
-            Within::Object { key, .. } if path.is_empty() => path.push_str(&key),
-            Within::Object { key, .. } => path.extend([".", &key]),
+            Within::Object { key, .. } if path.is_empty() => path.push_str(key),
+            Within::Object { key, .. } => path.extend([".", key]),
             Within::List { index } => path.push_str(&format!("[{index}]")),
         }
     }
@@ -121,9 +190,43 @@ mod tests {
     fn a_path_is_found_in_anything() {
         for json in ["", "{", "}]", "\"", "{\"a\\", "[,,{\"a\":", "{\"a\":1}}}"] {
             for at in 0..10 {
-                path_at(json.as_bytes(), at);
+                path_of(&place_at(json.as_bytes(), at));
             }
         }
-        assert_eq!(path_at(br#"{"a":{"b":[1,{"c":2}]}}"#, 18), "a.b[1].c");
+        assert_eq!(path_of(&place_at(br#"{"a":{"b":[1,{"c":2}]}}"#, 18)), "a.b[1].c");
+    }
+
+    #[test]
+    fn what_is_of_the_wrong_type_is_said_as_go_says_it() {
+        for (json, said) in [
+            (
+                r#"{"spec":{"containers":[{"ports":[{"hostPort":"x"}]}]}}"#,
+                "json: cannot unmarshal string into Go struct field ContainerPort.spec.containers.ports.hostPort of type int32",
+            ),
+            (
+                r#"{"spec":{"containers":[{"command":["a",[1]]}]}}"#,
+                "json: cannot unmarshal array into Go struct field Container.spec.containers.command of type string",
+            ),
+            (
+                r#"{"spec":{"containers":"x"}}"#,
+                "json: cannot unmarshal string into Go struct field PodSpec.spec.containers of type []v1.Container",
+            ),
+            (
+                r#"{"spec":{"containers":[5]}}"#,
+                "json: cannot unmarshal number into Go struct field PodSpec.spec.containers of type v1.Container",
+            ),
+            (r#"{"spec":true}"#, "json: cannot unmarshal bool into Go struct field Pod.spec of type v1.PodSpec"),
+            (
+                r#"{"metadata":{"labels":{"a.b/c":1}}}"#,
+                "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string",
+            ),
+            (
+                r#"{"spec":{"activeDeadlineSeconds":1.5}}"#,
+                "json: cannot unmarshal number 1.5 into Go struct field PodSpec.spec.activeDeadlineSeconds of type int64",
+            ),
+            ("[]", "json: cannot unmarshal array into Go value of type v1.Pod"),
+        ] {
+            assert_eq!(Typed::shared(Pods).decode(json.as_bytes()).err().unwrap().to_string(), said, "{json}");
+        }
     }
 }

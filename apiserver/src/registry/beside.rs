@@ -9,13 +9,13 @@ use coracle_proto::{
 };
 use coracle_store::{Compare, Op, Range};
 use k8s_openapi::{
-    api::core::v1::{ConfigMap, Namespace, Service, ServiceAccount},
+    api::core::v1::{ConfigMap, Namespace, Service, ServiceAccount, ServicePort},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 
 use super::{Registry, Writer};
 use crate::{
-    kinds::service::wants_node_ports,
+    kinds::service::{needs_health_check, wants_node_ports},
     ops::{AnyObject, KindOps},
     status_of::{self, Result},
     stored,
@@ -54,7 +54,8 @@ fn port_key(port: i32) -> String {
 
 fn ports_of(service: &Service) -> BTreeSet<i32> {
     let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
-    ports.iter().filter_map(|port| port.node_port).filter(|port| *port > 0).collect()
+    let health = service.spec.as_ref().and_then(|spec| spec.health_check_node_port);
+    ports.iter().filter_map(|port| port.node_port).chain(health).filter(|port| *port > 0).collect()
 }
 
 pub(super) fn invalid(service: &Service, error: field::Error) -> Box<Status> {
@@ -134,9 +135,7 @@ impl Registry {
                 service.metadata.namespace.as_deref().unwrap_or_default(),
                 service.metadata.name.as_deref().unwrap_or_default()
             );
-            if wants_node_ports(service) {
-                self.fill_ports(service)?;
-            }
+            self.fill_ports(service)?;
             has_ports = ports_of(service);
             for port in has_ports.difference(&had_ports) {
                 self.check_port(service, *port)?;
@@ -152,7 +151,10 @@ impl Registry {
     fn check_port(&self, service: &Service, port: i32) -> Result<()> {
         let index =
             service.spec.as_ref().and_then(|spec| spec.ports.as_ref()?.iter().position(|p| p.node_port == Some(port)));
-        let path = Path::new("spec").child("ports").index(index.unwrap_or(0)).child("nodePort");
+        let path = match index {
+            Some(index) => Path::new("spec").child("ports").index(index).child("nodePort"),
+            None => Path::new("spec").child("healthCheckNodePort"),
+        };
         let refuse = |why: &str| Err(invalid(service, field::Error::invalid(&path, port, why)));
         if !u16::try_from(port).is_ok_and(|port| NODE_PORTS.contains(&port)) {
             return refuse("provided port is not in the valid range. The range of valid ports is 30000-32767");
@@ -171,16 +173,40 @@ impl Registry {
             let error = field::Error::invalid(&path, 0, "failed to allocate a nodePort: range is full");
             Box::new(Status::invalid("", "Service", "", &[error]))
         };
-        let ports = service.spec.as_mut().and_then(|spec| spec.ports.as_deref_mut()).unwrap_or_default();
-        for port in ports.iter_mut().filter(|port| port.node_port.unwrap_or(0) == 0) {
+        let Some(spec) = &mut service.spec else { return Ok(()) };
+        // Ports that are told apart by their protocols alone are reached at the same number.
+        let mut given: Vec<(i32, String, i32)> = Vec::new();
+        let protocol = |port: &ServicePort| port.protocol.clone().unwrap_or_default();
+        let wants = wants_node_ports(spec);
+        let ports = spec.ports.as_deref_mut().filter(|_| wants).unwrap_or_default();
+        given.extend(
+            ports.iter().filter_map(|port| Some((port.port, protocol(port), port.node_port.filter(|n| *n > 0)?))),
+        );
+        let mut free = || {
             let count = u32::from(NODE_PORTS.end() - NODE_PORTS.start()) + 1;
             let first = rand::random_range(0..count);
-            let free = (0..count)
+            let found = (0..count)
                 .filter_map(|step| i32::try_from(u32::from(*NODE_PORTS.start()) + (first + step) % count).ok())
                 .find(|port| !taken.contains(&port.to_string()) && !mine.contains(port))
                 .ok_or_else(full)?;
-            mine.insert(free);
-            port.node_port = Some(free);
+            mine.insert(found);
+            Ok::<_, Box<Status>>(found)
+        };
+        for port in ports.iter_mut().filter(|port| port.node_port.unwrap_or(0) == 0) {
+            let is_shared = |other: &&(i32, String, i32)| {
+                other.0 == port.port
+                    && other.1 != protocol(port)
+                    && !given.iter().any(|one| one.2 == other.2 && one.1 == protocol(port))
+            };
+            let number = match given.iter().find(is_shared) {
+                Some(other) => other.2,
+                None => free()?,
+            };
+            given.push((port.port, protocol(port), number));
+            port.node_port = Some(number);
+        }
+        if needs_health_check(spec) && spec.health_check_node_port.unwrap_or(0) == 0 {
+            spec.health_check_node_port = Some(free()?);
         }
         Ok(())
     }

@@ -155,6 +155,7 @@ impl Registry {
                 kind: &**kind,
                 namespace,
                 name,
+                generate_name: "",
                 subresource: "",
                 old: Some(&*old),
                 dry_run: writer.dry_run,

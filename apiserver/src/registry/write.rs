@@ -7,6 +7,8 @@ use coracle_proto::{
     apply::Who,
     field::{self, Path},
     meta,
+    quantity::ParseError,
+    resource::Resource,
     status::Status,
 };
 use coracle_store::{Compare, Entry, Op, OpResult, Revision, Txn, TxnResult};
@@ -218,22 +220,15 @@ impl Registry {
         let kind = kind.modern().unwrap_or(kind);
         let resource = kind.resource();
         let meta = object.meta_mut();
-        if !is_empty(meta.resource_version.as_ref()) {
-            let message = "resourceVersion should not be set on objects to be created";
-            return Err(Box::new(Status::failure(500, "InternalError", message)));
-        }
         put_in_namespace(meta, namespace)?;
         let prefix = meta.generate_name.clone().unwrap_or_default();
         let generates = is_empty(meta.name.as_ref()) && !prefix.is_empty();
         if !generates {
             return self.create_named(kind, object, Owners::Open, writer).await;
         }
-        let short: String = prefix.chars().take(58).collect();
         let mut last = None;
         for _ in 0..NAME_ATTEMPTS {
-            let mut attempt = object.copied();
-            attempt.meta_mut().name = Some(format!("{short}{}", random_suffix()));
-            match self.create_named(kind, attempt, Owners::Open, writer).await {
+            match self.create_named(kind, object.copied(), Owners::Open, writer).await {
                 Err(status) if status.reason == "AlreadyExists" => last = Some(status),
                 other => return other,
             }
@@ -241,6 +236,7 @@ impl Registry {
         Err(last.unwrap_or_else(|| Box::new(Status::already_exists(resource.group, resource.plural, &prefix))))
     }
 
+    /// Creates an object under its name, or one that is made of its `generateName`, which those who change it do not see yet.
     pub(super) async fn create_named(
         &self,
         kind: &Arc<dyn KindOps>,
@@ -261,9 +257,11 @@ impl Registry {
             fresh.put(&mut *object)?;
         }
         let uid = uuid::Uuid::new_v4().to_string();
+        let has_version = !is_empty(object.meta().resource_version.as_ref());
         prepare_new(&**kind, &mut *object, &uid, writer);
         let meta = object.meta();
         let (mut name, namespace) = (meta.name.clone().unwrap_or_default(), meta.namespace.clone().unwrap_or_default());
+        let prefix = meta.generate_name.clone().unwrap_or_default();
         let write = admission::Write {
             registry: self,
             user: &writer.user,
@@ -271,6 +269,7 @@ impl Registry {
             kind: &**kind,
             namespace: &namespace,
             name: &name,
+            generate_name: &prefix,
             subresource: "",
             old: None,
             dry_run: writer.dry_run,
@@ -285,15 +284,14 @@ impl Registry {
                 return Err(Box::new(Status::bad_request(message)));
             }
             prepare_new(&**kind, &mut *object, &uid, writer);
-            name = object.meta().name.clone().unwrap_or_default();
         }
+        name_anew(object.meta_mut());
+        name = object.meta().name.clone().unwrap_or_default();
         kind.default(&mut *object);
         let path = Path::new("metadata");
         let mut errors = meta::validate_object_meta(object.meta(), resource.scope, kind.name_rule(), &path);
         errors.extend(kind.validate(&*object));
-        if !errors.is_empty() {
-            return Err(Box::new(Status::invalid(resource.group, resource.kind, &name, &errors)));
-        }
+        refuse(resource, &name, &errors)?;
         let write = admission::Write {
             registry: self,
             user: &writer.user,
@@ -301,6 +299,7 @@ impl Registry {
             kind: &**kind,
             namespace: &namespace,
             name: &name,
+            generate_name: "",
             subresource: "",
             old: None,
             dry_run: writer.dry_run,
@@ -328,6 +327,10 @@ impl Registry {
             let warnings = kind.warnings(&*object);
             if writer.dry_run {
                 return Ok(Written { entry: unstored(key, value, Revision::NONE), warnings });
+            }
+            if has_version {
+                let message = "resourceVersion should not be set on objects to be created";
+                return Err(Box::new(Status::failure(500, "InternalError", message)));
             }
             let value = to_store(&**kind, value).await?;
             let mut compare = vec![Compare::absent(key.clone())];
@@ -443,6 +446,7 @@ impl Registry {
                     kind: &**kind,
                     namespace,
                     name,
+                    generate_name: "",
                     subresource,
                     old: Some(&*old),
                     dry_run: writer.dry_run,
@@ -458,9 +462,7 @@ impl Registry {
                     kind.prepare(part, &mut *new, &*old, &writer.context());
                 }
                 let errors = check_change(&**kind, part, &*new, &*old);
-                if !errors.is_empty() {
-                    return Err(Box::new(Status::invalid(resource.group, resource.kind, name, &errors)));
-                }
+                refuse(resource, name, &errors)?;
                 admission::validate(&write, Some(&*new)).await?;
                 charged = self.charge(&write, &*new, writer.now)?;
             }
@@ -528,6 +530,8 @@ impl Registry {
             return Err(wrong_name(given, name));
         }
         match new.namespace.as_deref().unwrap_or_default() {
+            // An object without a namespace of its own may be said to be in one: manifests are written so.
+            _ if namespace.is_empty() => new.namespace = None,
             "" => new.namespace.clone_from(&old.namespace),
             given if given != namespace => {
                 return Err(Box::new(Status::bad_request(format!(
@@ -586,9 +590,32 @@ pub(super) fn wrong_name(given: &str, name: &str) -> Box<Status> {
     }))
 }
 
-/// Puts an object to be created into the request's namespace.
+/// Says what is wrong with an object, if anything is. A text that is no amount is one that Go cannot read at all.
+fn refuse(resource: &Resource, name: &str, errors: &field::Errors) -> Result<()> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let unreadable = [ParseError::Format, ParseError::Suffix].map(|why| why.to_string());
+    if let Some(why) = unreadable.iter().find(|why| errors.iter().any(|error| error.message.ends_with(why.as_str()))) {
+        let (kind, version) = (resource.kind, resource.version);
+        let message = format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}");
+        return Err(Box::new(Status::bad_request(message)));
+    }
+    Err(Box::new(Status::invalid(resource.group, resource.kind, name, errors)))
+}
+
+/// Gives an object that has none a name that begins as it is to.
+fn name_anew(meta: &mut ObjectMeta) {
+    let prefix = meta.generate_name.as_deref().unwrap_or_default();
+    if is_empty(meta.name.as_ref()) && !prefix.is_empty() {
+        let short: String = prefix.chars().take(58).collect();
+        meta.name = Some(format!("{short}{}", random_suffix()));
+    }
+}
+
+/// Puts an object to be created into the request's namespace; one that is in none is taken out of any it names.
 pub(super) fn put_in_namespace(meta: &mut ObjectMeta, namespace: &str) -> Result<()> {
-    if is_empty(meta.namespace.as_ref()) {
+    if namespace.is_empty() || is_empty(meta.namespace.as_ref()) {
         meta.namespace = (!namespace.is_empty()).then(|| namespace.to_owned());
     } else if meta.namespace.as_deref() != Some(namespace) {
         let message = "the namespace of the provided object does not match the namespace sent on the request";

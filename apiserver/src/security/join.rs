@@ -23,7 +23,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use serde::{Deserialize, Serialize};
 
-use super::{Security, decode};
+use super::Security;
 use crate::{
     authz::MASTERS,
     pki::{self, Profile},
@@ -65,7 +65,11 @@ fn refused(error: pki::Error) -> Box<Status> {
 
 pub(super) async fn answer(security: &Security, user: &User, bytes: &[u8]) -> Result<Answer> {
     let registry = &security.registry;
-    let request: Request = decode("JoinRequest", bytes)?;
+    let request: Request = serde_json::from_slice(bytes).map_err(|error| {
+        Box::new(Status::bad_request(format!(
+            "JoinRequest in version \"v1\" cannot be handled as a JoinRequest: json: {error}"
+        )))
+    })?;
     let node = request.node.as_str();
     if let Some(why) = name::dns1123_subdomain(node).first() {
         return Err(Box::new(Status::bad_request(format!("{node:?} is no node name: {why}"))));

@@ -56,32 +56,32 @@ pub(crate) fn user_info(user: User) -> UserInfo {
 pub(super) async fn answer(security: &Security, user: &User, info: &RequestInfo, bytes: &[u8]) -> Result<Value> {
     match info.resource.as_str() {
         "selfsubjectreviews" => {
-            let mut review: SelfSubjectReview = decode("SelfSubjectReview", bytes)?;
+            let mut review: SelfSubjectReview = decode("SelfSubjectReview", bytes, info)?;
             let now = (security.clock)();
             review.metadata.creation_timestamp = Some(Time(now));
             review.status = Some(SelfSubjectReviewStatus { user_info: Some(user_info(user.clone())) });
             shown(&review)
         }
-        "tokenreviews" => token(security, decode("TokenReview", bytes)?).await,
+        "tokenreviews" => token(security, decode("TokenReview", bytes, info)?).await,
         "subjectaccessreviews" => {
-            let mut review: SubjectAccessReview = decode("SubjectAccessReview", bytes)?;
+            let mut review: SubjectAccessReview = decode("SubjectAccessReview", bytes, info)?;
             review.status = Some(access(security.authorizer()?, "SubjectAccessReview", &review.spec)?);
             shown(&review)
         }
         "localsubjectaccessreviews" => {
-            let mut review: LocalSubjectAccessReview = decode("LocalSubjectAccessReview", bytes)?;
+            let mut review: LocalSubjectAccessReview = decode("LocalSubjectAccessReview", bytes, info)?;
             local(&review, &info.namespace)?;
             review.status = Some(access(security.authorizer()?, "LocalSubjectAccessReview", &review.spec)?);
             shown(&review)
         }
         "selfsubjectaccessreviews" => {
-            let mut review: SelfSubjectAccessReview = decode("SelfSubjectAccessReview", bytes)?;
+            let mut review: SelfSubjectAccessReview = decode("SelfSubjectAccessReview", bytes, info)?;
             let asked = (review.spec.resource_attributes.as_ref(), review.spec.non_resource_attributes.as_ref());
             one_of("SelfSubjectAccessReview", asked)?;
             review.status = Some(decide(security.authorizer()?, user, asked));
             shown(&review)
         }
-        _ => rules(security, user, decode("SelfSubjectRulesReview", bytes)?),
+        _ => rules(security, user, decode("SelfSubjectRulesReview", bytes, info)?),
     }
 }
 
@@ -100,7 +100,7 @@ async fn token(security: &Security, mut review: TokenReview) -> Result<Value> {
         },
         Err(why) => {
             tracing::debug!(why, "token under review refused");
-            let error = "[invalid bearer token]".to_owned();
+            let error = "invalid bearer token".to_owned();
             TokenReviewStatus { user: Some(UserInfo::default()), error: Some(error), ..Default::default() }
         }
     });

@@ -40,7 +40,7 @@ fn invalid(name: &str, errors: &[field::Error]) -> Result<()> {
 
 pub(super) fn answer(security: &Security, user: &User, info: &RequestInfo, bytes: &[u8]) -> Result<Value> {
     let registry = &security.registry;
-    let mut request: TokenRequest = decode(KIND, bytes)?;
+    let mut request: TokenRequest = decode(KIND, bytes, info)?;
     let (namespace, name) = (info.namespace.as_str(), info.name.as_str());
     let path = Path::new("metadata");
     for (given, own, what) in

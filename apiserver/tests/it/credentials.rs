@@ -67,7 +67,7 @@ async fn a_requested_token_is_its_accounts_until_what_it_is_bound_to_is_gone() {
     for wrong in [std::str::from_utf8(&forged).unwrap(), &foreign, "nonsense"] {
         let status = review(&cluster, wrong).await;
         assert_ne!(status["authenticated"], true, "{wrong}: {status}");
-        assert_eq!(status["error"], "[invalid bearer token]");
+        assert_eq!(status["error"], "invalid bearer token");
     }
 
     assert_eq!(cluster.delete("/api/v1/namespaces/default/secrets/bond").await.code, 200);

@@ -92,7 +92,7 @@ async fn objects_are_defaulted_pruned_and_checked() {
     for part in [
         "Foo.example.com \"b\" is invalid: [",
         "spec.replicas: Invalid value: \"string\": spec.replicas in body must be of type integer: \"string\"",
-        "spec.color: Unsupported value: \"green\": supported values: \"blue\", \"red\"",
+        "spec.color: Unsupported value: \"green\": supported values: \"red\", \"blue\"",
         "spec.list[1]: Duplicate value: \"a\"",
         "spec.template.apiVersion: Required value: must not be empty",
     ] {

@@ -16,7 +16,7 @@ async fn bad_bodies_are_refused_with_the_reason() {
         (json, "{".to_owned(), 400, "json parse error"),
         (json, deep, 400, "json parse error"),
         (json, large, 413, "limit is 3145728"),
-        (json, r#"{"metadata":{"name":"x"},"data":{"a":1}}"#.to_owned(), 400, "ConfigMap.data.a"),
+        (json, r#"{"metadata":{"name":"x"},"data":{"a":1}}"#.to_owned(), 400, "field ConfigMap.data of type string"),
         (json, r#"{"kind":"Pod","metadata":{"name":"x"}}"#.to_owned(), 400, "cannot be handled as a ConfigMap"),
         (
             json,

@@ -227,3 +227,105 @@ async fn events_hang_on_a_lease_and_nothing_else_does() {
     }
     c.stop().await;
 }
+
+#[tokio::test]
+async fn what_has_no_namespace_may_be_said_to_be_in_one() {
+    let c = Cluster::start().await;
+    let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+    let role = json!({"metadata": {"name": "r", "namespace": "kube-system"}, "rules": []});
+    let made = c.post(roles, &role).await;
+    assert_eq!((made.code, made.body["metadata"].get("namespace")), (201, None), "{}", made.body);
+    let replaced = c.put(&format!("{roles}/r"), &role).await;
+    assert_eq!((replaced.code, replaced.body["metadata"].get("namespace")), (200, None), "{}", replaced.body);
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn a_version_is_not_given_to_what_is_created() {
+    let c = Cluster::start().await;
+    let mut given = map("x");
+    given["metadata"]["resourceVersion"] = "7".into();
+    let words = "resourceVersion should not be set on objects to be created";
+    assert_eq!(c.post(MAPS, &given).await.refusal(), (500, "InternalError", words));
+    // What is invalid is told first, and what is not stored may have one.
+    assert_eq!(c.post(&format!("{MAPS}?dryRun=All"), &given).await.code, 201);
+    given["data"] = json!({"a/b": "1"});
+    assert_eq!(c.post(MAPS, &given).await.code, 422);
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn a_name_that_is_to_be_made_is_not_told_before_it_is() {
+    let c = Cluster::start().await;
+    let mut asked = pod("");
+    asked["metadata"] = json!({"generateName": "p-"});
+    asked["spec"]["priority"] = 10.into();
+    let answer = c.post("/api/v1/namespaces/default/pods", &asked).await;
+    let (code, _, message) = answer.refusal();
+    assert!(code == 403 && message.starts_with("pods \"p-\" is forbidden: "), "{message}");
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn a_text_that_is_no_amount_cannot_be_read_and_nothing_is_zero() {
+    let c = Cluster::start().await;
+    let quotas = "/api/v1/namespaces/default/resourcequotas";
+    let answer = c.post(quotas, &json!({"metadata": {"name": "q"}, "spec": {"hard": {"pods": "many"}}})).await;
+    let words = "ResourceQuota in version \"v1\" cannot be handled as a ResourceQuota: quantities must match the regular \
+                 expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+    assert_eq!(answer.refusal(), (400, "BadRequest", words));
+    let made = c.post(quotas, &json!({"metadata": {"name": "q"}, "spec": {"hard": {"limits.cpu": null}}})).await;
+    assert_eq!((made.code, &made.body["spec"]["hard"]), (201, &json!({"limits.cpu": "0"})), "{}", made.body);
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn ports_of_one_number_share_a_port_of_the_nodes_and_balancers_get_one_to_ask() {
+    let c = Cluster::start().await;
+    let services = "/api/v1/namespaces/default/services";
+    let service = json!({"metadata": {"name": "s"}, "spec": {
+        "type": "LoadBalancer", "externalTrafficPolicy": "Local",
+        "ports": [{"name": "t", "port": 53, "nodePort": 30053}, {"name": "u", "port": 53, "protocol": "UDP"},
+                  {"name": "w", "port": 80}],
+    }});
+    let made = c.post(services, &service).await;
+    assert_eq!(made.code, 201, "{}", made.body);
+    let number = |pointer: &str| made.body.pointer(pointer).and_then(Value::as_u64).unwrap_or_default();
+    let [tcp, udp, web] = [0, 1, 2].map(|i| number(&format!("/spec/ports/{i}/nodePort")));
+    let health = number("/spec/healthCheckNodePort");
+    assert_eq!((tcp, udp), (30053, 30053));
+    assert!((30000..32768).contains(&health) && ![tcp, web].contains(&health), "{}", made.body);
+    let kept = c.merge(&format!("{services}/s"), &json!({"metadata": {"labels": {"a": "b"}}})).await;
+    assert_eq!(kept.body["spec"], made.body["spec"]);
+    let other =
+        json!({"metadata": {"name": "o"}, "spec": {"type": "NodePort", "ports": [{"port": 1, "nodePort": health}]}});
+    assert_eq!(c.post(services, &other).await.code, 422, "it is taken");
+    let plain = c.merge(&format!("{services}/s"), &json!({"spec": {"externalTrafficPolicy": "Cluster"}})).await;
+    assert_eq!((plain.code, plain.body["spec"].get("healthCheckNodePort")), (200, None), "{}", plain.body);
+    assert_eq!(c.post(services, &other).await.code, 201, "it is free again");
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn profiles_of_annotations_become_fields() {
+    let c = Cluster::start().await;
+    let mut asked = pod("p");
+    asked["metadata"]["annotations"] = json!({"container.apparmor.security.beta.kubernetes.io/c": "localhost/mine"});
+    let made = c.post("/api/v1/namespaces/default/pods", &asked).await;
+    let profile = &made.body["spec"]["containers"][0]["securityContext"]["appArmorProfile"];
+    assert_eq!(profile, &json!({"type": "Localhost", "localhostProfile": "mine"}), "{}", made.body);
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn reviews_are_read_as_strictly_as_asked() {
+    let c = Cluster::start().await;
+    let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
+    let review = json!({"spec": {"token": "x", "extra": 1}});
+    assert_eq!(c.post(reviews, &review).await.code, 201);
+    let words = "TokenReview in version \"v1\" cannot be handled as a TokenReview: strict decoding error: unknown field \
+                 \"spec.extra\"";
+    let strict = c.post(&format!("{reviews}?fieldValidation=Strict"), &review).await;
+    assert_eq!(strict.refusal(), (400, "BadRequest", words));
+    c.stop().await;
+}

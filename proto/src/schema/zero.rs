@@ -41,17 +41,37 @@ fn fill_field(value: &mut Value, field: &Field) -> bool {
     let child = field.child();
     match (field.shape, value) {
         (Shape::Object, value) => child.is_some_and(|child| fill(value, child)),
-        (Shape::List, Value::Array(list)) => fill_each(list.iter_mut(), child),
-        (Shape::Map, Value::Object(map)) => fill_each(map.values_mut(), child),
+        (Shape::List, Value::Array(list)) => fill_each(list.iter_mut(), field),
+        (Shape::Map, Value::Object(map)) => fill_each(map.values_mut(), field),
         (Shape::Scalar | Shape::Any | Shape::List | Shape::Map, _) => false,
     }
 }
 
-fn fill_each<'v>(values: impl Iterator<Item = &'v mut Value>, child: Option<&Type>) -> bool {
+/// The maps whose values are amounts.
+const AMOUNTS: &[&str] = &[
+    "allocatable",
+    "allocatedResources",
+    "capacity",
+    "default",
+    "defaultRequest",
+    "hard",
+    "limits",
+    "max",
+    "maxLimitRequestRatio",
+    "min",
+    "overhead",
+    "podFixed",
+    "requests",
+    "used",
+];
+
+fn fill_each<'v>(values: impl Iterator<Item = &'v mut Value>, field: &Field) -> bool {
+    let child = field.child();
+    let scalar = if field.shape == Shape::Map && AMOUNTS.contains(&field.name) { "0" } else { "" };
     let mut is_changed = false;
     for value in values {
         if value.is_null() {
-            *value = if child.is_some() { Value::Object(serde_json::Map::new()) } else { "".into() };
+            *value = if child.is_some() { Value::Object(serde_json::Map::new()) } else { scalar.into() };
             is_changed = true;
         }
         is_changed |= child.is_some_and(|child| fill(value, child));
@@ -90,6 +110,7 @@ mod tests {
                 json!({"metadata": {"labels": {"a": null}}, "spec": {"containers": [null, {"command": ["x", null]}]}}),
                 json!({"metadata": {"labels": {"a": ""}}, "spec": {"containers": [{}, {"command": ["x", ""]}]}}),
             ),
+            ("", "ResourceQuota", json!({"spec": {"hard": {"cpu": null}}}), json!({"spec": {"hard": {"cpu": "0"}}})),
             (
                 "events.k8s.io",
                 "Event",

@@ -103,7 +103,7 @@ fn faults_are_named() {
             spec.failedJobsHistoryLimit: Invalid value: -1: must be greater than or equal to 0
         {"spec":{"jobTemplate":{"spec":{"manualSelector":true,"selector":{"matchLabels":{"a":"b"}}}}}}
             spec.jobTemplate.spec.selector: Invalid value: {"matchLabels":{"a":"b"}}: `selector` will be auto-generated
-            spec.jobTemplate.spec.manualSelector: Unsupported value: true: supported values: "false", "nil"
+            spec.jobTemplate.spec.manualSelector: Unsupported value: true: supported values: "nil", "false"
         {"spec":{"jobTemplate":{"spec":{"template":{"spec":{"restartPolicy":null}}}}}}
             spec.jobTemplate.spec.template.spec.restartPolicy: Required value: valid values: "OnFailure", "Never"
     "#]].assert_eq(&faults(&CronJobs, &base(), &patches));

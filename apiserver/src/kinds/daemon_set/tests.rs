@@ -125,11 +125,10 @@ fn faults_are_named() {
             spec.minReadySeconds: Invalid value: -1: must be greater than or equal to 0
             spec.revisionHistoryLimit: Invalid value: -1: must be greater than or equal to 0
         {"spec":{"selector":{"matchLabels":null}}}
-            spec.selector: Invalid value: {}: empty selector is invalid for daemonset
         {"spec":{"selector":{"matchLabels":{"app":"other"}}}}
             spec.template.metadata.labels: Invalid value: {"app":"agent"}: `selector` does not match template `labels`
         {"spec":{"updateStrategy":{"type":"Slowly"}}}
-            spec.updateStrategy: Unsupported value: {"type":"Slowly"}: supported values: "OnDelete", "RollingUpdate"
+            spec.updateStrategy: Unsupported value: {"type":"Slowly"}: supported values: "RollingUpdate", "OnDelete"
         {"spec":{"updateStrategy":{"rollingUpdate":{"maxSurge":0,"maxUnavailable":0}}}}
             spec.updateStrategy.rollingUpdate.maxUnavailable: Required value: cannot be 0 when maxSurge is 0
         {"spec":{"updateStrategy":{"rollingUpdate":{"maxSurge":"10%","maxUnavailable":1}}}}

@@ -19,7 +19,7 @@ use crate::kinds::{
 const PERIOD: i32 = 1800;
 const WINDOW: i32 = 3600;
 
-const TYPES: &[&str] = &["Object", "Pods", "Resource", "External", "ContainerResource"];
+const TYPES: &[&str] = &["ContainerResource", "External", "Object", "Pods", "Resource"];
 
 /// How a reference's group may be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -297,7 +297,7 @@ fn validate_scaling(errors: &mut Errors, path: &Path, scaling: &HPAScalingRules)
         }
     }
     if let Some(policy) = &scaling.select_policy {
-        rules::known_word(errors, &path.child("selectPolicy"), policy, &["Max", "Min", "Disabled"]);
+        rules::known_word(errors, &path.child("selectPolicy"), policy, &["Disabled", "Max", "Min"]);
     }
     let at = path.child("policies");
     let policies = list(&scaling.policies);
@@ -319,7 +319,7 @@ fn validate_scaling(errors: &mut Errors, path: &Path, scaling: &HPAScalingRules)
 }
 
 fn validate_policy(errors: &mut Errors, path: &Path, policy: &HPAScalingPolicy) {
-    rules::known_word(errors, &path.child("type"), &policy.type_, &["Pods", "Percent"]);
+    rules::known_word(errors, &path.child("type"), &policy.type_, &["Percent", "Pods"]);
     if policy.value <= 0 {
         errors.push(Error::invalid(&path.child("value"), policy.value, "must be greater than zero"));
     }

@@ -142,7 +142,7 @@ fn faults_are_named() {
             spec.backoffLimitPerIndex: Required value: when maxFailedIndexes is specified
             spec.maxFailedIndexes: Invalid value: 1: requires indexed completion mode
         {"spec":{"completionMode":"Some"}}
-            spec.completionMode: Unsupported value: "Some": supported values: "Indexed", "NonIndexed"
+            spec.completionMode: Unsupported value: "Some": supported values: "NonIndexed", "Indexed"
         {"spec":{"managedBy":"me"}}
             spec.managedBy: Invalid value: "me": must be a domain-prefixed path (such as "acme.io/foo")
         {"spec":{"managedBy":"acme.io/a b"}}
@@ -155,7 +155,7 @@ fn faults_are_named() {
             spec.template.spec.restartPolicy: Required value: valid values: "OnFailure", "Never"
         {"spec":{"manualSelector":true}}
             spec.selector: Required value
-            spec.template.metadata.labels: Invalid value: {}: `selector` does not match template `labels`
+            spec.template.metadata.labels: Invalid value: null: `selector` does not match template `labels`
         {"spec":{"selector":{"matchLabels":{"a":"b"}}}}
             spec.selector: Invalid value: {"matchLabels":{"a":"b","batch.kubernetes.io/controller-uid":"u-1"}}: `selector` not auto-generated
             spec.template.metadata.labels: Invalid value: {"batch.kubernetes.io/controller-uid":"u-1","batch.kubernetes.io/job-name":"pi","controller-uid":"u-1","job-name":"pi"}: `selector` does not match template `labels`

@@ -73,7 +73,7 @@ fn faults_are_named() {
         {"spec":{"taints":[{"effect":"Maybe","key":"a b","value":"c d"},{"effect":"NoExecute","key":"k"},{"effect":"NoExecute","key":"k","value":"v"}]}}
             metadata.taints[0].key: Invalid value: "a b": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
             metadata.taints[0].value: Invalid value: "c d": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')
-            metadata.taints[0].effect: Unsupported value: "Maybe": supported values: "NoExecute", "NoSchedule", "PreferNoSchedule"
+            metadata.taints[0].effect: Unsupported value: "Maybe": supported values: "NoSchedule", "PreferNoSchedule", "NoExecute"
             metadata.taints[2]: Duplicate value: {"effect":"NoExecute","key":"k","value":"v"}: taints must be unique by key and effect pair
         {"spec":{"podCIDRs":["10.42.0.0/24","10.43.0.0/33","10.44.0.0/24"]}}
             spec.podCIDRs[1]: Invalid value: "10.43.0.0/33": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)

@@ -184,9 +184,9 @@ fn validate_class_change(
 const RESIZE_STATUSES: &[&str] = &[
     "ControllerResizeInProgress",
     "ControllerResizeInfeasible",
-    "NodeResizePending",
     "NodeResizeInProgress",
     "NodeResizeInfeasible",
+    "NodeResizePending",
 ];
 
 fn validate_key(errors: &mut Errors, path: &Path, key: &str) -> bool {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use coracle_proto::field::{Error, Errors, Path};
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::api::core::v1::{AppArmorProfile, Pod, PodSpec};
 
 use crate::kinds::blank::{list, text};
 
@@ -26,6 +26,37 @@ fn of(pod: &Pod) -> impl Iterator<Item = (&str, &str)> {
 fn has_container(spec: &PodSpec, name: &str) -> bool {
     let mut named = spec.containers.iter().chain(list(&spec.init_containers)).map(|container| container.name.as_str());
     named.any(|own| own == name) || list(&spec.ephemeral_containers).iter().any(|container| container.name == name)
+}
+
+/// Gives containers the AppArmor profiles that annotations say, where no field does (KEP-24).
+pub(super) fn app_armor_to_fields(pod: &mut Pod) {
+    let said: BTreeMap<String, String> =
+        of(pod).filter_map(|(key, value)| Some((key.strip_prefix(APP_ARMOR)?.to_owned(), value.to_owned()))).collect();
+    let Some(spec) = pod.spec.as_mut().filter(|_| !said.is_empty()) else { return };
+    let whole = spec.security_context.as_ref().and_then(|context| context.app_armor_profile.clone());
+    let containers = spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten());
+    for container in containers {
+        let Some(profile) = said.get(&container.name).and_then(|text| profile(text)) else { continue };
+        if whole.as_ref() == Some(&profile) {
+            continue;
+        }
+        container.security_context.get_or_insert_default().app_armor_profile.get_or_insert(profile);
+    }
+}
+
+/// What an annotation's text is as a field.
+fn profile(text: &str) -> Option<AppArmorProfile> {
+    let of = |type_: &str, localhost_profile: Option<&str>| {
+        let localhost_profile = localhost_profile.map(str::to_owned);
+        Some(AppArmorProfile { type_: type_.to_owned(), localhost_profile })
+    };
+    match text {
+        "unconfined" => of("Unconfined", None),
+        "runtime/default" => of("RuntimeDefault", None),
+        _ => {
+            text.strip_prefix("localhost/").filter(|name| !name.is_empty()).and_then(|name| of("Localhost", Some(name)))
+        }
+    }
 }
 
 /// Everything wrong with those a pod has.

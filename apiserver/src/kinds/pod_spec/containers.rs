@@ -222,7 +222,7 @@ fn validate_ports(errors: &mut Errors, path: &Path, ports: &[ContainerPort]) {
         };
         number("containerPort", port.container_port);
         number("hostPort", port.host_port.unwrap_or(0));
-        rules::one_of(errors, &at.child("protocol"), text(&port.protocol), &["TCP", "UDP", "SCTP"]);
+        rules::one_of(errors, &at.child("protocol"), text(&port.protocol), &["SCTP", "TCP", "UDP"]);
     }
 }
 

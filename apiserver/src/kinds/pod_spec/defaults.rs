@@ -1,5 +1,7 @@
 //! What a pod spec is completed with.
 
+use std::sync::LazyLock;
+
 use k8s_openapi::{
     api::core::v1::{
         Container, ContainerPort, EnvVar, EphemeralContainer, HTTPGetAction, Lifecycle, ObjectFieldSelector, PodSpec,
@@ -7,6 +9,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::util::intstr::IntOrString,
 };
+use regex::Regex;
 
 use crate::kinds::{
     blank::{drop_blank, fill, fill_number, fill_text, items_mut, text},
@@ -299,6 +302,16 @@ fn default_volume(volume: &mut Volume) {
         fill_text(&mut source.user, "admin");
         fill_text(&mut source.keyring, "/etc/ceph/keyring");
     }
+    if let Some(source) = &mut volume.azure_disk {
+        fill(&mut source.caching_mode, "ReadWrite".to_owned());
+        fill(&mut source.kind, "Shared".to_owned());
+        fill(&mut source.fs_type, "ext4".to_owned());
+        fill(&mut source.read_only, false);
+    }
+    if let Some(source) = &mut volume.scale_io {
+        fill_text(&mut source.storage_mode, "ThinProvisioned");
+        fill_text(&mut source.fs_type, "xfs");
+    }
 }
 
 fn default_projection(projection: &mut VolumeProjection) {
@@ -317,8 +330,25 @@ fn default_projection(projection: &mut VolumeProjection) {
     }
 }
 
+/// Whether a name is one that an image can have (the grammar of `distribution/reference`).
+fn is_reference(image: &str) -> bool {
+    static REFERENCE: LazyLock<Option<Regex>> = LazyLock::new(|| {
+        let part = "[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*";
+        let label = "(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])";
+        let host = format!(r"(?:{label}(?:\.{label})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?");
+        let digest = "@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}";
+        let text = format!(r"\A(?:{host}/)?{part}(?:/{part})*(?::[\w][\w.-]{{0,127}})?(?:{digest})?\z");
+        Regex::new(&text).ok()
+    });
+    let name = image.split('@').next().unwrap_or_default();
+    name.len() <= 255 && REFERENCE.as_ref().is_some_and(|reference| reference.is_match(image))
+}
+
 /// `Always` for an image of the tag `latest`, which is also meant when neither tag nor digest is given.
 fn pull_policy(image: &str) -> &'static str {
+    if !is_reference(image) {
+        return "IfNotPresent";
+    }
     let (name, digest) = match image.split_once('@') {
         Some((name, digest)) => (name, Some(digest)),
         None => (image, None),
@@ -343,8 +373,13 @@ mod tests {
             ("nginx:1.27", "IfNotPresent"),
             ("registry:5000/nginx", "Always"),
             ("registry:5000/nginx:1", "IfNotPresent"),
-            ("nginx@sha256:aa", "IfNotPresent"),
-            ("nginx:latest@sha256:aa", "Always"),
+            ("nginx@sha256:0123456789abcdef0123456789abcdef", "IfNotPresent"),
+            ("nginx:latest@sha256:0123456789abcdef0123456789abcdef", "Always"),
+            ("Registry.example/a__b/c-d", "Always"),
+            ("[::1]:5000/a", "Always"),
+            ("A_b!", "IfNotPresent"),
+            ("-", "IfNotPresent"),
+            ("../x", "IfNotPresent"),
             ("", "IfNotPresent"),
         ] {
             assert_eq!(pull_policy(image), policy, "{image}");

@@ -32,7 +32,7 @@ fn faults_are_named() {
     expect![[r#"
         {"spec":{"hard":{"acme.io/gpu":"1","count/deployments.apps":"3","requests.cpu":"1","requests.hugepages-2Mi":"2Mi"}}}
         {"spec":{"hard":{"a/b/c":"1","apples":"3","pods":"-1","services":"1500m","storage":"1Gi"}}}
-            spec.hard[a/b/c]: Invalid value: "a/b/c": a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')
+            spec.hard[a/b/c]: Invalid value: "a/b/c": a valid label key must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')
             spec.hard[apples]: Invalid value: "apples": must be a standard resource type or fully qualified
             spec.hard[apples]: Invalid value: "apples": must be a standard resource for quota
             spec.hard[pods]: Invalid value: "-1": must be greater than or equal to 0

@@ -72,13 +72,13 @@ fn faults_of_bindings_are_named() {
     expect![[r#"
         {"roleRef":{"apiGroup":"mine","kind":"Rule","name":""}}
             roleRef.apiGroup: Unsupported value: "mine": supported values: "rbac.authorization.k8s.io"
-            roleRef.kind: Unsupported value: "Rule": supported values: "ClusterRole", "Role"
+            roleRef.kind: Unsupported value: "Rule": supported values: "Role", "ClusterRole"
             roleRef.name: Required value
         {"roleRef":{"name":"a/b"}}
             roleRef.name: Invalid value: "a/b": may not contain '/'
         {"subjects":[{"kind":"Robot","name":""},{"apiGroup":"x","kind":"ServiceAccount","name":"A"}]}
             subjects[0].name: Required value
-            subjects[0].kind: Unsupported value: "Robot": supported values: "Group", "ServiceAccount", "User"
+            subjects[0].kind: Unsupported value: "Robot": supported values: "ServiceAccount", "User", "Group"
             subjects[1].name: Invalid value: "A": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
             subjects[1].apiGroup: Unsupported value: "x": supported values: ""
     "#]].assert_eq(&faults(&RoleBindings, &base(), &patches));

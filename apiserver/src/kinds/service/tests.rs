@@ -21,7 +21,7 @@ fn with_address() -> Value {
 fn a_minimal_service_is_completed() {
     let mut object = created(&Services, &base());
     assert!(wants_cluster_ip(&object));
-    assert!(!wants_node_ports(&object));
+    assert!(!wants_node_ports(object.spec.as_ref().unwrap()));
     set_cluster_ip(&mut object, "10.43.0.9".parse().unwrap());
     assert!(!wants_cluster_ip(&object));
     expect![[r#"
@@ -66,7 +66,7 @@ fn a_minimal_service_is_completed() {
 fn types_bring_their_own_defaults() {
     let balanced = json!({"spec": {"type": "LoadBalancer", "sessionAffinity": "ClientIP"}});
     let object = created(&Services, &merged(&base(), &balanced));
-    assert!(wants_node_ports(&object));
+    assert!(wants_node_ports(object.spec.as_ref().unwrap()));
     let spec = serde_json::to_value(object.spec).unwrap();
     assert_eq!(spec["externalTrafficPolicy"], "Cluster");
     assert_eq!(spec["allocateLoadBalancerNodePorts"], true);
@@ -117,7 +117,7 @@ fn faults_are_named() {
             spec.externalName: Required value
         {"spec":{"sessionAffinity":"Sticky","type":"Tunnel"}}
             spec.sessionAffinity: Unsupported value: "Sticky": supported values: "ClientIP", "None"
-            spec.type: Unsupported value: "Tunnel": supported values: "ClusterIP", "ExternalName", "LoadBalancer", "NodePort"
+            spec.type: Unsupported value: "Tunnel": supported values: "ClusterIP", "NodePort", "LoadBalancer", "ExternalName"
             spec.internalTrafficPolicy: Required value
         {"spec":{"sessionAffinity":"ClientIP","sessionAffinityConfig":{"clientIP":{"timeoutSeconds":0}}}}
             spec.sessionAffinityConfig.clientIP.timeoutSeconds: Invalid value: 0: must be greater than 0 and less than 86400

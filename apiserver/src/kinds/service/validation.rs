@@ -8,7 +8,7 @@ use coracle_proto::{
 };
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 
-use super::is_externally_accessible;
+use super::{is_externally_accessible, needs_health_check};
 use crate::kinds::{
     addresses,
     blank::{list, text},
@@ -21,10 +21,6 @@ const AFFINITY_SECONDS: i32 = 86_400;
 
 pub(super) fn is_headless(spec: &ServiceSpec) -> bool {
     matches!(list(&spec.cluster_ips), [only] if only == "None")
-}
-
-fn needs_health_check(spec: &ServiceSpec) -> bool {
-    text(&spec.type_) == "LoadBalancer" && text(&spec.external_traffic_policy) == "Local"
 }
 
 /// Everything wrong with a service.
@@ -183,7 +179,7 @@ fn validate_ports(errors: &mut Errors, path: &Path, ports: &[ServicePort], kind:
             errors.push(Error::invalid(&at.child("port"), port.port, &message));
         }
         let protocol = text(&port.protocol);
-        rules::one_of(errors, &at.child("protocol"), protocol, &["TCP", "UDP", "SCTP"]);
+        rules::one_of(errors, &at.child("protocol"), protocol, &["SCTP", "TCP", "UDP"]);
         if let Some(target) = &port.target_port {
             validate_port(errors, &at.child("targetPort"), target);
         }

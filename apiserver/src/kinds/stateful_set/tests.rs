@@ -156,9 +156,9 @@ fn faults_are_named() {
         {"spec":{"updateStrategy":{"rollingUpdate":{"partition":-1}}}}
             spec.updateStrategy.rollingUpdate.partition: Invalid value: -1: must be greater than or equal to 0
         {"spec":{"persistentVolumeClaimRetentionPolicy":{"whenDeleted":"Keep","whenScaled":"Delete"}}}
-            spec.persistentVolumeClaimRetentionPolicy.whenDeleted: Unsupported value: "Keep": supported values: "Delete", "Retain"
+            spec.persistentVolumeClaimRetentionPolicy.whenDeleted: Unsupported value: "Keep": supported values: "Retain", "Delete"
         {"spec":{"selector":{"matchLabels":null}}}
-            spec.selector: Invalid value: {}: empty selector is invalid for statefulset
+            spec.selector: Required value
         {"spec":{"selector":{"matchLabels":{"app":"other"}}}}
             spec.template.metadata.labels: Invalid value: {"app":"web"}: `selector` does not match template `labels`
         {"spec":{"template":{"spec":{"activeDeadlineSeconds":5,"restartPolicy":"Never"}}}}

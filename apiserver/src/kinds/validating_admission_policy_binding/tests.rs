@@ -31,7 +31,7 @@ fn faults_are_named() {
             spec.validationActions: Invalid value: ["Deny","Deny","Warn","Shout"]: must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)
         {"spec":{"paramRef":{"parameterNotFoundAction":"Shrug"}}}
             spec.paramRef: Required value: one of name or selector must be specified
-            spec.paramRef.parameterNotFoundAction: Unsupported value: "Shrug": supported values: "Allow", "Deny"
+            spec.paramRef.parameterNotFoundAction: Unsupported value: "Shrug": supported values: "Deny", "Allow"
         {"spec":{"paramRef":{"name":"a/b","selector":{}}}}
             spec.paramRef.name: Invalid value: "a/b": may not contain '/'
             spec.paramRef.name: Forbidden: name and selector are mutually exclusive

@@ -75,34 +75,34 @@ fn words_of_the_pod_are_known() {
     check(
         &patches,
         &expect![[r#"
-        {"spec":{"restartPolicy":"Sometimes"}}
-            spec.restartPolicy: Unsupported value: "Sometimes": supported values: "Always", "Never", "OnFailure"
-        {"spec":{"dnsPolicy":"Mine"}}
-            spec.dnsPolicy: Unsupported value: "Mine": supported values: "ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"
-        {"spec":{"nodeSelector":{"a b":"c d"}}}
-            spec.nodeSelector: Invalid value: "a b": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
-            spec.nodeSelector: Invalid value: "c d": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')
-        {"spec":{"serviceAccountName":"A"}}
-            spec.serviceAccountName: Invalid value: "A": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
-        {"spec":{"nodeName":"A","schedulingGates":[{"name":"g"}]}}
-            spec.nodeName: Invalid value: "A": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
-            spec.nodeName: Forbidden: cannot be set until all schedulingGates have been cleared
-        {"spec":{"hostname":"a.b"}}
-            spec.hostname: Invalid value: "a.b": must not contain dots
-        {"spec":{"activeDeadlineSeconds":0}}
-            spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive
-        {"spec":{"preemptionPolicy":"No"}}
-            spec.preemptionPolicy: Unsupported value: "No": supported values: "Never", "PreemptLowerPriority"
-        {"spec":{"priorityClassName":"A","runtimeClassName":"B"}}
-            spec.priorityClassName: Invalid value: "A": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
-            spec.runtimeClassName: Invalid value: "B": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
-        {"spec":{"schedulingGates":[{"name":"g"},{"name":"g"}]}}
-            spec.schedulingGates[1]: Duplicate value: "g"
-        {"spec":{"readinessGates":[{"conditionType":"a b"}]}}
-            spec.readinessGates[0].conditionType: Invalid value: "a b": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
-        {"spec":{"os":{"name":"beos"}}}
-            spec.os.name: Unsupported value: "beos": supported values: "linux", "windows"
-    "#]],
+            {"spec":{"restartPolicy":"Sometimes"}}
+                spec.restartPolicy: Unsupported value: "Sometimes": supported values: "Always", "OnFailure", "Never"
+            {"spec":{"dnsPolicy":"Mine"}}
+                spec.dnsPolicy: Unsupported value: "Mine": supported values: "ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"
+            {"spec":{"nodeSelector":{"a b":"c d"}}}
+                spec.nodeSelector: Invalid value: "a b": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
+                spec.nodeSelector: Invalid value: "c d": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')
+            {"spec":{"serviceAccountName":"A"}}
+                spec.serviceAccountName: Invalid value: "A": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
+            {"spec":{"nodeName":"A","schedulingGates":[{"name":"g"}]}}
+                spec.nodeName: Invalid value: "A": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
+                spec.nodeName: Forbidden: cannot be set until all schedulingGates have been cleared
+            {"spec":{"hostname":"a.b"}}
+                spec.hostname: Invalid value: "a.b": must not contain dots
+            {"spec":{"activeDeadlineSeconds":0}}
+                spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive
+            {"spec":{"preemptionPolicy":"No"}}
+                spec.preemptionPolicy: Unsupported value: "No": supported values: "PreemptLowerPriority", "Never"
+            {"spec":{"priorityClassName":"A","runtimeClassName":"B"}}
+                spec.priorityClassName: Invalid value: "A": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
+                spec.runtimeClassName: Invalid value: "B": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
+            {"spec":{"schedulingGates":[{"name":"g"},{"name":"g"}]}}
+                spec.schedulingGates[1]: Duplicate value: "g"
+            {"spec":{"readinessGates":[{"conditionType":"a b"}]}}
+                spec.readinessGates[0].conditionType: Invalid value: "a b": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
+            {"spec":{"os":{"name":"beos"}}}
+                spec.os.name: Unsupported value: "beos": supported values: "linux", "windows"
+        "#]],
     );
 }
 
@@ -118,20 +118,20 @@ fn ports_are_in_range_and_unique() {
     check(
         &patches,
         &expect![[r#"
-        {"spec":{"containers":[{"image":"nginx:1","name":"c","ports":[{"containerPort":0}]}]}}
-            spec.containers[0].ports[0].containerPort: Required value
-        {"spec":{"containers":[{"image":"nginx:1","name":"c","ports":[{"containerPort":65536,"hostPort":-1,"protocol":"ICMP"}]}]}}
-            spec.containers[0].ports[0].containerPort: Invalid value: 65536: must be between 1 and 65535, inclusive
-            spec.containers[0].ports[0].hostPort: Invalid value: -1: must be between 1 and 65535, inclusive
-            spec.containers[0].ports[0].protocol: Unsupported value: "ICMP": supported values: "SCTP", "TCP", "UDP"
-        {"spec":{"containers":[{"image":"nginx:1","name":"c","ports":[{"containerPort":1,"name":"a"},{"containerPort":2,"name":"a"}]}]}}
-            spec.containers[0].ports[1].name: Duplicate value: "a"
-        {"spec":{"containers":[{"image":"nginx:1","name":"c","ports":[{"containerPort":1,"name":"A_very_long_port_name"}]}]}}
-            spec.containers[0].ports[0].name: Invalid value: "A_very_long_port_name": must be no more than 15 bytes
-            spec.containers[0].ports[0].name: Invalid value: "A_very_long_port_name": must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)
-        {"spec":{"containers":[{"image":"nginx:1","name":"c","ports":[{"containerPort":1,"hostPort":8},{"containerPort":2,"hostPort":8}]}]}}
-            spec.containers[0].ports[1].hostPort: Duplicate value: "TCP//8"
-    "#]],
+            {"spec":{"containers":[{"image":"nginx:1","name":"c","ports":[{"containerPort":0}]}]}}
+                spec.containers[0].ports[0].containerPort: Required value
+            {"spec":{"containers":[{"image":"nginx:1","name":"c","ports":[{"containerPort":65536,"hostPort":-1,"protocol":"ICMP"}]}]}}
+                spec.containers[0].ports[0].containerPort: Invalid value: 65536: must be between 1 and 65535, inclusive
+                spec.containers[0].ports[0].hostPort: Invalid value: -1: must be between 1 and 65535, inclusive
+                spec.containers[0].ports[0].protocol: Unsupported value: "ICMP": supported values: "SCTP", "TCP", "UDP"
+            {"spec":{"containers":[{"image":"nginx:1","name":"c","ports":[{"containerPort":1,"name":"a"},{"containerPort":2,"name":"a"}]}]}}
+                spec.containers[0].ports[1].name: Duplicate value: "a"
+            {"spec":{"containers":[{"image":"nginx:1","name":"c","ports":[{"containerPort":1,"name":"A_very_long_port_name"}]}]}}
+                spec.containers[0].ports[0].name: Invalid value: "A_very_long_port_name": must be no more than 15 characters
+                spec.containers[0].ports[0].name: Invalid value: "A_very_long_port_name": must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)
+            {"spec":{"containers":[{"image":"nginx:1","name":"c","ports":[{"containerPort":1,"hostPort":8},{"containerPort":2,"hostPort":8}]}]}}
+                spec.containers[0].ports[1].hostPort: Duplicate value: "TCP//8"
+        "#]],
     );
     let mut patch = container(&[json!({"ports": [{"containerPort": 1, "hostPort": 8}]})]);
     patch[0]["hostNetwork"] = json!(true);
@@ -164,34 +164,34 @@ fn variables_come_from_one_place() {
     check(
         &patches,
         &expect![[r#"
-        {"spec":{"containers":[{"env":[{"name":""},{"name":"a=b"}],"image":"nginx:1","name":"c"}]}}
-            spec.containers[0].env[0].name: Required value
-            spec.containers[0].env[1].name: Invalid value: "a=b": a valid environment variable name must consist only of printable ASCII characters other than '=' (regex used for validation is '^[ -<>-~]+$')
-        {"spec":{"containers":[{"env":[{"name":"A","valueFrom":{}}],"image":"nginx:1","name":"c"}]}}
-            spec.containers[0].env[0].valueFrom: Invalid value: "": must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`
-        {"spec":{"containers":[{"env":[{"name":"A","value":"x","valueFrom":{"fieldRef":{"fieldPath":"metadata.name"}}}],"image":"nginx:1","name":"c"}]}}
-            spec.containers[0].env[0].valueFrom: Invalid value: "": may not be specified when `value` is not empty
-        {"spec":{"containers":[{"env":[{"name":"A","valueFrom":{"fieldRef":{"fieldPath":"metadata.name"},"secretKeyRef":{"key":"k","name":"s"}}}],"image":"nginx:1","name":"c"}]}}
-            spec.containers[0].env[0].valueFrom: Invalid value: "": may not have more than one field specified at a time
-        {"spec":{"containers":[{"env":[{"name":"A","valueFrom":{"fieldRef":{"fieldPath":"status.phase"}}}],"image":"nginx:1","name":"c"}]}}
-            spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Unsupported value: "status.phase": supported values: "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName", "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs"
-        {"spec":{"containers":[{"env":[{"name":"A","valueFrom":{"fieldRef":{"fieldPath":"spec.nowhere"}}}],"image":"nginx:1","name":"c"}]}}
-            spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Invalid value: "spec.nowhere": error converting fieldPath: field label not supported: spec.nowhere
-        {"spec":{"containers":[{"env":[{"name":"A","valueFrom":{"fieldRef":{"fieldPath":"metadata.labels['a b']"}}}],"image":"nginx:1","name":"c"}]}}
-            spec.containers[0].env[0].valueFrom.fieldRef: Invalid value: "a b": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
-        {"spec":{"containers":[{"env":[{"name":"A","valueFrom":{"resourceFieldRef":{"resource":"limits.disk"}}}],"image":"nginx:1","name":"c"}]}}
-            spec.containers[0].env[0].valueFrom.resourceFieldRef.resource: Unsupported value: "limits.disk": supported values: "limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage", "requests.memory"
-        {"spec":{"containers":[{"env":[{"name":"A","valueFrom":{"resourceFieldRef":{"divisor":"2","resource":"limits.cpu"}}}],"image":"nginx:1","name":"c"}]}}
-            spec.containers[0].env[0].valueFrom.resourceFieldRef.divisor: Invalid value: "limits.cpu": only divisor's values 1m and 1 are supported with the cpu resource
-        {"spec":{"containers":[{"env":[{"name":"A","valueFrom":{"configMapKeyRef":{"key":"a/b","name":""}}}],"image":"nginx:1","name":"c"}]}}
-            spec.containers[0].env[0].valueFrom.configMapKeyRef.name: Invalid value: "": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
-            spec.containers[0].env[0].valueFrom.configMapKeyRef.key: Invalid value: "a/b": a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')
-        {"spec":{"containers":[{"envFrom":[{}],"image":"nginx:1","name":"c"}]}}
-            spec.containers[0].envFrom: Invalid value: "": must specify one of: `configMapRef` or `secretRef`
-        {"spec":{"containers":[{"envFrom":[{"configMapRef":{"name":"a"},"secretRef":{"name":""}}],"image":"nginx:1","name":"c"}]}}
-            spec.containers[0].envFrom[0].secretRef.name: Required value
-            spec.containers[0].envFrom: Invalid value: "": may not have more than one field specified at a time
-    "#]],
+            {"spec":{"containers":[{"env":[{"name":""},{"name":"a=b"}],"image":"nginx:1","name":"c"}]}}
+                spec.containers[0].env[0].name: Required value
+                spec.containers[0].env[1].name: Invalid value: "a=b": a valid environment variable name must consist only of printable ASCII characters other than '='
+            {"spec":{"containers":[{"env":[{"name":"A","valueFrom":{}}],"image":"nginx:1","name":"c"}]}}
+                spec.containers[0].env[0].valueFrom: Invalid value: "": must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`
+            {"spec":{"containers":[{"env":[{"name":"A","value":"x","valueFrom":{"fieldRef":{"fieldPath":"metadata.name"}}}],"image":"nginx:1","name":"c"}]}}
+                spec.containers[0].env[0].valueFrom: Invalid value: "": may not be specified when `value` is not empty
+            {"spec":{"containers":[{"env":[{"name":"A","valueFrom":{"fieldRef":{"fieldPath":"metadata.name"},"secretKeyRef":{"key":"k","name":"s"}}}],"image":"nginx:1","name":"c"}]}}
+                spec.containers[0].env[0].valueFrom: Invalid value: "": may not have more than one field specified at a time
+            {"spec":{"containers":[{"env":[{"name":"A","valueFrom":{"fieldRef":{"fieldPath":"status.phase"}}}],"image":"nginx:1","name":"c"}]}}
+                spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Unsupported value: "status.phase": supported values: "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName", "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs"
+            {"spec":{"containers":[{"env":[{"name":"A","valueFrom":{"fieldRef":{"fieldPath":"spec.nowhere"}}}],"image":"nginx:1","name":"c"}]}}
+                spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Invalid value: "spec.nowhere": error converting fieldPath: field label not supported: spec.nowhere
+            {"spec":{"containers":[{"env":[{"name":"A","valueFrom":{"fieldRef":{"fieldPath":"metadata.labels['a b']"}}}],"image":"nginx:1","name":"c"}]}}
+                spec.containers[0].env[0].valueFrom.fieldRef: Invalid value: "a b": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
+            {"spec":{"containers":[{"env":[{"name":"A","valueFrom":{"resourceFieldRef":{"resource":"limits.disk"}}}],"image":"nginx:1","name":"c"}]}}
+                spec.containers[0].env[0].valueFrom.resourceFieldRef.resource: Unsupported value: "limits.disk": supported values: "limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage", "requests.memory"
+            {"spec":{"containers":[{"env":[{"name":"A","valueFrom":{"resourceFieldRef":{"divisor":"2","resource":"limits.cpu"}}}],"image":"nginx:1","name":"c"}]}}
+                spec.containers[0].env[0].valueFrom.resourceFieldRef.divisor: Invalid value: "limits.cpu": only divisor's values 1m and 1 are supported with the cpu resource
+            {"spec":{"containers":[{"env":[{"name":"A","valueFrom":{"configMapKeyRef":{"key":"a/b","name":""}}}],"image":"nginx:1","name":"c"}]}}
+                spec.containers[0].env[0].valueFrom.configMapKeyRef.name: Invalid value: "": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
+                spec.containers[0].env[0].valueFrom.configMapKeyRef.key: Invalid value: "a/b": a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')
+            {"spec":{"containers":[{"envFrom":[{}],"image":"nginx:1","name":"c"}]}}
+                spec.containers[0].envFrom: Invalid value: "": must specify one of: `configMapRef` or `secretRef`
+            {"spec":{"containers":[{"envFrom":[{"configMapRef":{"name":"a"},"secretRef":{"name":""}}],"image":"nginx:1","name":"c"}]}}
+                spec.containers[0].envFrom[0].secretRef.name: Required value
+                spec.containers[0].envFrom: Invalid value: "": may not have more than one field specified at a time
+        "#]],
     );
 }
 
@@ -449,41 +449,41 @@ fn scheduling_rules_are_well_formed() {
     check(
         &patches,
         &expect![[r#"
-        {"spec":{"affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[]}}}}}
-            spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms: Required value: must have at least one node selector term
-        {"spec":{"affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[{"matchExpressions":[{"key":"k","operator":"In"}]}]}}}}}
-            spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'
-        {"spec":{"affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[{"matchExpressions":[{"key":"a b","operator":"Exists","values":["x"]}]}]}}}}}
-            spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].values: Forbidden: may not be specified when `operator` is 'Exists' or 'DoesNotExist'
-            spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].key: Invalid value: "a b": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
-        {"spec":{"affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[{"matchExpressions":[{"key":"k","operator":"Gt","values":["1","2"]}]}]}}}}}
-            spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].values: Required value: must be specified single value when `operator` is 'Lt' or 'Gt'
-        {"spec":{"affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[{"matchExpressions":[{"key":"k","operator":"Near"}]}]}}}}}
-            spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].operator: Invalid value: "Near": not a valid selector operator
-        {"spec":{"affinity":{"podAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":[{"topologyKey":""}]}}}}
-            spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey: Required value: can not be empty
-            spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey: Invalid value: "": name part must be non-empty
-            spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey: Invalid value: "": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
-        {"spec":{"affinity":{"podAntiAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":[{"labelSelector":{"matchExpressions":[{"key":"k","operator":"In"}]},"namespaces":["A"],"topologyKey":"k"}]}}}}
-            spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].labelSelector.matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'
-            spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].namespace: Invalid value: "A": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')
-        {"spec":{"tolerations":[{"operator":"Equal"},{"key":"k","operator":"Exists","value":"v"}]}}
-            spec.tolerations[0].operator: Invalid value: "Equal": operator must be Exists when `key` is empty, which means "match all values and all keys"
-            spec.tolerations[1].operator: Invalid value: "v": value must be empty when `operator` is 'Exists'
-        {"spec":{"tolerations":[{"key":"k","operator":"Lt","value":"1"},{"effect":"Never","key":"k"}]}}
-            spec.tolerations[0].operator: Unsupported value: "Lt": supported values: "Equal", "Exists", "Gt", "Lt"
-            spec.tolerations[1].effect: Unsupported value: "Never": supported values: "NoExecute", "NoSchedule", "PreferNoSchedule"
-        {"spec":{"tolerations":[{"effect":"NoSchedule","key":"k","tolerationSeconds":3}]}}
-            spec.tolerations[0].effect: Invalid value: "NoSchedule": effect must be 'NoExecute' when `tolerationSeconds` is set
-        {"spec":{"topologySpreadConstraints":[{"maxSkew":0,"topologyKey":"","whenUnsatisfiable":"Cry"}]}}
-            spec.topologySpreadConstraints[0].maxSkew: Invalid value: 0: must be greater than 0
-            spec.topologySpreadConstraints[0].topologyKey: Required value: can not be empty
-            spec.topologySpreadConstraints[0].whenUnsatisfiable: Unsupported value: "Cry": supported values: "DoNotSchedule", "ScheduleAnyway"
-        {"spec":{"topologySpreadConstraints":[{"maxSkew":1,"minDomains":2,"topologyKey":"z","whenUnsatisfiable":"ScheduleAnyway"},{"matchLabelKeys":["a"],"maxSkew":1,"topologyKey":"z","whenUnsatisfiable":"ScheduleAnyway"}]}}
-            spec.topologySpreadConstraints[0].{topologyKey, whenUnsatisfiable}: Duplicate value: "{z, ScheduleAnyway}"
-            spec.topologySpreadConstraints[0].minDomains: Invalid value: 2: can only use minDomains if whenUnsatisfiable=DoNotSchedule, not ScheduleAnyway
-            spec.topologySpreadConstraints[1].matchLabelKeys: Forbidden: must not be specified when labelSelector is not set
-    "#]],
+            {"spec":{"affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[]}}}}}
+                spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms: Required value: must have at least one node selector term
+            {"spec":{"affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[{"matchExpressions":[{"key":"k","operator":"In"}]}]}}}}}
+                spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'
+            {"spec":{"affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[{"matchExpressions":[{"key":"a b","operator":"Exists","values":["x"]}]}]}}}}}
+                spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].values: Forbidden: may not be specified when `operator` is 'Exists' or 'DoesNotExist'
+                spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].key: Invalid value: "a b": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
+            {"spec":{"affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[{"matchExpressions":[{"key":"k","operator":"Gt","values":["1","2"]}]}]}}}}}
+                spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].values: Required value: must be specified single value when `operator` is 'Lt' or 'Gt'
+            {"spec":{"affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[{"matchExpressions":[{"key":"k","operator":"Near"}]}]}}}}}
+                spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].operator: Invalid value: "Near": not a valid selector operator
+            {"spec":{"affinity":{"podAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":[{"topologyKey":""}]}}}}
+                spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey: Required value: can not be empty
+                spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey: Invalid value: "": name part must be non-empty
+                spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey: Invalid value: "": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
+            {"spec":{"affinity":{"podAntiAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":[{"labelSelector":{"matchExpressions":[{"key":"k","operator":"In"}]},"namespaces":["A"],"topologyKey":"k"}]}}}}
+                spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].labelSelector.matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'
+                spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].namespace: Invalid value: "A": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')
+            {"spec":{"tolerations":[{"operator":"Equal"},{"key":"k","operator":"Exists","value":"v"}]}}
+                spec.tolerations[0].operator: Invalid value: "Equal": operator must be Exists when `key` is empty, which means "match all values and all keys"
+                spec.tolerations[1].operator: Invalid value: "v": value must be empty when `operator` is 'Exists'
+            {"spec":{"tolerations":[{"key":"k","operator":"Lt","value":"1"},{"effect":"Never","key":"k"}]}}
+                spec.tolerations[0].operator: Unsupported value: "Lt": supported values: "Equal", "Exists", "Lt", "Gt"
+                spec.tolerations[1].effect: Unsupported value: "Never": supported values: "NoSchedule", "PreferNoSchedule", "NoExecute"
+            {"spec":{"tolerations":[{"effect":"NoSchedule","key":"k","tolerationSeconds":3}]}}
+                spec.tolerations[0].effect: Invalid value: "NoSchedule": effect must be 'NoExecute' when `tolerationSeconds` is set
+            {"spec":{"topologySpreadConstraints":[{"maxSkew":0,"topologyKey":"","whenUnsatisfiable":"Cry"}]}}
+                spec.topologySpreadConstraints[0].maxSkew: Invalid value: 0: must be greater than 0
+                spec.topologySpreadConstraints[0].topologyKey: Required value: can not be empty
+                spec.topologySpreadConstraints[0].whenUnsatisfiable: Unsupported value: "Cry": supported values: "DoNotSchedule", "ScheduleAnyway"
+            {"spec":{"topologySpreadConstraints":[{"maxSkew":1,"minDomains":2,"topologyKey":"z","whenUnsatisfiable":"ScheduleAnyway"},{"matchLabelKeys":["a"],"maxSkew":1,"topologyKey":"z","whenUnsatisfiable":"ScheduleAnyway"}]}}
+                spec.topologySpreadConstraints[0].{topologyKey, whenUnsatisfiable}: Duplicate value: "{z, ScheduleAnyway}"
+                spec.topologySpreadConstraints[0].minDomains: Invalid value: 2: can only use minDomains if whenUnsatisfiable=DoNotSchedule, not ScheduleAnyway
+                spec.topologySpreadConstraints[1].matchLabelKeys: Forbidden: must not be specified when labelSelector is not set
+        "#]],
     );
 }
 
