@@ -198,4 +198,49 @@ mod tests {
         assert!(make_beneath(&root, &volume, Path::new("out/evil")).is_err());
         assert!(!dir.path().join("evil").exists());
     }
+
+    /// CVE-2017-1002101, CVE-2021-25741: the owner of a volume swaps a directory for a link while it is looked up.
+    #[test]
+    fn what_is_swapped_meanwhile_leads_nowhere_outside() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+
+        use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
+        if !nix::unistd::geteuid().is_root() {
+            println!("Skipped: mounting needs root");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (volume, outside, target) = (dir.path().join("v"), dir.path().join("outside"), dir.path().join("t"));
+        for path in [volume.join("part/inner"), outside.join("inner")] {
+            fs::create_dir_all(path).unwrap();
+        }
+        fs::write(outside.join("inner/secret"), "x").unwrap();
+        let mode = || fs::metadata(&outside).unwrap().permissions().mode();
+        let before = mode();
+        hostile(&volume, "link", outside.to_str().unwrap());
+        let over = AtomicBool::new(false);
+        let (mut inside, mut reached) = (0, 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (part, link) = (volume.join("part"), volume.join("link"));
+                while !over.load(Ordering::Relaxed) {
+                    renameat2(AT_FDCWD, &part, AT_FDCWD, &link, RenameFlags::RENAME_EXCHANGE).unwrap();
+                }
+            });
+            for round in 0..2000 {
+                // Now one that is there, now one that is to be made.
+                let path = if round % 2 == 0 { "part/inner".to_owned() } else { format!("part/new-{round}/deep") };
+                let bound = bind(&volume, &path, &target).is_ok();
+                inside += u32::from(bound);
+                reached += u32::from(bound && target.join("secret").exists());
+                unbind(&target).unwrap();
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(reached, 0);
+        assert!(inside > 0, "it never found the directory in its place");
+        let left: Vec<_> = fs::read_dir(&outside).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!((left, mode()), (vec!["inner".into()], before), "something was made or changed outside");
+    }
 }
