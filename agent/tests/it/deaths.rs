@@ -103,6 +103,13 @@ impl Node {
     }
 }
 
+impl Drop for Node {
+    /// A test that fails leaves no agent behind either.
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
 /// What can be seen of the agent's steps.
 struct Steps {
     inotify: Inotify,
