@@ -448,7 +448,7 @@ mod tests {
         let good = ["a", "A.b_c-9", "example.com/Name", "1/2"];
         check(qualified_name, &good, &["", "/", "/a", "a/", "A/a", "a/b/c", "-a", "a b", "kubernetes.io/"]);
         assert_eq!(qualified_name("/a"), ["prefix part must be non-empty"]);
-        assert!(qualified_name("a/b/c")[0].starts_with("a qualified name must consist of alphanumeric characters"));
+        assert!(qualified_name("a/b/c")[0].starts_with("a valid label key must consist of alphanumeric characters"));
         assert_eq!(qualified_name(&"a".repeat(64)), ["name part must be no more than 63 bytes"]);
     }
 
