@@ -93,6 +93,8 @@ pub struct Config {
     pub audit: audit::Config,
     /// Who is let in besides those with credentials of the cluster itself.
     pub authentication: authentication::Config,
+    /// Where etcd's own clients are served; none: nowhere.
+    pub etcd_listen: Option<SocketAddr>,
     /// How much of the past is kept.
     pub history: Retention,
     /// A file that says what is kept sealed and with which keys, instead of the cluster's own.
@@ -121,6 +123,7 @@ impl Config {
             request_timeout: Duration::from_secs(60),
             audit: audit::Config::default(),
             authentication: authentication::Config::default(),
+            etcd_listen: None,
             history: Retention { age: Duration::from_hours(1), ..Retention::default() },
             encryption: None,
             config_file: None,
@@ -194,6 +197,9 @@ pub struct Args {
     /// How many writing requests may be worked on at once.
     #[arg(long, env = "CORACLE_MAX_MUTATING_REQUESTS_INFLIGHT", default_value_t = 200, value_parser = clap::value_parser!(u32).range(0..=100_000), value_name = "NUMBER")]
     pub max_mutating_requests_inflight: u32,
+    /// Address and port to serve etcd's own clients on, who need a certificate of an administrator; by default there is none.
+    #[arg(long, env = "CORACLE_ETCD_LISTEN", value_name = "ADDRESS:PORT")]
+    pub etcd_listen: Option<SocketAddr>,
     /// How long changes are kept for watches and for reads of the past, from 5m to 168h.
     #[arg(long, env = "CORACLE_HISTORY", default_value = "1h", value_parser = history, value_name = "DURATION")]
     pub history: Duration,
@@ -271,6 +277,7 @@ impl Args {
             max_mutating_requests_inflight: self.max_mutating_requests_inflight,
             audit: self.audit.config(),
             authentication: self.authentication.config()?,
+            etcd_listen: self.etcd_listen,
             history: Retention { age: self.history, bytes: self.history_memory << 20 },
             encryption: self.encryption_provider_config,
             config_file: self.config_file,

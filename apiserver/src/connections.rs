@@ -44,7 +44,13 @@ const WINDOW: u32 = 1 << 20;
 
 /// Runs what a connection spawns in the server's own tracker.
 #[derive(Clone)]
-struct Tracked(TaskTracker);
+pub(crate) struct Tracked(TaskTracker);
+
+impl Tracked {
+    pub(crate) const fn new(tracker: TaskTracker) -> Self {
+        Self(tracker)
+    }
+}
 
 impl<F> hyper::rt::Executor<F> for Tracked
 where

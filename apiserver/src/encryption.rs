@@ -74,6 +74,15 @@ pub enum Error {
         /// The file.
         file: PathBuf,
     },
+    /// Other servers would not have the new key.
+    #[error(
+        "the cluster has {servers} servers, and a new key must be on all of them before anything is sealed with it: \
+             give each the same file with --encryption-provider-config, the new key second, and then first"
+    )]
+    Several {
+        /// How many.
+        servers: usize,
+    },
     /// The store refused.
     #[error(transparent)]
     Store(#[from] coracle_store::Error),
@@ -192,10 +201,14 @@ impl Encryption {
     /// those nothing is sealed with any more go. Cut at any moment, it can be done again.
     ///
     /// # Errors
-    /// [`Error::NotOurs`]; the file cannot be written; the store refuses.
+    /// [`Error::NotOurs`]; [`Error::Several`]; the file cannot be written; the store refuses.
     pub async fn rotate(self: &Arc<Self>, store: &Store) -> Result<Report, Error> {
         if self.owner == Owner::Operator {
             return Err(Error::NotOurs { file: self.file.clone() });
+        }
+        let servers = store.cluster().members.len();
+        if servers > 1 {
+            return Err(Error::Several { servers });
         }
         let turn = self.turn.lock().await;
         let (this, kept) = (Arc::clone(self), store.as_kept());

@@ -60,6 +60,7 @@ pub mod go_json;
 pub mod go_regex;
 
 pub mod encryption;
+mod etcd;
 pub mod kind;
 pub mod kinds;
 mod old;

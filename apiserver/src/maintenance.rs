@@ -118,7 +118,9 @@ impl Maintenance {
 
 fn refused(error: &encryption::Error) -> Box<Status> {
     match error {
-        encryption::Error::NotOurs { .. } => Box::new(Status::bad_request(error.to_string())),
+        encryption::Error::NotOurs { .. } | encryption::Error::Several { .. } => {
+            Box::new(Status::bad_request(error.to_string()))
+        }
         encryption::Error::Store(error) => status_of::store(error),
         encryption::Error::Configuration(_) | encryption::Error::File(_) | encryption::Error::Unreadable { .. } => {
             status_of::broken("the keys that values are sealed with cannot be changed", error)

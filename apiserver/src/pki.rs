@@ -337,6 +337,14 @@ impl Pki {
         tls::server(self.serving.clone(), &self.verifier)
     }
 
+    /// TLS for a port that is only for holders of this cluster's client certificates: HTTP/2 alone.
+    ///
+    /// # Errors
+    /// The TLS library refuses the configuration.
+    pub fn mutual_tls(&self) -> Result<rustls::ServerConfig, Error> {
+        tls::mutual(self.serving.clone(), &self.verifier)
+    }
+
     /// TLS towards the nodes' servers: the server's current client certificate, trusting this cluster's authority alone.
     ///
     /// # Errors

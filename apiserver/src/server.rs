@@ -25,6 +25,7 @@ use crate::{
     connections,
     custom::Follower,
     encryption::{self, Encryption},
+    etcd,
     flow::FlowControl,
     maintenance::Maintenance,
     metrics::Metrics,
@@ -168,6 +169,7 @@ impl Progress {
 pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) address: SocketAddr,
+    etcd_address: Option<SocketAddr>,
     pub(crate) registry: Registry,
     pub(crate) pki: Arc<Pki>,
     pub(crate) authenticator: Arc<dyn Authenticator>,
@@ -207,6 +209,7 @@ pub struct Runner {
     inner: Arc<Inner>,
     driver: Driver,
     listener: TcpListener,
+    etcd: Option<TcpListener>,
     audit: Option<audit::Writers>,
 }
 
@@ -260,6 +263,11 @@ impl ApiServer {
         let listening = |source| Error::Listen { address: config.listen, source };
         let listener = bind(config.listen).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
+        let etcd = match config.etcd_listen {
+            Some(address) => Some(bind(address).await.map_err(|source| Error::Listen { address, source })?),
+            None => None,
+        };
+        let etcd_address = etcd.as_ref().and_then(|listener| listener.local_addr().ok());
         let keys = pki_config(&config, address);
         let opened = tokio::task::spawn_blocking(move || Pki::open(keys, jiff::Timestamp::now())).await;
         let pki = Arc::new(opened.map_err(Error::Panicked)?.map_err(Error::Pki)?);
@@ -309,6 +317,7 @@ impl ApiServer {
             vec![Arc::clone(&security) as _, Arc::clone(&proxies) as _, Arc::new(maintenance)];
         let inner = Arc::new(Inner {
             address,
+            etcd_address,
             aggregation,
             encryption,
             registry,
@@ -327,13 +336,19 @@ impl ApiServer {
             pki,
             config,
         });
-        Ok((Self { inner: Arc::clone(&inner) }, Runner { inner, driver, listener, audit: writers }))
+        Ok((Self { inner: Arc::clone(&inner) }, Runner { inner, driver, listener, etcd, audit: writers }))
     }
 
     /// The address listened on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.inner.address
+    }
+
+    /// Where etcd's own clients are served, if they are.
+    #[must_use]
+    pub fn etcd_address(&self) -> Option<SocketAddr> {
+        self.inner.etcd_address
     }
 
     /// Has the Service `kubernetes` lead to this address, unless the server was told which one others reach it at, or
@@ -401,7 +416,7 @@ impl Runner {
     /// # Cancel safety
     /// Dropping the future stops the server at once.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Self { inner, driver, listener, audit } = self;
+        let Self { inner, driver, listener, etcd, audit } = self;
         let dir = inner.config.data_dir.join("store");
         // The store outlives everything that writes to it.
         let (store_end, keys_end) = (CancellationToken::new(), CancellationToken::new());
@@ -435,6 +450,18 @@ impl Runner {
             connections::serve(server, listener, Arc::new(tls), closing, GOODBYE).await;
             Ok(())
         });
+        if let Some(listener) = etcd {
+            let tls = Arc::new(inner.pki.mutual_tls().map_err(Error::Pki)?);
+            let url = inner.etcd_address.map(|address| format!("https://{address}")).unwrap_or_default();
+            let (store, source) = (inner.registry.store(), inner.config.snapshot_source());
+            let front =
+                etcd::Front::new(store, inner.config.data_dir.join("store"), source, &inner.config.hostname, url);
+            let closing = inner.shutdown.clone();
+            parts.spawn(async move {
+                etcd::serve(Arc::new(front), listener, tls, closing, GOODBYE).await;
+                Ok(())
+            });
+        }
         let (registry, closing) = (inner.registry.clone(), inner.shutdown.clone());
         let dir = inner.config.data_dir.join("store");
         parts.spawn(async move {

@@ -20,6 +20,7 @@ mod containers;
 mod controllers;
 mod custom_resources;
 mod debugging;
+mod etcd;
 mod explaining;
 mod forwarding;
 mod kills;

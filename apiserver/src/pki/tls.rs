@@ -159,6 +159,17 @@ pub(super) fn server(identity: Arc<Swap>, verifier: &ClientVerifier) -> Result<r
     Ok(config)
 }
 
+/// For a port that nobody uses without a certificate of the cluster's.
+pub(super) fn mutual(identity: Arc<Swap>, verifier: &ClientVerifier) -> Result<rustls::ServerConfig, Error> {
+    let mut config = rustls::ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|source| Error::Tls { what: "the default versions", source })?
+        .with_client_cert_verifier(Arc::clone(&verifier.chain))
+        .with_cert_resolver(identity);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}
+
 pub(super) fn client(identity: Arc<Swap>, authority: &CertificateDer<'static>) -> Result<rustls::ClientConfig, Error> {
     let config = rustls::ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()

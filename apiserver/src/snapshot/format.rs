@@ -7,6 +7,7 @@
 //!   f  a file: length of its path 2 | path | bytes
 //!   l  leases: id 8 | seconds 8, each
 //!   e  entries: length 4 | key | create 8 | mod 8 | version 8 | lease 8 | length 4 | value, each
+//!   p  nothing: zeros that bring the whole to a length that etcd's clients expect
 //!   z  the end: SHA-256 of everything before it 32
 //! ```
 //!
@@ -120,7 +121,10 @@ fn put(out: &mut Vec<u8>, kind: u8, payload: &[u8]) {
 
 /// Writes a snapshot piece by piece.
 #[derive(Debug)]
-pub(super) struct Encoder(Sha256);
+pub(super) struct Encoder {
+    hash: Sha256,
+    len: u64,
+}
 
 impl Encoder {
     /// Begins a snapshot.
@@ -128,13 +132,14 @@ impl Encoder {
         let mut out = MAGIC.to_vec();
         out.extend_from_slice(&VERSION.to_le_bytes());
         put(&mut out, b'h', &serde_json::to_vec(header)?);
-        let mut this = Self(Sha256::new());
+        let mut this = Self { hash: Sha256::new(), len: 0 };
         let piece = this.piece(out);
         Ok((this, piece))
     }
 
     fn piece(&mut self, bytes: Vec<u8>) -> Bytes {
-        self.0.update(&bytes);
+        self.hash.update(&bytes);
+        self.len += bytes.len() as u64;
         bytes.into()
     }
 
@@ -179,9 +184,13 @@ impl Encoder {
         self.piece(out)
     }
 
-    pub(super) fn end(self) -> Bytes {
-        let mut out = Vec::new();
-        put(&mut out, b'z', &self.0.finalize());
+    /// The end. The whole is 32 bytes longer than a multiple of 512, by which etcdctl tells that a checksum is there.
+    pub(super) fn end(mut self) -> Bytes {
+        const HEADS: u64 = 9 + 41;
+        let over = (self.len + HEADS) % 512;
+        let zeros = vec![0; usize::try_from((512 + 32 - over) % 512).unwrap_or(0)];
+        let mut out = self.part(b'p', &zeros).to_vec();
+        put(&mut out, b'z', &self.hash.finalize());
         out.into()
     }
 }
@@ -291,6 +300,11 @@ impl Decoder {
                 }
                 self.phase = Phase::Ended;
                 return Ok(Some((None, whole.len())));
+            }
+            (b'p', Phase::Parts) => {
+                let len = whole.len();
+                self.hash.update(whole);
+                return Ok(Some((None, len)));
             }
             (b'h', Phase::Header) => {
                 let header: Header =
@@ -460,7 +474,7 @@ mod tests {
             let objects: Vec<(&str, u64)> =
                 summary.objects.iter().map(|(kind, count)| (kind.as_str(), *count)).collect();
             assert_eq!(objects, [("(others)", 1), ("foos.example.com", 1), ("secrets", 1)]);
-            assert_eq!((summary.format, summary.bytes), (1, bytes.len() as u64));
+            assert_eq!((summary.format, summary.bytes, summary.bytes % 512), (1, bytes.len() as u64, 32));
         }
     }
 
@@ -482,7 +496,7 @@ mod tests {
         // Whole parts that are left out are noticed by the checksum of the whole.
         let mut shorter = bytes.clone();
         let at = shorter.windows(9).position(|part| part == b"/coracle/").unwrap() - 9;
-        let end = shorter.len() - 41;
+        let end = shorter.windows(5).rposition(|part| part[0] == b'p' && part[3..] == [0, 0]).unwrap();
         shorter.drain(at..end);
         assert!(matches!(
             decode(&shorter, 64),

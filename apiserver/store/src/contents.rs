@@ -4,8 +4,10 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
+use bytes::Bytes;
 use raft::eraftpb::ConfState;
 
 use crate::{
@@ -16,7 +18,7 @@ use crate::{
     entry::Entry,
     error::{Error, Result},
     lease::Lease,
-    revision::Revision,
+    revision::{LeaseId, Revision},
     store::Store,
 };
 
@@ -40,6 +42,21 @@ impl Store {
         let entries = state.range(&crate::Range::prefix("")).map(|found| found.entries).unwrap_or_default();
         let leases = state.leases().iter().map(|(id, held)| Lease { id, ttl: held.ttl }).collect();
         Contents { revision: state.revision(), entries, leases }
+    }
+}
+
+impl Store {
+    /// The leases there are.
+    #[must_use]
+    pub fn leases(&self) -> Vec<Lease> {
+        self.shared().read().leases().iter().map(|(id, held)| Lease { id, ttl: held.ttl }).collect()
+    }
+
+    /// The time a lease was granted for, and the keys that hang on it; none if there is no such lease.
+    #[must_use]
+    pub fn lease_keys(&self, id: LeaseId) -> Option<(Duration, Vec<Bytes>)> {
+        let state = self.shared().read();
+        state.leases().get(id).map(|held| (held.ttl, held.keys.iter().cloned().collect()))
     }
 }
 
@@ -92,12 +109,10 @@ fn beside(dir: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::{Config, LeaseId, Op, Range, Txn, WatchRequest};
+    use crate::{Config, Op, Range, Txn, WatchRequest};
 
     #[tokio::test]
     async fn a_store_begun_with_anothers_contents_is_the_same_and_goes_on_by_itself() {
@@ -117,6 +132,8 @@ mod tests {
         store.txn(Txn { then: vec![Op::delete("b")], ..Txn::default() }).await.unwrap();
         let contents = store.contents();
         assert_eq!((contents.revision, contents.entries.len(), contents.leases.len()), (Revision(6), 2, 1));
+        assert_eq!(store.lease_keys(LeaseId(7)), Some((Duration::from_secs(60), vec!["c".into()])));
+        assert_eq!((store.leases().len(), store.lease_keys(LeaseId(8))), (1, None));
         let ahead = Contents { revision: Revision(1000), ..contents.clone() };
         let refused = begin_with(&first, &ahead).unwrap_err();
         assert!(matches!(refused, Error::NotEmpty { .. }), "{refused}");

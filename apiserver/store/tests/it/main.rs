@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod cluster;
 #[cfg(test)]
+mod frugal;
+#[cfg(test)]
 mod full;
 #[cfg(test)]
 mod kill;

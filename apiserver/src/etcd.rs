@@ -1,0 +1,253 @@
+//! etcd's own clients: its v3 API over the same store, for who may do anything.
+//!
+//! ```text
+//!   etcdctl, backup programs ──TLS, certificate of an administrator──▶ gRPC ──▶ store (values as they are kept)
+//! ```
+//!
+//! Asked for with `--etcd-listen`. Whoever speaks this API goes round authorization and admission, so only certificates of
+//! `system:masters` are let in; nodes' are not, although the same authority signed them. What the API server keeps
+//! (`/registry/`, `/coracle/`) can be read and watched here, and is written by the API server alone: it relies upon what
+//! is there. Secrets are shown sealed, as in etcd below Kubernetes.
+//!
+//! - `grpc` is the protocol, `messages` etcd's types.
+//! - `kv`, `watch`, `lease`, `cluster` are its services.
+
+mod cluster;
+mod grpc;
+mod kv;
+mod lease;
+mod messages;
+mod watch;
+
+use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
+
+use coracle_store::Store;
+use http::{Method, Request, Response};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use x509_parser::prelude::FromDer as _;
+
+use self::{
+    grpc::{Body, Code, Refusal, Requests, unary},
+    kv::Who,
+};
+use crate::{authz::MASTERS, connections::Tracked, pki, snapshot, stall::Stalling};
+
+/// Connections at once: administrators' tools.
+const CONNECTIONS: usize = 256;
+/// Calls at once on one connection.
+const STREAMS: u32 = 1000;
+const HANDSHAKE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// How long a client may take nothing of what is sent to it.
+const STALLED: Duration = Duration::from_secs(60);
+/// After an error of `accept` the next attempt waits this long.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What the services answer from.
+pub(crate) struct Front {
+    /// The store, without a seal.
+    store: Store,
+    store_dir: PathBuf,
+    source: snapshot::Source,
+    /// What this member is called when it has not said so itself, and where etcd's clients reach it.
+    name: String,
+    url: String,
+}
+
+impl Front {
+    /// Over the store of a server of this name, which etcd's clients reach at this URL.
+    pub(crate) fn new(store: &Store, store_dir: PathBuf, source: snapshot::Source, name: &str, url: String) -> Self {
+        let name = if name.is_empty() { "coracle".to_owned() } else { name.to_owned() };
+        Self { store: store.as_kept(), store_dir, source, name, url }
+    }
+
+    /// What answers begin with.
+    fn who(&self) -> Who {
+        let id = u128::from_be_bytes(self.store.cluster_id());
+        let cluster = self.store.cluster();
+        Who { cluster: u64::try_from(id >> 64).unwrap_or_default(), member: cluster.own.0, term: cluster.term }
+    }
+}
+
+/// Serves connections until `shutdown`, then gives them `goodbye` to end.
+pub(crate) async fn serve(
+    front: Arc<Front>,
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    shutdown: CancellationToken,
+    goodbye: Duration,
+) {
+    let acceptor = TlsAcceptor::from(tls);
+    let tracker = TaskTracker::new();
+    let cut = CancellationToken::new();
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let place = tokio::select! {
+            () = shutdown.cancelled() => break,
+            place = Arc::clone(&places).acquire_owned() => place,
+        };
+        let Ok(place) = place else { break };
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let socket = match accepted {
+            Ok((socket, _)) => socket,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a connection could not be accepted");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let (front, acceptor, shutdown) = (Arc::clone(&front), acceptor.clone(), shutdown.clone());
+        let (spawned, cut) = (tracker.clone(), cut.clone());
+        tracker.spawn(async move {
+            tokio::select! {
+                () = cut.cancelled() => {}
+                () = connection(front, socket, acceptor, spawned, shutdown) => {}
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    tracker.close();
+    if tokio::time::timeout(goodbye, tracker.wait()).await.is_err() {
+        cut.cancel();
+        let _ = tokio::time::timeout(goodbye, tracker.wait()).await;
+    }
+}
+
+async fn connection(
+    front: Arc<Front>,
+    socket: TcpStream,
+    acceptor: TlsAcceptor,
+    spawned: TaskTracker,
+    shutdown: CancellationToken,
+) {
+    // Small answers go out at once; a failure only costs time.
+    let _ = socket.set_nodelay(true);
+    let greeted = tokio::select! {
+        greeted = tokio::time::timeout(HANDSHAKE, acceptor.accept(socket)) => greeted,
+        () = shutdown.cancelled() => return,
+    };
+    let stream = match greeted {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(error = &error as &dyn std::error::Error, "TLS handshake");
+            return;
+        }
+        Err(_) => return,
+    };
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|shown| shown.first());
+    let may = certificate.is_some_and(|certificate| is_master(certificate));
+    let (closing, tasks) = (shutdown.clone(), spawned.clone());
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (front, closing, tasks) = (Arc::clone(&front), closing.clone(), tasks.clone());
+        async move { Ok::<_, Infallible>(answer(front, may, request, closing, &tasks).await) }
+    });
+    let mut builder = hyper::server::conn::http2::Builder::new(Tracked::new(spawned));
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .keep_alive_timeout(KEEP_ALIVE);
+    let connection = builder.serve_connection(TokioIo::new(Stalling::new(stream, STALLED)), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended in an error");
+    }
+}
+
+/// Whether a certificate, which the handshake has verified, is an administrator's.
+fn is_master(certificate: &[u8]) -> bool {
+    let parsed = x509_parser::certificate::X509Certificate::from_der(certificate).ok();
+    let subject = parsed.and_then(|(_, parsed)| pki::subject(&parsed));
+    subject.is_some_and(|(_, groups)| groups.iter().any(|group| group == MASTERS))
+}
+
+/// Answers a call.
+async fn answer(
+    front: Arc<Front>,
+    may: bool,
+    request: Request<Incoming>,
+    shutdown: CancellationToken,
+    tasks: &TaskTracker,
+) -> Response<Body> {
+    if request.method() != Method::POST {
+        let why = "grpc: calls are posted".to_owned();
+        return unary(Err::<messages::Nothing, _>(Refusal(Code::Unimplemented, why)));
+    }
+    if !may {
+        let why = "etcdserver: permission denied: the certificate is not one of system:masters".to_owned();
+        return unary(Err::<messages::Nothing, _>(Refusal(Code::PermissionDenied, why)));
+    }
+    let path = request.uri().path().to_owned();
+    let requests = Requests::new(request.into_body());
+    let (store, who) = (&front.store, front.who());
+    macro_rules! call {
+        ($request:ident => $answered:expr) => {
+            unary(match requests.only().await {
+                Ok($request) => $answered,
+                Err(refusal) => Err(refusal),
+            })
+        };
+    }
+    match path.as_str() {
+        "/etcdserverpb.KV/Range" => call!(request => kv::range(store, who, request).await),
+        "/etcdserverpb.KV/Put" => call!(request => kv::put(store, who, request).await),
+        "/etcdserverpb.KV/DeleteRange" => call!(request => kv::delete(store, who, request).await),
+        "/etcdserverpb.KV/Txn" => call!(request => kv::txn(store, who, request).await),
+        "/etcdserverpb.KV/Compact" => call!(request => kv::compact(store, who, request).await),
+        "/etcdserverpb.Lease/LeaseGrant" => call!(request => lease::grant(store, who, request).await),
+        "/etcdserverpb.Lease/LeaseRevoke" => call!(request => lease::revoke(store, who, request).await),
+        "/etcdserverpb.Lease/LeaseTimeToLive" => call!(request => lease::time_to_live(store, who, request).await),
+        "/etcdserverpb.Lease/LeaseLeases" => call!(request => Ok(lease::leases(store, who, request))),
+        "/etcdserverpb.Cluster/MemberList" => call!(request => Ok(cluster::members(&front, request))),
+        "/etcdserverpb.Maintenance/Status" => call!(request => cluster::status(&front, request).await),
+        "/etcdserverpb.Maintenance/Alarm" => call!(request => cluster::alarms(&front, request)),
+        "/etcdserverpb.Maintenance/Defragment" => call!(request => Ok(cluster::defragment(&front, request))),
+        "/etcdserverpb.Maintenance/Hash" => call!(request => {
+            let messages::Nothing {} = request;
+            cluster::hash(&front, messages::HashKvRequest::default())
+        }),
+        "/etcdserverpb.Maintenance/HashKV" => call!(request => cluster::hash(&front, request)),
+        "/etcdserverpb.Maintenance/Snapshot" => {
+            let (answers, response) = grpc::streaming();
+            tasks.spawn(async move {
+                if let Err(refusal) = cluster::snapshot(&front, &answers).await {
+                    answers.refuse(refusal).await;
+                }
+            });
+            response
+        }
+        "/etcdserverpb.Watch/Watch" => {
+            let (answers, response) = grpc::streaming();
+            tasks.spawn(watch::serve(front.store.clone(), who, requests, answers, shutdown));
+            response
+        }
+        "/etcdserverpb.Lease/LeaseKeepAlive" => {
+            let (answers, response) = grpc::streaming();
+            tasks.spawn(lease::keep_alive(front.store.clone(), who, requests, answers, shutdown));
+            response
+        }
+        path => {
+            let why = format!("unknown method {path}: Coracle serves KV, Watch, Lease, MemberList and Maintenance");
+            unary(Err::<messages::Nothing, _>(Refusal(Code::Unimplemented, why)))
+        }
+    }
+}
