@@ -40,12 +40,6 @@ pub fn show_number(n: f64) -> String {
     library::strings::number(n)
 }
 
-/// How large a value of a type can be, where nothing bounds it: items, entries or characters of a request.
-#[must_use]
-pub fn most(ty: &Type) -> u64 {
-    cost::size_of(ty)
-}
-
 /// As long as an expression may be, in bytes.
 const MAX_LENGTH: usize = 100_000;
 

@@ -118,8 +118,40 @@ fn list_kind(schema: &Schema) -> ListKind {
 #[derive(Clone, Copy, Debug, Default)]
 struct Place<'a> {
     uncorrelatable: Option<&'a str>,
-    /// How many such values one object can have.
+    /// How many such values one object can have; [`UNBOUNDED`] where a list or map around it may have any number.
     many: u64,
+}
+
+/// No bound was declared.
+const UNBOUNDED: u64 = u64::MAX;
+
+/// As large as a request is taken to be where nothing else bounds how often a rule runs.
+const REQUEST: u64 = 3 * 1024 * 1024;
+
+/// The fewest bytes a value of this schema takes in JSON, as Kubernetes counts them.
+fn least_bytes(props: &JSONSchemaProps) -> u64 {
+    match props.type_.as_deref() {
+        Some("boolean") => 4,
+        Some("integer" | "number") => 1,
+        Some("object") => {
+            let fields = props.properties.iter().flatten();
+            let needed = |name: &String| props.required.iter().flatten().any(|required| required == name);
+            let size = |(name, of): (&String, &JSONSchemaProps)| {
+                u64::try_from(name.len()).unwrap_or(u64::MAX).saturating_add(least_bytes(of)).saturating_add(4)
+            };
+            let fields = fields.filter(|(name, of)| needed(name) && of.default.is_none());
+            fields.map(size).fold(2, u64::saturating_add)
+        }
+        _ => 2,
+    }
+}
+
+/// How many values there are inside of `many` lists or maps of this type.
+fn inside(many: u64, ty: &Type) -> u64 {
+    match ty {
+        Type::List(_, most) | Type::Map(_, _, most) if *most != UNBOUNDED => many.saturating_mul(*most),
+        _ => UNBOUNDED,
+    }
 }
 
 /// What compiling found.
@@ -189,9 +221,12 @@ impl Compiler {
         let ty = type_of(schema, name, is_root);
         if let Some(rules) = props.x_kubernetes_validations.as_ref().filter(|rules| !rules.is_empty()) {
             let mut compiled = Vec::with_capacity(rules.len());
+            // Nothing is counted twice where there is no bound: a request has room for so many of them wherever they are.
+            let often = if place.many == UNBOUNDED { REQUEST / (least_bytes(props) + 1) } else { place.many };
+            let times = Place { many: often, ..place };
             for (index, rule) in rules.iter().enumerate() {
                 let at = path.child("x-kubernetes-validations").index(index);
-                compiled.extend(self.rule(rule, &ty, &at, place));
+                compiled.extend(self.rule(rule, &ty, &at, times));
             }
             schema.rules = Some(Box::new(Rules { ty: ty.clone(), rules: compiled }));
         }
@@ -204,12 +239,11 @@ impl Compiler {
             self.walk(of, props, &at, &format!("{name}.{property}"), false, place);
         }
         if let (Additional::Of(of), Some(props)) = (&mut schema.additional, additional(props)) {
-            let many = place.many.saturating_mul(cel::most(&ty));
-            let place = Place { many, ..place };
+            let place = Place { many: inside(place.many, &ty), ..place };
             self.walk(of, props, &path.child("additionalProperties"), &format!("{name}.@elem"), false, place);
         }
         if let (Some(of), Some(props)) = (&mut schema.items, items(props)) {
-            let many = place.many.saturating_mul(cel::most(&ty));
+            let many = inside(place.many, &ty);
             let place = match schema.list_type {
                 ListType::Map(_) => Place { many, ..place },
                 _ => Place { many, ..place.within(&path_text, 1) },

@@ -335,3 +335,20 @@ async fn whole_numbers_are_shown_as_they_were_written() {
     assert_eq!((made.code, &made.body["spec"]["size"]), (201, &json!(2)));
     c.stop().await;
 }
+
+#[tokio::test]
+async fn rules_within_lists_without_bounds_are_weighed_by_what_a_request_has_room_for() {
+    let c = Cluster::start().await;
+    let nested = |rule: &str| {
+        let inner = json!({"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}},
+                           "x-kubernetes-validations": [{"rule": rule}]});
+        let outer = json!({"type": "object", "properties": {"inner": {"type": "array", "items": inner}}});
+        foos(&json!({"type": "object", "properties": {"outer": {"type": "array", "items": outer}}}))
+    };
+    let path = format!("{DEFINITIONS}?dryRun=All");
+    let cheap = c.post(&path, &nested("has(self.a) || has(self.b)")).await;
+    assert_eq!(cheap.code, 201, "{}", cheap.body);
+    let dear = c.post(&path, &nested("self.a.matches(self.b)")).await;
+    assert!(dear.code == 422 && dear.refusal().2.contains("estimated rule cost exceeds budget"), "{}", dear.body);
+    c.stop().await;
+}
