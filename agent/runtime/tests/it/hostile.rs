@@ -55,7 +55,6 @@ async fn a_flood_of_output_stays_within_its_files_and_its_supervisor_small_and_a
     spec.log_limits = LogLimits { max_size: 256 << 10, max_files: 3 };
     let sandbox = world.runtime.create_sandbox(&spec).await.unwrap();
     let quiet = sandbox.start_container(&world.container("quiet", &["sleep", "1000"])).await.unwrap();
-    let before = own_kilobytes(sandbox.supervisor_pid());
     let mut floods = Vec::new();
     for (name, line) in [("lines", "yes"), ("both", "yes >&2 & yes"), ("endless", "cat /dev/zero")] {
         floods.push(sandbox.start_container(&world.shell(name, line)).await.unwrap());
@@ -74,7 +73,8 @@ async fn a_flood_of_output_stays_within_its_files_and_its_supervisor_small_and_a
         assert_eq!(sandbox.stop(&status.id, Duration::ZERO).await.unwrap().signal, Some(9));
     }
     let own = own_kilobytes(sandbox.supervisor_pid());
-    assert!(own < before + 512, "{before} kB were the supervisor's own, and {own} kB are");
+    // Hundreds of megabytes went through it; what it has for itself is a page or two for each container it knew.
+    assert!(own < 4096, "{own} kB are the supervisor's own");
 }
 
 #[tokio::test]
