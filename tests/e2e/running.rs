@@ -157,6 +157,30 @@ fn sidecars_start_first_and_stop_last_and_rules_restart_a_container() {
     assert_eq!(log, "one begins\ntwo begins\napp\napp\ntwo ends\none ends\n");
 }
 
+/// KEP-5532.
+#[test]
+fn a_rule_restarts_all_containers_in_their_order() {
+    let cluster = cluster();
+    let mount = "volumeMounts: [{name: data, mountPath: /data}]";
+    cluster.apply(&format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: again}}\nspec:\n  restartPolicy: Never\n  \
+         terminationGracePeriodSeconds: 0\n  initContainers:\n  - name: first\n    image: busybox:1\n    {mount}\n    \
+         command: [sh, -c, 'echo first >> /data/log']\n  containers:\n  - name: app\n    image: busybox:1\n    {mount}\n    \
+         command: [sh, -c, 'echo app >> /data/log; until test -e /data/up; do sleep 0.1; done; test $(grep -c app /data/log) = 2 || exit 42; exec sleep 1000000']\n    \
+         restartPolicy: Never\n    restartPolicyRules: \
+         [{{action: RestartAllContainers, exitCodes: {{operator: In, values: [42]}}}}]\n  \
+         - name: other\n    image: busybox:1\n    {mount}\n    \
+         command: [sh, -c, 'touch /data/up; exec sleep 1000000']\n  volumes: [{{name: data, emptyDir: {{}}}}]\n"
+    ));
+    let counts =
+        "{.status.phase} {.status.initContainerStatuses[0].restartCount} {.status.containerStatuses[*].restartCount}";
+    cluster.wait_jsonpath(&["pod/again"], counts, "Running 1 1 1");
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/again", "--timeout=60s"]);
+    assert_eq!(cluster.kubectl(&["exec", "again", "-c", "app", "--", "cat", "/data/log"]), "first\napp\nfirst\napp\n");
+    let condition = "{.status.conditions[?(@.type==\"AllContainersRestarting\")].status}";
+    cluster.wait_jsonpath(&["pod/again"], condition, "False");
+}
+
 #[test]
 fn a_pod_on_the_hosts_network_has_the_hosts_address() {
     let cluster = cluster();

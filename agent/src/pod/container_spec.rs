@@ -10,6 +10,7 @@ use coracle_runtime::{
     ContainerSpec, Device, IpcNamespace, Mount, MountKind, NetworkNamespace, PidNamespace, Propagation, SandboxSpec,
     UserNamespace, UtsNamespace,
 };
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
 
 use super::admission::sysctl_name;
@@ -21,6 +22,8 @@ use super::{resources, spec};
 pub(crate) const IMAGE: &str = "coracle.io/image";
 /// Annotation with the image's id as statuses show it.
 pub(crate) const IMAGE_ID: &str = "coracle.io/image-id";
+/// The annotation with the round a container was started in, if the containers of its pod have begun anew together.
+pub(crate) const ROUND: &str = "coracle.io/round";
 
 /// What a container is made from besides its API object.
 #[derive(Clone, Debug)]
@@ -51,6 +54,8 @@ pub(crate) struct Ingredients<'a> {
     pub(crate) node_memory: u64,
     /// The restart count.
     pub(crate) attempt: u32,
+    /// The round it begins in.
+    pub(crate) round: Option<Timestamp>,
 }
 
 /// Why a specification cannot be made.
@@ -145,6 +150,7 @@ pub(crate) fn container_spec(
     runtime.devices = Vec::<Device>::new();
     runtime.annotations =
         vec![(IMAGE.to_owned(), ingredients.image_name.clone()), (IMAGE_ID.to_owned(), ingredients.image_id.clone())];
+    runtime.annotations.extend(ingredients.round.map(|round| (ROUND.to_owned(), round.to_string())));
     Ok(runtime)
 }
 
@@ -297,6 +303,7 @@ mod tests {
             seccomp_dir: Path::new("/seccomp"),
             node_memory: 1 << 30,
             attempt: 2,
+            round: None,
         };
         container_spec(&pod, &pod.spec.as_ref().unwrap().containers[0], &ingredients).map_err(|e| e.to_string())
     }

@@ -41,6 +41,8 @@ pub(crate) struct Attempt {
     pub(crate) attempt: u32,
     /// The sandbox it belongs to (its attempt number).
     pub(crate) sandbox: u32,
+    /// The round it was started in ([`Facts::round`]).
+    pub(crate) round: Option<Timestamp>,
     /// Where it is.
     pub(crate) phase: Phase,
     /// The image as it was asked for, in full (`docker.io/library/busybox:latest`).
@@ -177,8 +179,8 @@ pub(crate) struct Facts {
     pub(crate) sandbox: Option<Sandbox>,
     /// Attempts by container name, oldest first.
     pub(crate) attempts: BTreeMap<String, Vec<Attempt>>,
-    /// Containers whose start is under way (pull, create, start).
-    pub(crate) starting: BTreeSet<String>,
+    /// Containers whose start is under way (pull, create, start), and the round they are started in.
+    pub(crate) starting: BTreeMap<String, Option<Timestamp>>,
     /// Container ids whose stop is under way.
     pub(crate) stopping: BTreeSet<String>,
     /// Why containers wait, from the last failed start.
@@ -187,7 +189,8 @@ pub(crate) struct Facts {
     pub(crate) not_before: BTreeMap<String, Timestamp>,
     /// Before when no new sandbox is to be made after a failed one.
     pub(crate) sandbox_not_before: Option<Timestamp>,
-    /// When all containers were told to begin anew: what began before is of an earlier round (KEP-5532).
+    /// When all containers were last told to begin anew, which names the round that began then: what was started before the
+    /// agent knew of it is of an earlier one (KEP-5532).
     pub(crate) round: Option<Timestamp>,
     /// Crash backoffs by container name.
     pub(crate) crashes: Backoffs,
@@ -225,8 +228,7 @@ impl Facts {
 
     /// Whether an attempt is of an earlier round.
     pub(crate) fn is_past(&self, attempt: &Attempt) -> bool {
-        let begun = attempt.started.or(attempt.finished);
-        self.round.zip(begun).is_some_and(|(round, begun)| begun <= round)
+        attempt.round < self.round
     }
 
     /// The attempt before the newest one, whose end is the container's last state.

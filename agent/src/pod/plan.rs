@@ -126,7 +126,7 @@ pub(crate) fn is_over(pod: &Pod, facts: &Facts) -> bool {
         return true;
     }
     let ended = |c: &Container| {
-        !facts.starting.contains(&c.name)
+        !facts.starting.contains_key(&c.name)
             && facts
                 .last(&c.name)
                 .is_some_and(|a| a.phase == Phase::Exited && !facts.is_past(a) && !restart::follows(pod, c, a))
@@ -161,14 +161,12 @@ fn deadline(pod: &Pod, now: Timestamp, plan: &mut Plan) -> Option<Action> {
 
 /// The pod is to be up: init containers in turn, then app containers.
 fn run(pod: &Pod, facts: &Facts, now: Timestamp, plan: &mut Plan) {
-    // All are to begin anew: first all of them end.
-    if facts.attempts.values().flatten().any(|attempt| attempt.is_alive() && facts.is_past(attempt)) {
-        stop_all(pod, facts, plan, "Container will be killed: all containers of the pod are restarted");
+    if !end_round(pod, facts, plan) {
         return;
     }
     // Whatever the others do: they are there to find out why those do not start. Each is started once.
     for container in spec(pod).ephemeral_containers() {
-        if !facts.starting.contains(&container.name) && facts.last(&container.name).is_none() {
+        if !facts.starting.contains_key(&container.name) && facts.last(&container.name).is_none() {
             start(&container.name, facts, now, plan);
         }
     }
@@ -193,10 +191,34 @@ fn run(pod: &Pod, facts: &Facts, now: Timestamp, plan: &mut Plan) {
     }
 }
 
+/// All are to begin anew: first all of the round before end, app containers before the others, without a grace period, as
+/// kubelet does it; and starts under way come to their end. Answers whether that is so. Ephemeral containers stay.
+fn end_round(pod: &Pod, facts: &Facts, plan: &mut Plan) -> bool {
+    let alive = |container: &&Container| {
+        let attempts = facts.attempts.get(&container.name);
+        attempts.is_some_and(|all| all.iter().any(|attempt| attempt.is_alive() && facts.is_past(attempt)))
+    };
+    let mut last: Vec<&Container> = spec(pod).containers().iter().filter(alive).collect();
+    if last.is_empty() {
+        last = spec(pod).init_containers().iter().rev().filter(alive).take(1).collect();
+    }
+    for container in &last {
+        for attempt in facts.attempts.get(&container.name).into_iter().flatten() {
+            if attempt.is_alive() && facts.is_past(attempt) && !facts.stopping.contains(&attempt.id) {
+                let message = "Container will be killed: all containers of the pod are restarted".to_owned();
+                let (container, id) = (container.name.clone(), attempt.id.clone());
+                plan.actions.push(Action::Stop { container, id, grace: 0, message });
+            }
+        }
+    }
+    let under_way = |container: &Container| facts.starting.get(&container.name).is_some_and(|r| *r < facts.round);
+    last.is_empty() && !spec(pod).all().any(under_way)
+}
+
 /// The step of one container that has its turn.
 fn step(container: &Container, pod: &Pod, facts: &Facts, now: Timestamp, plan: &mut Plan) {
     let name = &container.name;
-    if facts.starting.contains(name) {
+    if facts.starting.contains_key(name) {
         return;
     }
     let current = facts.current(name);

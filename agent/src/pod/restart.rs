@@ -23,14 +23,18 @@ pub(crate) fn follows(pod: &Pod, container: &Container, attempt: &Attempt) -> bo
     }
 }
 
-/// When all containers of the pod were last told to begin anew, by the end of one whose rules say so (KEP-5532).
+/// When all containers of the pod were last told to begin anew, by the end of one whose rules say so (KEP-5532). What was
+/// started since tells it too, when that end is no longer on record.
 pub(crate) fn round(pod: &Pod, facts: &Facts) -> Option<Timestamp> {
     let sandbox = facts.sandbox.as_ref()?.attempt;
-    let ends = spec(pod).all().flat_map(|container| {
+    let rounds = spec(pod).all().flat_map(|container| {
         let attempts = facts.attempts.get(&container.name).into_iter().flatten();
-        attempts.filter(move |attempt| attempt.sandbox == sandbox && restarts_all(container, attempt))
+        attempts.filter(move |attempt| attempt.sandbox == sandbox).map(|attempt| {
+            let begun = attempt.finished.filter(|_| restarts_all(container, attempt));
+            begun.max(attempt.round)
+        })
     });
-    ends.filter_map(|attempt| attempt.finished).max()
+    rounds.max().flatten()
 }
 
 fn restarts_all(container: &Container, attempt: &Attempt) -> bool {
@@ -78,6 +82,7 @@ mod tests {
             id: "c0".into(),
             attempt: 0,
             sandbox: 0,
+            round: None,
             phase: Phase::Exited,
             image: String::new(),
             image_id: String::new(),

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use coracle_runtime::image::{self, Image, Keyring, PullRequest, Reference};
 use coracle_runtime::{ContainerId, PidNamespace, Sandbox};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio_util::sync::CancellationToken;
 
@@ -77,6 +78,8 @@ pub(crate) struct Start {
     pub(crate) target: Option<Target>,
     /// The restart count.
     pub(crate) attempt: u32,
+    /// The round it begins in.
+    pub(crate) round: Option<Timestamp>,
     /// The pod's volumes on the host.
     pub(crate) volumes: BTreeMap<String, PathBuf>,
     /// What its environment refers to.
@@ -174,6 +177,7 @@ impl Start {
             seccomp_dir: &self.context.config.seccomp_dir(),
             node_memory: self.context.memory,
             attempt: self.attempt,
+            round: self.round,
         };
         let mut spec = container_spec(&self.pod, &self.container, &ingredients).map_err(|e| match e {
             SpecError::Security(_) | SpecError::NoVolume { .. } => {

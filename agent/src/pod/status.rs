@@ -129,7 +129,8 @@ fn phase(pod: &Pod, facts: &Facts, init: &[ContainerStatus], apps: &[ContainerSt
     // Whether a container that has ended stays so.
     let over = |name: &str| {
         let (container, last) = (spec(pod).container(name), facts.last(name));
-        container.zip(last).is_none_or(|(c, a)| !facts.is_past(a) && !restart::follows(pod, c, a))
+        let ended = last.filter(|a| a.phase == Phase::Exited && !facts.is_past(a));
+        container.zip(ended).is_some_and(|(c, a)| !restart::follows(pod, c, a))
     };
     let sidecars: Vec<&str> =
         spec(pod).init_containers().iter().filter(|c| is_sidecar(c)).map(|c| c.name.as_str()).collect();
@@ -215,7 +216,13 @@ fn container_status(
         (Some(a), Some(w)) if !ended && restart::follows(pod, container, a) => {
             (waiting_state(Some(w), default_waiting), Some(terminated_state(a)))
         }
-        (Some(a), None) if begins_anew => (waiting_state(None, default_waiting), Some(terminated_state(a))),
+        (Some(a), None) if begins_anew => {
+            let why = facts.is_past(a).then(|| Waiting {
+                reason: "RestartingAllContainers".into(),
+                message: "The container has ended because all containers of the pod begin anew".into(),
+            });
+            (waiting_state(why.as_ref(), default_waiting), Some(terminated_state(a)))
+        }
         (Some(a), _) => (terminated_state(a), facts.previous(name).map(terminated_state)),
     };
     let running = state.running.is_some();

@@ -19,6 +19,7 @@ fn attempt(n: u32, phase: Phase, code: Option<i32>) -> Attempt {
         id: format!("c{n}"),
         attempt: n,
         sandbox: 0,
+        round: None,
         phase,
         image: "busybox".into(),
         image_id: "sha256:0".into(),
@@ -239,9 +240,11 @@ fn one_whose_rules_say_so_has_all_containers_begin_anew_in_their_order() {
     let pod = pod(json!({"restartPolicy": "Never",
         "initContainers": [{"name": "i"}],
         "containers": [{"name": "a", "restartPolicy": "Never", "restartPolicyRules": rules}, {"name": "b"}]}));
+    // The second attempt of each is of the round that begins at 5.
     let ran = |n: u32, from: i64, to: i64, code: i32| {
         let whole = attempt(n, Phase::Exited, Some(code));
-        Attempt { id: format!("c{n}-{from}"), started: Some(at(from)), finished: Some(at(to)), ..whole }
+        let round = (n > 0).then(|| at(5));
+        Attempt { id: format!("c{n}-{from}"), started: Some(at(from)), finished: Some(at(to)), round, ..whole }
     };
     let mut facts = with(up(), "i", vec![ran(0, 0, 1, 0)]);
     let mut turn = |name: &str, attempts: Vec<Attempt>, now: i64| {
@@ -251,10 +254,41 @@ fn one_whose_rules_say_so_has_all_containers_begin_anew_in_their_order() {
     };
     let b = Attempt { started: Some(at(2)), ..attempt(0, Phase::Running, None) };
     turn("b", vec![b], 3);
-    assert_eq!(turn("a", vec![ran(0, 2, 5, 42)], 5), "stop b 30");
+    assert_eq!(turn("a", vec![ran(0, 2, 5, 42)], 5), "stop b 0");
     let done = turn("b", vec![ran(0, 2, 6, 137)], 6);
     assert_eq!(done, "start i 1", "a container that was ended for it has not failed");
     assert_eq!(turn("i", vec![ran(0, 0, 1, 0), ran(1, 7, 8, 0)], 8), "start a 1, start b 1");
     assert_eq!(turn("a", vec![ran(0, 2, 5, 42), ran(1, 9, 10, 0)], 10), "start b 1");
     assert_eq!(turn("b", vec![ran(0, 2, 6, 137), ran(1, 9, 11, 0)], 11), "teardown", "this round is the last");
+}
+
+/// The clocks tell nothing: a container may begin to run after the end that it is to be ended for.
+#[test]
+fn a_start_under_way_is_of_the_round_it_was_decided_in() {
+    let rules = json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]);
+    let pod = pod(json!({"restartPolicy": "Never", "initContainers": [{"name": "i"}],
+        "containers": [{"name": "a", "restartPolicyRules": rules}, {"name": "b"}],
+        "ephemeralContainers": [{"name": "debug"}]}));
+    let mut facts = with(up(), "i", vec![attempt(0, Phase::Exited, Some(0))]);
+    facts = with(facts, "a", vec![Attempt { finished: Some(at(5)), ..attempt(0, Phase::Exited, Some(42)) }]);
+    facts = with(facts, "debug", vec![Attempt { id: "d0".into(), ..attempt(0, Phase::Running, None) }]);
+    facts.starting.insert("b".into(), None);
+    facts.round = restart::round(&pod, &facts);
+    assert_eq!(facts.round, Some(at(5)));
+    assert_eq!(steps(&pod, &facts, 6), "", "its start comes to its end first");
+    let b = Attempt { started: Some(at(7)), ..attempt(0, Phase::Running, None) };
+    facts = with(facts, "b", vec![b.clone()]);
+    assert_eq!(steps(&pod, &facts, 7), "stop b 0", "whether or not it is known to have started");
+    facts.starting.clear();
+    assert_eq!(steps(&pod, &facts, 7), "stop b 0");
+    let b = Attempt { phase: Phase::Exited, finished: Some(at(8)), exit_code: Some(137), ..b };
+    facts = with(facts, "b", vec![b.clone()]);
+    assert_eq!(steps(&pod, &facts, 8), "start i 1", "and the ephemeral container stays");
+
+    // The end that the round began with is no longer on record: what was started since tells of it.
+    facts = with(facts, "i", vec![Attempt { round: Some(at(5)), ..attempt(1, Phase::Exited, Some(0)) }]);
+    facts = with(facts, "a", vec![Attempt { round: Some(at(5)), ..attempt(3, Phase::Exited, Some(0)) }]);
+    facts.round = restart::round(&pod, &facts);
+    assert_eq!(facts.round, Some(at(5)));
+    assert_eq!(steps(&pod, &facts, 9), "start b 1");
 }

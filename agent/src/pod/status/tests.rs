@@ -19,6 +19,7 @@ fn attempt(n: u32, phase: Phase, code: Option<i32>) -> Attempt {
         id: format!("c{n}"),
         attempt: n,
         sandbox: 0,
+        round: None,
         phase,
         image: "docker.io/library/busybox:latest".into(),
         image_id: "docker.io/library/busybox@sha256:0".into(),
@@ -203,4 +204,38 @@ fn an_ephemeral_container_has_a_status_and_no_say_in_the_pods() {
     assert_eq!((pods, &state["terminated"]["exitCode"]), (of_the_pod, &json!(3)));
     let patch = patch(&pod, "u1", &compute(&pod, &facts, &host(), at(5))).unwrap();
     assert_eq!(patch["status"]["ephemeralContainerStatuses"][0]["name"], "debug");
+}
+
+/// A container that is made again has not ended again, whatever its rules said of the end before.
+#[test]
+fn a_pod_whose_containers_are_being_made_anew_is_not_over() {
+    for action in ["Restart", "RestartAllContainers"] {
+        let rules = json!([{"action": action, "exitCodes": {"operator": "In", "values": [42]}}]);
+        let pod = pod(json!({"restartPolicy": "Never",
+            "containers": [{"name": "app", "image": "busybox", "restartPolicyRules": rules}]}));
+        let round = (action == "RestartAllContainers").then(|| at(1));
+        let next = |phase, code| Attempt { round, ..attempt(1, phase, code) };
+        let ended = attempt(0, Phase::Exited, Some(42));
+        let mut phases = Vec::new();
+        for attempts in [
+            vec![ended.clone()],
+            vec![ended.clone(), next(Phase::Created, None)],
+            vec![ended.clone(), next(Phase::Running, None)],
+            vec![ended, next(Phase::Exited, Some(1))],
+        ] {
+            let mut facts = facts(attempts);
+            facts.round = restart::round(&pod, &facts);
+            phases.push(compute(&pod, &facts, &host(), at(5)).phase.unwrap());
+        }
+        assert_eq!(phases, ["Running", "Running", "Running", "Failed"], "{action}");
+    }
+}
+
+#[test]
+fn a_container_that_was_ended_for_another_says_so_until_it_begins_anew() {
+    let pod = pod(json!({"restartPolicy": "Never", "containers": [{"name": "app", "image": "busybox"}]}));
+    let mut facts = facts(vec![attempt(0, Phase::Exited, Some(137))]);
+    facts.round = Some(at(1));
+    let shown = summary(&pod, &facts);
+    assert!(shown.starts_with("Running | RestartingAllContainers (Error 137) 0 | False"), "{shown}");
 }

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{ContainerState as ApiState, Pod, ResourceRequir
 
 use crate::context::Context;
 use crate::log::tail_text;
-use crate::pod::container_spec::{IMAGE, IMAGE_ID};
+use crate::pod::container_spec::{IMAGE, IMAGE_ID, ROUND};
 use crate::pod::facts::{Attempt, Facts, Phase, Probed};
 use crate::pod::{spec, uid};
 use crate::volume::set::PodDir;
@@ -64,6 +64,7 @@ fn attempt(pod: &Pod, dir: &PodDir, sandbox: u32, status: &ContainerStatus) -> A
         id: status.id.to_string(),
         attempt: status.attempt,
         sandbox,
+        round: word(ROUND).parse().ok(),
         phase: Phase::Created,
         image: word(IMAGE),
         image_id: word(IMAGE_ID),
@@ -189,6 +190,7 @@ fn blank(id: &str, attempt: u32) -> Attempt {
         id: id.strip_prefix("coracle://").unwrap_or(id).to_owned(),
         attempt,
         sandbox: NO_SANDBOX,
+        round: None,
         phase: Phase::Exited,
         image: String::new(),
         image_id: String::new(),

@@ -54,7 +54,7 @@ impl Worker {
         if let Some(finished) = after {
             self.facts.crashes.next(name, finished, now);
         }
-        self.facts.starting.insert(name.to_owned());
+        self.facts.starting.insert(name.to_owned(), self.facts.round);
         self.facts.not_before.remove(name);
         self.facts.doomed.remove(name);
         let start = Start {
@@ -65,6 +65,7 @@ impl Worker {
             container,
             target: self.target_of(name),
             attempt,
+            round: self.facts.round,
             volumes: self.volumes.clone(),
             objects,
             cancel: self.cancel.clone(),

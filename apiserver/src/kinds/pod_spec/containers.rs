@@ -410,8 +410,7 @@ fn validate_restarts(errors: &mut Errors, path: &Path, container: &Container) {
     }
     for (i, rule) in rules_given.iter().enumerate() {
         let at = at.index(i);
-        // `RestartAllContainers` (KEP-5532) is refused as where its feature gate is off: the node does not do it reliably.
-        rules::known_word(errors, &at.child("action"), &rule.action, &["Restart"]);
+        rules::known_word(errors, &at.child("action"), &rule.action, &["Restart", "RestartAllContainers"]);
         let Some(codes) = &rule.exit_codes else {
             errors.push(Error::required(&at.child("exitCodes"), "must be specified"));
             continue;
