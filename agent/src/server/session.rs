@@ -1,7 +1,7 @@
 //! A session with a container's process, whatever carries it to the client: bytes both ways, sizes of a terminal, and the
 //! status at the end.
 
-use std::future::pending;
+use std::{future::pending, io};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use coracle_runtime::{ContainerId, Error, ExecSpec, Sandbox, Terminal, WindowSize};
@@ -214,7 +214,9 @@ async fn converse(process: Process, client: Client, asked: &Asked, ends: impl Fu
     let speaking = {
         let (out, err) = (told.clone(), told);
         async move {
-            tokio::join!(pump(stdout, STDOUT, asked.output, out), pump(stderr, STDERR, asked.error, err));
+            let (out, err) =
+                tokio::join!(pump(stdout, STDOUT, asked.output, out), pump(stderr, STDERR, asked.error, err));
+            out.and(err)
         }
     };
     let hearing = async move {
@@ -235,24 +237,32 @@ async fn converse(process: Process, client: Client, asked: &Asked, ends: impl Fu
         }
     };
     tokio::select! {
-        (status, ()) = async { tokio::join!(ends, speaking) } => status,
+        (status, spoken) = async { tokio::join!(ends, speaking) } => match spoken {
+            Ok(()) => status,
+            Err(error) => internal(&format!("error reading the output: {error}")),
+        },
         () = gone.cancelled() => internal("the client closed the connection"),
         _ = async { tokio::join!(hearing, resizing); pending::<Value>().await } => internal("the input never ends"),
     }
 }
 
 /// Sends what is read as pieces of `channel`; what nobody asked for is read all the same, so that the program goes on.
-async fn pump(from: Option<Box<dyn AsyncRead + Send + Unpin>>, channel: u8, wanted: bool, told: mpsc::Sender<Bytes>) {
-    let Some(mut from) = from else { return };
+async fn pump(
+    from: Option<Box<dyn AsyncRead + Send + Unpin>>,
+    channel: u8,
+    wanted: bool,
+    told: mpsc::Sender<Bytes>,
+) -> io::Result<()> {
+    let Some(mut from) = from else { return Ok(()) };
     loop {
         let mut piece = BytesMut::with_capacity(CHUNK + 1);
         piece.put_u8(channel);
-        match from.read_buf(&mut piece).await {
-            Ok(0) | Err(_) => return,
-            Ok(_) if !wanted => {}
-            Ok(_) => {
+        match from.read_buf(&mut piece).await? {
+            0 => return Ok(()),
+            _ if !wanted => {}
+            _ => {
                 if told.send(piece.freeze()).await.is_err() {
-                    return;
+                    return Ok(());
                 }
             }
         }

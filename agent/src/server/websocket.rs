@@ -4,6 +4,10 @@
 //! the `base64` protocols, for clients that have text only, the channel is a digit and what follows is encoded. Before
 //! version 4 the status at the end is text, and nothing when all went well. The last frame is a Close with code 1000: kubectl
 //! takes a Close without a code for an error.
+//!
+//! Nothing is run before the client has answered a Ping. Older releases of client-go, 1.32 among them, read the connection
+//! beside the task that makes its streams, and throw away what comes for a stream that is not made yet: the words of a
+//! program that ends at once would be lost, as they are there in the very moment the connection stands.
 
 use std::time::Duration;
 
@@ -12,7 +16,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
 use coracle_runtime::WindowSize;
-use futures::{SinkExt, StreamExt};
+use futures::{SinkExt, StreamExt, stream};
 use serde_json::Value;
 
 use super::session::{self, Asked, Client, RESIZE, STATUS, STDERR, STDIN, STDOUT};
@@ -24,6 +28,10 @@ pub(super) const PROTOCOLS: [&str; 5] =
 /// How long input may wait to be read, as long as kubelet keeps a connection on which nothing moves. While it waits nobody
 /// sees the client leave.
 const PATIENCE: Duration = Duration::from_secs(4 * 60 * 60);
+
+/// How long a client has to show that it reads, by a Pong or anything else. One that does not, though it must (RFC 6455,
+/// 5.5.3), is served after that.
+const GREETING: Duration = Duration::from_secs(1);
 
 /// How long a client has to close its side.
 const PARTING: Duration = Duration::from_secs(5);
@@ -104,6 +112,17 @@ enum Input {
     Size(WindowSize),
 }
 
+/// Waits until the client shows that it reads; what it said instead of a Pong is still to be heard.
+async fn greet(socket: &mut WebSocket) -> Option<Result<Message, axum::Error>> {
+    if socket.send(Message::Ping(Bytes::new())).await.is_err() {
+        return None;
+    }
+    match tokio::time::timeout(GREETING, socket.next()).await {
+        Ok(Some(Ok(Message::Pong(_)))) | Err(_) => None,
+        Ok(heard) => heard,
+    }
+}
+
 fn piece(channel: u8, content: &[u8]) -> Bytes {
     let mut piece = BytesMut::with_capacity(content.len() + 1);
     piece.put_u8(channel);
@@ -112,11 +131,17 @@ fn piece(channel: u8, content: &[u8]) -> Bytes {
 }
 
 /// Carries a session over a socket until `work` has ended.
-pub(super) async fn carry<F>(socket: WebSocket, protocol: Protocol, asked: Asked, work: impl FnOnce(Asked, Client) -> F)
-where
+pub(super) async fn carry<F>(
+    mut socket: WebSocket,
+    protocol: Protocol,
+    asked: Asked,
+    work: impl FnOnce(Asked, Client) -> F,
+) where
     F: Future<Output = Value>,
 {
-    let (mut to, mut from) = socket.split();
+    let first = greet(&mut socket).await;
+    let (mut to, from) = socket.split();
+    let mut from = stream::iter(first).chain(from);
     let (client, carrier) = session::ends();
     let session::Carrier { mut input, sizes, mut told, gone } = carrier;
     if !protocol.closes {
@@ -178,7 +203,9 @@ where
 
 #[cfg(test)]
 mod tests {
+    use axum::extract::ws::WebSocketUpgrade;
     use serde_json::json;
+    use tokio_tungstenite::tungstenite;
 
     use super::*;
 
@@ -227,5 +254,45 @@ mod tests {
         let (good, bad) = (json!({"status": "Success"}), json!({"status": "Failure", "message": "no"}));
         assert_eq!((old.status(&good).as_str(), old.status(&bad).as_str()), ("", "no"));
         assert_eq!((v5.status(&good), v5.status(&bad)), (good.to_string(), bad.to_string()));
+    }
+
+    /// A client of a session whose program says a word and ends at once.
+    async fn client() -> tokio_tungstenite::WebSocketStream<tokio::net::TcpStream> {
+        let serve = |upgrade: WebSocketUpgrade| async move {
+            let work = |_, client: Client| async move {
+                drop(client.told.send(piece(STDOUT, b"word")).await);
+                json!({"status": "Success"})
+            };
+            let asked = Asked { output: true, ..Asked::default() };
+            upgrade.on_upgrade(move |socket| carry(socket, Protocol::named(Some(PROTOCOLS[0])), asked, work))
+        };
+        let app = axum::Router::new().route("/", axum::routing::get(serve));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        tokio_tungstenite::client_async(format!("ws://{address}/"), stream).await.unwrap().0
+    }
+
+    #[tokio::test]
+    async fn nothing_is_said_to_a_client_that_does_not_read_yet() {
+        let mut socket = client().await;
+        // Answered when it is read.
+        assert!(matches!(socket.next().await, Some(Ok(tungstenite::Message::Ping(_)))));
+        let heard: Vec<_> = socket.filter_map(|message| async { message.ok() }).collect().await;
+        let [word, status, tungstenite::Message::Close(Some(close))] = &heard[..] else { panic!("{heard:?}") };
+        assert_eq!(word.clone().into_data(), &b"\x01word"[..]);
+        assert_eq!(status.clone().into_data(), &b"\x03{\"status\":\"Success\"}"[..]);
+        assert_eq!(u16::from(close.code), 1000);
+    }
+
+    #[tokio::test]
+    async fn what_a_client_says_first_is_heard() {
+        let mut socket = client().await;
+        socket.send(tungstenite::Message::Close(None)).await.unwrap();
+        let heard = socket.next().await;
+        assert!(matches!(heard, Some(Ok(tungstenite::Message::Ping(_)))), "{heard:?}");
+        let rest: Vec<_> = socket.collect().await;
+        assert!(!rest.iter().flatten().any(tungstenite::Message::is_binary), "{rest:?}");
     }
 }
