@@ -1,6 +1,6 @@
 //! TLS connections: accepted, bounded, and ended in peace.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use http::Request;
@@ -9,12 +9,12 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
-use rustls::ServerConfig;
+use rustls::{ServerConfig, pki_types::CertificateDer};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -62,85 +62,141 @@ where
     }
 }
 
-/// Serves connections until `shutdown`, then gives them `goodbye` to end.
-pub(crate) async fn serve(
-    server: Arc<Inner>,
-    listener: TcpListener,
-    tls: Arc<ServerConfig>,
-    shutdown: CancellationToken,
-    goodbye: Duration,
-) {
-    let acceptor = TlsAcceptor::from(tls);
-    let tracker = TaskTracker::new();
-    let cut = CancellationToken::new();
-    let places = Arc::new(Semaphore::new(server.config.max_connections));
-    loop {
-        let place = tokio::select! {
-            () = shutdown.cancelled() => break,
-            place = Arc::clone(&places).acquire_owned() => place,
-        };
-        let Ok(place) = place else { break };
-        let accepted = tokio::select! {
-            () = shutdown.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        let (socket, address) = match accepted {
-            Ok((socket, peer)) => (socket, peer.ip()),
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "a connection could not be accepted");
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            }
-        };
-        let (server, acceptor, shutdown) = (Arc::clone(&server), acceptor.clone(), shutdown.clone());
-        let (spawned, cut) = (tracker.clone(), cut.clone());
-        tracker.spawn(async move {
-            let served = connection(server, (socket, address), acceptor, spawned, shutdown);
-            tokio::select! {
-                () = cut.cancelled() => {}
-                () = served => {}
-            }
-            drop(place);
-        });
-    }
-    drop(listener);
-    tracker.close();
-    if tokio::time::timeout(goodbye, tracker.wait()).await.is_err() {
-        cut.cancel();
-        let _ = tokio::time::timeout(goodbye, tracker.wait()).await;
+/// Where connections come in.
+pub(crate) struct Door {
+    /// Where clients connect.
+    pub(crate) listener: TcpListener,
+    /// How they are greeted.
+    pub(crate) tls: Arc<ServerConfig>,
+    /// Connections at once; who comes then waits.
+    pub(crate) places: usize,
+    /// Ends it.
+    pub(crate) shutdown: CancellationToken,
+    /// How long connections have then to end.
+    pub(crate) goodbye: Duration,
+}
+
+/// A client whose handshake has succeeded.
+pub(crate) struct Guest {
+    /// The connection.
+    pub(crate) stream: Stalling<TlsStream<TcpStream>>,
+    /// What it showed, verified as the door's TLS demands.
+    pub(crate) certificates: Arc<[CertificateDer<'static>]>,
+    /// Where it is.
+    pub(crate) address: IpAddr,
+    /// For what the connection starts: it is waited for with it.
+    pub(crate) tasks: TaskTracker,
+    /// The connection should come to its end.
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl Door {
+    /// Serves each connection by `serve` until the door is shut, then gives them time to end.
+    pub(crate) async fn open<F>(self, serve: impl Fn(Guest) -> F + Clone + Send + Sync + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let Door { listener, tls, places, shutdown, goodbye } = self;
+        let acceptor = TlsAcceptor::from(tls);
+        let tracker = TaskTracker::new();
+        let cut = CancellationToken::new();
+        let places = Arc::new(Semaphore::new(places));
+        loop {
+            let place = tokio::select! {
+                () = shutdown.cancelled() => break,
+                place = Arc::clone(&places).acquire_owned() => place,
+            };
+            let Ok(place) = place else { break };
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            let (socket, address) = match accepted {
+                Ok((socket, peer)) => (socket, peer.ip()),
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "a connection could not be accepted");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            let (serve, acceptor, shutdown) = (serve.clone(), acceptor.clone(), shutdown.clone());
+            let (tasks, cut) = (tracker.clone(), cut.clone());
+            tracker.spawn(async move {
+                let served = async {
+                    if let Some((stream, certificates)) = greet(socket, acceptor, &shutdown).await {
+                        serve(Guest { stream, certificates, address, tasks, shutdown }).await;
+                    }
+                };
+                tokio::select! {
+                    () = cut.cancelled() => {}
+                    () = served => {}
+                }
+                drop(place);
+            });
+        }
+        drop(listener);
+        tracker.close();
+        if tokio::time::timeout(goodbye, tracker.wait()).await.is_err() {
+            cut.cancel();
+            let _ = tokio::time::timeout(goodbye, tracker.wait()).await;
+        }
     }
 }
 
-async fn connection(
-    server: Arc<Inner>,
-    (socket, address): (TcpStream, IpAddr),
+/// The handshake: the connection and the certificates shown; nothing when there is nobody to serve.
+async fn greet(
+    socket: TcpStream,
     acceptor: TlsAcceptor,
-    spawned: TaskTracker,
-    shutdown: CancellationToken,
-) {
+    shutdown: &CancellationToken,
+) -> Option<(Stalling<TlsStream<TcpStream>>, Arc<[CertificateDer<'static>]>)> {
     // Small answers go out at once; a failure only costs time.
     let _ = socket.set_nodelay(true);
     let greeted = tokio::select! {
-        greeted = tokio::time::timeout(HANDSHAKE, acceptor.accept(socket)) => greeted,
+        greeted = tokio::time::timeout(HANDSHAKE, acceptor.accept(socket)) => greeted.ok()?,
         // Who has not asked for anything yet is not waited for.
-        () = shutdown.cancelled() => return,
+        () = shutdown.cancelled() => return None,
     };
-    let stream = match greeted {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            tracing::debug!(error = &error as &dyn std::error::Error, "TLS handshake");
-            return;
+    match greeted {
+        Ok(stream) => {
+            let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+            let certificates = shown.iter().map(|certificate| certificate.clone().into_owned()).collect();
+            Some((Stalling::new(stream, STALLED), certificates))
         }
-        Err(_) => return,
+        Err(error) => {
+            tracing::debug!(error = &error as &dyn std::error::Error, "TLS handshake");
+            None
+        }
+    }
+}
+
+/// Serves a connection to its end, which it is asked for by `ask` at `shutdown`.
+pub(crate) async fn drive<C, E>(connection: C, shutdown: &CancellationToken, ask: impl FnOnce(Pin<&mut C>))
+where
+    C: Future<Output = Result<(), E>>,
+    E: std::fmt::Display,
+{
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            ask(connection.as_mut());
+            connection.await
+        }
     };
-    let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let certificates: Arc<[_]> = shown.iter().map(|c| c.clone().into_owned()).collect();
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended in an error");
+    }
+}
+
+/// Serves the API to a client.
+pub(crate) async fn serve(server: Arc<Inner>, guest: Guest) {
+    let Guest { stream, certificates, address, tasks, shutdown } = guest;
     let service = service_fn(move |request: Request<Incoming>| {
         let peer = Peer::Remote { certificates: Arc::clone(&certificates), address };
         let handled = filters::handle(Arc::clone(&server), peer, request.map(Body::new));
         async move { Ok::<_, std::convert::Infallible>(handled.await) }
     });
-    let mut builder = auto::Builder::new(Tracked(spawned));
+    let mut builder = auto::Builder::new(Tracked(tasks));
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
     builder
         .http2()
@@ -151,17 +207,6 @@ async fn connection(
         .initial_connection_window_size(WINDOW * 4)
         .keep_alive_interval(Some(HEAD))
         .keep_alive_timeout(HEAD);
-    let stream = TokioIo::new(Stalling::new(stream, STALLED));
-    let connection = builder.serve_connection_with_upgrades(stream, service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended in an error");
-    }
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    drive(connection, &shutdown, |connection| connection.graceful_shutdown()).await;
 }

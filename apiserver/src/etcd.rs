@@ -25,12 +25,6 @@ use coracle_store::Store;
 use http::{Method, Request, Response};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls::ServerConfig;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use x509_parser::prelude::FromDer as _;
 
@@ -38,18 +32,17 @@ use self::{
     grpc::{Body, Code, Refusal, Requests, unary},
     kv::Who,
 };
-use crate::{authz::MASTERS, connections::Tracked, pki, snapshot, stall::Stalling};
+use crate::{
+    authz::MASTERS,
+    connections::{Guest, Tracked, drive},
+    pki, snapshot,
+};
 
 /// Connections at once: administrators' tools.
-const CONNECTIONS: usize = 256;
+pub(crate) const CONNECTIONS: usize = 256;
 /// Calls at once on one connection.
 const STREAMS: u32 = 1000;
-const HANDSHAKE: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// How long a client may take nothing of what is sent to it.
-const STALLED: Duration = Duration::from_secs(60);
-/// After an error of `accept` the next attempt waits this long.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// What the services answer from.
 pub(crate) struct Front {
@@ -77,100 +70,23 @@ impl Front {
     }
 }
 
-/// Serves connections until `shutdown`, then gives them `goodbye` to end.
-pub(crate) async fn serve(
-    front: Arc<Front>,
-    listener: TcpListener,
-    tls: Arc<ServerConfig>,
-    shutdown: CancellationToken,
-    goodbye: Duration,
-) {
-    let acceptor = TlsAcceptor::from(tls);
-    let tracker = TaskTracker::new();
-    let cut = CancellationToken::new();
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let place = tokio::select! {
-            () = shutdown.cancelled() => break,
-            place = Arc::clone(&places).acquire_owned() => place,
-        };
-        let Ok(place) = place else { break };
-        let accepted = tokio::select! {
-            () = shutdown.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        let socket = match accepted {
-            Ok((socket, _)) => socket,
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "a connection could not be accepted");
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            }
-        };
-        let (front, acceptor, shutdown) = (Arc::clone(&front), acceptor.clone(), shutdown.clone());
-        let (spawned, cut) = (tracker.clone(), cut.clone());
-        tracker.spawn(async move {
-            tokio::select! {
-                () = cut.cancelled() => {}
-                () = connection(front, socket, acceptor, spawned, shutdown) => {}
-            }
-            drop(place);
-        });
-    }
-    drop(listener);
-    tracker.close();
-    if tokio::time::timeout(goodbye, tracker.wait()).await.is_err() {
-        cut.cancel();
-        let _ = tokio::time::timeout(goodbye, tracker.wait()).await;
-    }
-}
-
-async fn connection(
-    front: Arc<Front>,
-    socket: TcpStream,
-    acceptor: TlsAcceptor,
-    spawned: TaskTracker,
-    shutdown: CancellationToken,
-) {
-    // Small answers go out at once; a failure only costs time.
-    let _ = socket.set_nodelay(true);
-    let greeted = tokio::select! {
-        greeted = tokio::time::timeout(HANDSHAKE, acceptor.accept(socket)) => greeted,
-        () = shutdown.cancelled() => return,
-    };
-    let stream = match greeted {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            tracing::debug!(error = &error as &dyn std::error::Error, "TLS handshake");
-            return;
-        }
-        Err(_) => return,
-    };
-    let certificate = stream.get_ref().1.peer_certificates().and_then(|shown| shown.first());
-    let may = certificate.is_some_and(|certificate| is_master(certificate));
-    let (closing, tasks) = (shutdown.clone(), spawned.clone());
+/// Serves a client, whose certificate the handshake has verified.
+pub(crate) async fn serve(front: Arc<Front>, guest: Guest) {
+    let Guest { stream, certificates, tasks, shutdown, .. } = guest;
+    let may = certificates.first().is_some_and(|certificate| is_master(certificate));
+    let (closing, spawned) = (shutdown.clone(), tasks.clone());
     let service = service_fn(move |request: Request<Incoming>| {
-        let (front, closing, tasks) = (Arc::clone(&front), closing.clone(), tasks.clone());
+        let (front, closing, tasks) = (Arc::clone(&front), closing.clone(), spawned.clone());
         async move { Ok::<_, Infallible>(answer(front, may, request, closing, &tasks).await) }
     });
-    let mut builder = hyper::server::conn::http2::Builder::new(Tracked::new(spawned));
+    let mut builder = hyper::server::conn::http2::Builder::new(Tracked::new(tasks));
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
         .keep_alive_interval(Some(KEEP_ALIVE))
         .keep_alive_timeout(KEEP_ALIVE);
-    let connection = builder.serve_connection(TokioIo::new(Stalling::new(stream, STALLED)), service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended in an error");
-    }
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    drive(connection, &shutdown, |connection| connection.graceful_shutdown()).await;
 }
 
 /// Whether a certificate, which the handshake has verified, is an administrator's.

@@ -22,7 +22,7 @@ use crate::{
     authz::{self, Authorizer, Rbac},
     bootstrap,
     config::Config,
-    connections,
+    connections::{self, Door},
     custom::Follower,
     encryption::{self, Encryption},
     etcd,
@@ -444,21 +444,33 @@ impl Runner {
             });
         }
         inner.progress.enter(Phase::Running);
-        let (server, closing) = (Arc::clone(&inner), inner.shutdown.clone());
-        let tls = inner.pki.server_tls().map_err(Error::Pki)?;
+        let door = Door {
+            listener,
+            tls: Arc::new(inner.pki.server_tls().map_err(Error::Pki)?),
+            places: inner.config.max_connections,
+            shutdown: inner.shutdown.clone(),
+            goodbye: GOODBYE,
+        };
+        let server = Arc::clone(&inner);
         parts.spawn(async move {
-            connections::serve(server, listener, Arc::new(tls), closing, GOODBYE).await;
+            door.open(move |guest| connections::serve(Arc::clone(&server), guest)).await;
             Ok(())
         });
         if let Some(listener) = etcd {
-            let tls = Arc::new(inner.pki.mutual_tls().map_err(Error::Pki)?);
+            let door = Door {
+                listener,
+                tls: Arc::new(inner.pki.mutual_tls().map_err(Error::Pki)?),
+                places: etcd::CONNECTIONS,
+                shutdown: inner.shutdown.clone(),
+                goodbye: GOODBYE,
+            };
             let url = inner.etcd_address.map(|address| format!("https://{address}")).unwrap_or_default();
             let (store, source) = (inner.registry.store(), inner.config.snapshot_source());
             let front =
                 etcd::Front::new(store, inner.config.data_dir.join("store"), source, &inner.config.hostname, url);
-            let closing = inner.shutdown.clone();
+            let front = Arc::new(front);
             parts.spawn(async move {
-                etcd::serve(Arc::new(front), listener, tls, closing, GOODBYE).await;
+                door.open(move |guest| etcd::serve(Arc::clone(&front), guest)).await;
                 Ok(())
             });
         }
@@ -570,9 +582,10 @@ mod tests {
         let (server, Runner { inner, listener, .. }) = ApiServer::open(config).await.unwrap();
         let tls = Arc::new(inner.pki.server_tls().unwrap());
         let shutdown = CancellationToken::new();
-        let hours = Duration::from_hours(10);
+        let goodbye = Duration::from_hours(10);
         let mut serving = JoinSet::new();
-        serving.spawn(connections::serve(inner, listener, tls, shutdown.clone(), hours));
+        let door = Door { listener, tls, places: 1, shutdown: shutdown.clone(), goodbye };
+        serving.spawn(door.open(move |guest| connections::serve(Arc::clone(&inner), guest)));
         let silent = tokio::net::TcpStream::connect(server.address()).await.unwrap();
         // The server is on this thread too and gets its turns to accept.
         for _ in 0..1000 {
