@@ -7,7 +7,6 @@ mod addresses;
 mod admission_match;
 mod admission_rules;
 mod affinity;
-mod blank;
 mod cells;
 mod conditions;
 mod devices;
@@ -86,6 +85,8 @@ pub mod validating_admission_policy_binding;
 pub mod validating_webhook_configuration;
 pub mod volume_attachment;
 pub mod volume_attributes_class;
+
+use coracle_proto::blank;
 
 use crate::kind::Strategy;
 

@@ -80,6 +80,9 @@ pub enum ErrorKind {
     Internal,
     /// `FieldValueTypeInvalid`: the value is of another JSON type.
     TypeInvalid,
+    /// `FieldValueInvalid`: the text is none of the field's type. Kubernetes' decoders refuse the whole object then, before
+    /// anybody looks for what else is wrong with it.
+    Unreadable,
 }
 
 impl ErrorKind {
@@ -90,7 +93,7 @@ impl ErrorKind {
             Self::NotFound => "FieldValueNotFound",
             Self::Required => "FieldValueRequired",
             Self::Duplicate => "FieldValueDuplicate",
-            Self::Invalid => "FieldValueInvalid",
+            Self::Invalid | Self::Unreadable => "FieldValueInvalid",
             Self::NotSupported => "FieldValueNotSupported",
             Self::Forbidden => "FieldValueForbidden",
             Self::TooLong => "FieldValueTooLong",
@@ -145,6 +148,12 @@ impl Error {
     pub fn invalid(path: &Path, value: impl Into<serde_json::Value>, detail: &str) -> Self {
         let message = with_detail(format!("Invalid value: {}", show(&value.into())), detail);
         Self { path: path.clone(), kind: ErrorKind::Invalid, message }
+    }
+
+    /// What the decoder says of a text that it cannot read.
+    #[must_use]
+    pub fn unreadable(path: &Path, why: &str) -> Self {
+        Self { path: path.clone(), kind: ErrorKind::Unreadable, message: why.to_owned() }
     }
 
     /// `Invalid value: detail`, of a value that would be too much to print.

@@ -34,8 +34,10 @@ pub mod join_token;
 pub mod meta;
 pub mod name;
 
+pub mod blank;
 pub mod cron;
 pub mod placement;
+pub mod pod_defaults;
 pub mod pod_resources;
 pub mod quantity;
 pub mod quota;

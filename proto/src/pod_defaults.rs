@@ -1,4 +1,4 @@
-//! What a pod spec is completed with.
+//! What a pod spec is completed with, by the API server or, for static pods, by the node.
 
 use std::sync::LazyLock;
 
@@ -11,16 +11,16 @@ use k8s_openapi::{
 };
 use regex::Regex;
 
-use crate::kinds::{
+use crate::{
     blank::{drop_blank, fill, fill_number, fill_text, items_mut, text},
-    resources,
+    pod_resources as resources,
 };
 
 /// Mode 0644 of files in volumes.
 const FILE_MODE: i32 = 0o644;
 
 /// Completes the spec of a pod or of a pod template.
-pub(in crate::kinds) fn default_pod_spec(spec: &mut PodSpec) {
+pub fn default_pod_spec(spec: &mut PodSpec) {
     fill_text(&mut spec.dns_policy, "ClusterFirst");
     fill_text(&mut spec.restart_policy, "Always");
     fill(&mut spec.security_context, Default::default());
@@ -49,7 +49,7 @@ pub(in crate::kinds) fn default_pod_spec(spec: &mut PodSpec) {
 }
 
 /// Completes what only a pod itself (not a template) is completed with; run before [`default_pod_spec`].
-pub(in crate::kinds) fn default_pod(spec: &mut PodSpec) {
+pub fn default_pod(spec: &mut PodSpec) {
     for container in spec.containers.iter_mut().chain(items_mut(&mut spec.init_containers)) {
         if let Some(resources) = &mut container.resources {
             resources::default_requests(resources);
@@ -69,7 +69,7 @@ pub(in crate::kinds) fn default_pod(spec: &mut PodSpec) {
 /// Requests of the whole pod, when only its limits are given: what the containers ask for together, else the limit
 /// (KEP-2837).
 fn default_pod_requests(spec: &mut PodSpec) {
-    let containers = resources::pod_requests(spec);
+    let containers = resources::of_containers(spec, resources::REQUESTS);
     let Some(pod) = &mut spec.resources else { return };
     let Some(limits) = pod.limits.as_ref().filter(|limits| !limits.is_empty()) else { return };
     let requests = pod.requests.get_or_insert_default();
@@ -77,7 +77,7 @@ fn default_pod_requests(spec: &mut PodSpec) {
         if !requests.contains_key(name)
             && let Some(amount) = containers.get(name)
         {
-            requests.insert(name.to_owned(), amount.clone());
+            requests.insert(name.to_owned(), (*amount).into());
         }
     }
     for (name, limit) in limits {
@@ -252,7 +252,7 @@ fn default_http_get(action: &mut HTTPGetAction) {
 }
 
 fn default_volume(volume: &mut Volume) {
-    if !super::volumes::has_source(volume) {
+    if *volume == (Volume { name: volume.name.clone(), ..Volume::default() }) {
         volume.empty_dir = Some(Default::default());
     }
     if let Some(source) = &mut volume.secret {

@@ -9,14 +9,54 @@ use k8s_openapi::{
 
 use crate::quantity::Quantity;
 
-/// Amounts by resource name.
+/// Amounts by resource name, as objects carry them.
+pub type ResourceList = BTreeMap<String, ApiQuantity>;
+
+/// Amounts by resource name, to reckon with.
 pub type Amounts = BTreeMap<String, Quantity>;
+
+/// The amount a quantity names, nothing when it is not one.
+#[must_use]
+pub fn parse(quantity: &ApiQuantity) -> Option<Quantity> {
+    Quantity::try_from(quantity).ok()
+}
 
 /// Amounts as the API has them; what is no quantity is left out, since validation has refused it.
 #[must_use]
-pub fn amounts(list: Option<&BTreeMap<String, ApiQuantity>>) -> Amounts {
-    let parsed = |(name, quantity): (&String, &ApiQuantity)| Some((name.clone(), Quantity::parse(&quantity.0).ok()?));
+pub fn amounts(list: Option<&ResourceList>) -> Amounts {
+    let parsed = |(name, quantity): (&String, &ApiQuantity)| Some((name.clone(), parse(quantity)?));
     list.into_iter().flatten().filter_map(parsed).collect()
+}
+
+/// Writes every amount in its canonical form, rounded up to thousandths.
+pub fn canonical(list: &mut ResourceList) {
+    for quantity in list.values_mut() {
+        let Some(amount) = parse(quantity) else { continue };
+        let thousandths = Quantity::from_millis(amount.milli_value());
+        let rounded = if thousandths > amount { thousandths.with_format(amount.format()) } else { amount };
+        *quantity = rounded.into();
+    }
+}
+
+/// Writes the quantity in its canonical form.
+pub fn canonical_quantity(quantity: &mut ApiQuantity) {
+    if let Some(amount) = parse(quantity) {
+        *quantity = amount.into();
+    }
+}
+
+/// Requests what is limited and not requested.
+pub fn default_requests(resources: &mut ResourceRequirements) {
+    let Some(limits) = &resources.limits else { return };
+    if limits.is_empty() {
+        return;
+    }
+    let requests = resources.requests.get_or_insert_default();
+    for (name, limit) in limits {
+        if !requests.contains_key(name) {
+            requests.insert(name.clone(), limit.clone());
+        }
+    }
 }
 
 /// Adds `more` to `sum`.
@@ -38,14 +78,18 @@ fn raise(most: &mut Amounts, other: &Amounts) {
     }
 }
 
-type Half = fn(&ResourceRequirements) -> Option<&BTreeMap<String, ApiQuantity>>;
+/// Requests or limits.
+pub type Half = fn(&ResourceRequirements) -> Option<&ResourceList>;
 
-const REQUESTS: Half = |resources| resources.requests.as_ref();
-const LIMITS: Half = |resources| resources.limits.as_ref();
+/// What is requested.
+pub const REQUESTS: Half = |resources| resources.requests.as_ref();
+/// What is limited.
+pub const LIMITS: Half = |resources| resources.limits.as_ref();
 
-/// What runs side by side together, or the most that a step of the start needs; sidecars run beside all that follows.
-/// What is said of the pod as a whole stands in for that (KEP-2837).
-fn whole(spec: &PodSpec, half: Half) -> Amounts {
+/// What the containers need: those that run side by side together, or the most that a step of the start needs; sidecars run
+/// beside all that follows.
+#[must_use]
+pub fn of_containers(spec: &PodSpec, half: Half) -> Amounts {
     let of = |container: &Container| amounts(container.resources.as_ref().and_then(half));
     let mut sum = Amounts::new();
     for container in &spec.containers {
@@ -63,6 +107,12 @@ fn whole(spec: &PodSpec, half: Half) -> Amounts {
         raise(&mut peak, &step);
     }
     raise(&mut sum, &peak);
+    sum
+}
+
+/// What is said of the pod as a whole stands in for what its containers need (KEP-2837).
+fn whole(spec: &PodSpec, half: Half) -> Amounts {
+    let mut sum = of_containers(spec, half);
     for (name, amount) in amounts(spec.resources.as_ref().and_then(half)) {
         if matches!(name.as_str(), "cpu" | "memory") || name.starts_with("hugepages-") {
             sum.insert(name, amount);

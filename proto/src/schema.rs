@@ -92,6 +92,8 @@ pub struct Field {
     pub granular: bool,
     /// Whether it is a time that the type has to have.
     pub is_required_time: bool,
+    /// Whether it is a map of amounts (`resource.Quantity`).
+    pub is_amounts: bool,
     child: Option<Child>,
 }
 
@@ -234,6 +236,7 @@ fn read_field(package: &str, token: &'static str) -> Field {
         atomic: false,
         granular: false,
         is_required_time: false,
+        is_amounts: false,
         child: (!child.is_empty()).then(|| Child { name: full_name(package, child), ty: OnceLock::new() }),
     };
     for part in parts {
@@ -251,6 +254,7 @@ fn read_field(package: &str, token: &'static str) -> Field {
             "atomic" => field.atomic = true,
             "granular" => field.granular = true,
             "time" => field.is_required_time = true,
+            "amounts" => field.is_amounts = true,
             _ => {}
         }
     }

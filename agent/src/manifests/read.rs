@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use coracle_proto::{name, yaml};
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Probe, Toleration, Volume};
+use coracle_proto::{name, pod_defaults, yaml};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Toleration, Volume};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -228,15 +228,12 @@ fn of_volume(volume: &Volume) -> Option<&'static str> {
     None
 }
 
-/// What the API server fills in for other pods, as far as the node does not take it for granted.
+/// What the API server fills in for other pods.
 fn fill(spec: &mut PodSpec, node: &str) {
     /// The priorities that every cluster has (KEP-268).
     const PRIORITIES: [(&str, i32); 2] =
         [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
     spec.node_name = Some(node.to_owned());
-    spec.restart_policy.get_or_insert_with(|| "Always".into());
-    spec.dns_policy.get_or_insert_with(|| "ClusterFirst".into());
-    spec.termination_grace_period_seconds.get_or_insert(30);
     let known: BTreeMap<_, _> = PRIORITIES.into();
     if spec.priority.is_none() {
         spec.priority = spec.priority_class_name.as_deref().and_then(|class| known.get(class).copied());
@@ -247,35 +244,8 @@ fn fill(spec: &mut PodSpec, node: &str) {
     if !tolerations.contains(&all) {
         tolerations.push(all);
     }
-    let host_network = spec.host_network == Some(true);
-    for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
-        let image = container.image.as_deref().unwrap_or_default();
-        container.image_pull_policy.get_or_insert_with(|| pull_policy(image).to_owned());
-        for port in container.ports.iter_mut().flatten() {
-            if host_network && port.host_port.is_none() {
-                port.host_port = Some(port.container_port);
-            }
-        }
-        let probes = [&mut container.liveness_probe, &mut container.readiness_probe, &mut container.startup_probe];
-        probes.into_iter().flatten().for_each(fill_probe);
-    }
-}
-
-fn fill_probe(probe: &mut Probe) {
-    if let Some(get) = &mut probe.http_get {
-        get.path.get_or_insert_with(|| "/".into());
-        get.scheme.get_or_insert_with(|| "HTTP".into());
-    }
-}
-
-/// `Always` for what may be another image tomorrow: one without tag and digest, and `latest`.
-fn pull_policy(image: &str) -> &'static str {
-    let last = image.rsplit('/').next().unwrap_or(image);
-    let tag = last.split('@').next().and_then(|name| name.split_once(':')).map(|(_, tag)| tag);
-    match (tag, last.contains('@')) {
-        (Some("latest"), _) | (None, false) => "Always",
-        _ => "IfNotPresent",
-    }
+    pod_defaults::default_pod(spec);
+    pod_defaults::default_pod_spec(spec);
 }
 
 #[cfg(test)]
@@ -347,20 +317,6 @@ mod tests {
         ] {
             let error = read(&text).unwrap_err();
             assert!(error.starts_with(why), "{text}\n{error}\n{why}");
-        }
-    }
-
-    #[test]
-    fn what_may_be_another_image_tomorrow_is_always_pulled() {
-        for (image, want) in [
-            ("b", "Always"),
-            ("r:5000/b", "Always"),
-            ("b:latest", "Always"),
-            ("b:1", "IfNotPresent"),
-            ("b@sha256:0", "IfNotPresent"),
-            ("b:latest@sha256:0", "Always"),
-        ] {
-            assert_eq!(pull_policy(image), want, "{image}");
         }
     }
 }

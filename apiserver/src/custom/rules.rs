@@ -223,10 +223,9 @@ impl Compiler {
             let mut compiled = Vec::with_capacity(rules.len());
             // Nothing is counted twice where there is no bound: a request has room for so many of them wherever they are.
             let often = if place.many == UNBOUNDED { REQUEST / (least_bytes(props) + 1) } else { place.many };
-            let times = Place { many: often, ..place };
             for (index, rule) in rules.iter().enumerate() {
                 let at = path.child("x-kubernetes-validations").index(index);
-                compiled.extend(self.rule(rule, &ty, &at, times));
+                compiled.extend(self.rule(rule, &ty, &at, place, often));
             }
             schema.rules = Some(Box::new(Rules { ty: ty.clone(), rules: compiled }));
         }
@@ -234,7 +233,7 @@ impl Compiler {
         let is_atomic = schema.atomic;
         for (property, of) in &mut schema.properties {
             let Some(props) = props.properties.as_ref().and_then(|all| all.get(&**property)) else { continue };
-            let place = if is_atomic { place.within(&path_text, 1) } else { place };
+            let place = if is_atomic { place.within(&path_text) } else { place };
             let at = path.child("properties").key(property);
             self.walk(of, props, &at, &format!("{name}.{property}"), false, place);
         }
@@ -246,14 +245,15 @@ impl Compiler {
             let many = inside(place.many, &ty);
             let place = match schema.list_type {
                 ListType::Map(_) => Place { many, ..place },
-                _ => Place { many, ..place.within(&path_text, 1) },
+                _ => Place { many, ..place.within(&path_text) },
             };
             self.walk(of, props, &path.child("items"), &format!("{name}.@idx"), false, place);
         }
     }
 
-    fn weigh(&mut self, what: &str, cost: u64, place: Place<'_>, path: &Path) {
-        let cost = cost.saturating_mul(place.many.max(1));
+    /// Counts what evaluating costs that is done so `often`.
+    fn weigh(&mut self, what: &str, cost: u64, often: u64, path: &Path) {
+        let cost = cost.saturating_mul(often.max(1));
         if cost > RULE_LIMIT {
             self.errors.push(Error::forbidden(path, &exceeds(what, cost, RULE_LIMIT)));
         }
@@ -261,7 +261,7 @@ impl Compiler {
         self.expensive.push((cost, path.clone()));
     }
 
-    fn rule(&mut self, rule: &ValidationRule, ty: &Type, path: &Path, place: Place<'_>) -> Option<Rule> {
+    fn rule(&mut self, rule: &ValidationRule, ty: &Type, path: &Path, place: Place<'_>, often: u64) -> Option<Rule> {
         let shown = || serde_json::to_value(rule).unwrap_or_default();
         let optional_old = rule.optional_old_self == Some(true);
         let old = if optional_old { Type::Optional(Box::new(ty.clone())) } else { ty.clone() };
@@ -279,7 +279,7 @@ impl Compiler {
             self.errors.push(Error::invalid(&at, shown(), "cel expression must evaluate to a bool"));
             return None;
         }
-        self.weigh("estimated rule cost", program.cost(), place, &at);
+        self.weigh("estimated rule cost", program.cost(), often, &at);
         let uses_old = program.uses("oldSelf");
         if let Some(uncorrelatable) = place.uncorrelatable.filter(|_| uses_old) {
             let why =
@@ -295,7 +295,7 @@ impl Compiler {
             let at = path.child("messageExpression");
             match cel::compile(text, &environment) {
                 Ok(program) if matches!(program.result(), Type::Text(_) | Type::Dyn) => {
-                    self.weigh("estimated messageExpression cost", program.cost(), place, &at);
+                    self.weigh("estimated messageExpression cost", program.cost(), often, &at);
                     message_program = Some(program);
                 }
                 Ok(_) => {
@@ -323,8 +323,8 @@ impl Compiler {
 
 impl<'a> Place<'a> {
     /// Within what is replaced as a whole.
-    fn within(self, path: &'a str, many: u64) -> Self {
-        Self { uncorrelatable: self.uncorrelatable.or(Some(path)), many: self.many.saturating_mul(many) }
+    fn within(self, path: &'a str) -> Self {
+        Self { uncorrelatable: self.uncorrelatable.or(Some(path)), ..self }
     }
 }
 

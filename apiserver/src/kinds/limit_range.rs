@@ -60,8 +60,9 @@ fn validate_type(errors: &mut Errors, path: &Path, word: &str) {
 
 /// One list of a limit, checked by its names.
 fn validate_names(errors: &mut Errors, path: &Path, kind: &str, list: Option<&ResourceList>) {
-    for name in list.into_iter().flatten().map(|(name, _)| name) {
+    for (name, quantity) in list.into_iter().flatten() {
         let at = path.key(name);
+        let _ = resources::read(errors, &at, quantity);
         match kind {
             "Pod" | "Container" => resources::validate_name(errors, &at, name, resources::Holder::Container),
             _ => resources::validate_any_name(errors, &at, name),

@@ -21,10 +21,7 @@ use k8s_openapi::{
 
 use super::{
     blank::{drop_blank, items_mut, list, text},
-    pod_spec::{
-        self,
-        defaults::{default_pod, default_pod_spec},
-    },
+    pod_spec,
 };
 use crate::{
     kind::{Column, Context, Deletion, Strategy},
@@ -35,6 +32,7 @@ use coracle_proto::{
     apply::Set,
     field::{Errors, Path},
     name,
+    pod_defaults::{default_pod, default_pod_spec},
     resource::Resource,
 };
 

@@ -1,7 +1,6 @@
 //! Pod specs, as Pods and pod templates carry them.
 
 pub(super) mod containers;
-pub(super) mod defaults;
 mod env;
 pub(super) mod probes;
 mod security;

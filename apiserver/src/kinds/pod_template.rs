@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use coracle_proto::{
     field::{Error, Errors, Path},
     name,
+    pod_defaults::default_pod_spec,
 };
 use k8s_openapi::{
     api::core::v1::PodTemplateSpec,
@@ -16,7 +17,6 @@ use super::{
     label_selector,
     pod_spec::{
         self,
-        defaults::default_pod_spec,
         validation::{Holder, validate as validate_spec},
     },
     rules,

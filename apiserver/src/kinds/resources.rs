@@ -1,111 +1,19 @@
 //! Resource lists: requests and limits of containers and pods, capacity of nodes.
 
-use std::collections::BTreeMap;
-
 use coracle_proto::{
     field::{Error, Errors, Path},
     name,
+    pod_resources::{Amounts, LIMITS, REQUESTS, amounts, of_containers},
     quantity::Quantity as Amount,
 };
 use k8s_openapi::{
-    api::core::v1::{Container, PodSpec, ResourceRequirements},
+    api::core::v1::{PodSpec, ResourceRequirements},
     apimachinery::pkg::api::resource::Quantity,
 };
 
-use super::{blank::list, rules};
+use super::rules;
 
-/// Amounts by resource name, as objects carry them.
-pub(super) type ResourceList = BTreeMap<String, Quantity>;
-
-/// Amounts by resource name, to reckon with.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Amounts(pub(super) BTreeMap<String, Amount>);
-
-impl Amounts {
-    /// Adds the other amounts to these.
-    pub(super) fn add(&mut self, other: &Self) {
-        for (name, amount) in &other.0 {
-            let sum = self.0.get(name).map_or(*amount, |sum| *sum + *amount);
-            self.0.insert(name.clone(), sum);
-        }
-    }
-
-    /// Raises these amounts to the other ones where they are less.
-    fn raise(&mut self, other: &Self) {
-        for (name, amount) in &other.0 {
-            let most = self.0.get(name).map_or(*amount, |most| *most.max(amount));
-            self.0.insert(name.clone(), most);
-        }
-    }
-}
-
-/// The amount a quantity names, nothing when it is not one.
-pub(super) fn parse(quantity: &Quantity) -> Option<Amount> {
-    Amount::try_from(quantity).ok()
-}
-
-/// Writes every amount in its canonical form, rounded up to thousandths.
-pub(super) fn canonical(list: &mut ResourceList) {
-    for quantity in list.values_mut() {
-        let Some(amount) = parse(quantity) else { continue };
-        let thousandths = Amount::from_millis(amount.milli_value());
-        let rounded = if thousandths > amount { thousandths.with_format(amount.format()) } else { amount };
-        *quantity = rounded.into();
-    }
-}
-
-/// Writes the quantity in its canonical form.
-pub(super) fn canonical_quantity(quantity: &mut Quantity) {
-    if let Some(amount) = parse(quantity) {
-        *quantity = amount.into();
-    }
-}
-
-/// Requests what is limited and not requested.
-pub(super) fn default_requests(resources: &mut ResourceRequirements) {
-    let Some(limits) = &resources.limits else { return };
-    if limits.is_empty() {
-        return;
-    }
-    let requests = resources.requests.get_or_insert_default();
-    for (name, limit) in limits {
-        if !requests.contains_key(name) {
-            requests.insert(name.clone(), limit.clone());
-        }
-    }
-}
-
-fn amounts(list: Option<&ResourceList>) -> Amounts {
-    Amounts(list.into_iter().flatten().filter_map(|(name, q)| Some((name.clone(), parse(q)?))).collect())
-}
-
-/// The sum over what runs side by side, or the most any start-up step needs, of one half of containers' resources.
-fn aggregate(spec: &PodSpec, half: fn(&ResourceRequirements) -> Option<&ResourceList>) -> Amounts {
-    let of = |container: &Container| amounts(container.resources.as_ref().and_then(half));
-    let mut sum = Amounts::default();
-    for container in &spec.containers {
-        sum.add(&of(container));
-    }
-    let (mut sidecars, mut peak) = (Amounts::default(), Amounts::default());
-    for container in list(&spec.init_containers) {
-        let own = of(container);
-        let mut step = sidecars.clone();
-        step.add(&own);
-        if container.restart_policy.as_deref() == Some("Always") {
-            sum.add(&own);
-            sidecars = step.clone();
-        }
-        peak.raise(&step);
-    }
-    sum.raise(&peak);
-    sum
-}
-
-/// What the containers request together.
-pub(super) fn pod_requests(spec: &PodSpec) -> ResourceList {
-    let sum = aggregate(spec, |resources| resources.requests.as_ref());
-    sum.0.into_iter().map(|(name, amount)| (name, amount.into())).collect()
-}
+pub(super) use coracle_proto::pod_resources::{ResourceList, canonical, canonical_quantity, parse};
 
 /// Whose resources they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,34 +128,29 @@ pub(super) fn validate_name(errors: &mut Errors, path: &Path, name: &str, holder
     }
 }
 
-/// Whether an amount is one that there can be.
-pub(super) fn validate_basic(errors: &mut Errors, path: &Path, quantity: &Quantity) -> bool {
-    match parse(quantity) {
-        Some(amount) if !amount.is_negative() => true,
-        Some(amount) => {
-            errors.push(Error::invalid(path, amount.value(), "must be a valid resource quantity"));
-            false
-        }
-        None => {
-            errors.push(Error::invalid(
-                path,
-                quantity.0.as_str(),
-                &coracle_proto::quantity::ParseError::Format.to_string(),
-            ));
-            false
+/// The amount, or an error that it cannot be read.
+pub(super) fn read(errors: &mut Errors, path: &Path, quantity: &Quantity) -> Option<Amount> {
+    match Amount::try_from(quantity) {
+        Ok(amount) => Some(amount),
+        Err(error) => {
+            errors.push(Error::unreadable(path, &error.to_string()));
+            None
         }
     }
 }
 
+/// Whether an amount is one that there can be.
+pub(super) fn validate_basic(errors: &mut Errors, path: &Path, quantity: &Quantity) -> bool {
+    let amount = read(errors, path, quantity);
+    if let Some(amount) = amount.filter(|amount| amount.is_negative()) {
+        errors.push(Error::invalid(path, amount.value(), "must be a valid resource quantity"));
+    }
+    amount.is_some_and(|amount| !amount.is_negative())
+}
+
 /// Everything wrong with the amount of a resource.
 pub(super) fn validate_amount(errors: &mut Errors, path: &Path, name: &str, quantity: &Quantity) -> Option<Amount> {
-    let amount = match Amount::try_from(quantity) {
-        Ok(amount) => amount,
-        Err(error) => {
-            errors.push(Error::invalid(path, quantity.0.as_str(), &error.to_string()));
-            return None;
-        }
-    };
+    let amount = read(errors, path, quantity)?;
     let shown = || amount.to_string();
     if amount.is_negative() {
         errors.push(Error::invalid(path, shown(), "must be greater than or equal to 0"));
@@ -272,7 +175,7 @@ pub(super) fn validate_list(errors: &mut Errors, path: &Path, list: &ResourceLis
         let at = path.key(name);
         validate_name(errors, &at, name, holder);
         if let Some(amount) = validate_amount(errors, &at, name, quantity) {
-            found.0.insert(name.clone(), amount);
+            found.insert(name.clone(), amount);
         }
     }
     found
@@ -285,8 +188,8 @@ pub(super) fn validate(errors: &mut Errors, path: &Path, resources: &ResourceReq
     let limits = validate_list(errors, &limits_at, resources.limits.as_ref().unwrap_or(&none), holder);
     let at = path.child("requests");
     let requests = validate_list(errors, &at, resources.requests.as_ref().unwrap_or(&none), holder);
-    for (name, amount) in &requests.0 {
-        match limits.0.get(name) {
+    for (name, amount) in &requests {
+        match limits.get(name) {
             Some(limit) if amount != limit && !may_be_overcommitted(name) => {
                 let detail = format!("must be equal to {name} limit of {limit}");
                 errors.push(Error::invalid(&at, amount.to_string(), &detail));
@@ -302,7 +205,7 @@ pub(super) fn validate(errors: &mut Errors, path: &Path, resources: &ResourceReq
             None => {}
         }
     }
-    let names = || limits.0.keys().chain(requests.0.keys());
+    let names = || limits.keys().chain(requests.keys());
     if names().any(|name| is_huge(name)) && !names().any(|name| matches!(name.as_str(), "cpu" | "memory")) {
         errors.push(Error::forbidden(path, "HugePages require cpu or memory"));
     }
@@ -322,22 +225,22 @@ pub(super) fn validate_pod(errors: &mut Errors, path: &Path, spec: &PodSpec) {
     }
     validate(errors, &path, resources, Holder::Pod);
     let (requests, limits) = (amounts(resources.requests.as_ref()), amounts(resources.limits.as_ref()));
-    for (name, needed) in aggregate(spec, |r| r.requests.as_ref()).0 {
-        if let Some(given) = requests.0.get(&name).filter(|given| needed > **given) {
+    for (name, needed) in of_containers(spec, REQUESTS) {
+        if let Some(given) = requests.get(&name).filter(|given| needed > **given) {
             let detail = format!("must be greater than or equal to aggregate container requests of {needed}");
             errors.push(Error::invalid(&path.child("requests").key(&name), given.to_string(), &detail));
         }
     }
-    for (name, needed) in aggregate(spec, |r| r.limits.as_ref()).0.into_iter().filter(|(name, _)| is_huge(name)) {
-        if let Some(given) = limits.0.get(&name).filter(|given| needed > **given) {
+    for (name, needed) in of_containers(spec, LIMITS).into_iter().filter(|(name, _)| is_huge(name)) {
+        if let Some(given) = limits.get(&name).filter(|given| needed > **given) {
             let detail = format!("must be greater than or equal to aggregate container limits of {needed}");
             errors.push(Error::invalid(&path.child("limits").key(&name), given.to_string(), &detail));
         }
     }
     for (i, container) in spec.containers.iter().enumerate() {
         let own = amounts(container.resources.as_ref().and_then(|r| r.limits.as_ref()));
-        for (name, own) in own.0 {
-            if let Some(given) = limits.0.get(&name).filter(|given| own > **given) {
+        for (name, own) in own {
+            if let Some(given) = limits.get(&name).filter(|given| own > **given) {
                 let detail = format!("must be less than or equal to pod limits of {given}");
                 let at = path.child("containers").index(i).key(&name).child("limits");
                 errors.push(Error::invalid(&at, own.to_string(), &detail));

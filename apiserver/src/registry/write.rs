@@ -7,7 +7,6 @@ use coracle_proto::{
     apply::Who,
     field::{self, Path},
     meta,
-    quantity::ParseError,
     resource::Resource,
     status::Status,
 };
@@ -590,14 +589,13 @@ pub(super) fn wrong_name(given: &str, name: &str) -> Box<Status> {
     }))
 }
 
-/// Says what is wrong with an object, if anything is. A text that is no amount is one that Go cannot read at all.
+/// Says what is wrong with an object, if anything is.
 fn refuse(resource: &Resource, name: &str, errors: &field::Errors) -> Result<()> {
     if errors.is_empty() {
         return Ok(());
     }
-    let unreadable = [ParseError::Format, ParseError::Suffix].map(|why| why.to_string());
-    if let Some(why) = unreadable.iter().find(|why| errors.iter().any(|error| error.message.ends_with(why.as_str()))) {
-        let (kind, version) = (resource.kind, resource.version);
+    if let Some(unreadable) = errors.iter().find(|error| error.kind == field::ErrorKind::Unreadable) {
+        let (kind, version, why) = (resource.kind, resource.version, &unreadable.message);
         let message = format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}");
         return Err(Box::new(Status::bad_request(message)));
     }

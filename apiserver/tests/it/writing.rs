@@ -270,10 +270,103 @@ async fn a_name_that_is_to_be_made_is_not_told_before_it_is() {
 async fn a_text_that_is_no_amount_cannot_be_read_and_nothing_is_zero() {
     let c = Cluster::start().await;
     let quotas = "/api/v1/namespaces/default/resourcequotas";
-    let answer = c.post(quotas, &json!({"metadata": {"name": "q"}, "spec": {"hard": {"pods": "many"}}})).await;
-    let words = "ResourceQuota in version \"v1\" cannot be handled as a ResourceQuota: quantities must match the regular \
-                 expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
-    assert_eq!(answer.refusal(), (400, "BadRequest", words));
+    let of = |spec: Value| json!({"metadata": {"name": "q"}, "spec": spec});
+    let pod = |more: Value| {
+        let mut spec = json!({"containers": [{"name": "c", "image": "i"}]});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        of(spec)
+    };
+    let container = |more: Value| {
+        let mut container = json!({"name": "c", "image": "i"});
+        container.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        pod(json!({"containers": [container]}))
+    };
+    let limits = |field: &str| of(json!({"limits": [{"type": "Container", field: {"cpu": "many"}}]}));
+    let volume = |claim: Value| {
+        of(json!({"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/x"}})
+            .as_object()
+            .unwrap()
+            .clone()
+            .into_iter()
+            .chain(claim.as_object().unwrap().clone())
+            .collect())
+    };
+    let (core, space) = ("/api/v1", "/api/v1/namespaces/default");
+    for (path, kind, version, object) in [
+        (space, "ResourceQuota", "v1", of(json!({"hard": {"pods": "many"}}))),
+        (space, "LimitRange", "v1", limits("min")),
+        (space, "LimitRange", "v1", limits("max")),
+        (space, "LimitRange", "v1", limits("default")),
+        (space, "LimitRange", "v1", limits("defaultRequest")),
+        (space, "LimitRange", "v1", limits("maxLimitRequestRatio")),
+        (
+            space,
+            "PersistentVolumeClaim",
+            "v1",
+            of(json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "many"}}})),
+        ),
+        (
+            space,
+            "PersistentVolumeClaim",
+            "v1",
+            of(
+                json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1"}, "limits": {"storage": "many"}}}),
+            ),
+        ),
+        (core, "PersistentVolume", "v1", volume(json!({"capacity": {"storage": "many"}}))),
+        (core, "Node", "v1", json!({"metadata": {"name": "q"}, "status": {"capacity": {"cpu": "many"}}})),
+        (core, "Node", "v1", json!({"metadata": {"name": "q"}, "status": {"allocatable": {"cpu": "many"}}})),
+        (space, "Pod", "v1", pod(json!({"overhead": {"cpu": "many"}}))),
+        (space, "Pod", "v1", pod(json!({"resources": {"limits": {"cpu": "many"}}}))),
+        (space, "Pod", "v1", pod(json!({"volumes": [{"name": "v", "emptyDir": {"sizeLimit": "many"}}]}))),
+        (space, "Pod", "v1", container(json!({"resources": {"requests": {"cpu": "many"}}}))),
+        (
+            space,
+            "Pod",
+            "v1",
+            container(json!({"env": [{"name": "A", "valueFrom": {
+            "resourceFieldRef": {"resource": "limits.cpu", "divisor": "many"}}}]})),
+        ),
+        (
+            "/apis/node.k8s.io/v1",
+            "RuntimeClass",
+            "v1",
+            json!({"metadata": {"name": "q"}, "handler": "h", "overhead": {"podFixed": {"cpu": "many"}}}),
+        ),
+        (
+            "/apis/storage.k8s.io/v1/namespaces/default",
+            "CSIStorageCapacity",
+            "v1",
+            json!({"metadata": {"name": "q"}, "storageClassName": "s", "capacity": "many"}),
+        ),
+        (
+            "/apis/storage.k8s.io/v1/namespaces/default",
+            "CSIStorageCapacity",
+            "v1",
+            json!({"metadata": {"name": "q"}, "storageClassName": "s", "maximumVolumeSize": "many"}),
+        ),
+        (
+            "/apis/autoscaling/v2/namespaces/default",
+            "HorizontalPodAutoscaler",
+            "v2",
+            of(
+                json!({"maxReplicas": 2, "scaleTargetRef": {"kind": "Deployment", "name": "d"}, "metrics": [{"type": "External",
+             "external": {"metric": {"name": "m"}, "target": {"type": "Value", "value": "many"}}}]}),
+            ),
+        ),
+    ] {
+        let plural = match kind {
+            "RuntimeClass" => "runtimeclasses".to_owned(),
+            "CSIStorageCapacity" => "csistoragecapacities".to_owned(),
+            kind => format!("{}s", kind.to_lowercase()),
+        };
+        let answer = c.post(&format!("{path}/{plural}"), &object).await;
+        let words = format!(
+            "{kind} in version \"{version}\" cannot be handled as a {kind}: quantities must match the regular expression \
+             '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+        );
+        assert_eq!(answer.refusal(), (400, "BadRequest", words.as_str()), "{object}");
+    }
     let made = c.post(quotas, &json!({"metadata": {"name": "q"}, "spec": {"hard": {"limits.cpu": null}}})).await;
     assert_eq!((made.code, &made.body["spec"]["hard"]), (201, &json!({"limits.cpu": "0"})), "{}", made.body);
     c.stop().await;

@@ -350,6 +350,8 @@ mod tests {
                 };
                 let is_required = required.iter().any(|name| *name == field.name);
                 assert_eq!(field.is_required_time, is_time && is_required, "{name}.{}: {schema}", field.name);
+                let values = properties[field.name]["additionalProperties"].to_string();
+                assert_eq!(field.is_amounts, values.contains(".resource.Quantity\""), "{name}.{}", field.name);
                 let is_list = properties[field.name]["type"] == "array";
                 assert_eq!(field.shape == super::super::Shape::List, is_list, "{name}.{}", field.name);
                 let text = properties[field.name].to_string();

@@ -47,27 +47,9 @@ fn fill_field(value: &mut Value, field: &Field) -> bool {
     }
 }
 
-/// The maps whose values are amounts.
-const AMOUNTS: &[&str] = &[
-    "allocatable",
-    "allocatedResources",
-    "capacity",
-    "default",
-    "defaultRequest",
-    "hard",
-    "limits",
-    "max",
-    "maxLimitRequestRatio",
-    "min",
-    "overhead",
-    "podFixed",
-    "requests",
-    "used",
-];
-
 fn fill_each<'v>(values: impl Iterator<Item = &'v mut Value>, field: &Field) -> bool {
     let child = field.child();
-    let scalar = if field.shape == Shape::Map && AMOUNTS.contains(&field.name) { "0" } else { "" };
+    let scalar = if field.is_amounts { "0" } else { "" };
     let mut is_changed = false;
     for value in values {
         if value.is_null() {

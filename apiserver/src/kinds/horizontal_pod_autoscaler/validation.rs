@@ -266,10 +266,11 @@ fn validate_target(errors: &mut Errors, path: &Path, target: &MetricTarget) {
         errors.push(Error::invalid(&at, target.type_.as_str(), detail));
     }
     for (field, value) in [("value", &target.value), ("averageValue", &target.average_value)] {
+        let at = path.child(field);
         if let Some(value) = value
-            && resources::parse(value).is_none_or(|amount| amount <= Amount::ZERO)
+            && resources::read(errors, &at, value).is_some_and(|amount| amount <= Amount::ZERO)
         {
-            errors.push(Error::invalid(&path.child(field), value.0.as_str(), "must be positive"));
+            errors.push(Error::invalid(&at, value.0.as_str(), "must be positive"));
         }
     }
     if let Some(percent) = target.average_utilization.filter(|percent| *percent < 1) {
@@ -308,12 +309,9 @@ fn validate_scaling(errors: &mut Errors, path: &Path, scaling: &HPAScalingRules)
         validate_policy(errors, &at.index(i), policy);
     }
     if let Some(tolerance) = &scaling.tolerance {
-        match resources::parse(tolerance) {
-            Some(amount) if !amount.is_negative() => {}
-            _ => {
-                let detail = "must be greater than or equal to 0";
-                errors.push(Error::invalid(&path.child("tolerance"), tolerance.0.as_str(), detail));
-            }
+        let at = path.child("tolerance");
+        if resources::read(errors, &at, tolerance).is_some_and(|amount| amount.is_negative()) {
+            errors.push(Error::invalid(&at, tolerance.0.as_str(), "must be greater than or equal to 0"));
         }
     }
 }

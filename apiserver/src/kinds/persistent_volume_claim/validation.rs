@@ -27,6 +27,9 @@ pub(in crate::kinds) fn validate_spec(errors: &mut Errors, path: &Path, spec: &P
     }
     volume_access::validate_modes(errors, &at, modes);
     validate_request(errors, &path.child("resources").key("storage"), requested(spec));
+    for (name, quantity) in spec.resources.iter().filter_map(|resources| resources.limits.as_ref()).flatten() {
+        let _ = resources::read(errors, &path.child("resources").child("limits").key(name), quantity);
+    }
     if let Some(class) = spec.storage_class_name.as_ref().filter(|class| !class.is_empty()) {
         volume_access::validate_class(errors, &path.child("storageClassName"), class);
     }

@@ -181,7 +181,7 @@ pub(super) fn validate_resource_ref(
         rules::known_word(errors, &path.child("resource"), resource, RESOURCES);
     }
     let Some(divisor) = &reference.divisor else { return };
-    if resources::parse(divisor).is_some_and(coracle_proto::quantity::Quantity::is_zero) {
+    if resources::read(errors, &path.child("divisor"), divisor).is_none_or(|divisor| divisor.is_zero()) {
         return;
     }
     const SIZES: &[&str] = &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];

@@ -55,11 +55,6 @@ pub(super) fn sources(volume: &Volume) -> Vec<&'static str> {
     all.into_iter().filter_map(|(is_there, name)| is_there.then_some(name)).collect()
 }
 
-/// Whether the volume says where it comes from.
-pub(super) fn has_source(volume: &Volume) -> bool {
-    !sources(volume).is_empty()
-}
-
 /// The volumes that are well-formed, by name: what mounts may refer to.
 pub(super) type Known<'a> = BTreeMap<&'a str, &'a Volume>;
 
@@ -104,9 +99,10 @@ fn validate_source(errors: &mut Errors, path: &Path, volume: &Volume) {
     match *first {
         "emptyDir" => {
             let limit = volume.empty_dir.as_ref().and_then(|s| s.size_limit.as_ref());
-            if limit.and_then(resources::parse).is_some_and(|limit| limit.is_negative()) {
+            let at = at.child("sizeLimit");
+            if limit.and_then(|limit| resources::read(errors, &at, limit)).is_some_and(|limit| limit.is_negative()) {
                 let detail = "SizeLimit field must be a valid resource quantity";
-                errors.push(Error::forbidden(&at.child("sizeLimit"), detail));
+                errors.push(Error::forbidden(&at, detail));
             }
         }
         "hostPath" => volume.host_path.iter().for_each(|s| validate_host_path(errors, &at, s)),
