@@ -322,7 +322,7 @@ mod tests {
                 );
             }
         }
-        let words = ["merge", "replace", "retainKeys", "set", "map", "atomic", "granular", "time"];
+        let words = ["merge", "replace", "retainKeys", "set", "map", "atomic", "granular", "time", "amounts"];
         for token in FACTS.iter().flat_map(|text| text.split_whitespace()) {
             for part in token.split('|').skip(1) {
                 let word = part.split('=').next().unwrap();

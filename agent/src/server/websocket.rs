@@ -205,6 +205,7 @@ pub(super) async fn carry<F>(
 mod tests {
     use axum::extract::ws::WebSocketUpgrade;
     use serde_json::json;
+    use tokio::task::JoinSet;
     use tokio_tungstenite::tungstenite;
 
     use super::*;
@@ -257,7 +258,7 @@ mod tests {
     }
 
     /// A client of a session whose program says a word and ends at once.
-    async fn client() -> tokio_tungstenite::WebSocketStream<tokio::net::TcpStream> {
+    async fn client(serving: &mut JoinSet<()>) -> tokio_tungstenite::WebSocketStream<tokio::net::TcpStream> {
         let serve = |upgrade: WebSocketUpgrade| async move {
             let work = |_, client: Client| async move {
                 drop(client.told.send(piece(STDOUT, b"word")).await);
@@ -269,14 +270,15 @@ mod tests {
         let app = axum::Router::new().route("/", axum::routing::get(serve));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(async move { axum::serve(listener, app).await });
+        serving.spawn(async move { axum::serve(listener, app).await.unwrap() });
         let stream = tokio::net::TcpStream::connect(address).await.unwrap();
         tokio_tungstenite::client_async(format!("ws://{address}/"), stream).await.unwrap().0
     }
 
     #[tokio::test]
     async fn nothing_is_said_to_a_client_that_does_not_read_yet() {
-        let mut socket = client().await;
+        let mut serving = JoinSet::new();
+        let mut socket = client(&mut serving).await;
         // Answered when it is read.
         assert!(matches!(socket.next().await, Some(Ok(tungstenite::Message::Ping(_)))));
         let heard: Vec<_> = socket.filter_map(|message| async { message.ok() }).collect().await;
@@ -288,7 +290,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_client_says_first_is_heard() {
-        let mut socket = client().await;
+        let mut serving = JoinSet::new();
+        let mut socket = client(&mut serving).await;
         socket.send(tungstenite::Message::Close(None)).await.unwrap();
         let heard = socket.next().await;
         assert!(matches!(heard, Some(Ok(tungstenite::Message::Ping(_)))), "{heard:?}");
