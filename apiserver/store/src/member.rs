@@ -150,6 +150,11 @@ impl<D: Disk> Member<D> {
         Ok(())
     }
 
+    /// Ticks since a leader was last heard of.
+    pub(crate) fn silence(&self) -> usize {
+        self.node.raft.election_elapsed
+    }
+
     /// The index of the last entry, written or about to be.
     pub(crate) fn last(&self) -> u64 {
         self.node.raft.raft_log.last_index()
@@ -330,7 +335,13 @@ impl<D: Disk> Member<D> {
                 (self.node.apply_conf_change(&change).map_err(failed)?, context)
             }
         };
+        let is_in = members.voters.iter().chain(&members.learners).any(|id| *id == self.own.id);
         self.node.mut_store().note_members(members);
+        if !is_in && self.node.raft.state != StateRole::Follower {
+            // raft-rs takes a leader, and who stands for election, for a member.
+            let term = self.node.raft.term;
+            self.node.raft.become_follower(term, 0);
+        }
         Ok(context)
     }
 }

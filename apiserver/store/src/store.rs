@@ -46,8 +46,9 @@ pub struct Config {
     pub dir: PathBuf,
     /// How much of the past is kept in memory.
     pub retention: Retention,
-    /// When the log is longer than this a checkpoint is written and the log cut. More of it makes for fewer writes, a
-    /// longer start, and a longer history after the start.
+    /// When the log has grown by this a checkpoint is written and the log cut. More of it makes for fewer writes, a longer
+    /// start, and a longer history after the start. The log never takes more than two and a half times as much: writes
+    /// wait for a checkpoint that is slow.
     pub checkpoint_bytes: u64,
     /// Whose member an empty directory becomes; the first member of a cluster of its own if none.
     pub joining: Option<Joining>,
@@ -67,7 +68,7 @@ pub struct Joining {
 impl Config {
     /// A store in `dir` that keeps what [`Retention::default`] says.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), retention: Retention::default(), checkpoint_bytes: 32 << 20, joining: None }
+        Self { dir: dir.into(), retention: Retention::default(), checkpoint_bytes: 8 << 20, joining: None }
     }
 }
 

@@ -7,8 +7,6 @@ use raft::eraftpb::{Entry, EntryType};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::{
-    checkpoint::{Job, Mark},
-    codec::Reader,
     command::{Command, Outcome, Proposal},
     disk::Disk,
     error::{Error, Result},
@@ -16,20 +14,23 @@ use crate::{
     lease::{Deadlines, Lease},
     member::Member,
     packet::{Packet, Question},
-    peer::MemberInfo,
     queue::Request,
     revision::LeaseId,
     shared::{Shared, Work},
     transport::Transport,
 };
 
+#[cfg(test)]
+pub(crate) use self::cutting::longest;
 use self::{
+    cutting::Cutting,
     images::Images,
     members::Changes,
     peers::{Asker, Passing},
     reads::Reads,
 };
 
+mod cutting;
 mod images;
 mod members;
 mod peers;
@@ -38,8 +39,6 @@ mod reads;
 /// Bytes and proposals in one group commit: about what a disk writes in the time it takes to sync.
 const GROUP_BYTES: usize = 4 << 20;
 const GROUP: usize = 1024;
-/// As many times the log between two checkpoints is kept at most for members that are behind.
-const KEPT_FOR_PEERS: u64 = 3;
 /// How long a lease's end waits for a disk that is full.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -112,13 +111,7 @@ pub(crate) struct Worker<D: Disk> {
     /// Index and term of the last entry applied.
     applied: (u64, u64),
     settings: Settings,
-    /// The index of the checkpoint on disk.
-    marked: u64,
-    /// How far the log must have come for the next one.
-    checkpoint_at: u64,
-    /// A checkpoint is being written, or waits to be.
-    checkpointing: bool,
-    job: Option<Job>,
+    cutting: Cutting,
     work: Work,
     passing: Passing,
     reads: Reads,
@@ -150,11 +143,8 @@ impl<D: Disk> Worker<D> {
             leads: false,
             waiting: BTreeMap::new(),
             applied,
-            checkpoint_at: settings.checkpoint_bytes,
+            cutting: Cutting::new(applied.0, settings.checkpoint_bytes),
             settings,
-            marked: applied.0,
-            checkpointing: false,
-            job: None,
             work: Work::default(),
             passing: Passing::default(),
             reads: Reads::default(),
@@ -230,7 +220,7 @@ impl<D: Disk> Worker<D> {
         self.commit(group, now);
         self.ask_reads(now);
         self.settle(now);
-        self.consider_checkpoint();
+        self.consider_checkpoint(now);
         self.tell();
     }
 
@@ -283,111 +273,9 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// A checkpoint to be written, away from this thread; [`Worker::checkpointed`] takes the result.
-    pub(crate) const fn take_job(&mut self) -> Option<Job> {
-        self.job.take()
-    }
-
-    /// A checkpoint was written, or was not.
-    pub(crate) fn checkpointed(&mut self, job: Job, saved: Result<()>, now: Now) {
-        self.checkpointing = false;
-        let cut = match saved {
-            Ok(()) => {
-                self.work.checkpoints += 1;
-                self.work.checkpoint_bytes += job.bytes();
-                self.marked = job.mark.index;
-                tracing::debug!(index = job.mark.index, revision = job.mark.revision.0, "checkpoint written");
-                if job.whole { self.install(&job.mark, now) } else { self.cut(job.mark.index) }
-            }
-            Err(error) if !matches!(error, Error::DiskFull) => {
-                // As with the log: after a failed sync nobody can tell what the disk holds.
-                let text = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
-                let text: Vec<String> = text.map(ToString::to_string).collect();
-                Err(Error::Failed { reason: Arc::from(format!("cannot write a checkpoint: {}", text.join(": "))) })
-            }
-            Err(_) => {
-                tracing::warn!("the disk is too full for a checkpoint: the log is kept until there is room for one");
-                self.postpone(job);
-                Ok(())
-            }
-        };
-        let cut = match cut {
-            // The image is on disk; the log behind it begins when there is room.
-            Err(Error::DiskFull) => self.full(now),
-            other => other,
-        };
-        // Once the disk failed under the log nothing more is to be said.
-        if let Err(error) = cut {
-            self.fail(error);
-        }
-    }
-
-    /// A checkpoint could not be written now: what it would have held goes into another one, when the log has grown some
-    /// more.
-    pub(crate) fn postpone(&mut self, job: Job) {
-        self.checkpointing = false;
-        if job.whole {
-            self.images.give_up();
-            return;
-        }
-        let keys = job.entries.into_iter().map(|(key, _)| key);
-        let leases = job.leases.into_iter().map(|(id, _)| id);
-        let peers = job.peers.into_iter().map(|(id, _)| id);
-        self.shared.write().mark_dirty(keys, leases, peers);
-        self.checkpoint_at = self.log_written() + self.settings.checkpoint_bytes / 4;
-    }
-
-    fn log_written(&self) -> u64 {
-        self.member.as_ref().map_or(0, |member| member.log().written())
-    }
-
-    /// Cuts the log behind a checkpoint, but for what members that are behind still need of it, within bounds.
-    fn cut(&mut self, index: u64) -> Result<()> {
-        let Some(member) = &mut self.member else { return Ok(()) };
-        let is_long = member.log().bytes() > KEPT_FOR_PEERS * self.settings.checkpoint_bytes;
-        let floor = if member.has_peers() && member.is_leader() && !is_long { member.floor() } else { u64::MAX };
-        member.log_mut().cut(index.min(floor))
-    }
-
-    fn consider_checkpoint(&mut self) {
-        if self.checkpointing || matches!(self.phase, Phase::Failed(_)) {
-            return;
-        }
-        if let Some(job) = self.images.take_job() {
-            self.job = Some(job);
-            self.checkpointing = true;
-            return;
-        }
-        // A checkpoint from before the one on disk would make that one's records look like leavings.
-        if self.log_written() < self.checkpoint_at || self.applied.0 <= self.marked {
-            return;
-        }
-        let Some(member) = &self.member else { return };
-        let members = member.log().members().clone();
-        let dirty = self.shared.write().take_dirty();
-        // This thread is the only one that changes the state, so nothing comes between the two locks.
-        let state = self.shared.read();
-        let (index, term) = self.applied;
-        let mark = Mark { index, term, revision: state.revision(), members, received: false };
-        let entries = dirty.keys.into_iter().map(|key| {
-            let entry = state.index().get(&key).cloned();
-            (key, entry)
-        });
-        let leases = dirty.leases.into_iter().map(|id| (id, state.leases().get(id).map(|held| held.ttl.as_secs())));
-        let peers = dirty.peers.into_iter().map(|id| (id, state.peers().get(&id).cloned()));
-        self.job = Some(Job {
-            mark,
-            entries: entries.collect(),
-            leases: leases.collect(),
-            peers: peers.collect(),
-            whole: false,
-        });
-        self.checkpointing = true;
-        self.checkpoint_at = self.log_written() + self.settings.checkpoint_bytes;
-    }
-
     /// Commits a group: one append, one sync.
     fn commit(&mut self, group: Vec<Proposed>, now: Now) {
+        let group = self.hold_back(group, now);
         if group.is_empty() {
             return;
         }
@@ -512,30 +400,8 @@ impl<D: Disk> Worker<D> {
         self.answer_reads();
         self.offer_image(now);
         self.note_leadership(now);
-        self.leave_if_removed();
+        self.leave_if_removed(now);
         Ok(())
-    }
-
-    /// Notices that this member leads, or leads no more, or that another does.
-    fn note_leadership(&mut self, now: Now) {
-        let Some(member) = &self.member else { return };
-        let (leads, leader, is_alone) = (member.is_leader(), member.leader(), member.is_alone());
-        if leads && !self.leads {
-            tracing::debug!(term = member.term(), "this member leads");
-            self.deadlines.clear();
-            let state = self.shared.read();
-            for (id, held) in state.leases().iter() {
-                self.deadlines.start(id, held.ttl, now.steady);
-            }
-        }
-        if !leads && !is_alone {
-            // The new leader gives every lease its time anew.
-            self.deadlines.clear();
-            self.changes.lost();
-            self.changes.handed_over();
-        }
-        self.leads = leads;
-        self.leader_is(leader);
     }
 
     fn apply(&mut self, entry: &Entry, now: Now) -> Result<()> {
@@ -550,26 +416,6 @@ impl<D: Disk> Worker<D> {
             self.apply_proposal(&proposal, now)?;
         }
         self.applied = (entry.index, entry.term);
-        Ok(())
-    }
-
-    /// Applies a change of the members: those who go are forgotten, those who come have said who they are.
-    fn apply_change(&mut self, entry: &Entry) -> Result<()> {
-        let before: Vec<u64> = self.member()?.ids().collect();
-        let said = self.member()?.change_members(entry)?;
-        let after: Vec<u64> = self.member()?.ids().collect();
-        {
-            let mut state = self.shared.write();
-            for id in before.iter().filter(|id| !after.contains(id)) {
-                state.dismiss(*id);
-            }
-            for id in after.iter().filter(|id| !before.contains(id)) {
-                let info = MemberInfo::take(&mut Reader(&said)).unwrap_or_default();
-                state.describe(*id, info);
-            }
-        }
-        self.tell_group();
-        self.changed(entry.index, entry.term);
         Ok(())
     }
 
@@ -658,17 +504,6 @@ impl<D: Disk> Worker<D> {
         self.drain(now)
     }
 
-    fn tell_group(&self) {
-        let Some(member) = &self.member else { return };
-        let (own, members) = (member.own(), member.log().members());
-        self.shared.tell_group(|group| {
-            (group.own, group.founder) = (own.id, own.founder);
-            (group.leader, group.term, group.applied) = (member.leader(), member.term(), self.applied.0);
-            group.voters.clone_from(&members.voters);
-            group.learners.clone_from(&members.learners);
-        });
-    }
-
     /// The disk failed: nothing is written any more by this process, for what it would say cannot be believed.
     fn fail(&mut self, error: Error) {
         tracing::error!(
@@ -681,12 +516,13 @@ impl<D: Disk> Worker<D> {
     /// Nothing is written and nothing said any more.
     fn silence(&mut self, error: Error) {
         self.end_peers(&error);
-        self.phase = Phase::Failed(error);
+        self.phase = Phase::Failed(error.clone());
         self.leads = false;
         self.tell();
         for (_, waiting) in mem::take(&mut self.waiting) {
             drop(waiting.answer.send(Err(Error::OutcomeUnknown)));
         }
+        self.end_waiting_for_checkpoint(&error);
     }
 
     /// The leases that [`Worker::expire`] would end, in its order.

@@ -6,7 +6,10 @@ use std::{
 };
 
 use proptest::prelude::*;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{
+    Semaphore,
+    oneshot::{self, error::TryRecvError},
+};
 
 use crate::{
     checkpoint::Checkpoints,
@@ -21,15 +24,17 @@ use crate::{
     store::{Config, Opened, Start, open},
     transport::Nowhere,
     txn::{Op, Txn},
-    worker::Now,
+    worker::{Now, longest},
 };
 
 use super::world::{Dice, SimDisk, SimEngine, World};
 
+const CHECKPOINT: u64 = 1 << 20;
 const NOW: Now = Now { steady: Duration::ZERO, wall: 0 };
 
 fn start(world: &Arc<Mutex<World>>) -> Result<Opened<SimDisk>> {
-    let config = Config { dir: "".into(), retention: Retention::default(), checkpoint_bytes: 1 << 20, joining: None };
+    let config =
+        Config { dir: "".into(), retention: Retention::default(), checkpoint_bytes: CHECKPOINT, joining: None };
     let identity = Identity { cluster: [7; 16], member: 1, founder: 1 };
     let begin = Start { identity, life: 1, patience: 10..11, transport: Arc::new(Nowhere) };
     let mut checkpoints = Checkpoints::new(SimEngine(Arc::clone(world)));
@@ -37,11 +42,90 @@ fn start(world: &Arc<Mutex<World>>) -> Result<Opened<SimDisk>> {
 }
 
 fn put(opened: &mut Opened<SimDisk>, key: &'static str, size: usize) -> Outcome {
-    let (answer, mut answered) = oneshot::channel();
+    ask(opened, key, size, NOW).try_recv().unwrap()
+}
+
+fn ask(opened: &mut Opened<SimDisk>, key: &'static str, size: usize, now: Now) -> oneshot::Receiver<Outcome> {
+    let (answer, answered) = oneshot::channel();
     let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
     let command = Command::Txn(Txn { then: vec![Op::put(key, vec![b'x'; size])], ..Txn::default() });
-    opened.worker.serve([Request::Propose { command, answer, room }], NOW);
-    answered.try_recv().unwrap()
+    opened.worker.serve([Request::Propose { command, answer, room }], now);
+    answered
+}
+
+/// Writes until a write waits for a checkpoint; gives back that one.
+fn write_until_held(opened: &mut Opened<SimDisk>) -> oneshot::Receiver<Outcome> {
+    for _ in 0..1000 {
+        let mut answered = ask(opened, "a", 10_000, NOW);
+        match answered.try_recv() {
+            Ok(done) => drop(done.unwrap()),
+            Err(TryRecvError::Empty) => return answered,
+            Err(TryRecvError::Closed) => panic!("a write is forgotten"),
+        }
+    }
+    panic!("the log grows without end");
+}
+
+fn log_bytes(world: &Arc<Mutex<World>>) -> u64 {
+    let disk = SimDisk(Arc::clone(world));
+    disk.list().unwrap().iter().map(|name| disk.len(name).unwrap()).sum()
+}
+
+#[test]
+fn however_slow_a_checkpoint_is_the_log_does_not_outgrow_it() {
+    let world = World::new(1);
+    let mut checkpoints = Checkpoints::new(SimEngine(Arc::clone(&world)));
+    let mut opened = start(&world).unwrap();
+    for round in 0..10 {
+        let mut held = write_until_held(&mut opened);
+        // However many more come.
+        let mut more: Vec<_> = (0..50).map(|_| ask(&mut opened, "b", 5000, NOW)).collect();
+        assert!(log_bytes(&world) <= longest(CHECKPOINT), "round {round}: {}", log_bytes(&world));
+        assert!(held.try_recv().is_err() && more.iter_mut().all(|more| more.try_recv().is_err()), "they wait");
+        let job = opened.worker.take_job().expect("for a checkpoint");
+        let saved = checkpoints.save(&job);
+        opened.worker.checkpointed(job, saved, NOW);
+        assert!(held.try_recv().unwrap().is_ok());
+        assert!(more.iter_mut().all(|more| more.try_recv().unwrap().is_ok()), "and are done when it is");
+        // The next one is under way at once if it must be.
+        if let Some(job) = opened.worker.take_job() {
+            let saved = checkpoints.save(&job);
+            opened.worker.checkpointed(job, saved, NOW);
+        }
+    }
+    let revision = opened.shared.read().revision();
+    drop(opened);
+    world.lock().unwrap().cut_power();
+    assert_eq!(start(&world).unwrap().shared.read().revision(), revision);
+}
+
+#[test]
+fn what_waits_for_a_checkpoint_that_comes_to_nothing_is_refused_and_another_is_tried() {
+    let world = World::new(1);
+    let mut checkpoints = Checkpoints::new(SimEngine(Arc::clone(&world)));
+    let mut opened = start(&world).unwrap();
+    let mut held = write_until_held(&mut opened);
+    let job = opened.worker.take_job().unwrap();
+    opened.worker.checkpointed(job, Err(Error::DiskFull), NOW);
+    assert!(matches!(held.try_recv(), Ok(Err(Error::DiskFull))), "it was not done");
+    assert!(matches!(opened.shared.status().refusing, Some(Error::DiskFull)));
+    assert!(matches!(put(&mut opened, "a", 10_000), Err(Error::DiskFull)), "nor is what comes at once");
+    assert!(opened.worker.take_job().is_none(), "nor is a checkpoint tried for each");
+
+    let later = Now { steady: Duration::from_secs(2), wall: 0 };
+    let mut held = ask(&mut opened, "a", 10_000, later);
+    let job = opened.worker.take_job().expect("it is tried again");
+    let saved = checkpoints.save(&job);
+    opened.worker.checkpointed(job, saved, later);
+    assert!(held.try_recv().unwrap().is_ok());
+    assert!(opened.shared.status().refusing.is_none());
+
+    // A disk that failed leaves nobody waiting.
+    let mut held = write_until_held(&mut opened);
+    let job = opened.worker.take_job().unwrap();
+    let broken = Err(Error::Engine { action: "write", source: Arc::new(std::io::Error::other("broken")) });
+    opened.worker.checkpointed(job, broken, later);
+    assert!(matches!(held.try_recv(), Ok(Err(Error::Failed { .. }))));
 }
 
 fn keys(opened: &Opened<SimDisk>) -> usize {
@@ -106,7 +190,8 @@ fn a_log_of_another_cluster_is_refused() {
     drop(start(&world).unwrap());
     let identity = Identity { cluster: [8; 16], member: 1, founder: 1 };
     let begin = Start { identity, life: 1, patience: 10..11, transport: Arc::new(Nowhere) };
-    let config = Config { dir: "".into(), retention: Retention::default(), checkpoint_bytes: 1 << 20, joining: None };
+    let config =
+        Config { dir: "".into(), retention: Retention::default(), checkpoint_bytes: CHECKPOINT, joining: None };
     let mut checkpoints = Checkpoints::new(SimEngine(Arc::clone(&world)));
     let opened = open(SimDisk(world), &mut checkpoints, begin, &config, |_| NOW);
     assert!(matches!(opened.err(), Some(Error::Corrupt { .. })));

@@ -177,6 +177,12 @@ impl Simulation {
             answers.push((command, answered));
         }
         run.worker.serve(requests, self.now());
+        // Some may wait for a checkpoint.
+        while run.worker.holds_back() {
+            let job = run.job.take().or_else(|| run.worker.take_job()).expect("a checkpoint is under way");
+            let saved = run.checkpoints.save(&job);
+            run.worker.checkpointed(job, saved, self.now());
+        }
         let stopped = self.world.lock().unwrap().stopped;
         for (command, mut answered) in answers {
             match answered.try_recv().expect("everything is answered") {
@@ -330,6 +336,10 @@ impl Simulation {
         let put = crate::Txn { then: vec![crate::Op::put("last", "word")], ..crate::Txn::default() };
         let permit = Arc::clone(&room).try_acquire_owned().unwrap();
         run.worker.serve([Request::Propose { command: Command::Txn(put), answer, room: permit }], self.now());
+        if let Some(job) = run.job.take().or_else(|| run.worker.take_job()) {
+            let saved = run.checkpoints.save(&job);
+            run.worker.checkpointed(job, saved, self.now());
+        }
         assert!(matches!(answered.try_recv(), Ok(Ok(_))), "writes go on when the disk does");
         assert_eq!(run.shared.read().revision(), before.next());
         self.note("healed");

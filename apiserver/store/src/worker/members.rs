@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, mem};
 
+use raft::eraftpb::Entry;
 use tokio::sync::oneshot;
 
 use super::{
@@ -12,6 +13,7 @@ use super::{
     peers::{Asker, reply_of},
 };
 use crate::{
+    codec::Reader,
     disk::Disk,
     error::{Error, Result},
     member::{Change, Member},
@@ -182,5 +184,58 @@ impl<D: Disk> Worker<D> {
                 answer.send(()).ok();
             }
         }
+    }
+
+    /// Notices that this member leads, or leads no more, or that another does.
+    pub(super) fn note_leadership(&mut self, now: Now) {
+        let Some(member) = &self.member else { return };
+        let (leads, leader, is_alone) = (member.is_leader(), member.leader(), member.is_alone());
+        if leads && !self.leads {
+            tracing::debug!(term = member.term(), "this member leads");
+            self.deadlines.clear();
+            let state = self.shared.read();
+            for (id, held) in state.leases().iter() {
+                self.deadlines.start(id, held.ttl, now.steady);
+            }
+        }
+        if !leads && !is_alone {
+            // The new leader gives every lease its time anew.
+            self.deadlines.clear();
+            self.changes.lost();
+            self.changes.handed_over();
+        }
+        self.leads = leads;
+        self.leader_is(leader);
+    }
+
+    /// Applies a change of the members: those who go are forgotten, those who come have said who they are.
+    pub(super) fn apply_change(&mut self, entry: &Entry) -> Result<()> {
+        let before: Vec<u64> = self.member()?.ids().collect();
+        let said = self.member()?.change_members(entry)?;
+        let after: Vec<u64> = self.member()?.ids().collect();
+        {
+            let mut state = self.shared.write();
+            for id in before.iter().filter(|id| !after.contains(id)) {
+                state.dismiss(*id);
+            }
+            for id in after.iter().filter(|id| !before.contains(id)) {
+                let info = MemberInfo::take(&mut Reader(&said)).unwrap_or_default();
+                state.describe(*id, info);
+            }
+        }
+        self.tell_group();
+        self.changed(entry.index, entry.term);
+        Ok(())
+    }
+
+    pub(super) fn tell_group(&self) {
+        let Some(member) = &self.member else { return };
+        let (own, members) = (member.own(), member.log().members());
+        self.shared.tell_group(|group| {
+            (group.own, group.founder) = (own.id, own.founder);
+            (group.leader, group.term, group.applied) = (member.leader(), member.term(), self.applied.0);
+            group.voters.clone_from(&members.voters);
+            group.learners.clone_from(&members.learners);
+        });
     }
 }

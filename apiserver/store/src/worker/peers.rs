@@ -1,7 +1,7 @@
 //! What goes between this member and its peers: ticks, Raft's messages, writes passed on to the leader, questions to it.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     mem,
     time::Duration,
 };
@@ -30,8 +30,11 @@ const WITHOUT_LEADER: Duration = Duration::from_secs(3);
 /// How long anything waits for what it asked of the other members. An election or two fit in.
 const PATIENCE: Duration = Duration::from_secs(6);
 
-/// So many ticks without a leader make a member without a vote ask whether it is one still.
-const LONELY: u64 = 40;
+/// A member that was removed stays no longer than this.
+const LINGERING: Duration = Duration::from_secs(15);
+
+/// So many ticks without a word of a leader's make a member without a vote ask whether it is one still.
+const LONELY: usize = 40;
 
 /// See the module.
 #[derive(Default)]
@@ -46,8 +49,9 @@ pub(super) struct Passing {
     number: u64,
     /// Writes are to be passed on again.
     again: bool,
-    /// Ticks without a leader, of a member without a vote.
-    lonely: u64,
+    /// Who has said that this is no member any more, and since when that is known.
+    removed_by: BTreeSet<u64>,
+    removed: Option<Duration>,
 }
 
 /// Who asked the leader something.
@@ -173,7 +177,7 @@ impl<D: Disk> Worker<D> {
                 Ok(())
             }
             Packet::Removed => {
-                self.removed();
+                self.told_removed(from, now);
                 Ok(())
             }
         };
@@ -183,10 +187,13 @@ impl<D: Disk> Worker<D> {
     }
 
     fn step(&mut self, message: raft::eraftpb::Message, from: u64) -> Result<(), Malformed> {
-        let Some(member) = &mut self.member else { return Ok(()) };
         if message.msg_type == MessageType::MsgAppend && !message.entries.is_empty() {
             // As with proposals: what there is no room for is not taken in at all.
             let bytes = message.entries.iter().map(|entry| entry.data.len() + 64).sum();
+            if self.holds_back_peers(bytes) {
+                return Ok(());
+            }
+            let Some(member) = &mut self.member else { return Ok(()) };
             match member.log_mut().reserve(bytes) {
                 Ok(()) => self.note_room(),
                 Err(Error::DiskFull) => {
@@ -348,31 +355,35 @@ impl<D: Disk> Worker<D> {
         self.passing.next_tick = Some(now.steady + TICK);
         member.tick();
         self.ask_whether_removed();
+        self.consider_leaving(now);
         self.lose_patience(now);
         self.pass_on_again(now);
         self.promote();
         self.tick_images(now);
         self.ask_reads(now);
         self.settle(now);
-        self.consider_checkpoint();
+        self.consider_checkpoint(now);
         self.tell();
     }
 
     /// Who has no vote never stands for election, and would never hear that it was removed: so it asks now and then.
     fn ask_whether_removed(&mut self) {
         let Some(member) = &self.member else { return };
-        let (own, life) = (member.own().id, member.own().life);
-        if member.leader().is_some() || member.log().members().voters.contains(&own) {
-            self.passing.lonely = 0;
-            return;
+        let silence = member.silence();
+        let votes = member.log().members().voters.contains(&member.own().id);
+        if !votes && silence > 0 && silence.is_multiple_of(LONELY) || self.passing.removed.is_some() {
+            self.ask_all();
         }
-        self.passing.lonely += 1;
-        if self.passing.lonely.is_multiple_of(LONELY) {
-            let number = self.passing.next_number();
-            let others: Vec<u64> = member.ids().filter(|id| *id != own).collect();
-            for to in others {
-                self.send(to, &Packet::Ask { life, number, question: Question::ReadIndex });
-            }
+    }
+
+    /// Asks every other member anything: who knows that this is no member says so.
+    fn ask_all(&mut self) {
+        let Some(member) = &self.member else { return };
+        let (own, life) = (member.own().id, member.own().life);
+        let number = self.passing.next_number();
+        let others: Vec<u64> = member.ids().filter(|id| *id != own).collect();
+        for to in others {
+            self.send(to, &Packet::Ask { life, number, question: Question::ReadIndex });
         }
     }
 
@@ -409,17 +420,40 @@ impl<D: Disk> Worker<D> {
     }
 
     /// A peer that knows says that this is no member any more.
-    fn removed(&mut self) {
-        tracing::warn!("this member was removed from the cluster");
-        self.silence(Error::Removed);
+    fn told_removed(&mut self, from: u64, now: Now) {
+        self.passing.removed_by.insert(from);
+        self.stay_a_while(now);
     }
 
-    pub(super) fn leave_if_removed(&mut self) {
+    pub(super) fn leave_if_removed(&mut self, now: Now) {
         if let Some(own) = self.member.as_ref().map(|member| member.own().id)
             && !matches!(self.phase, Phase::Failed(_))
             && self.is_removed(own)
         {
-            self.removed();
+            self.stay_a_while(now);
+        }
+    }
+
+    /// Who was removed stays until most of the others have seen it too: to those who have not it still is a voter, and
+    /// should the one that has told it be gone, they may be too few to go on without its vote.
+    fn stay_a_while(&mut self, now: Now) {
+        if self.passing.removed.is_none() {
+            tracing::info!(
+                "this member was removed from the cluster, and goes when most of the others have seen it too"
+            );
+            self.passing.removed = Some(now.steady);
+            self.ask_all();
+        }
+    }
+
+    fn consider_leaving(&mut self, now: Now) {
+        let (Some(since), Some(member)) = (self.passing.removed, &self.member) else { return };
+        let others = member.log().members().voters.iter().filter(|id| **id != member.own().id);
+        let (all, seen) = (others.clone().count(), others.filter(|id| self.passing.removed_by.contains(id)).count());
+        // None may be left of those it knows.
+        if seen > all / 2 || now.steady.saturating_sub(since) >= LINGERING {
+            tracing::warn!("this member was removed from the cluster");
+            self.silence(Error::Removed);
         }
     }
 

@@ -1,0 +1,242 @@
+//! When a checkpoint is written so that the log can be cut, and what waits for one.
+//!
+//! Checkpoints are written beside the group commits, and a disk or a machine may be so slow, or so busy, that the log
+//! grows faster. So it has a bound: writes that would carry the log beyond it are held back, in their order, until a
+//! checkpoint has been written and the log cut. They are then as slow as the disk, as they are when a sync takes long.
+
+use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
+
+use super::{GROUP, GROUP_BYTES, Now, Phase, Proposed, Worker};
+use crate::{
+    checkpoint::{Job, Mark},
+    disk::Disk,
+    error::{Error, Result},
+};
+
+/// After a checkpoint came to nothing, writes that wait for one are refused for so long before another is tried.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// So long may the log become, if so much lies between two checkpoints: one that is begun finds once as much, and a
+/// segment's rest before that; the remainder is for what is written meanwhile.
+pub(crate) const fn longest(interval: u64) -> u64 {
+    interval / 2 * 5
+}
+
+/// See the module.
+pub(super) struct Cutting {
+    /// The index of the checkpoint on disk.
+    marked: u64,
+    /// How far the log must have come for the next one.
+    at: u64,
+    /// A checkpoint is being written, or waits to be.
+    is_under_way: bool,
+    job: Option<Job>,
+    /// Writes that wait for the log to be cut.
+    held: VecDeque<Proposed>,
+    /// Something waits for it.
+    is_wanted: bool,
+    /// Why the last one came to nothing, and when that was.
+    missed: Option<(Error, Duration)>,
+}
+
+impl Cutting {
+    pub(super) const fn new(marked: u64, at: u64) -> Self {
+        Self { marked, at, is_under_way: false, job: None, held: VecDeque::new(), is_wanted: false, missed: None }
+    }
+
+    /// Why no checkpoint can be expected now, if one has only just come to nothing.
+    fn missed(&self, now: Now) -> Option<&Error> {
+        let missed = self.missed.as_ref().filter(|(_, since)| now.steady.saturating_sub(*since) < AGAIN);
+        missed.map(|(error, _)| error)
+    }
+}
+
+impl<D: Disk> Worker<D> {
+    /// A checkpoint to be written, away from this thread; [`Worker::checkpointed`] takes the result.
+    pub(crate) const fn take_job(&mut self) -> Option<Job> {
+        self.cutting.job.take()
+    }
+
+    /// A checkpoint was written, or was not.
+    pub(crate) fn checkpointed(&mut self, job: Job, saved: Result<()>, now: Now) {
+        self.cutting.is_under_way = false;
+        let cut = match saved {
+            Ok(()) => {
+                self.work.checkpoints += 1;
+                self.work.checkpoint_bytes += job.bytes();
+                self.cutting.marked = job.mark.index;
+                self.cutting.missed = None;
+                tracing::debug!(index = job.mark.index, revision = job.mark.revision.0, "checkpoint written");
+                if job.whole { self.install(&job.mark, now) } else { self.cut(job.mark.index) }
+            }
+            Err(error @ Error::DiskFull) => {
+                tracing::warn!("the disk is too full for a checkpoint: the log is kept until there is room for one");
+                self.postpone(job, error, now);
+                Ok(())
+            }
+            Err(error) => {
+                // As with the log: after a failed sync nobody can tell what the disk holds.
+                let text = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+                let text: Vec<String> = text.map(ToString::to_string).collect();
+                Err(Error::Failed { reason: Arc::from(format!("cannot write a checkpoint: {}", text.join(": "))) })
+            }
+        };
+        let cut = match cut {
+            // The image is on disk; the log behind it begins when there is room.
+            Err(Error::DiskFull) => self.full(now),
+            other => other,
+        };
+        // Once the disk failed under the log nothing more is to be said.
+        if let Err(error) = cut {
+            self.fail(error);
+            return;
+        }
+        self.let_go(now);
+        self.consider_checkpoint(now);
+        self.tell();
+    }
+
+    /// A checkpoint could not be written now: what it would have held goes into another one, when the log has grown some
+    /// more. What waits for it is refused.
+    pub(crate) fn postpone(&mut self, job: Job, error: Error, now: Now) {
+        self.cutting.is_under_way = false;
+        if job.whole {
+            self.images.give_up();
+        } else {
+            let keys = job.entries.into_iter().map(|(key, _)| key);
+            let leases = job.leases.into_iter().map(|(id, _)| id);
+            let peers = job.peers.into_iter().map(|(id, _)| id);
+            self.shared.write().mark_dirty(keys, leases, peers);
+            self.cutting.at = self.log_written() + self.settings.checkpoint_bytes / 4;
+        }
+        self.end_waiting_for_checkpoint(&error);
+        self.cutting.missed = Some((error, now.steady));
+    }
+
+    fn log_written(&self) -> u64 {
+        self.member.as_ref().map_or(0, |member| member.log().written())
+    }
+
+    /// Cuts the log behind a checkpoint, but for what members that are behind still need of it: of that no more than lies
+    /// between two checkpoints, so that the next one finds room. Who is further behind is sent an image.
+    fn cut(&mut self, index: u64) -> Result<()> {
+        let Some(member) = &mut self.member else { return Ok(()) };
+        let floor = if member.has_peers() && member.is_leader() { member.floor() } else { u64::MAX };
+        member.log_mut().cut(index.min(floor))?;
+        if member.log().bytes() > self.settings.checkpoint_bytes {
+            member.log_mut().cut(index)?;
+        }
+        Ok(())
+    }
+
+    /// Whether so many bytes more would carry the log beyond its bound, and a checkpoint can help.
+    fn is_too_long(&self, bytes: usize) -> bool {
+        let Some(member) = &self.member else { return false };
+        let can_be_cut = self.cutting.is_under_way || self.applied.0 > self.cutting.marked;
+        can_be_cut && member.log().bytes() + bytes as u64 > longest(self.settings.checkpoint_bytes)
+    }
+
+    /// Whether entries of the leader's are to wait: it sends them again.
+    pub(super) fn holds_back_peers(&mut self, bytes: usize) -> bool {
+        let holds_back = self.is_too_long(bytes);
+        self.cutting.is_wanted |= holds_back;
+        holds_back
+    }
+
+    /// Keeps writes until the log is cut, if it is too long for them; gives back what need not wait.
+    pub(super) fn hold_back(&mut self, group: Vec<Proposed>, now: Now) -> Vec<Proposed> {
+        if matches!(self.phase, Phase::Failed(_)) || self.asks_leader() {
+            // Not for this log, though what came before goes first.
+            let mut all = Vec::from(mem::take(&mut self.cutting.held));
+            all.extend(group);
+            return all;
+        }
+        let bytes = group.iter().map(|proposed| proposed.size() + 64).sum();
+        if group.is_empty() || self.cutting.held.is_empty() && !self.is_too_long(bytes) {
+            return group;
+        }
+        if let Some(error) = self.cutting.missed(now).cloned() {
+            if matches!(error, Error::DiskFull) {
+                self.note_full();
+            }
+            self.refuse(group, &error);
+            return Vec::new();
+        }
+        self.cutting.is_wanted = true;
+        // The end of a lease is proposed anew after a while.
+        self.cutting.held.extend(group.into_iter().filter(|one| !matches!(one, Proposed::Own { waiting: None, .. })));
+        Vec::new()
+    }
+
+    /// Whether writes wait for the log to be cut.
+    pub(crate) fn holds_back(&self) -> bool {
+        !self.cutting.held.is_empty()
+    }
+
+    /// The log was cut: what waited for that goes on, as far as there is room for it now.
+    fn let_go(&mut self, now: Now) {
+        let mut held = mem::take(&mut self.cutting.held);
+        while !held.is_empty() && self.cutting.held.is_empty() {
+            let mut bytes = 0;
+            let fits = held.iter().take(GROUP).take_while(|proposed| {
+                let before = bytes;
+                bytes += proposed.size();
+                before < GROUP_BYTES
+            });
+            let group = held.drain(..fits.count()).collect();
+            self.commit(group, now);
+            self.settle(now);
+        }
+        self.cutting.held.append(&mut held);
+    }
+
+    /// No checkpoint comes: what waits for one was not done.
+    pub(super) fn end_waiting_for_checkpoint(&mut self, error: &Error) {
+        let held = mem::take(&mut self.cutting.held);
+        if !held.is_empty() && matches!(error, Error::DiskFull) {
+            self.note_full();
+        }
+        self.refuse(held.into(), error);
+    }
+
+    /// Prepares a checkpoint if it is time for one.
+    pub(super) fn consider_checkpoint(&mut self, now: Now) {
+        if self.cutting.is_under_way || matches!(self.phase, Phase::Failed(_)) {
+            return;
+        }
+        if let Some(job) = self.images.take_job() {
+            self.cutting.job = Some(job);
+            self.cutting.is_under_way = true;
+            return;
+        }
+        let is_wanted = self.cutting.is_wanted && self.cutting.missed(now).is_none();
+        // A checkpoint from before the one on disk would make that one's records look like leavings.
+        if self.log_written() < self.cutting.at && !is_wanted || self.applied.0 <= self.cutting.marked {
+            return;
+        }
+        let Some(member) = &self.member else { return };
+        let members = member.log().members().clone();
+        let dirty = self.shared.write().take_dirty();
+        // This thread is the only one that changes the state, so nothing comes between the two locks.
+        let state = self.shared.read();
+        let (index, term) = self.applied;
+        let mark = Mark { index, term, revision: state.revision(), members, received: false };
+        let entries = dirty.keys.into_iter().map(|key| {
+            let entry = state.index().get(&key).cloned();
+            (key, entry)
+        });
+        let leases = dirty.leases.into_iter().map(|id| (id, state.leases().get(id).map(|held| held.ttl.as_secs())));
+        let peers = dirty.peers.into_iter().map(|id| (id, state.peers().get(&id).cloned()));
+        self.cutting.job = Some(Job {
+            mark,
+            entries: entries.collect(),
+            leases: leases.collect(),
+            peers: peers.collect(),
+            whole: false,
+        });
+        drop(state);
+        self.cutting.is_under_way = true;
+        self.cutting.is_wanted = false;
+        self.cutting.at = self.log_written() + self.settings.checkpoint_bytes;
+    }
+}
