@@ -35,7 +35,7 @@ pub(crate) enum Verb {
     Agent(commands::agent::Args),
     /// Stop what `up` left behind on this host.
     Down(commands::down::Args),
-    /// Make, list and revoke the tokens nodes join with.
+    /// Make, list and revoke the tokens nodes and servers join with.
     Token(commands::token::Args),
     /// Say in one paragraph what an object waits for, since when, and what can be done.
     Why(commands::why::Args),

@@ -6,33 +6,22 @@
 //! here and never leave the machine.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use coracle_process::{ContactError, FirstContact, first_contact};
 use coracle_proto::join_token::JoinToken;
 use http::{Request, Uri, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use rcgen::{CertificateParams, KeyPair};
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 use crate::config::Serving;
 
 /// How long the server may take for all of it.
 const LIMIT: Duration = Duration::from_secs(30);
-/// The longest answer: three certificates.
-const ANSWER: usize = 256 << 10;
 
 /// Why a node could not join.
 #[derive(Debug, thiserror::Error)]
@@ -46,25 +35,12 @@ pub(crate) enum JoinError {
     /// A key or signing request cannot be made.
     #[error("make a certificate request")]
     Request(#[from] rcgen::Error),
-    /// The server cannot be reached, or is not the one the token was made for.
-    #[error("{step} {server}")]
-    Connect {
-        /// What was being done.
-        step: &'static str,
-        /// The server.
-        server: String,
-        /// Why not.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The server refused.
-    #[error("the server answered {code}: {message}")]
-    Refused {
-        /// The HTTP status.
-        code: u16,
-        /// The server's words.
-        message: String,
-    },
+    /// The server cannot be reached, is not the one the token was made for, or refused.
+    #[error(transparent)]
+    Contact(#[from] ContactError),
+    /// The server's answer cannot be understood.
+    #[error("understand the server's answer")]
+    Answer(#[source] serde_json::Error),
     /// New certificates were not to be had.
     #[error("ask for new certificates")]
     Renew(#[source] kube::Error),
@@ -211,8 +187,7 @@ impl Credentials {
 pub(crate) async fn join(request: &JoinRequest) -> Result<Credentials, JoinError> {
     let keys = Keys::new(request.key.as_deref())?;
     let body = keys.request(&request.node, &request.addresses)?;
-    let answer = tokio::time::timeout(LIMIT, post(request, body)).await.map_err(|_| JoinError::Timeout)??;
-    Ok(keys.certified(answer))
+    Ok(keys.certified(post(request, body).await?))
 }
 
 /// New keys and certificates for a node that has some, asked for with those it has.
@@ -229,155 +204,12 @@ pub(crate) async fn renew(client: &kube::Client, node: &str, addresses: &[IpAddr
 }
 
 async fn post(join: &JoinRequest, body: String) -> Result<Answer, JoinError> {
-    let address = || JoinError::Address { url: join.server.clone() };
-    let uri: Uri = join.server.parse().map_err(|_| address())?;
-    let host = uri.host().filter(|_| uri.scheme_str() == Some("https")).ok_or_else(address)?;
-    let host = host.trim_matches(['[', ']']).to_owned();
-    let port = uri.port_u16().unwrap_or(443);
-    let failed = |step: &'static str, source: Box<dyn std::error::Error + Send + Sync>| JoinError::Connect {
-        step,
-        server: join.server.clone(),
-        source,
+    let contact = FirstContact {
+        server: &join.server,
+        authority: *join.token.authority(),
+        bearer: &join.token.token().bearer(),
+        limit: LIMIT,
     };
-    let stream = TcpStream::connect((host.as_str(), port)).await.map_err(|e| failed("connect to", e.into()))?;
-    let name = ServerName::try_from(host.clone()).map_err(|_| address())?;
-    let tls = pinned(*join.token.authority()).map_err(|e| failed("prepare TLS for", e.into()))?;
-    let stream =
-        TlsConnector::from(Arc::new(tls)).connect(name, stream).await.map_err(|e| failed("trust", e.into()))?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|e| failed("speak HTTP with", e.into()))?;
-    let http = Request::post("/coracle/v1/join")
-        .header(header::HOST, format!("{host}:{port}"))
-        .header(header::CONTENT_TYPE, "application/json")
-        .header(header::AUTHORIZATION, format!("Bearer {}", join.token.token().bearer()))
-        .body(Full::new(Bytes::from(body)))
-        .map_err(|e| failed("ask", e.into()))?;
-    let answer = async {
-        let response = sender.send_request(http).await.map_err(|e| failed("ask", e.into()))?;
-        let code = response.status();
-        let bytes = Limited::new(response.into_body(), ANSWER)
-            .collect()
-            .await
-            .map_err(|e| failed("read the answer of", e))?
-            .to_bytes();
-        if !code.is_success() {
-            let status: Option<kube::core::Status> = serde_json::from_slice(&bytes).ok();
-            let message = status.map(|s| s.message).unwrap_or_else(|| "no reason given".to_owned());
-            return Err(JoinError::Refused { code: code.as_u16(), message });
-        }
-        serde_json::from_slice(&bytes).map_err(|e| failed("understand the answer of", e.into()))
-    };
-    tokio::pin!(connection, answer);
-    let mut open = true;
-    loop {
-        tokio::select! {
-            biased;
-            result = &mut answer => return result,
-            _ = &mut connection, if open => open = false,
-        }
-    }
-}
-
-fn pinned(authority: [u8; 32]) -> Result<ClientConfig, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Arc::new(Pinned { authority, provider: Arc::clone(&provider) });
-    Ok(ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth())
-}
-
-/// Trusts a server whose certificate hangs on the authority the token names, and on nothing else.
-#[derive(Debug)]
-struct Pinned {
-    authority: [u8; 32],
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let unknown = || rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
-        let (last, between) = intermediates.split_last().ok_or_else(unknown)?;
-        if Sha256::digest(last).as_slice() != self.authority {
-            return Err(unknown());
-        }
-        let mut roots = RootCertStore::empty();
-        roots.add(last.clone().into_owned())?;
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
-            .build()
-            .map_err(|e| rustls::Error::General(e.to_string()))?
-            .verify_server_cert(end_entity, between, server_name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-
-    use super::*;
-
-    /// A server's chain for `name`: its own certificate and its authority's.
-    fn chain(name: &str) -> (CertificateDer<'static>, CertificateDer<'static>) {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = params.self_signed(&key).unwrap();
-        let issuer = Issuer::new(params, key);
-        let leaf_key = KeyPair::generate().unwrap();
-        let leaf = CertificateParams::new(vec![name.into()]).unwrap().signed_by(&leaf_key, &issuer).unwrap();
-        (leaf.der().clone(), authority.der().clone())
-    }
-
-    #[test]
-    fn only_the_authority_the_token_names_is_trusted() {
-        let (leaf, authority) = chain("server.test");
-        let (foreign, other) = chain("server.test");
-        let pinned = Pinned {
-            authority: Sha256::digest(&authority).into(),
-            provider: Arc::new(rustls::crypto::ring::default_provider()),
-        };
-        let check = |leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>], name: &str| {
-            let name = ServerName::try_from(name.to_owned()).unwrap();
-            pinned.verify_server_cert(leaf, rest, &name, &[], UnixTime::now()).is_ok()
-        };
-        assert!(check(&leaf, std::slice::from_ref(&authority), "server.test"));
-        assert!(!check(&leaf, std::slice::from_ref(&authority), "other.test"), "the name must be the server's");
-        assert!(!check(&foreign, std::slice::from_ref(&other), "server.test"), "another authority");
-        assert!(
-            !check(&foreign, std::slice::from_ref(&authority), "server.test"),
-            "the authority shown but not the signer"
-        );
-        assert!(!check(&leaf, &[], "server.test"), "no authority shown");
-    }
+    let answered = first_contact::post(contact, "/coracle/v1/join", |_| body).await?;
+    serde_json::from_slice(&answered.body).map_err(JoinError::Answer)
 }

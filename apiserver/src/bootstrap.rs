@@ -47,10 +47,14 @@ pub(crate) async fn run(registry: &Registry, config: &Config, address: SocketAdd
     )
     .await?;
     ensure(registry, [own_range(config)], &writer).await?;
-    registry.repair_addresses(&writer).await?;
+    // Among several servers others write meanwhile, and what each writes is whole.
+    let is_only = is_only(registry);
+    if is_only {
+        registry.repair_addresses(&writer).await?;
+    }
     ensure(registry, [own_service(config, address)], &writer).await?;
-    if let Some(ip) = own_address::known(config, address) {
-        own_address::publish(registry, SocketAddr::new(ip, address.port()), &writer).await?;
+    if let Some(ip) = own_address::known(config, address).filter(|_| is_only) {
+        own_address::publish(registry, &[SocketAddr::new(ip, address.port())].into(), &writer).await?;
     }
     ensure(registry, priority_classes(), &writer).await?;
     ensure(registry, flow_defaults::levels(), &writer).await?;
@@ -59,8 +63,13 @@ pub(crate) async fn run(registry: &Registry, config: &Config, address: SocketAdd
     keep_trust(registry, pki, &writer).await
 }
 
+/// Whether this is the cluster's only server; of several the one that leads says where they are (`servers::endpoints`).
+fn is_only(registry: &Registry) -> bool {
+    registry.store().cluster().members.len() <= 1
+}
+
 /// The server itself, as a writer.
-fn self_writer() -> Writer {
+pub(crate) fn self_writer() -> Writer {
     Writer::new(User::new("system:apiserver", &["system:masters"]))
 }
 
@@ -75,10 +84,10 @@ pub(crate) async fn reached_at(
     ip: std::net::IpAddr,
 ) -> Result<()> {
     let is_told = own_address::known(config, address).is_some();
-    if is_told || !address.ip().is_unspecified() || !own_address::is_reachable(&ip) {
+    if is_told || !is_only(registry) || !address.ip().is_unspecified() || !own_address::is_reachable(&ip) {
         return Ok(());
     }
-    own_address::publish(registry, SocketAddr::new(ip, address.port()), &self_writer()).await
+    own_address::publish(registry, &[SocketAddr::new(ip, address.port())].into(), &self_writer()).await
 }
 
 /// Creates those that are not there, all at once so that they share the store's group commits.
@@ -88,7 +97,13 @@ async fn ensure<T: Object>(registry: &Registry, objects: impl IntoIterator<Item 
         let meta = object.metadata();
         let (namespace, name) = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
         if registry.get_typed::<T>(&namespace, &name)?.is_none() {
-            missing.push(async move { registry.create_typed(&namespace, object, writer).await });
+            missing.push(async move {
+                match registry.create_typed(&namespace, object, writer).await {
+                    // Another server was quicker.
+                    Err(status) if status.reason == "AlreadyExists" => Ok(()),
+                    created => created.map(drop),
+                }
+            });
         }
     }
     try_join_all(missing).await.map(|_| ())

@@ -8,7 +8,7 @@ use std::{
 
 use coracle_store::Retention;
 
-use crate::{audit, authn::oidc::config as authentication, pki::LEAF_LIFETIME, snapshot};
+use crate::{audit, authn::oidc::config as authentication, pki::LEAF_LIFETIME, servers::Join, snapshot};
 
 /// A range of addresses: `10.43.0.0/16`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +72,10 @@ pub struct Config {
     pub advertise: Option<IpAddr>,
     /// This host's name.
     pub hostname: String,
+    /// What people call this server among others; unspecified: the host's name.
+    pub server_name: Option<String>,
+    /// The cluster that an empty data directory's server joins; none: it begins one of its own.
+    pub join: Option<Join>,
     /// Addresses of Services.
     pub service_cidr: Cidr,
     /// The cluster's DNS domain.
@@ -112,6 +116,8 @@ impl Config {
             listen,
             advertise: None,
             hostname: String::new(),
+            server_name: None,
+            join: None,
             service_cidr: Cidr { address: Ipv4Addr::new(10, 43, 0, 0), prefix: 16 },
             dns_domain: "cluster.local".to_owned(),
             extra_names: Vec::new(),
@@ -132,6 +138,12 @@ impl Config {
 }
 
 impl Config {
+    /// What people call this server.
+    pub(crate) fn server_name(&self) -> String {
+        let name = self.server_name.as_ref().unwrap_or(&self.hostname);
+        if name.is_empty() { "server".to_owned() } else { name.clone() }
+    }
+
     /// What a snapshot of this server holds beside its store.
     pub(crate) fn snapshot_source(&self) -> snapshot::Source {
         let files = [
@@ -173,6 +185,9 @@ pub struct Args {
     /// Address other machines reach this server at.
     #[arg(long, env = "CORACLE_ADVERTISE")]
     pub advertise: Option<IpAddr>,
+    /// What people call this server among several; by default the host's name.
+    #[arg(long, env = "CORACLE_SERVER_NAME", value_name = "NAME")]
+    pub server_name: Option<String>,
     /// Range of the Services' addresses.
     #[arg(long, env = "CORACLE_SERVICE_CIDR", default_value = "10.43.0.0/16")]
     pub service_cidr: Cidr,
@@ -269,6 +284,7 @@ impl Args {
     pub fn config(self) -> Result<Config, authentication::Error> {
         Ok(Config {
             advertise: self.advertise,
+            server_name: self.server_name,
             service_cidr: self.service_cidr,
             dns_domain: self.dns_domain,
             extra_names: self.extra_names,

@@ -19,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     filters::{self, Peer},
+    pki::PEERS,
     server::Inner,
     stall::Stalling,
 };
@@ -82,6 +83,8 @@ pub(crate) struct Guest {
     pub(crate) stream: Stalling<TlsStream<TcpStream>>,
     /// What it showed, verified as the door's TLS demands.
     pub(crate) certificates: Arc<[CertificateDer<'static>]>,
+    /// What it and the door agreed to speak (ALPN), if they did.
+    pub(crate) protocol: Option<Vec<u8>>,
     /// Where it is.
     pub(crate) address: IpAddr,
     /// For what the connection starts: it is waited for with it.
@@ -123,8 +126,8 @@ impl Door {
             let (tasks, cut) = (tracker.clone(), cut.clone());
             tracker.spawn(async move {
                 let served = async {
-                    if let Some((stream, certificates)) = greet(socket, acceptor, &shutdown).await {
-                        serve(Guest { stream, certificates, address, tasks, shutdown }).await;
+                    if let Some((stream, certificates, protocol)) = greet(socket, acceptor, &shutdown).await {
+                        serve(Guest { stream, certificates, protocol, address, tasks, shutdown }).await;
                     }
                 };
                 tokio::select! {
@@ -143,12 +146,11 @@ impl Door {
     }
 }
 
-/// The handshake: the connection and the certificates shown; nothing when there is nobody to serve.
-async fn greet(
-    socket: TcpStream,
-    acceptor: TlsAcceptor,
-    shutdown: &CancellationToken,
-) -> Option<(Stalling<TlsStream<TcpStream>>, Arc<[CertificateDer<'static>]>)> {
+/// A connection, the certificates shown, and the protocol agreed upon.
+type Greeted = (Stalling<TlsStream<TcpStream>>, Arc<[CertificateDer<'static>]>, Option<Vec<u8>>);
+
+/// The handshake; nothing when there is nobody to serve.
+async fn greet(socket: TcpStream, acceptor: TlsAcceptor, shutdown: &CancellationToken) -> Option<Greeted> {
     // Small answers go out at once; a failure only costs time.
     let _ = socket.set_nodelay(true);
     let greeted = tokio::select! {
@@ -160,7 +162,8 @@ async fn greet(
         Ok(stream) => {
             let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
             let certificates = shown.iter().map(|certificate| certificate.clone().into_owned()).collect();
-            Some((Stalling::new(stream, STALLED), certificates))
+            let protocol = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+            Some((Stalling::new(stream, STALLED), certificates, protocol))
         }
         Err(error) => {
             tracing::debug!(error = &error as &dyn std::error::Error, "TLS handshake");
@@ -188,9 +191,12 @@ where
     }
 }
 
-/// Serves the API to a client.
+/// Serves the API to a client, or hears out another member of the store.
 pub(crate) async fn serve(server: Arc<Inner>, guest: Guest) {
-    let Guest { stream, certificates, address, tasks, shutdown } = guest;
+    let Guest { stream, certificates, protocol, address, tasks, shutdown } = guest;
+    if protocol.as_deref() == Some(PEERS) {
+        return server.hear_peer(stream, &certificates).await;
+    }
     let service = service_fn(move |request: Request<Incoming>| {
         let peer = Peer::Remote { certificates: Arc::clone(&certificates), address };
         let handled = filters::handle(Arc::clone(&server), peer, request.map(Body::new));

@@ -50,6 +50,9 @@ mod bootstrap;
 pub mod registry;
 pub mod security;
 
+mod peers;
+pub mod servers;
+
 mod aggregation;
 mod proxy;
 mod upstream;

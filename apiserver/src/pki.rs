@@ -44,6 +44,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::tls::PEERS;
 use self::tls::Swap;
 pub use self::{
     authority::{Authority, Profile, Usage},
@@ -104,6 +105,40 @@ pub struct Config {
     pub server: String,
     /// How long what the authority signs is valid.
     pub lifetime: Duration,
+}
+
+/// The files a further server of the cluster needs before its first start, the first last: its being there says all are.
+const SHARED: [&str; 4] = ["ca.crt", "ca.key", "sa.key", "front-proxy-ca.pem"];
+
+/// What of this directory a further server of the cluster needs, by file name; and `more`, if it is there.
+///
+/// # Errors
+/// A file cannot be read.
+pub(crate) fn shared_files(dir: &Path, more: &[&str]) -> Result<Vec<(String, String)>, Error> {
+    let mut files = Vec::new();
+    for name in SHARED.iter().chain(more) {
+        let path = dir.join(name);
+        if files::exists(&path)? {
+            files.push(((*name).to_owned(), files::read(&path)?));
+        }
+    }
+    Ok(files)
+}
+
+/// Puts what another server gave where this one looks for it: all or, if it is cut off, nothing that counts.
+///
+/// # Errors
+/// It cannot be written, or lacks a file.
+pub(crate) fn take_shared_files(dir: &Path, given: &[(String, String)], more: &[&str]) -> Result<(), Error> {
+    let mut contents = Vec::new();
+    for name in SHARED.iter().chain(more) {
+        match given.iter().find(|(given, _)| given == name) {
+            Some((_, text)) => contents.push((*name, text.clone())),
+            None if more.contains(name) => {}
+            None => return Err(Error::Malformed(format!("the other server gave no {name}"))),
+        }
+    }
+    files::make_filled_dir(dir, &contents)
 }
 
 /// What can go wrong with keys and certificates.
@@ -337,6 +372,22 @@ impl Pki {
         tls::server(self.serving.clone(), &self.verifier)
     }
 
+    /// As [`Pki::server_tls`], for a port where this member of the store is reached too.
+    ///
+    /// # Errors
+    /// The TLS library refuses the configuration.
+    pub(crate) fn shared_tls(&self, member: &Shown) -> Result<rustls::ServerConfig, Error> {
+        tls::shared(self.serving.clone(), member.0.clone(), &self.verifier)
+    }
+
+    /// TLS towards other members of the store.
+    ///
+    /// # Errors
+    /// The TLS library refuses the configuration.
+    pub(crate) fn peer_tls(&self, member: &Shown) -> Result<rustls::ClientConfig, Error> {
+        tls::towards_peers(member.0.clone(), self.authority.certificate())
+    }
+
     /// TLS for a port that is only for holders of this cluster's client certificates: HTTP/2 alone.
     ///
     /// # Errors
@@ -448,6 +499,28 @@ pub async fn keep_issued(
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(wait) => {}
         }
+    }
+}
+
+/// An identity that is shown at running ports and connections, and exchanged meanwhile.
+#[derive(Clone, Debug)]
+pub(crate) struct Shown(Arc<Swap>);
+
+impl Shown {
+    /// Begins with this one.
+    ///
+    /// # Errors
+    /// It is not usable for TLS.
+    pub(crate) fn new(identity: &Identity) -> Result<Self, Error> {
+        Ok(Self(Arc::new(Swap::new(identity)?)))
+    }
+
+    /// New connections see this one.
+    ///
+    /// # Errors
+    /// It is not usable for TLS.
+    pub(crate) fn set(&self, identity: &Identity) -> Result<(), Error> {
+        self.0.set(identity)
     }
 }
 

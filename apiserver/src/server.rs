@@ -3,7 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -11,7 +11,8 @@ use coracle_proto::status::Status;
 use coracle_store::{Driver, Seal, Store};
 use futures::future::BoxFuture;
 use http::{Request, Response};
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use rustls::pki_types::CertificateDer;
+use tokio::{io::AsyncRead, net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -29,11 +30,13 @@ use crate::{
     flow::FlowControl,
     maintenance::Maintenance,
     metrics::Metrics,
-    pki::{self, Pki},
+    peers::{Lines, Peers, member_profile},
+    pki::{self, Pki, Shown},
     proxy::Proxies,
     registry::{Facts, Registry},
     request::RequestInfo,
     security::{Nodes, Security, Signer, TokenSecrets},
+    servers::{self, JoinError, Place, Requests, Servers},
     service::Service,
     snapshot,
     status_of::Result as Answered,
@@ -43,6 +46,10 @@ use crate::{
 
 /// How long connections may take to end when the server stops.
 const GOODBYE: Duration = Duration::from_secs(5);
+
+/// So often the first objects are tried, and so long after one another.
+const FIRST_OBJECTS: u32 = 5;
+const FIRST_OBJECTS_PAUSE: Duration = Duration::from_millis(500);
 
 /// Why the server did not start or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +93,18 @@ pub enum Error {
     /// The definitions of custom resources could not be read or followed.
     #[error("definitions of custom resources")]
     Definitions(#[source] coracle_store::Error),
+    /// The server cannot join the cluster, or come back to it.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// This server was removed from the cluster.
+    #[error(
+        "{}: this server was removed from the cluster; to add this machine again, remove the directory and join anew with \
+         --join and a new token", dir.display()
+    )]
+    Removed {
+        /// The data directory.
+        dir: std::path::PathBuf,
+    },
     /// Who else is to be let in is not configured well.
     #[error("authentication configuration: {why}")]
     Authentication {
@@ -176,6 +195,12 @@ pub(crate) struct Inner {
     pub(crate) handlers: Vec<Arc<dyn Handler>>,
     security: Arc<Security>,
     proxies: Arc<Proxies>,
+    peers: Arc<Peers>,
+    servers: Arc<Servers>,
+    /// What this server shows its peers.
+    member: Shown,
+    /// Peers are heard and spoken to for as long as the store lives.
+    peers_end: CancellationToken,
     /// Streams over WebSocket.
     pub(crate) sockets: Tasks,
     pub(crate) aggregation: Arc<Aggregation>,
@@ -191,6 +216,31 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
+    /// Hears out a connection of somebody who says to be a member of the store.
+    pub(crate) async fn hear_peer(&self, stream: impl AsyncRead + Unpin, certificates: &[CertificateDer<'_>]) {
+        let (store, verifier) = (self.registry.store(), self.pki.client_verifier());
+        self.peers.hear(stream, certificates, verifier, store, &self.peers_end).await;
+    }
+
+    /// Makes the first objects. Among several servers others may write the same meanwhile, and who leads may change.
+    async fn make_first_objects(&self) -> Result<(), Error> {
+        for attempt in 1.. {
+            let made = async {
+                bootstrap::run(&self.registry, &self.config, self.address, &self.pki).await?;
+                self.flow.settle(&self.registry).await
+            };
+            match made.await {
+                Ok(()) => break,
+                Err(status) if attempt < FIRST_OBJECTS && [409, 500, 503, 504].contains(&status.code) => {
+                    tracing::warn!(reason = %status.message, "the first objects are looked at anew");
+                    tokio::time::sleep(FIRST_OBJECTS_PAUSE).await;
+                }
+                Err(status) => return Err(Error::Bootstrap(status)),
+            }
+        }
+        Ok(())
+    }
+
     /// What came of reading the authentication's configuration again.
     pub(crate) fn reloads(&self) -> &Reloads {
         self.security.authenticators.reloads()
@@ -208,6 +258,9 @@ pub struct ApiServer {
 pub struct Runner {
     inner: Arc<Inner>,
     driver: Driver,
+    lines: Lines,
+    /// When the certificate that is shown to peers is to be exchanged first.
+    member_due: jiff::Timestamp,
     listener: TcpListener,
     etcd: Option<TcpListener>,
     audit: Option<audit::Writers>,
@@ -268,14 +321,25 @@ impl ApiServer {
             None => None,
         };
         let etcd_address = etcd.as_ref().and_then(|listener| listener.local_addr().ok());
+        let place = servers::prepare(&config, address).await?;
         let keys = pki_config(&config, address);
         let opened = tokio::task::spawn_blocking(move || Pki::open(keys, jiff::Timestamp::now())).await;
         let pki = Arc::new(opened.map_err(Error::Panicked)?.map_err(Error::Pki)?);
         let dir = config.data_dir.join("store");
+        let (peers, lines) = Peers::new();
+        let joining = place.as_ref().and_then(Place::joining);
+        let store = coracle_store::Config { retention: config.history, joining, ..coracle_store::Config::new(&dir) };
         let (store, driver) =
-            Store::open(coracle_store::Config { retention: config.history, ..coracle_store::Config::new(&dir) })
-                .await
-                .map_err(|source| Error::Store { dir, source })?;
+            Store::open_among(store, Arc::clone(&peers) as _).await.map_err(|source| Error::Store { dir, source })?;
+        let own_addresses = servers::own_addresses(&config, address, place.as_ref());
+        peers.is_at(own_addresses.clone());
+        if let Some(mut place) = place {
+            peers.are_at(place.others());
+            place.opened(&config.data_dir).map_err(Error::Pki)?;
+        }
+        let shown = pki.issue(&member_profile(store.cluster_id(), store.cluster().own), jiff::Timestamp::now());
+        let shown = shown.map_err(Error::Pki)?;
+        let (member, member_due) = (Shown::new(&shown).map_err(Error::Pki)?, shown.renew_at());
         let (keys, given, kept) = (config.data_dir.join("pki"), config.encryption.clone(), store.clone());
         let opened = tokio::task::spawn_blocking(move || Encryption::open(&keys, given.as_deref(), &kept)).await;
         let encryption = Arc::new(opened.map_err(Error::Panicked)?.map_err(Error::Encryption)?);
@@ -313,8 +377,25 @@ impl ApiServer {
             source: config.snapshot_source(),
             writes: writes.clone(),
         };
-        let handlers: Vec<Arc<dyn Handler>> =
-            vec![Arc::clone(&security) as _, Arc::clone(&proxies) as _, Arc::new(maintenance)];
+        let servers = Arc::new(Servers {
+            store: registry.store().clone(),
+            peers: Arc::clone(&peers),
+            encryption: Arc::clone(&encryption),
+            pki_dir: config.data_dir.join("pki"),
+            name: config.server_name(),
+            addresses: own_addresses,
+            service_cidr: config.service_cidr.to_string(),
+            dns_domain: config.dns_domain.clone(),
+            writes: writes.clone(),
+            leaving: AtomicBool::new(false),
+            turn: tokio::sync::Mutex::default(),
+        });
+        let handlers: Vec<Arc<dyn Handler>> = vec![
+            Arc::clone(&security) as _,
+            Arc::clone(&proxies) as _,
+            Arc::new(maintenance),
+            Arc::new(Requests(Arc::clone(&servers))),
+        ];
         let inner = Arc::new(Inner {
             address,
             etcd_address,
@@ -325,6 +406,10 @@ impl ApiServer {
             handlers,
             security,
             proxies,
+            peers,
+            servers,
+            member,
+            peers_end: CancellationToken::new(),
             sockets: Tasks::new(),
             writes,
             flow,
@@ -336,7 +421,8 @@ impl ApiServer {
             pki,
             config,
         });
-        Ok((Self { inner: Arc::clone(&inner) }, Runner { inner, driver, listener, etcd, audit: writers }))
+        let runner = Runner { inner: Arc::clone(&inner), driver, lines, member_due, listener, etcd, audit: writers };
+        Ok((Self { inner }, runner))
     }
 
     /// The address listened on.
@@ -378,6 +464,34 @@ impl ApiServer {
         self.inner.pages.write().unwrap_or_else(PoisonError::into_inner).push(page);
     }
 
+    /// Whether there are other servers: what this one does by itself others may do too.
+    #[must_use]
+    pub fn is_among_several(&self) -> bool {
+        self.inner.registry.store().cluster().members.len() > 1
+    }
+
+    /// Whether it ended because somebody asked it to leave the cluster, and it did.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.inner.servers.is_leaving() && self.inner.servers.was_removed()
+    }
+
+    /// Has `work` done whenever this server is the one of the cluster that leads: begun when it comes to lead, told to end
+    /// when it does not any more, and waited for, until `shutdown`. A cluster's only server always leads.
+    ///
+    /// # Errors
+    /// The work's own.
+    pub async fn while_leading<F, E>(
+        &self,
+        shutdown: CancellationToken,
+        work: impl FnMut(CancellationToken) -> F,
+    ) -> Result<(), E>
+    where
+        F: Future<Output = Result<(), E>>,
+    {
+        servers::while_leading(self.inner.registry.store(), &shutdown, work).await
+    }
+
     /// Requests of a component of this process: the same filters and verbs, without a socket.
     #[must_use]
     pub fn service(&self, user: User) -> Service {
@@ -416,13 +530,41 @@ impl Runner {
     /// # Cancel safety
     /// Dropping the future stops the server at once.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Self { inner, driver, listener, etcd, audit } = self;
+        let Self { inner, driver, lines, member_due, listener, etcd, audit } = self;
         let dir = inner.config.data_dir.join("store");
         // The store outlives everything that writes to it.
         let (store_end, keys_end) = (CancellationToken::new(), CancellationToken::new());
         let mut parts: JoinSet<Result<(), Error>> = JoinSet::new();
-        let ends = store_end.clone();
-        parts.spawn(async move { driver.run(ends).await.map_err(|source| Error::Store { dir, source }) });
+        let (ends, peers_end) = (store_end.clone(), inner.peers_end.clone());
+        parts.spawn(async move {
+            let ended = driver.run(ends).await;
+            // Its last words have been handed over, and whoever is to lead next has answered.
+            peers_end.cancel();
+            match ended {
+                // Who follows the members has the word for it.
+                Ok(()) | Err(coracle_store::Error::Removed) => Ok(()),
+                Err(source) => Err(Error::Store { dir, source }),
+            }
+        });
+        let tls = inner.pki.peer_tls(&inner.member).map_err(Error::Pki)?;
+        let (peers, store, ends) = (Arc::clone(&inner.peers), inner.registry.store().clone(), inner.peers_end.clone());
+        parts.spawn(async move {
+            peers.run(lines, store, tls, ends).await;
+            Ok(())
+        });
+        let (server, ends) = (Arc::clone(&inner), keys_end.clone());
+        parts.spawn(async move {
+            let cluster = server.registry.store().cluster();
+            let profile = member_profile(server.registry.store().cluster_id(), cluster.own);
+            let take = |identity: &pki::Identity| {
+                if let Err(error) = server.member.set(identity) {
+                    let error: &(dyn std::error::Error + 'static) = &error;
+                    tracing::error!(error, "what peers are shown cannot be exchanged");
+                }
+            };
+            pki::keep_issued(Arc::clone(&server.pki), profile, member_due, jiff::Timestamp::now, take, ends).await;
+            Ok(())
+        });
         let (pki, ends) = (Arc::clone(&inner.pki), keys_end.clone());
         parts.spawn(async move {
             pki.run(jiff::Timestamp::now, ends).await;
@@ -446,7 +588,7 @@ impl Runner {
         inner.progress.enter(Phase::Running);
         let door = Door {
             listener,
-            tls: Arc::new(inner.pki.server_tls().map_err(Error::Pki)?),
+            tls: Arc::new(inner.pki.shared_tls(&inner.member).map_err(Error::Pki)?),
             places: inner.config.max_connections,
             shutdown: inner.shutdown.clone(),
             goodbye: GOODBYE,
@@ -510,8 +652,31 @@ impl Runner {
         parts.spawn(async move {
             // Who may do what is known only then.
             waiting.ready().await;
-            tokio::join!(signer.run(ends.clone()), secrets.run(ends));
-            Ok(())
+            let work = |own: CancellationToken| {
+                let (signer, secrets) = (&signer, &secrets);
+                async move {
+                    tokio::join!(signer.run(own.clone()), secrets.run(own));
+                    Ok(())
+                }
+            };
+            waiting.while_leading(ends, work).await
+        });
+        let (server, ends) = (ApiServer { inner: Arc::clone(&inner) }, inner.shutdown.clone());
+        parts.spawn(async move {
+            let Inner { registry, peers, servers, config, .. } = server.inner.as_ref();
+            let told = async {
+                server.ready().await;
+                let writer = bootstrap::self_writer();
+                let keep = servers::endpoints::keep(registry, peers, &writer, ends.clone());
+                tokio::join!(servers.keep_described(&ends), keep);
+            };
+            tokio::select! {
+                () = servers.removed(&ends) => {
+                    let removed = Error::Removed { dir: config.data_dir.clone() };
+                    if servers.is_leaving() { Ok(()) } else { Err(removed) }
+                }
+                () = told => Ok(()),
+            }
         });
         if inner.encryption.is_own() {
             let (server, ends) = (ApiServer { inner: Arc::clone(&inner) }, inner.shutdown.clone());
@@ -527,10 +692,11 @@ impl Runner {
         parts.spawn(async move { aggregation.run(ends).await.map_err(|source| Error::Store { dir, source }) });
         let first = Arc::clone(&inner);
         parts.spawn(async move {
-            let address = first.address;
-            bootstrap::run(&first.registry, &first.config, address, &first.pki).await.map_err(Error::Bootstrap)?;
-            first.flow.settle(&first.registry).await.map_err(Error::Bootstrap)?;
             let store = first.registry.store().clone();
+            if !first.servers.caught_up(&first.shutdown).await {
+                return Ok(());
+            }
+            first.make_first_objects().await?;
             let rbac = Arc::new(Rbac::open(store.clone(), jiff::Timestamp::now()).await.map_err(Error::Rbac)?);
             first.registry.set_authorizer(Authorizer::new(store, Arc::clone(&rbac)));
             let definitions = Follower::open(first.registry.clone()).map_err(Error::Definitions)?;

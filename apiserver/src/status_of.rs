@@ -39,7 +39,13 @@ pub(crate) fn store(error: &StoreError) -> Box<Status> {
             }
             Status::unavailable("the server's disk is full")
         }
-        StoreError::Unavailable => Status::too_many_requests("the server cannot take writes now, try again", 1),
+        StoreError::Unavailable => {
+            let mut status = Status::unavailable(
+                "no server leads the cluster now: a majority of the servers must reach each other; try again",
+            );
+            status.details = Some(coracle_proto::status::Details { retry_after_seconds: 1, ..Default::default() });
+            status
+        }
         StoreError::OutcomeUnknown => {
             Status::unavailable("the write may or may not have been made: look before trying again")
         }
@@ -155,7 +161,7 @@ mod tests {
             (StoreError::SlowWatcher { events: 1, bytes: 1 }, 410, "Expired"),
             (StoreError::ValueTooLarge { size: 9, limit: 1 }, 413, "RequestEntityTooLarge"),
             (StoreError::DiskFull, 503, "ServiceUnavailable"),
-            (StoreError::Unavailable, 429, "TooManyRequests"),
+            (StoreError::Unavailable, 503, "ServiceUnavailable"),
             (StoreError::Closed, 503, "ServiceUnavailable"),
             (StoreError::KeyEmpty, 500, "InternalError"),
         ] {

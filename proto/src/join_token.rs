@@ -7,7 +7,7 @@
 //!
 //! The part behind the hash is a bootstrap token as kubeadm makes them, kept as a Secret of the type
 //! `bootstrap.kubernetes.io/token` in `kube-system`; such a token authenticates as `system:bootstrap:<id>`. One token has
-//! one role, written as a group: joining nodes, [`NODE_GROUP`].
+//! one role, written as a group: joining nodes, [`NODE_GROUP`], or a further server, [`SERVER_GROUP`].
 //!
 //! First contact, for the joiner: take the last certificate the server shows in the TLS handshake, compare its SHA-256
 //! with the token's, and let it be the only root the server's own certificate may hang on. The secret is sent over a
@@ -20,6 +20,29 @@ use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::me
 
 /// The group of users that may join a node and nothing else.
 pub const NODE_GROUP: &str = "system:bootstrappers:coracle:nodes";
+
+/// The group of users that may add a server to the cluster, which is then handed all of its keys, and nothing else.
+pub const SERVER_GROUP: &str = "system:bootstrappers:coracle:servers";
+
+/// What a token is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Nodes that join.
+    Nodes,
+    /// One further server.
+    Server,
+}
+
+impl Role {
+    /// The group that stands for it.
+    #[must_use]
+    pub const fn group(self) -> &'static str {
+        match self {
+            Self::Nodes => NODE_GROUP,
+            Self::Server => SERVER_GROUP,
+        }
+    }
+}
 
 /// The `type` of the Secrets that hold tokens.
 pub const SECRET_TYPE: &str = "bootstrap.kubernetes.io/token";
@@ -97,9 +120,9 @@ impl BootstrapToken {
         format!("{NAME_PREFIX}{id}")
     }
 
-    /// The Secret that makes the token valid for joining nodes until `expires` (never ending when `None`).
+    /// The Secret that makes the token valid for its role until `expires` (never ending when `None`).
     #[must_use]
-    pub fn to_secret(&self, expires: Option<Timestamp>, description: &str) -> Secret {
+    pub fn to_secret(&self, role: Role, expires: Option<Timestamp>, description: &str) -> Secret {
         let mut data: BTreeMap<String, ByteString> = BTreeMap::new();
         let mut put = |key: &str, value: &str| {
             data.insert(key.to_owned(), ByteString(value.as_bytes().to_vec()));
@@ -107,7 +130,7 @@ impl BootstrapToken {
         put("token-id", &self.id);
         put("token-secret", &self.secret);
         put("usage-bootstrap-authentication", "true");
-        put("auth-extra-groups", NODE_GROUP);
+        put("auth-extra-groups", role.group());
         if let Some(expires) = expires {
             put("expiration", &expires.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
         }
@@ -283,10 +306,12 @@ mod tests {
         assert_eq!(join.to_string().parse(), Ok(join.clone()));
         assert_eq!(format!(" {join}\n").parse(), Ok(join));
         let end: Timestamp = "2026-03-01T12:00:00Z".parse().unwrap();
-        let record = Record::from_secret(&token().to_secret(Some(end), "for the attic")).unwrap();
+        let record = Record::from_secret(&token().to_secret(Role::Nodes, Some(end), "for the attic")).unwrap();
         assert_eq!(record.token, token());
         assert_eq!((record.expires, record.description.as_str()), (Some(end), "for the attic"));
         assert_eq!(record.groups, [NODE_GROUP]);
+        let server = Record::from_secret(&token().to_secret(Role::Server, None, "")).unwrap();
+        assert_eq!(server.groups, [SERVER_GROUP]);
         assert!(record.is_valid(end - jiff::SignedDuration::from_secs(1)) && !record.is_valid(end));
     }
 
@@ -312,7 +337,7 @@ mod tests {
     #[test]
     fn a_secret_that_breaks_the_rules_holds_no_token() {
         let change = |edit: fn(&mut Secret)| {
-            let mut secret = token().to_secret(None, "");
+            let mut secret = token().to_secret(Role::Nodes, None, "");
             edit(&mut secret);
             Record::from_secret(&secret)
         };

@@ -1,11 +1,11 @@
-//! `coracle token`: the tokens nodes join with.
+//! `coracle token`: the tokens nodes and servers join with.
 
 use std::{io::Write, time::Duration};
 
 use anyhow::{Context, bail};
 use base64::Engine;
 use clap::Subcommand;
-use coracle_proto::join_token::{BootstrapToken, JoinToken, Record, SECRET_NAMESPACE, SECRET_TYPE};
+use coracle_proto::join_token::{BootstrapToken, JoinToken, Record, Role, SECRET_NAMESPACE, SECRET_TYPE, SERVER_GROUP};
 use k8s_openapi::{api::core::v1::Secret, jiff::Timestamp};
 use kube::{
     Api,
@@ -33,6 +33,10 @@ pub(crate) enum What {
         /// Hours it is valid; 0 is for ever.
         #[arg(long, default_value_t = 24, value_name = "HOURS")]
         ttl: u32,
+        /// For one further server instead of nodes: whoever shows it is given all keys of the cluster, so it is worth as
+        /// much as they are until it was used.
+        #[arg(long)]
+        server: bool,
         /// What it is for.
         #[arg(long, default_value = "")]
         description: String,
@@ -53,18 +57,20 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let secrets: Api<Secret> = Api::namespaced(args.reach.client().await?, SECRET_NAMESPACE);
     let mut out = std::io::stdout().lock();
     match args.what {
-        What::Create { ttl, description } => {
+        What::Create { ttl, server, description } => {
+            let role = if server { Role::Server } else { Role::Nodes };
             let token = BootstrapToken::generate(|below| rand::rng().random_range(0..below.max(1)));
             let expires = (ttl > 0).then(|| Timestamp::now() + Duration::from_secs(u64::from(ttl) * 3600));
-            secrets.create(&PostParams::default(), &token.to_secret(expires, &description)).await?;
+            secrets.create(&PostParams::default(), &token.to_secret(role, expires, &description)).await?;
             writeln!(out, "{}", JoinToken::new(authority, token))?;
         }
         What::List => {
             let found = secrets.list(&ListParams::default().fields(&format!("type={SECRET_TYPE}"))).await?;
-            writeln!(out, "{:<8} {:<22} DESCRIPTION", "ID", "EXPIRES")?;
+            writeln!(out, "{:<8} {:<7} {:<22} DESCRIPTION", "ID", "FOR", "EXPIRES")?;
             for record in found.items.iter().filter_map(Record::from_secret) {
                 let expires = record.expires.map_or_else(|| "never".to_owned(), |time| time.to_string());
-                writeln!(out, "{:<8} {expires:<22} {}", record.token.id(), record.description)?;
+                let role = if record.groups.iter().any(|group| group == SERVER_GROUP) { "server" } else { "nodes" };
+                writeln!(out, "{:<8} {role:<7} {expires:<22} {}", record.token.id(), record.description)?;
             }
         }
         What::Revoke { id } => {

@@ -13,6 +13,7 @@ use coracle_agent::{NodeArgs, Serving, Surroundings};
 use coracle_apiserver::{
     pki::{self, Identity, Profile},
     server::{ApiServer, Runner},
+    servers::Join,
     user::User,
 };
 use coracle_controller::ClusterCidr;
@@ -53,7 +54,7 @@ pub(crate) fn client(server: &ApiServer, user: User) -> Client {
     Client::new(server.service(user).without_owners(), "default")
 }
 
-/// The control plane's parts beside the API server.
+/// The control plane's parts beside the API server: they work on one server of a cluster at a time.
 pub(crate) fn start_control(
     components: &mut Components,
     server: &ApiServer,
@@ -61,13 +62,17 @@ pub(crate) fn start_control(
     mut controller: coracle_controller::Config,
 ) {
     let as_scheduler = client(server, User::new("system:kube-scheduler", &[]));
+    let leader = server.clone();
     components.start("scheduler", |shutdown| async move {
-        Ok(coracle_scheduler::run(scheduler.config(), as_scheduler, shutdown).await?)
+        let run = |own| coracle_scheduler::run(scheduler.clone().config(), as_scheduler.clone(), own);
+        Ok(leader.while_leading(shutdown, run).await?)
     });
     let as_controller = client(server, User::new("system:kube-controller-manager", &[]));
     controller.root_ca.get_or_insert_with(|| server.pki().authority().pem().to_owned());
+    let leader = server.clone();
     components.start("controllers", |shutdown| async move {
-        Ok(coracle_controller::run(controller, as_controller, shutdown).await?)
+        let run = |own| coracle_controller::run(controller.clone(), as_controller.clone(), own);
+        Ok(leader.while_leading(shutdown, run).await?)
     });
 }
 
@@ -75,9 +80,11 @@ pub(crate) fn start_control(
 pub(crate) async fn open(
     server: coracle_apiserver::config::Args,
     instance: &Instance,
+    join: Option<Join>,
 ) -> anyhow::Result<(ApiServer, Runner)> {
     let mut config = server.config()?;
     config.data_dir = instance.data_dir().to_path_buf();
+    config.join = join;
     config.hostname = nix::unistd::gethostname().context("the host's name")?.to_string_lossy().to_lowercase();
     Ok(ApiServer::open(config).await?)
 }
@@ -155,7 +162,7 @@ async fn up(args: Args, start: Instant, shutdown: CancellationToken) -> anyhow::
     }
     let mut controller = args.controller.clone().config()?;
     let mut node_config = (!args.no_agent).then(|| node_config(&args, &instance)).transpose()?;
-    let (server, runner) = open(args.server, &instance).await?;
+    let (server, runner) = open(args.server, &instance, None).await?;
     let mut components = Components::default();
     components.start("API server", |shutdown| async move { Ok(runner.run(shutdown).await?) });
     let started = async {
@@ -165,7 +172,10 @@ async fn up(args: Args, start: Instant, shutdown: CancellationToken) -> anyhow::
         }
         let shown = give_kubeconfig(&mut components, &server, args.kubeconfig)?;
         if let Some(config) = &mut node_config {
-            controller.given_range = choose_range(&server, &args.controller.pod_cidr, config).await?;
+            // Among several servers the controllers may run on another one, and give a range to another node meanwhile.
+            if !server.is_among_several() {
+                controller.given_range = choose_range(&server, &args.controller.pod_cidr, config).await?;
+            }
             server.reached_at(own_address(config)).await?;
         }
         server.tell_also(coracle_controller::figures);
@@ -186,7 +196,7 @@ async fn up(args: Args, start: Instant, shutdown: CancellationToken) -> anyhow::
         return result;
     }
     let broken = tokio::select! {
-        error = components.broken() => Some(error),
+        error = components.broken() => Some(error).filter(|_| !server.has_left()),
         () = shutdown.cancelled() => None,
     };
     info!("stopping");

@@ -35,6 +35,7 @@ mod refusals;
 mod restart;
 mod running;
 mod security;
+mod servers;
 mod static_pods;
 mod streams;
 mod tour;

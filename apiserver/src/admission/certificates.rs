@@ -6,6 +6,7 @@ use super::{Operation, Write};
 use crate::{
     authz::{Attributes, Decision, MASTERS},
     ops::AnyObject,
+    peers::MEMBERS,
     pki::Requested,
     status_of::Result,
 };
@@ -56,6 +57,10 @@ fn check_subject(write: &Write<'_>, new: &CertificateSigningRequest) -> Result<(
     let requested = requested.map_err(|why| write.forbidden(&format!("failed to parse CSR: {why}")))?;
     if requested.organizations.iter().any(|group| group == MASTERS) {
         let why = format!("use of {CLIENTS} signer with system:masters group is not allowed");
+        return Err(write.forbidden(&why));
+    }
+    if requested.organizations.iter().any(|group| group == MEMBERS) {
+        let why = format!("use of {CLIENTS} signer with {MEMBERS} group is not allowed");
         return Err(write.forbidden(&why));
     }
     Ok(())

@@ -218,7 +218,7 @@ async fn join_tokens_are_valid_until_they_end_and_for_their_group_alone() {
     let world = world().await;
     let token = BootstrapToken::generate(|below| below - 1);
     let end = start() + SignedDuration::from_mins(10);
-    let secret = serde_json::to_value(token.to_secret(Some(end), "")).unwrap();
+    let secret = serde_json::to_value(token.to_secret(coracle_proto::join_token::Role::Nodes, Some(end), "")).unwrap();
     let key = format!("/registry/secrets/kube-system/{}", BootstrapToken::secret_name(token.id()));
     let now = world.at(start());
     assert_eq!(code(&now, &shows(&token.bearer())).await, 401, "no such token");

@@ -24,6 +24,9 @@ use super::{
 /// Rounds of reading and writing again when others write the same default objects meanwhile.
 const ATTEMPTS: usize = 5;
 
+/// A store that takes no writes is asked again this much later.
+const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// What can go wrong with RBAC's objects.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -105,15 +108,18 @@ impl Rbac {
     pub async fn run(&self, shutdown: CancellationToken) -> Result<(), Error> {
         loop {
             let from = self.load()?;
-            self.write_aggregates().await?;
+            let mut is_due = !self.write_aggregates().await?;
             let follow = async {
                 let watch = |kind: Kind| self.store.watch(WatchRequest::prefix(kind.prefix(), Revision(from.0 + 1)));
                 let [a, b, c, d] = Kind::ALL;
                 let mut watchers = [watch(a)?, watch(b)?, watch(c)?, watch(d)?];
                 loop {
-                    let kind = self.next(&mut watchers).await?;
+                    let kind = tokio::select! {
+                        kind = self.next(&mut watchers) => kind?,
+                        () = tokio::time::sleep(RETRY), if is_due => Some(Kind::ClusterRoles),
+                    };
                     if kind == Some(Kind::ClusterRoles) {
-                        self.write_aggregates().await?;
+                        is_due = !self.write_aggregates().await?;
                     }
                     if kind.is_none() {
                         return Ok::<(), Error>(());
@@ -164,7 +170,9 @@ impl Rbac {
         Ok(Some(kind))
     }
 
-    async fn write_aggregates(&self) -> Result<(), Error> {
+    /// Whether all are written, or will be seen again: a store that takes no writes now (a full disk, no majority) is asked
+    /// again later.
+    async fn write_aggregates(&self) -> Result<bool, Error> {
         for (name, rules) in self.read(Policy::stale_aggregates) {
             let key = format!("{}{name}", Kind::ClusterRoles.prefix());
             let Some(entry) = self.store.get(key.as_bytes()) else { continue };
@@ -175,15 +183,21 @@ impl Rbac {
             role.rules = Some(rules);
             let value = serde_json::to_vec(&role).map_err(Error::Encode)?;
             // Whoever changed the role meanwhile causes an event that brings us here again.
-            self.store
-                .txn(Txn {
-                    compare: vec![Compare::unchanged(key.clone(), entry.mod_revision)],
-                    then: vec![Op::put(key, value)],
-                    or_else: Vec::new(),
-                })
-                .await?;
+            let txn = Txn {
+                compare: vec![Compare::unchanged(key.clone(), entry.mod_revision)],
+                then: vec![Op::put(key, value)],
+                or_else: Vec::new(),
+            };
+            match self.store.txn(txn).await {
+                Ok(_) => {}
+                Err(error @ coracle_store::Error::Closed) => return Err(error.into()),
+                Err(error) => {
+                    tracing::debug!(role = name, error = &error as &dyn std::error::Error, "rules are not written yet");
+                    return Ok(false);
+                }
+            }
         }
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -24,6 +24,8 @@ pub enum Usage {
     Client,
     /// Its holder is a server.
     Server,
+    /// Its holder is a server among others of its kind, which it connects to.
+    Member,
 }
 
 /// Whom a certificate names.
@@ -80,15 +82,16 @@ pub(crate) struct Grant {
 
 impl From<&Profile> for Grant {
     fn from(profile: &Profile) -> Self {
-        let usage = match profile.usage {
-            Usage::Client => "client auth",
-            Usage::Server => "server auth",
+        let usages: &[&str] = match profile.usage {
+            Usage::Client => &["digital signature", "client auth"],
+            Usage::Server => &["digital signature", "server auth"],
+            Usage::Member => &["digital signature", "client auth", "server auth"],
         };
         Self {
             common_name: profile.name.clone(),
             organizations: profile.group.iter().cloned().collect(),
             alt_names: profile.alt_names.clone(),
-            usages: vec!["digital signature".to_owned(), usage.to_owned()],
+            usages: usages.iter().map(|usage| (*usage).to_owned()).collect(),
             lifetime: None,
         }
     }

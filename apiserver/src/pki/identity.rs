@@ -139,6 +139,7 @@ impl Identity {
         let usage = parsed.extended_key_usage().ok().flatten().map(|u| match profile.usage {
             Usage::Client => u.value.client_auth,
             Usage::Server => u.value.server_auth,
+            Usage::Member => u.value.client_auth && u.value.server_auth,
         });
         name == profile.name
             && groups.as_slice() == profile.group.as_slice()

@@ -148,6 +148,45 @@ impl ClientCertVerifier for AnyCertificate {
     }
 }
 
+/// Shows peers of the store another certificate than clients of the API, on the same port.
+#[derive(Debug)]
+struct ByProtocol {
+    clients: Arc<Swap>,
+    peers: Arc<Swap>,
+}
+
+impl ResolvesServerCert for ByProtocol {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let is_peer = hello.alpn().is_some_and(|mut offered| offered.any(|protocol| protocol == PEERS));
+        Some(if is_peer { self.peers.get() } else { self.clients.get() })
+    }
+}
+
+/// The protocol (ALPN, RFC 7301) that members of the store speak on the API's port.
+pub(crate) const PEERS: &[u8] = b"coracle-peer/1";
+
+/// A port for clients of the API, and for peers of the store.
+pub(super) fn shared(
+    clients: Arc<Swap>,
+    peers: Arc<Swap>,
+    verifier: &ClientVerifier,
+) -> Result<rustls::ServerConfig, Error> {
+    let mut config = server(clients.clone(), verifier)?;
+    config.cert_resolver = Arc::new(ByProtocol { clients, peers });
+    config.alpn_protocols.push(PEERS.to_vec());
+    Ok(config)
+}
+
+/// Towards a peer's port.
+pub(super) fn towards_peers(
+    identity: Arc<Swap>,
+    authority: &CertificateDer<'static>,
+) -> Result<rustls::ClientConfig, Error> {
+    let mut config = client(identity, authority)?;
+    config.alpn_protocols = vec![PEERS.to_vec()];
+    Ok(config)
+}
+
 pub(super) fn server(identity: Arc<Swap>, verifier: &ClientVerifier) -> Result<rustls::ServerConfig, Error> {
     let clients = AnyCertificate { hints: verifier.chain.root_hint_subjects().to_vec(), provider: provider() };
     let mut config = rustls::ServerConfig::builder_with_provider(provider())

@@ -213,7 +213,7 @@ impl Registry {
     /// Waits until this member can show what is wanted; a version that is still to come is given three seconds.
     ///
     /// # Errors
-    /// 504 for a version that did not come, 429 when no leader can say what is newest.
+    /// 504 for a version that did not come, 503 when no leader can say what is newest.
     ///
     /// # Cancel safety
     /// Safe.

@@ -190,7 +190,7 @@ impl Signer {
     ///
     /// # Cancel safety
     /// Dropping the future stops it at once; what was begun is begun anew the next time.
-    pub(crate) async fn run(self, shutdown: CancellationToken) {
+    pub(crate) async fn run(&self, shutdown: CancellationToken) {
         keep("signing requests", &shutdown, || self.follow()).await;
     }
 

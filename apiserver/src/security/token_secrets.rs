@@ -78,7 +78,7 @@ impl TokenSecrets {
     ///
     /// # Cancel safety
     /// Dropping the future stops it at once; what was begun is begun anew the next time.
-    pub(crate) async fn run(self, shutdown: CancellationToken) {
+    pub(crate) async fn run(&self, shutdown: CancellationToken) {
         keep("token secrets", &shutdown, || self.follow()).await;
     }
 

@@ -90,6 +90,7 @@ pub use error::{Error, Result};
 pub use history::{Batch, Retention};
 pub use lease::Lease;
 pub use log::Recovery;
+pub use packet::LONGEST as MAX_PACKET;
 pub use peer::{MemberId, MemberInfo};
 pub use range::{Range, RangeResult, What, prefix_end};
 pub use revision::{LeaseId, Revision};

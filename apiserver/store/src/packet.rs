@@ -17,7 +17,7 @@ use crate::{
 /// Version of the encoding; the first byte of every packet.
 const VERSION: u8 = 1;
 /// Longest packet believed: as much as is proposed in one group commit, several times over.
-pub(crate) const LONGEST: usize = 32 << 20;
+pub const LONGEST: usize = 32 << 20;
 
 /// One message between two members.
 #[derive(Clone, Debug, PartialEq)]

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::{
     error::Error,
@@ -101,6 +101,8 @@ pub(crate) struct Shared {
     /// Why writes are refused, and what was done to the disk; set by the store's thread.
     told: Mutex<(Option<Error>, Work)>,
     group: Mutex<Group>,
+    /// Changes when who leads, who belongs to the cluster, or where a member is found has changed.
+    cluster_changed: watch::Sender<()>,
     /// This member is the only one that votes: it need not ask anybody how far it must have come.
     alone: AtomicBool,
     /// What waits to be written.
@@ -117,6 +119,7 @@ impl Shared {
             grown: Notify::new(),
             told: Mutex::default(),
             group: Mutex::default(),
+            cluster_changed: watch::Sender::new(()),
             alone: AtomicBool::new(false),
             queue: Queue::new(),
             started: Instant::now(),
@@ -154,10 +157,24 @@ impl Shared {
     /// Says how the Raft group stands.
     pub(crate) fn tell_group(&self, tell: impl FnOnce(&mut Group)) {
         let mut group = self.group.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = group.leader;
         tell(&mut group);
         let alone = group.voters == [group.own];
+        let is_other_leader = before != group.leader;
         drop(group);
         self.alone.store(alone, Ordering::Release);
+        if is_other_leader {
+            self.tell_cluster_changed();
+        }
+    }
+
+    /// Wakes who follows the cluster.
+    pub(crate) fn tell_cluster_changed(&self) {
+        self.cluster_changed.send_replace(());
+    }
+
+    pub(crate) fn cluster_changes(&self) -> watch::Receiver<()> {
+        self.cluster_changed.subscribe()
     }
 
     /// Whether what this member reads is always the newest there is.

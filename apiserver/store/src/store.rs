@@ -162,6 +162,12 @@ impl Store {
         self.shared.cluster()
     }
 
+    /// Changes whenever who leads, who belongs to the cluster, or where a member is found may have changed.
+    #[must_use]
+    pub fn cluster_changes(&self) -> tokio::sync::watch::Receiver<()> {
+        self.shared.cluster_changes()
+    }
+
     /// What tells this cluster from others.
     #[must_use]
     pub const fn cluster_id(&self) -> [u8; 16] {

@@ -440,7 +440,8 @@ impl<D: Disk> Worker<D> {
                     }
                 }
                 Command::LeaseRevoke { id } => self.deadlines.remove(*id),
-                Command::Txn(_) | Command::Compact { .. } | Command::Describe { .. } => {}
+                Command::Describe { .. } => self.shared.tell_cluster_changed(),
+                Command::Txn(_) | Command::Compact { .. } => {}
             }
         }
         if self.member()?.is_own(proposal)
@@ -519,6 +520,8 @@ impl<D: Disk> Worker<D> {
         self.phase = Phase::Failed(error.clone());
         self.leads = false;
         self.tell();
+        self.shared.tell_group(|group| group.leader = None);
+        self.shared.tell_cluster_changed();
         for (_, waiting) in mem::take(&mut self.waiting) {
             drop(waiting.answer.send(Err(Error::OutcomeUnknown)));
         }

@@ -9,17 +9,20 @@
 //! It knows nothing of clusters but that credentials for one end and are exchanged in time (`client`).
 //!
 //! Entry points: [`run`] for a whole program, [`Signals`] and [`logging`] for one with a command line of its own,
-//! [`with_kubeconfig`] and [`Exchange`] for who talks to an API server, [`FileChanges`] for files that change meanwhile.
+//! [`with_kubeconfig`] and [`Exchange`] for who talks to an API server, [`FileChanges`] for files that change meanwhile, [`first_contact`] for who joins
+//! a cluster.
 
 #![forbid(unsafe_code)]
 
 mod client;
 mod file_changes;
+pub mod first_contact;
 pub mod logging;
 mod program;
 mod signals;
 
 pub use client::{Exchange, not_after, with_kubeconfig};
 pub use file_changes::FileChanges;
+pub use first_contact::{ContactError, FirstContact};
 pub use program::{Program, WrongUse, fail, run};
 pub use signals::Signals;

@@ -258,6 +258,8 @@ pub(super) const ROLES: &[(&str, &[&str], &[&str])] = &[
         &["g:system:bootstrappers:coracle:nodes", "g:system:nodes"],
         &["post url /coracle/v1/join"],
     ),
+    // A further server, which is given all there is.
+    ("coracle:server-joiner", &["g:system:bootstrappers:coracle:servers"], &["post url /coracle/v1/servers"]),
 ];
 
 /// The controllers' roles (`system:controller:` before the name). Each is bound to the controller's service account, as

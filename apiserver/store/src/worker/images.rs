@@ -249,6 +249,7 @@ impl<D: Disk> Worker<D> {
             }
             tracing::info!(index = mark.index, revision = mark.revision.0, "the image is this member's state now");
             self.tell_group();
+            self.shared.tell_cluster_changed();
         }
         self.send(saved.from, &Packet::Installed { transfer: saved.transfer, index: mark.index });
         self.drain(now)

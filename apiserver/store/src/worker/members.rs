@@ -224,6 +224,7 @@ impl<D: Disk> Worker<D> {
             }
         }
         self.tell_group();
+        self.shared.tell_cluster_changed();
         self.changed(entry.index, entry.term);
         Ok(())
     }
