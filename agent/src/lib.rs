@@ -45,6 +45,7 @@ mod place;
 mod pod;
 mod pods;
 mod server;
+mod servers;
 mod spdy;
 mod volume;
 

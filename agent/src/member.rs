@@ -19,6 +19,7 @@ use crate::config::Serving;
 use crate::join::{self, JoinRequest};
 use crate::membership::{Membership, Wanted, Way, way};
 use crate::place::Place;
+use crate::servers;
 
 /// The node looks at its certificates at least this often: a monotonic sleep does not see a suspended machine or a clock
 /// that was set, and twice a day costs nothing.
@@ -68,6 +69,7 @@ pub async fn run_member(args: MemberArgs, shutdown: CancellationToken) -> anyhow
     };
     give.send_replace(membership.credentials.serving());
     let exchange = Exchange::new(membership.credentials.client(&membership.server)?);
+    exchange.set_all(membership.clients()?);
     let client = exchange.client();
     let keeper = Keeper { file, membership, addresses, exchange, give };
     let done = CancellationToken::new();
@@ -96,10 +98,20 @@ impl Keeper {
             // The certificate of its server speaks of addresses it had once.
             false => Timestamp::now(),
         };
+        let (tell, mut servers) = watch::channel(self.membership.servers.clone());
+        let mut following = std::pin::pin!(servers::follow(self.exchange.client(), tell));
         loop {
             let wait = Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO);
             tokio::select! {
                 () = done.cancelled() => return,
+                () = &mut following => {}
+                Ok(()) = servers.changed() => {
+                    let found = servers.borrow_and_update().clone();
+                    if let Err(error) = self.take_servers(found).await {
+                        let error: &(dyn StdError + 'static) = error.as_ref();
+                        tracing::warn!(error, "which servers there are was not kept");
+                    }
+                }
                 () = tokio::time::sleep(wait.min(LONGEST_SLEEP)) => {}
             }
             if Timestamp::now() < due {
@@ -107,6 +119,7 @@ impl Keeper {
             }
             let renewed = tokio::select! {
                 () = done.cancelled() => return,
+                () = &mut following => continue,
                 renewed = self.renew() => renewed,
             };
             due = match renewed {
@@ -130,13 +143,28 @@ impl Keeper {
         credentials.renew_after.checked_add(later).unwrap_or(credentials.renew_after)
     }
 
+    /// Takes over which servers the cluster has.
+    async fn take_servers(&mut self, servers: Vec<String>) -> anyhow::Result<()> {
+        if servers == self.membership.servers {
+            return Ok(());
+        }
+        let next = self.membership.among(servers);
+        let clients = next.clients()?;
+        let (file, kept) = (self.file.clone(), next.clone());
+        tokio::task::spawn_blocking(move || kept.save(&file)).await??;
+        tracing::info!(servers = next.servers.join(" "), "the cluster's servers are others");
+        self.exchange.set_all(clients);
+        self.membership = next;
+        Ok(())
+    }
+
     async fn renew(&mut self) -> anyhow::Result<()> {
         let credentials = join::renew(&self.exchange.client(), &self.membership.node, &self.addresses).await?;
         let next = self.membership.renewed(credentials, self.addresses.clone());
-        let client = next.credentials.client(&next.server)?;
+        let clients = next.clients()?;
         let (file, kept) = (self.file.clone(), next.clone());
         tokio::task::spawn_blocking(move || kept.save(&file)).await??;
-        self.exchange.set(client);
+        self.exchange.set_all(clients);
         self.give.send_replace(next.credentials.serving());
         self.membership = next;
         tracing::info!("certificates renewed");

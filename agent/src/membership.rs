@@ -14,7 +14,7 @@ use coracle_proto::join_token::JoinToken;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::join::Credentials;
+use crate::join::{Credentials, JoinError};
 
 /// What the file looks like; another number is another version's.
 const FORMAT: u32 = 1;
@@ -36,6 +36,9 @@ pub(crate) struct Membership {
     format: u32,
     /// The API server.
     pub(crate) server: String,
+    /// All servers of the cluster, if there are several.
+    #[serde(default)]
+    pub(crate) servers: Vec<String>,
     /// The node's name.
     pub(crate) node: String,
     /// The addresses in its server's certificate.
@@ -54,12 +57,27 @@ impl Membership {
         token: &JoinToken,
         credentials: Credentials,
     ) -> Self {
-        Self { format: FORMAT, server, node, addresses, token: token.token().id().to_owned(), credentials }
+        let servers = Vec::new();
+        Self { format: FORMAT, server, servers, node, addresses, token: token.token().id().to_owned(), credentials }
     }
 
     /// The same membership with new credentials.
     pub(crate) fn renewed(&self, credentials: Credentials, addresses: Vec<IpAddr>) -> Self {
         Self { credentials, addresses, ..self.clone() }
+    }
+
+    /// The same membership with these servers.
+    pub(crate) fn among(&self, servers: Vec<String>) -> Self {
+        Self { servers, ..self.clone() }
+    }
+
+    /// Clients of all servers there are known to be, the one it joined first.
+    ///
+    /// # Errors
+    /// [`JoinError`]; the credentials or an address cannot be used.
+    pub(crate) fn clients(&self) -> Result<Vec<kube::Client>, JoinError> {
+        let others = self.servers.iter().filter(|server| **server != self.server);
+        std::iter::once(&self.server).chain(others).map(|server| self.credentials.client(server)).collect()
     }
 
     /// What is kept in the file; nothing if there is none.

@@ -14,7 +14,7 @@
 //! comes is bounded by the store's own room ([`coracle_store::Store::deliver`]), and a peer that sends more than there is
 //! room for waits, for TCP passes that on. Pieces of images are asked for one by one.
 //!
-//! A lone member has no queues, no connections and no tasks here.
+//! A lone member has no queues and no connections.
 
 mod frame;
 mod hearing;

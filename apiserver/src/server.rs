@@ -241,6 +241,11 @@ impl Inner {
         Ok(())
     }
 
+    /// The servers of the cluster, as this one sees them.
+    pub(crate) fn servers(&self) -> servers::List {
+        self.servers.list()
+    }
+
     /// What came of reading the authentication's configuration again.
     pub(crate) fn reloads(&self) -> &Reloads {
         self.security.authenticators.reloads()

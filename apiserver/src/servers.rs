@@ -180,7 +180,7 @@ fn refused(code: u16, reason: &str, why: impl Into<String>) -> Box<Status> {
 
 impl Servers {
     /// The members as this one sees them.
-    fn list(&self) -> List {
+    pub(crate) fn list(&self) -> List {
         let (cluster, heard) = (self.store.cluster(), self.peers.heard());
         let heard = heard.borrow();
         let is_only = cluster.members.len() == 1;

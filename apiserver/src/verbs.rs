@@ -23,7 +23,7 @@ use crate::{
     documents,
     ops::{BoxObject, KindOps, Part},
     ownership,
-    registry::{Change, Current, ListOptions, Registry, Selection, Share, Writer, Written},
+    registry::{Change, Current, ListOptions, Registry, Selection, Share, Wanted, Writer, Written},
     request::RequestInfo,
     server::Inner,
     status_of::{self, Result},
@@ -87,11 +87,13 @@ impl Call {
         authorizer.check(&self.user, &info)
     }
 
-    /// Runs a write to its end even if the client goes away.
+    /// Runs a write to its end even if the client goes away. What it looks at is no older than anything acknowledged before
+    /// by any server: who wrote something through another one finds it here.
     async fn to_its_end<T: Send + 'static>(
         &self,
         write: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
+        self.registry().settle(Wanted::Newest).await?;
         match self.server.writes.spawn(write).await {
             Ok(result) => result,
             Err(error) => Err(status_of::broken("a write ended in a panic", &error)),

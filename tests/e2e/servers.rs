@@ -348,3 +348,66 @@ fn who_may_not_join_is_told_why() {
     servers.refused("d", &["--join", first, "--token", &fresh], "holds the keys of a cluster");
     servers.stop();
 }
+
+/// What the agent of a node leaves on its host goes with this.
+struct Node<'a> {
+    servers: &'a Servers,
+    agent: Child,
+}
+
+impl Drop for Node<'_> {
+    fn drop(&mut self) {
+        kill(Pid::from_raw(i32::try_from(self.agent.id()).unwrap()), Signal::SIGTERM).unwrap();
+        self.agent.wait().unwrap();
+        let down = self.servers.coracle("node", &["down", "--purge"]);
+        if std::thread::panicking() {
+            eprintln!("log of the node:\n{}", self.servers.log("node"));
+        } else {
+            assert!(down.status.success(), "{}", text(&down));
+        }
+    }
+}
+
+#[test]
+fn a_node_goes_on_with_other_servers() {
+    let mut servers = Servers::new();
+    servers.start("a", &[]);
+    for name in ["b", "c"] {
+        let token = servers.token(&["--server"]);
+        servers.join(name, &token);
+    }
+    servers.wait_endpoints("a", &["a", "b", "c"]);
+    let token = servers.token(&[]);
+    let log = File::create(servers.dir("node.log")).unwrap();
+    let mut command = servers.host.command(env!("CARGO_BIN_EXE_coracle"));
+    command.args(["agent", "--server", "https://192.0.2.1:6443", "--token", &token, "--node-name", "attic"]);
+    command.args(["--node-ip", "192.0.2.4", "--data-dir"]).arg(servers.dir("node"));
+    let agent = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+    let mut first = servers.running.remove("a").unwrap();
+    {
+        let node = Node { servers: &servers, agent };
+        let kept = servers.dir("node/agent/membership.json");
+        wait_for("the node to know all servers", LONG, || {
+            let kept = fs::read_to_string(&kept).unwrap_or_default();
+            if ADDRESSES[..3].iter().all(|(_, ip)| kept.contains(ip)) { Ok(()) } else { Err(servers.log("node")) }
+        });
+        first.kill().unwrap();
+        first.wait().unwrap();
+        let ready = ["get", "node", "attic", "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}"];
+        wait_for("the node to be Ready", LONG, || match servers.kubectl("b", &ready) {
+            Ok(ready) if ready == "True" => Ok(()),
+            other => Err(other),
+        });
+        let renewed = || {
+            servers
+                .kubectl("b", &["get", "lease", "-n", "kube-node-lease", "attic", "-o", "jsonpath={.spec.renewTime}"])
+        };
+        let before = wait_for("its Lease", LONG, renewed);
+        wait_for("its Lease to be renewed through another server", LONG, || match renewed() {
+            Ok(now) if now != before => Ok(()),
+            other => Err(other),
+        });
+        drop(node);
+    }
+    servers.stop();
+}

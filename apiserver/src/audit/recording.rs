@@ -30,7 +30,7 @@ pub(crate) struct Recording {
 impl Audit {
     /// Begins to record a request, if the policy wants it recorded.
     pub(crate) async fn begin(self: &Arc<Self>, request: Request<'_>) -> Option<Recording> {
-        let extent = self.policy.extent(request.user, request.info);
+        let mut extent = self.policy.extent(request.user, request.info);
         if let Some(count) = self.levels.get(extent.level as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }
@@ -39,7 +39,13 @@ impl Audit {
         }
         self.room().await;
         let received = request.received;
+        let is_about_object = request.info.is_resource;
         let event = Mutex::new(Event::new(extent.level, request));
+        // As Kubernetes' levels have it: of requests without objects no bodies are recorded, the keys a server is handed on
+        // joining least of all.
+        if !is_about_object && extent.level > Level::Metadata {
+            extent.level = Level::Metadata;
+        }
         let recording = Recording { audit: Arc::clone(self), extent, event, notes: Arc::default() };
         recording.tell(Stage::RequestReceived, received);
         Some(recording)

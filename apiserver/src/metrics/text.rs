@@ -13,7 +13,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use sha2::{Digest as _, Sha256};
 
 use super::{CODES, Cell, Histogram, MANNERS, Metrics, Target, admission, flow, process};
-use crate::{audit::Audit, documents::VERSION, health, server::Inner, stored};
+use crate::{audit::Audit, documents::VERSION, health, server::Inner, servers::Server, stored};
 
 /// The media type of the format.
 const MEDIA: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -273,4 +273,13 @@ fn store(server: &Inner, out: &mut Page) {
         "1 while writes are taken, 0 while the disk is full or has failed.",
         writable,
     );
+    let list = server.servers();
+    let count = |is: fn(&Server) -> bool| list.servers.iter().filter(|server| is(server)).count();
+    out.one("coracle_store_members", "gauge", "Servers of the cluster.", list.servers.len());
+    out.one("coracle_store_voters", "gauge", "Those that vote.", count(|server| server.votes));
+    let reached = "Those that this server reaches, itself among them.";
+    out.one("coracle_store_members_reached", "gauge", reached, count(|server| server.reached));
+    let has_leader = "1 while this server knows who leads: without one nothing is written.";
+    out.one("coracle_store_has_leader", "gauge", has_leader, count(|server| server.leads));
+    out.one("coracle_store_leads", "gauge", "1 while this server leads.", count(|server| server.leads && server.own));
 }

@@ -214,3 +214,22 @@ async fn a_policy_that_is_none_stops_the_start() {
     let why = std::error::Error::source(&refused).unwrap().to_string();
     assert!(why.contains("--audit-policy-file"), "{why}");
 }
+
+#[tokio::test]
+async fn bodies_of_requests_without_objects_are_not_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let audit = config(dir.path());
+    let policy = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: RequestResponse}]\n";
+    std::fs::write(dir.path().join("policy.yaml"), policy).unwrap();
+    let c = Cluster::start_with(|config| Config { audit, ..config }).await;
+    assert_eq!(c.get("/version").await.code, 200);
+    assert_eq!(c.post("/coracle/v1/servers", &json!({"name": "attic"})).await.code, 400);
+    c.stop().await;
+    let events = events(dir.path());
+    for uri in ["/version", "/coracle/v1/servers"] {
+        let found: Vec<&Value> = events.iter().filter(|event| event["requestURI"] == uri).collect();
+        assert!(!found.is_empty() && found.iter().all(|event| event["level"] == "RequestResponse"), "{found:?}");
+        let has_body = |event: &&Value| !event["requestObject"].is_null() || !event["responseObject"].is_null();
+        assert!(!found.iter().any(has_body), "{found:?}");
+    }
+}

@@ -31,6 +31,7 @@ mod metrics;
 mod oidc;
 mod old_versions;
 mod patching;
+mod peers;
 mod protobuf;
 mod proxies;
 mod raw_paths;

@@ -140,13 +140,19 @@ async fn nobody_asks_for_a_certificate_of_the_superusers() {
     let c = Cluster::start().await;
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::OrganizationName, "system:masters");
-    let pem = params.serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap();
-    let mut asked = request("root", &["client auth"]);
-    asked["spec"]["request"] = STANDARD.encode(pem).into();
-    let refused = c.post(REQUESTS, &asked).await;
-    let why = "certificatesigningrequests.certificates.k8s.io \"root\" is forbidden: use of \
-               kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed";
-    assert_eq!(refused.refusal(), (403, "Forbidden", why));
+    // Nor for one of the servers themselves, which opens the store.
+    for group in ["system:masters", "system:coracle:members"] {
+        let mut params = params.clone();
+        params.distinguished_name.push(DnType::OrganizationName, group);
+        let pem = params.serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap();
+        let mut asked = request("root", &["client auth"]);
+        asked["spec"]["request"] = STANDARD.encode(pem).into();
+        let refused = c.post(REQUESTS, &asked).await;
+        let why = format!(
+            "certificatesigningrequests.certificates.k8s.io \"root\" is forbidden: use of \
+             kubernetes.io/kube-apiserver-client signer with {group} group is not allowed"
+        );
+        assert_eq!(refused.refusal(), (403, "Forbidden", why.as_str()));
+    }
     c.stop().await;
 }

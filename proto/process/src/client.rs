@@ -31,20 +31,47 @@ const SHORTEST_SLEEP: Duration = Duration::from_secs(1);
 /// How soon it is looked at again once its certificate has ended and nobody wrote a new one.
 const OVERDUE: Duration = Duration::from_secs(10);
 
-/// A client of an API server that can be exchanged for another one under all who use it. Cheap to clone.
+/// How long one of several servers may take to begin an answer before another is asked from then on. A write may wait some
+/// seconds for an election; a watch is answered at once and goes on for long.
+const ANSWER: Duration = Duration::from_secs(15);
+
+/// Clients of the servers of one cluster.
+struct Clients {
+    /// At least one.
+    all: Vec<Client>,
+    current: usize,
+}
+
+/// A client of an API server that can be exchanged for another one under all who use it; or of several servers of one
+/// cluster, of which the next is used when one cannot be reached. Cheap to clone.
 #[derive(Clone)]
-pub struct Exchange(Arc<RwLock<Client>>);
+pub struct Exchange {
+    clients: Arc<RwLock<Clients>>,
+}
+
+/// A server that did not begin an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the server did not answer within {ANSWER:?}; another is asked from now on")]
+struct Unanswered;
 
 impl Exchange {
     /// Begins with this one.
     #[must_use]
     pub fn new(first: Client) -> Self {
-        Self(Arc::new(RwLock::new(first)))
+        let clients = Arc::new(RwLock::new(Clients { all: vec![first], current: 0 }));
+        Self { clients }
     }
 
     /// From here on requests go to this one.
     pub fn set(&self, next: Client) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = next;
+        self.set_all(vec![next]);
+    }
+
+    /// From here on requests go to one of these, the first until it is not reached; nothing changes if there are none.
+    pub fn set_all(&self, all: Vec<Client>) {
+        if !all.is_empty() {
+            *self.clients.write().unwrap_or_else(PoisonError::into_inner) = Clients { all, current: 0 };
+        }
     }
 
     /// A client whose requests go to whichever is the current one when they are sent.
@@ -55,7 +82,32 @@ impl Exchange {
     }
 
     fn current(&self) -> Client {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let clients = self.clients.read().unwrap_or_else(PoisonError::into_inner);
+        match clients.all.get(clients.current) {
+            Some(client) => client.clone(),
+            None => unreachable!("the current client is one of them"),
+        }
+    }
+
+    /// The current client, which one it is, and whether there are others.
+    fn choose(&self) -> (Client, usize, bool) {
+        let (at, several) = {
+            let clients = self.clients.read().unwrap_or_else(PoisonError::into_inner);
+            (clients.current, clients.all.len() > 1)
+        };
+        (self.current(), at, several)
+    }
+
+    /// The one at `at` was not reached.
+    fn pass(&self, at: usize) {
+        {
+            let mut clients = self.clients.write().unwrap_or_else(PoisonError::into_inner);
+            if clients.current != at || clients.all.len() < 2 {
+                return;
+            }
+            clients.current = (at + 1) % clients.all.len();
+        }
+        tracing::info!("the API server is not reached; another is asked");
     }
 }
 
@@ -69,8 +121,18 @@ impl tower::Service<Request<Body>> for Exchange {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let client = self.current();
-        Box::pin(async move { client.send(request).await })
+        let ((client, at, several), this) = (self.choose(), self.clone());
+        if !several {
+            return Box::pin(async move { client.send(request).await });
+        }
+        Box::pin(async move {
+            let answered = tokio::time::timeout(ANSWER, client.send(request)).await;
+            let answered = answered.unwrap_or_else(|_| Err(kube::Error::Service(Box::new(Unanswered))));
+            if answered.is_err() {
+                this.pass(at);
+            }
+            answered
+        })
     }
 }
 
@@ -201,6 +263,20 @@ mod tests {
         assert_eq!(ask().await, "two");
         assert_eq!((one.load(Ordering::SeqCst), two.load(Ordering::SeqCst)), (1, 1));
         assert_eq!(client.default_namespace(), "one");
+    }
+
+    #[tokio::test]
+    async fn another_server_is_asked_when_one_is_not_reached() {
+        let asked = Arc::default();
+        let broken = |_: Request<Body>| async { Err::<Response<Body>, _>(std::io::Error::other("gone")) };
+        let exchange = Exchange::new(named("alone", &asked));
+        exchange.set_all(vec![Client::new(tower::service_fn(broken), "gone"), named("two", &asked)]);
+        let client = exchange.client();
+        let ask = async || client.request_text(Request::get("/version").body(Vec::new()).unwrap()).await;
+        assert!(ask().await.is_err(), "whether the first did it nobody knows");
+        assert_eq!((ask().await.unwrap(), ask().await.unwrap()), ("two".to_owned(), "two".to_owned()));
+        exchange.set_all(Vec::new());
+        assert_eq!(ask().await.unwrap(), "two");
     }
 
     #[test]

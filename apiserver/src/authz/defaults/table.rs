@@ -258,6 +258,8 @@ pub(super) const ROLES: &[(&str, &[&str], &[&str])] = &[
         &["g:system:bootstrappers:coracle:nodes", "g:system:nodes"],
         &["post url /coracle/v1/join"],
     ),
+    // Nodes go on with other servers when theirs is gone.
+    ("coracle:server-finder", &["g:system:nodes"], &["list,watch discovery.k8s.io endpointslices"]),
     // A further server, which is given all there is.
     ("coracle:server-joiner", &["g:system:bootstrappers:coracle:servers"], &["post url /coracle/v1/servers"]),
 ];
