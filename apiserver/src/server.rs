@@ -326,11 +326,15 @@ impl ApiServer {
             None => None,
         };
         let etcd_address = etcd.as_ref().and_then(|listener| listener.local_addr().ok());
+        let dir = config.data_dir.join("store");
+        if let Some(pid) = coracle_store::holder(&dir) {
+            // Before anything is written beside it for this server's names and addresses.
+            return Err(Error::Store { dir: dir.clone(), source: coracle_store::Error::Locked { dir, pid } });
+        }
         let place = servers::prepare(&config, address).await?;
         let keys = pki_config(&config, address);
         let opened = tokio::task::spawn_blocking(move || Pki::open(keys, jiff::Timestamp::now())).await;
         let pki = Arc::new(opened.map_err(Error::Panicked)?.map_err(Error::Pki)?);
-        let dir = config.data_dir.join("store");
         let (peers, lines) = Peers::new();
         let joining = place.as_ref().and_then(Place::joining);
         let store = coracle_store::Config { retention: config.history, joining, ..coracle_store::Config::new(&dir) };

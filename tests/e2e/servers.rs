@@ -334,7 +334,13 @@ fn who_may_not_join_is_told_why() {
     servers.join("b", &token);
     servers.wait_voters("a", &["a", "b"]);
     servers.refused("c", &["--join", first, "--token", &token], "the token is not valid");
-    servers.refused("b", &[], "is in use");
+    // Another process with its data directory, which listens elsewhere, touches nothing there.
+    let kept = fs::read_to_string(servers.dir("b/admin.kubeconfig")).unwrap();
+    let mut second = servers.host.command(env!("CARGO_BIN_EXE_coracle"));
+    second.args(["server", "--listen", "192.0.2.3:6443", "--data-dir"]).arg(servers.dir("b"));
+    let second = second.arg("--kubeconfig").arg(servers.dir("second.kubeconfig")).output().unwrap();
+    assert!(second.status.code() == Some(1) && text(&second).contains("is in use by process"), "{}", text(&second));
+    assert_eq!(fs::read_to_string(servers.dir("b/admin.kubeconfig")).unwrap(), kept);
     assert!(servers.end("b", Signal::SIGTERM).success());
     servers.join("b", &token);
     servers.wait_voters("a", &["a", "b"]);
