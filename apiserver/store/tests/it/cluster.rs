@@ -1,5 +1,5 @@
-//! Three processes under load, one of which is killed, stopped or cut off from the others, again and again; judged by
-//! clients that remember what they were told.
+//! Three processes under load, one of which is killed, stopped, cut off from the others or left without room on its disk,
+//! again and again; judged by clients that remember what they were told.
 //!
 //! Each writer has a key of its own, and knows at any time what that may hold: what was acknowledged last, or one of the
 //! writes since whose outcome nobody could tell. Readers ask any member for any key, and must see no less than had been
@@ -17,6 +17,8 @@ use std::{
     },
     time::{Duration, Instant},
 };
+
+use super::full::Mounted;
 
 mod member;
 
@@ -165,9 +167,18 @@ fn signal(process: &Process, name: &str) {
     assert!(sent.success());
 }
 
+/// Takes all the room there is.
+fn fill(file: &Path) {
+    let mut file = std::fs::File::create(file).unwrap();
+    let full = (0..).find_map(|_| file.write_all(&[1; 4096]).err()).unwrap();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+}
+
 /// The processes, and who leads.
 struct Cluster {
     processes: Vec<Process>,
+    /// One for each process.
+    disks: Vec<Mounted>,
     ports: PathBuf,
     known: Arc<Known>,
 }
@@ -187,12 +198,14 @@ impl Cluster {
     /// Something happens to a member for a while.
     fn fault(&mut self, round: u64) {
         let leader = self.leader();
-        let (what, at) = match round % 5 {
+        let (what, at) = match round % 7 {
             0 => ("kill", leader),
             1 => ("stop", leader),
             2 => ("kill", (leader + 1) % self.processes.len()),
             3 => ("cut", leader),
-            _ => ("stop", (leader + 2) % self.processes.len()),
+            4 => ("stop", (leader + 2) % self.processes.len()),
+            5 => ("fill", leader),
+            _ => ("fill", (leader + 1) % self.processes.len()),
         };
         let before = self.known.writes.load(Ordering::SeqCst);
         match what {
@@ -212,6 +225,16 @@ impl Cluster {
                 std::thread::sleep(FAULT);
                 signal(&self.processes[at], "CONT");
             }
+            "fill" => {
+                // Its disk is its own; without the right to mount one there is nothing to fill.
+                if self.disks.is_empty() {
+                    return;
+                }
+                let other = self.processes[at].dir.with_file_name("other");
+                fill(&other);
+                std::thread::sleep(FAULT);
+                std::fs::remove_file(other).unwrap();
+            }
             _ => {
                 let others = self.processes.iter().filter(|other| other.id != self.processes[at].id);
                 let others: Vec<String> = others.map(|other| other.id.to_string()).collect();
@@ -230,19 +253,22 @@ impl Cluster {
 
 #[test]
 fn what_a_cluster_of_processes_acknowledged_is_there_whatever_happens_to_one() {
-    let rounds = std::env::var("CORACLE_CLUSTER_ROUNDS").map_or(5, |rounds| rounds.parse().expect("a number"));
+    let rounds = std::env::var("CORACLE_CLUSTER_ROUNDS").map_or(7, |rounds| rounds.parse().expect("a number"));
     let dir = tempfile::tempdir().unwrap();
     let ports = dir.path().join("ports");
     std::fs::create_dir(&ports).unwrap();
     let known = Arc::new(Known { acknowledged: (0..WRITERS).map(|_| AtomicU64::new(0)).collect(), ..Known::default() });
-    let (first, port) = start(&dir.path().join("0"), &ports, None);
+    let disks: Vec<Mounted> = (0..3).map_while(|_| Mounted::new("24m")).collect();
+    let place = |at: usize| disks.get(at).map_or_else(|| dir.path().join(at.to_string()), |disk| disk.path("store"));
+    let (first, port) = start(&place(0), &ports, None);
     known.ports.lock().unwrap().push(port);
-    let mut cluster = Cluster { processes: vec![first], ports: ports.clone(), known: Arc::clone(&known) };
+    let places = [place(1), place(2)];
+    let mut cluster = Cluster { processes: vec![first], disks, ports: ports.clone(), known: Arc::clone(&known) };
     let who = ask(port, "who").unwrap();
-    for at in 1..3 {
+    for (at, place) in (1..).zip(places) {
         let is_id = |said: &str| said.parse::<u64>().is_ok();
         let id = wait_for("to be admitted", || ask(port, &format!("admit machine-{at}")), is_id);
-        let (process, other) = start(&dir.path().join(at.to_string()), &ports, Some(&format!("{who} {id}")));
+        let (process, other) = start(&place, &ports, Some(&format!("{who} {id}")));
         cluster.processes.push(process);
         known.ports.lock().unwrap().push(other);
         wait_for("it to vote", || ask(port, "voters"), |voters| voters == (at + 1).to_string());
