@@ -204,7 +204,7 @@ impl<D: Disk> Worker<D> {
         if self.cutting.is_under_way || matches!(self.phase, Phase::Failed(_)) {
             return;
         }
-        if let Some(job) = self.images.take_job() {
+        if let Some(job) = self.image_job(self.cutting.marked) {
             self.cutting.job = Some(job);
             self.cutting.is_under_way = true;
             return;

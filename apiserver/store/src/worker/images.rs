@@ -74,14 +74,6 @@ impl Images {
         transport.send(MemberId(to), Packet::Offer { transfer, mark, items }.encode());
     }
 
-    /// What makes an image that has arrived this member's checkpoint.
-    pub(super) fn take_job(&mut self) -> Option<Job> {
-        let arrived = self.arrived.take()?;
-        let job = arrived.image.job();
-        self.saving = Some(arrived);
-        Some(job)
-    }
-
     /// An image could not be put on stable storage: it is offered again.
     pub(super) fn give_up(&mut self) {
         self.saving = None;
@@ -229,6 +221,21 @@ impl<D: Disk> Worker<D> {
             self.images.arrived = self.images.receiving.take();
         }
         Ok(())
+    }
+
+    /// What makes an image that has arrived this member's checkpoint. `marked`: where the one on disk stands. The log may
+    /// have brought this member beyond the image while it came in, and may have been cut since: an image from before
+    /// what is on disk must never take its place.
+    pub(super) fn image_job(&mut self, marked: u64) -> Option<Job> {
+        let arrived = self.images.arrived.take()?;
+        let index = arrived.image.mark.index;
+        if self.has(&arrived.image.mark) || index < marked {
+            self.send(arrived.from, &Packet::Installed { transfer: arrived.transfer, index });
+            return None;
+        }
+        let job = arrived.image.job();
+        self.images.saving = Some(arrived);
+        Some(job)
     }
 
     /// An image is this member's checkpoint now: it becomes its state, unless the log has brought it further meanwhile.
