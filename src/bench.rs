@@ -10,5 +10,6 @@ pub(crate) mod process;
 pub(crate) mod report;
 mod reviewer;
 pub(crate) mod scale;
+pub(crate) mod store;
 pub(crate) mod watch;
 pub(crate) mod writes;

@@ -27,6 +27,7 @@ pub(crate) struct Args {
 const ROUNDS: usize = 5;
 const SETTLE: Duration = Duration::from_secs(15);
 const WATCHED: Duration = Duration::from_secs(60);
+const STORE: Duration = Duration::from_secs(5);
 const OBJECTS: u64 = 10_000;
 const DEFINITIONS: u64 = 200;
 const PODS: usize = 20;
@@ -102,6 +103,15 @@ enum What {
         #[command(flatten)]
         load: Load,
     },
+    /// The store alone: durable small writes, syncs per write, reads, ranges, events to many watchers, start.
+    Store {
+        /// Where to write, on the disk that is of interest; the system's temporary directory by default.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+        /// Seconds for each row.
+        #[arg(long, default_value = "5", value_parser = seconds, value_name = "SECONDS")]
+        seconds: Duration,
+    },
     /// Server-side apply, creates that webhooks are asked about, definitions of new kinds. Works against any Kubernetes API
     /// that reaches this machine's loopback.
     Writes {
@@ -138,6 +148,7 @@ impl What {
             Self::Api { cluster: Cluster::default(), load: Load::USUAL },
             Self::Watch { cluster: Cluster::default(), watchers: WATCHERS, load: Load::USUAL },
             Self::Scale { cluster: Cluster::default(), objects: OBJECTS, load: Load::USUAL },
+            Self::Store { dir: None, seconds: STORE },
             Self::Writes { cluster: Cluster::default(), load: Load::USUAL, definitions: DEFINITIONS },
             Self::Pods { kubeconfig: None, image: None, count: PODS },
             Self::Size,
@@ -162,6 +173,7 @@ impl What {
                 };
                 cluster.measured(NO_AGENT, measure).await
             }
+            Self::Store { dir, seconds } => bench::store::run(dir, seconds, report).await,
             Self::Writes { cluster, load, definitions } => {
                 let measure = async |config, subject: Option<Arc<Subject>>| {
                     bench::writes::run(&config, load, definitions, subject.as_deref(), report).await
