@@ -9,7 +9,8 @@ mod identity;
 mod process;
 mod root;
 
-pub(crate) use channel::{Report, pair, receive, send, wait_for_go};
+pub(crate) use channel::{Report, Told, pair, receive, send, wait_for_go};
+use process::Birth;
 pub(crate) use process::{Stdio, bounding};
 
 use std::{
@@ -100,7 +101,8 @@ pub(crate) struct ExecPlan<'a> {
     pub(crate) stdio: Stdio,
 }
 
-/// Becomes another process of a running container. Called in the child of a fork into the container's pid namespace.
+/// Becomes another process of a running container. Called in the child of a fork: the container sees nothing of it before it
+/// has no more rights than the container has.
 pub(crate) fn exec(plan: ExecPlan<'_>) -> ! {
     let error = start_exec(&plan).err();
     report_and_end(&plan.channel, error)
@@ -185,14 +187,13 @@ fn start_container(plan: &Plan<'_>) -> Result<std::convert::Infallible, StartErr
         tty: spec.tty,
         size: None,
     };
-    process::run(&process, &plan.channel, &plan.stdio, || root::seal(spec, &kernel))
+    process::run(&process, Birth::Here, &plan.channel, &plan.stdio, || root::seal(spec, &kernel))
 }
 
 fn start_exec(plan: &ExecPlan<'_>) -> Result<std::convert::Infallible, StartError> {
     begin(plan.spec.oom_score_adj, plan.spec.apparmor.as_deref())?;
-    nix::sched::setns(&plan.target, CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP)
-        .at("namespace", || "enter the container".to_owned())?;
-    join(&plan.channel)?;
+    let namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP | CloneFlags::CLONE_NEWPID;
+    nix::sched::setns(&plan.target, namespaces).at("namespace", || "enter the container".to_owned())?;
     let mut env = plan.spec.env.clone();
     env.extend(plan.exec.env.iter().cloned());
     let process = process::Process {
@@ -209,7 +210,7 @@ fn start_exec(plan: &ExecPlan<'_>) -> Result<std::convert::Infallible, StartErro
         tty: plan.exec.tty,
         size: plan.exec.size,
     };
-    process::run(&process, &plan.channel, &plan.stdio, || Ok(()))
+    process::run(&process, Birth::Last, &plan.channel, &plan.stdio, || Ok(()))
 }
 
 /// Becomes process 1 of a pod's shared pid namespace: reaps what is left to it and nothing else. It sees an empty root, so

@@ -8,9 +8,10 @@ use std::{
 };
 
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv, recvmsg, sendmsg,
-    socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixCredentials, recvmsg,
+    sendmsg, setsockopt, socketpair, sockopt,
 };
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::{error::StartError, sys};
@@ -29,6 +30,8 @@ pub(crate) enum Report {
     },
     /// The outer side of its terminal comes along.
     Terminal,
+    /// Whoever tells this is the process in the container, and waits to be let go.
+    Begun,
     /// It will not run.
     Failed(StartError),
 }
@@ -36,9 +39,21 @@ pub(crate) enum Report {
 /// Longest report: a message holds at most a path and an argument.
 const MAX_REPORT: usize = 64 << 10;
 
-/// Both ends; packets keep their borders.
+/// Both ends, the supervisor's first; packets keep their borders, and the kernel says who sent them.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    setsockopt(&ours, sockopt::PassCred, &true)?;
+    Ok((ours, theirs))
+}
+
+/// What was told, by whom, and the descriptors that came along.
+pub(crate) struct Told {
+    /// What.
+    pub(crate) report: Report,
+    /// Who sent it, as this process numbers them; none is 0.
+    pub(crate) sender: Pid,
+    /// What came along.
+    pub(crate) fds: Vec<OwnedFd>,
 }
 
 /// Tells, with a descriptor if there is one.
@@ -56,7 +71,7 @@ pub(crate) fn send(channel: BorrowedFd<'_>, report: &Report, fd: Option<Borrowed
 ///
 /// # Errors
 /// `WouldBlock` when there is nothing yet.
-pub(crate) fn receive(channel: BorrowedFd<'_>) -> io::Result<Option<(Report, Vec<OwnedFd>)>> {
+pub(crate) fn receive(channel: BorrowedFd<'_>) -> io::Result<Option<Told>> {
     match receive_once(channel) {
         // A process that failed before it was told to go leaves that unread, which the kernel says first, and once; what it
         // has told comes after (unix(7), `ECONNRESET`).
@@ -65,33 +80,42 @@ pub(crate) fn receive(channel: BorrowedFd<'_>) -> io::Result<Option<(Report, Vec
     }
 }
 
-fn receive_once(channel: BorrowedFd<'_>) -> io::Result<Option<(Report, Vec<OwnedFd>)>> {
+fn receive_once(channel: BorrowedFd<'_>) -> io::Result<Option<Told>> {
     let mut text = vec![0; MAX_REPORT];
-    let mut space = nix::cmsg_space!([RawFd; 1]);
-    let (length, fds) = {
+    let mut space = nix::cmsg_space!([RawFd; 1], UnixCredentials);
+    let (length, sender, fds) = {
         let mut parts = [IoSliceMut::new(&mut text)];
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
         let message = recvmsg::<()>(channel.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
-        let mut fds = Vec::new();
+        let (mut sender, mut fds) = (0, Vec::new());
         for part in message.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(sent) = part {
-                fds.extend(sys::adopt(sent));
+            match part {
+                ControlMessageOwned::ScmRights(sent) => fds.extend(sys::adopt(sent)),
+                ControlMessageOwned::ScmCredentials(credentials) => sender = credentials.pid(),
+                _ => {}
             }
         }
-        (message.bytes, fds)
+        (message.bytes, Pid::from_raw(sender), fds)
     };
     if length == 0 {
         return Ok(None);
     }
     text.truncate(length);
-    Ok(Some((serde_json::from_slice(&text)?, fds)))
+    Ok(Some(Told { report: serde_json::from_slice(&text)?, sender, fds }))
+}
+
+/// Tells that this is the process in the container. A plain write: a filter of system calls may be in force already.
+pub(crate) fn send_begun(channel: BorrowedFd<'_>) -> io::Result<()> {
+    let text = serde_json::to_vec(&Report::Begun)?;
+    nix::unistd::write(channel, &text)?;
+    Ok(())
 }
 
 /// Waits until the other end says go.
 pub(crate) fn wait_for_go(channel: BorrowedFd<'_>) -> io::Result<()> {
     let mut byte = [0];
     loop {
-        match recv(channel.as_raw_fd(), &mut byte, MsgFlags::empty()) {
+        match nix::unistd::read(channel, &mut byte) {
             Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
             Ok(_) => return Ok(()),
             Err(nix::errno::Errno::EINTR) => {}
@@ -127,7 +151,10 @@ mod tests {
         nix::unistd::write(&ours, &[1]).unwrap();
         send(theirs.as_fd(), &Report::Failed(failed.clone()), None).unwrap();
         drop(theirs);
-        let Some((Report::Failed(heard), _)) = receive(ours.as_fd()).unwrap() else { panic!("something else") };
+        let Some(Told { report: Report::Failed(heard), sender, .. }) = receive(ours.as_fd()).unwrap() else {
+            panic!("something else")
+        };
+        assert_eq!(sender, Pid::this());
         assert_eq!(heard, failed);
         assert!(receive(ours.as_fd()).unwrap().is_none());
     }

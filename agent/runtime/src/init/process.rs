@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     ffi::CString,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     path::Path,
 };
 
@@ -16,7 +16,7 @@ use nix::{
 
 use super::{
     Users,
-    channel::{Report, send, take_terminal},
+    channel::{Report, send, send_begun, take_terminal, wait_for_go},
     file,
     identity::{self, Identity},
 };
@@ -56,9 +56,20 @@ pub(super) struct Process<'a> {
 /// What a program finds when an image names no path.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Which process becomes the program.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Birth {
+    /// This one: the first of its container.
+    Here,
+    /// One that is born among the container's when it may no more than they. A process of the container's that may trace
+    /// others (`CAP_SYS_PTRACE`) takes over any that it sees, with all that one may, dumpable or not.
+    Last,
+}
+
 /// Becomes the program. `seal` is what must be done while still privileged but after the last change to the root.
 pub(super) fn run(
     process: &Process<'_>,
+    birth: Birth,
     channel: &OwnedFd,
     stdio: &Stdio,
     seal: impl FnOnce() -> Result<(), StartError>,
@@ -73,6 +84,9 @@ pub(super) fn run(
         &read("/etc/group")?,
     )?;
     connect(process, channel, stdio, &identity)?;
+    if birth == Birth::Here {
+        control_terminal(process)?;
+    }
     let cwd = open_cwd(process)?;
     seal()?;
 
@@ -92,14 +106,39 @@ pub(super) fn run(
         None => cwd,
     };
     become_user(&identity, bounding, container, process.filter)?;
-    // Set after the last change of identity, which clears it (prctl(2), PR_SET_PDEATHSIG).
-    sys::prctl(libc::PR_SET_PDEATHSIG, 9).at("process", || "end with the supervisor".to_owned())?;
     match cwd {
         Some(cwd) => fchdir(&cwd).at("cwd", || format!("chdir to cwd ({:?})", process.cwd))?,
         None => enter_cwd(process.cwd)?,
     }
+    if birth == Birth::Last {
+        be_born(channel)?;
+        control_terminal(process)?;
+    }
+    // Set after the last change of identity, which clears it, and in the last process (prctl(2), PR_SET_PDEATHSIG).
+    sys::prctl(libc::PR_SET_PDEATHSIG, 9).at("process", || "end with the supervisor".to_owned())?;
+    if container.no_new_privileges {
+        sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).at("process", || "set no_new_privs".to_owned())?;
+        if let Some(filter) = process.filter {
+            sys::install_filter(filter).at("seccomp", || "install the filter".to_owned())?;
+        }
+    }
     sys::cloexec_from(3).at("process", || "close descriptors".to_owned())?;
     execute(process.argv, &env)
+}
+
+/// Goes on as a child of the supervisor's in the container's pid namespace, with nothing open but the standard descriptors
+/// and the way to the supervisor, which puts it into its cgroup. There it may be too many: being moved there it is not
+/// counted against the limit of processes, so that one more can always look into a container that has reached it.
+fn be_born(channel: &OwnedFd) -> Result<(), StartError> {
+    let kept = channel.as_raw_fd();
+    sys::close_between(3, kept - 1);
+    sys::close_between(kept.max(2) + 1, i32::MAX);
+    if sys::fork_beside().at("process", || "begin in the container".to_owned())?.is_some() {
+        sys::exit_now(0);
+    }
+    nix::unistd::setsid().at("process", || "begin a session".to_owned())?;
+    send_begun(channel.as_fd()).at("process", || "report".to_owned())?;
+    wait_for_go(channel.as_fd()).at("cgroup", || "wait for the supervisor".to_owned())
 }
 
 /// The terminal or the pipes become the standard descriptors and belong to the user, so that `/dev/stdout` can be opened.
@@ -111,7 +150,6 @@ fn connect(process: &Process<'_>, channel: &OwnedFd, stdio: &Stdio, identity: &I
         if let Some(size) = process.size {
             sys::set_window_size(&terminal, size.width, size.height).at("terminal", || "set its size".to_owned())?;
         }
-        sys::set_controlling_terminal(&terminal).at("terminal", || "make it the controlling one".to_owned())?;
         fchown(&terminal, Some(owner), None).at("terminal", || "give it away".to_owned())?;
         if process.make_cwd {
             show_console(&terminal);
@@ -131,6 +169,13 @@ fn connect(process: &Process<'_>, channel: &OwnedFd, stdio: &Stdio, identity: &I
         }
     }
     Ok(())
+}
+
+fn control_terminal(process: &Process<'_>) -> Result<(), StartError> {
+    if !process.tty {
+        return Ok(());
+    }
+    sys::set_controlling_terminal(io::stdin()).at("terminal", || "make it the controlling one".to_owned())
 }
 
 /// `/dev/console` is the terminal too. Programs that want it are rare, so a failure is no reason not to start.
@@ -226,12 +271,6 @@ fn become_user(
     sys::set_capabilities(permitted, permitted, ambient).at("capabilities", caps("set them"))?;
     for number in (0..64).filter(|number| ambient & 1 << number != 0) {
         sys::raise_ambient(number).at("capabilities", caps("raise an ambient one"))?;
-    }
-    if container.no_new_privileges {
-        sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).at("process", || "set no_new_privs".to_owned())?;
-        if let Some(filter) = filter {
-            sys::install_filter(filter).at("seccomp", || "install the filter".to_owned())?;
-        }
     }
     Ok(())
 }

@@ -8,10 +8,7 @@ use std::{
     },
 };
 
-use nix::{
-    sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt::PeerCredentials},
-    unistd::Pid,
-};
+use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt::PeerCredentials};
 
 use crate::protocol::{Reply, Request, encode, take_frame};
 
@@ -28,7 +25,7 @@ pub(super) struct Connection {
     output: Vec<u8>,
     pub(super) subscribed: bool,
     /// The process started on this connection, which ends with it.
-    pub(super) exec: Option<Pid>,
+    pub(super) exec: bool,
     pub(super) broken: bool,
 }
 
@@ -46,7 +43,7 @@ impl Connection {
             input: Vec::new(),
             output: Vec::new(),
             subscribed: false,
-            exec: None,
+            exec: false,
             broken: false,
         })
     }

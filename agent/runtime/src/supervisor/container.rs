@@ -231,14 +231,18 @@ impl Container {
     pub(super) fn hear(&mut self) -> bool {
         while let Some(channel) = &self.channel {
             match init::receive(channel.as_fd()) {
-                Ok(Some((Report::Identity { uid, gid, groups }, _))) => self.identity = (uid, gid, groups),
-                Ok(Some((Report::Terminal, fds))) => {
-                    for fd in fds {
-                        let _ = set_nonblocking(&fd);
-                        self.outputs = vec![Output::new(fd, "stdout")];
+                Ok(Some(told)) => match told.report {
+                    Report::Identity { uid, gid, groups } => self.identity = (uid, gid, groups),
+                    Report::Terminal => {
+                        for fd in told.fds {
+                            let _ = set_nonblocking(&fd);
+                            self.outputs = vec![Output::new(fd, "stdout")];
+                        }
                     }
-                }
-                Ok(Some((Report::Failed(error), _))) => self.failure = Some(error),
+                    Report::Failed(error) => self.failure = Some(error),
+                    // A container's first process is the one that was forked.
+                    Report::Begun => {}
+                },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Ok(None) | Err(_) => {
                     self.channel = None;

@@ -3,13 +3,21 @@
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
 };
 
-use nix::{fcntl::OFlag, sched::CloneFlags, sys::signal, unistd::Pid, unistd::pipe2};
+use nix::{
+    fcntl::OFlag,
+    sys::{
+        signal,
+        wait::{Id, WaitPidFlag, waitid},
+    },
+    unistd::{Pid, pipe2},
+};
 
 use super::{
     connection::ConnectionId,
-    container::{Container, fork_in, go},
+    container::{Container, go},
 };
 use crate::{
     cgroup::Tree,
@@ -17,15 +25,22 @@ use crate::{
     init::{self, ExecPlan, Report, Stdio, Users},
     protocol::Fds,
     runtime::ExecSpec,
-    step::AtStep,
+    step::{AtStep, refuse},
     sys,
 };
 
 #[derive(Debug)]
 pub(super) struct Exec {
     pub(super) connection: ConnectionId,
-    pub(super) pid: Pid,
-    /// Where it reports, until it has become its program.
+    /// The process that prepares it outside of the container, until it is reaped.
+    pub(super) helper: Option<Pid>,
+    /// The process itself, once it was born in the container.
+    pub(super) pid: Option<Pid>,
+    /// How that ended, once it is reaped.
+    pub(super) code: Option<i32>,
+    /// The container's cgroup.
+    group: PathBuf,
+    /// Where both report, until it has become its program.
     pub(super) channel: Option<OwnedFd>,
     failure: Option<StartError>,
     /// The ends that go to the agent, until they have gone.
@@ -48,14 +63,12 @@ impl Exec {
         connection: ConnectionId,
         container: &Container,
         spec: &ExecSpec,
-        tree: &dyn Tree,
-        own_pids: &OwnedFd,
+        devices_restricted: bool,
         users: Option<Users<'_>>,
     ) -> Result<Exec, StartError> {
-        let init = container.init.ok_or_else(|| crate::step::refuse("namespace", "the container is not running"))?;
+        let init = container.init.ok_or_else(|| refuse("namespace", "the container is not running"))?;
         let what = || "enter the container".to_owned();
         let target = sys::pidfd(init).at("namespace", what)?;
-        let pids = OwnedFd::from(std::fs::File::open(format!("/proc/{init}/ns/pid")).at("namespace", what)?);
         let mut stdio = Stdio { stdin: None, stdout: None, stderr: None };
         let mut fds = Vec::new();
         let mut kinds = Fds::default();
@@ -75,49 +88,54 @@ impl Exec {
             (kinds.stdout, kinds.stderr) = (true, true);
         }
         let (ours, theirs) = init::pair().at("process", || "make a socket pair".to_owned())?;
-        let Some(pid) = fork_in(Some(&pids), own_pids, CloneFlags::empty())? else {
+        let Some(helper) = sys::fork_into(0).at("process", || "fork".to_owned())? else {
             drop((ours, fds));
             init::exec(ExecPlan {
                 spec: &container.spec,
                 exec: spec,
                 target,
-                devices_restricted: tree.restricts_devices(),
+                devices_restricted,
                 filter: container.filter.as_deref(),
                 users,
                 channel: theirs,
                 stdio,
             });
         };
-        let exec = Exec { connection, pid, channel: None, failure: None, fds, kinds };
-        if let Err(error) =
-            tree.join(&container.group, pid).at("cgroup", || "join the cgroup".to_owned()).and_then(|()| go(&ours))
-        {
-            exec.kill();
-            let mut exec = Exec { channel: Some(ours), ..exec };
-            return Err(match exec.hear() {
-                News::Failed(reason) => reason,
-                News::Nothing | News::Runs(..) => error,
-            });
-        }
-        Ok(Exec { channel: Some(ours), ..exec })
+        let (helper, group) = (Some(helper), container.group.clone());
+        Ok(Exec { connection, helper, pid: None, code: None, group, channel: Some(ours), failure: None, fds, kinds })
     }
 
     /// Listens to it.
-    pub(super) fn hear(&mut self) -> News {
+    pub(super) fn hear(&mut self, tree: &dyn Tree) -> News {
         while let Some(channel) = &self.channel {
             match init::receive(channel.as_fd()) {
-                Ok(Some((Report::Identity { .. }, _))) => {}
-                Ok(Some((Report::Terminal, fds))) => {
-                    self.kinds.terminal = true;
-                    self.fds = fds;
-                }
-                Ok(Some((Report::Failed(error), _))) => self.failure = Some(error),
+                Ok(Some(told)) => match told.report {
+                    Report::Identity { .. } => {}
+                    Report::Terminal => {
+                        self.kinds.terminal = true;
+                        self.fds = told.fds;
+                    }
+                    Report::Failed(error) => self.failure = Some(error),
+                    // Told by a child of ours and once: who traces it in the container may send what it likes.
+                    Report::Begun if self.pid.is_none() && is_child(told.sender) => {
+                        self.pid = Some(told.sender);
+                        let joined = tree.join(&self.group, told.sender);
+                        if let Err(error) =
+                            joined.at("cgroup", || "join the cgroup".to_owned()).and_then(|()| go(channel))
+                        {
+                            self.failure.get_or_insert(error);
+                            self.kill();
+                        }
+                    }
+                    Report::Begun => {}
+                },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return News::Nothing,
                 Ok(None) | Err(_) => {
                     self.channel = None;
-                    return match self.failure.take() {
-                        Some(error) => News::Failed(error),
-                        None => News::Runs(self.kinds, std::mem::take(&mut self.fds)),
+                    return match (self.failure.take(), self.pid) {
+                        (Some(error), _) => News::Failed(error),
+                        (None, Some(_)) => News::Runs(self.kinds, std::mem::take(&mut self.fds)),
+                        (None, None) => News::Failed(refuse("process", "ended before its program ran")),
                     };
                 }
             }
@@ -125,7 +143,27 @@ impl Exec {
         News::Nothing
     }
 
-    pub(super) fn kill(&self) {
-        let _ = signal::kill(self.pid, signal::Signal::SIGKILL);
+    /// The process, while there is one.
+    pub(super) fn running(&self) -> Option<Pid> {
+        self.pid.filter(|_| self.code.is_none())
     }
+
+    /// Whether nothing of it is left, nor will come. What prepared it may end last, and holds its end of the channel until
+    /// then.
+    pub(super) fn is_over(&self) -> bool {
+        let ended = self.code.is_some() || (self.pid.is_none() && self.channel.is_none());
+        self.helper.is_none() && ended
+    }
+
+    pub(super) fn kill(&self) {
+        for pid in [self.helper, self.running()].into_iter().flatten() {
+            let _ = signal::kill(pid, signal::Signal::SIGKILL);
+        }
+    }
+}
+
+/// Whether a process is a child of this one that has not been reaped.
+fn is_child(pid: Pid) -> bool {
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    pid.as_raw() > 0 && waitid(Id::Pid(pid), look).is_ok()
 }

@@ -248,8 +248,7 @@ impl Supervisor {
     fn leave_broken(&mut self) {
         for connection in &self.connections {
             if connection.broken
-                && let Some(pid) = connection.exec
-                && let Some(exec) = self.execs.iter().find(|exec| exec.pid == pid)
+                && let Some(exec) = self.execs.iter().find(|exec| exec.connection == connection.id)
             {
                 exec.kill();
             }
@@ -400,11 +399,24 @@ impl Supervisor {
 
     fn hear_exec(&mut self, place: usize) {
         let Some(exec) = self.execs.get_mut(place) else { return };
-        let (id, news) = (exec.connection, exec.hear());
+        let (id, news) = (exec.connection, exec.hear(self.tree.as_ref()));
         match news {
             News::Nothing => {}
             News::Failed(error) => self.answer(id, &Reply::Failed(Failure::Start(error))),
             News::Runs(kinds, fds) => self.answer_with(id, &Reply::Exec { fds: kinds }, &fds),
+        }
+        self.leave_exec(place);
+    }
+
+    /// Leaves a process that has ended, and says how.
+    fn leave_exec(&mut self, place: usize) {
+        if !self.execs.get(place).is_some_and(Exec::is_over) {
+            return;
+        }
+        let exec = self.execs.remove(place);
+        // What it said at the end is still in its pipes, which the agent has.
+        if let Some(code) = exec.code {
+            self.answer_code_once(exec.connection, code);
         }
     }
 
@@ -427,19 +439,23 @@ impl Supervisor {
             }
             self.bind_cpu();
             self.tell_state(place);
-        } else if let Some(place) = self.execs.iter().position(|exec| exec.pid == pid) {
+        } else if let Some(place) = self.execs.iter().position(|exec| exec.helper == Some(pid)) {
+            if let Some(exec) = self.execs.get_mut(place) {
+                exec.helper = None;
+            }
+            // What it prepared has begun, or has yet to say so, or never will.
             self.hear_exec(place);
-            let Some(exec) = self.execs.get(place) else { return };
-            let id = exec.connection;
-            self.execs.remove(place);
-            // What it said at the end is still in its pipes, which the agent has.
-            self.answer_code_once(id, code);
+        } else if let Some(place) = self.execs.iter().position(|exec| exec.running() == Some(pid)) {
+            if let Some(exec) = self.execs.get_mut(place) {
+                exec.code = Some(code);
+            }
+            self.hear_exec(place);
         }
     }
 
     fn answer_code_once(&mut self, id: ConnectionId, code: i32) {
         if let Some(connection) = self.connections.iter_mut().find(|connection| connection.id == id)
-            && connection.exec.take().is_some()
+            && std::mem::take(&mut connection.exec)
         {
             connection.send(&Reply::Code(code));
         }
@@ -500,10 +516,9 @@ impl Supervisor {
             return Err(Failure::NotRunning);
         }
         let users = Users::of(self.users.as_ref(), self.record.users);
-        let exec =
-            Exec::launch(from, container, spec, self.tree.as_ref(), &self.own_pids, users).map_err(Failure::Start)?;
+        let exec = Exec::launch(from, container, spec, self.tree.restricts_devices(), users).map_err(Failure::Start)?;
         if let Some(connection) = self.connections.iter_mut().find(|connection| connection.id == from) {
-            connection.exec = Some(exec.pid);
+            connection.exec = true;
         }
         self.execs.push(exec);
         Ok(None)
@@ -511,7 +526,8 @@ impl Supervisor {
 
     fn signal_exec(&mut self, from: ConnectionId, signal: i32) -> Result<Option<Reply>, Failure> {
         let exec = self.execs.iter().find(|exec| exec.connection == from).ok_or(Failure::NotRunning)?;
-        sys::send_signal(exec.pid, signal).map_err(|error| kernel("signal", &error.into()))?;
+        let pid = exec.running().ok_or(Failure::NotRunning)?;
+        sys::send_signal(pid, signal).map_err(|error| kernel("signal", &error.into()))?;
         Ok(None)
     }
 

@@ -24,7 +24,8 @@ use nix::{
 
 use super::serve::Supervisor;
 use crate::{
-    cgroup, init,
+    cgroup,
+    init::{self, Told},
     record::SandboxRecord,
     runtime::Readiness,
     spec::{IdMapping, IpcNamespace, NetworkNamespace, PidNamespace, UtsNamespace},
@@ -181,8 +182,8 @@ fn hold_namespaces(pid: Pid, channel: &OwnedFd, record: &SandboxRecord, users: I
     let mut ready = [nix::poll::PollFd::new(channel.as_fd(), nix::poll::PollFlags::POLLIN)];
     step(nix::poll::poll(&mut ready, nix::poll::PollTimeout::NONE), "wait for the maker of namespaces")?;
     match step(init::receive(channel.as_fd()), "hear from the maker of namespaces")? {
-        Some((init::Report::Identity { .. }, _)) => {}
-        Some((init::Report::Failed(error), _)) => return Err(error.message),
+        Some(Told { report: init::Report::Identity { .. }, .. }) => {}
+        Some(Told { report: init::Report::Failed(error), .. }) => return Err(error.message),
         Some(_) | None => return Err("the maker of namespaces said nothing".to_owned()),
     }
     let open = |name: &str| step(fs::File::open(format!("/proc/{pid}/ns/{name}")), &format!("open namespace {name}"));
@@ -262,7 +263,7 @@ fn start_reaper(tree: &dyn cgroup::Tree, record: &SandboxRecord) -> Result<Owned
     step(nix::poll::poll(&mut ready, nix::poll::PollTimeout::NONE), "wait for the pod's first process")?;
     match step(init::receive(ours.as_fd()), "hear from the pod's first process")? {
         None => Ok(namespace.into()),
-        Some((init::Report::Failed(error), _)) => Err(format!("the pod's first process: {error}")),
+        Some(Told { report: init::Report::Failed(error), .. }) => Err(format!("the pod's first process: {error}")),
         Some(_) => Err("the pod's first process said something else".to_owned()),
     }
 }

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::symlink, time::Duration};
 use coracle_runtime::{Error, ExecSpec, IpcNamespace, Mount, MountKind, PidNamespace, SeccompProfile, User};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
-use crate::world::{World, exec};
+use crate::world::{World, exec, log_text};
 
 fn tmpfs(destination: &str) -> Mount {
     Mount { kind: MountKind::Tmpfs { size: Some(1 << 20), mode: None }, ..Mount::bind("/", destination) }
@@ -146,6 +146,38 @@ async fn a_pod_that_sees_the_hosts_processes_cannot_look_into_the_supervisor() {
     world.with_usr(&mut container);
     let (_, text) = world.run(&sandbox, &container).await;
     assert_eq!(text, "Operation not permitted\nOperation not permitted\n12 Operation not permitted\n");
+}
+
+/// A container that may trace its processes gets hold of none that may more than itself, however early it looks.
+#[tokio::test]
+async fn a_tracer_in_a_container_finds_no_process_that_may_more_than_it() {
+    // Takes over whatever appears, and says which rights it had then.
+    const WATCH: &str = "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\n\
+        def rights(pid):\n    lines = open(f\"/proc/{pid}/status\").read().split(\"\\n\")\n\
+        \x20   return int([l for l in lines if l.startswith(\"CapPrm\")][0].split()[1], 16)\n\
+        own, before, seen = rights(\"self\"), set(os.listdir(\"/proc\")), 0\n\
+        open(\"/tmp/watches\", \"w\")\n\
+        while not os.path.exists(\"/tmp/enough\"):\n    for pid in set(os.listdir(\"/proc\")) - before:\n\
+        \x20       try:\n            if libc.ptrace(0x4206, int(pid), 0, 0) == 0:\n                seen += 1\n\
+        \x20               if rights(pid) & ~own: print(\"took over\", pid, hex(rights(pid)))\n\
+        \x20               libc.ptrace(0x4207, int(pid), 0, 0)\n                os.waitpid(int(pid), 0x40000000)\n\
+        \x20               libc.ptrace(17, int(pid), 0, 0)\n\
+        \x20           elif rights(pid) & ~own: print(\"saw\", pid, hex(rights(pid)))\n\
+        \x20       except (OSError, IndexError, ValueError): pass\n\
+        print(seen > 0)";
+    let world = World::new().await;
+    let sandbox = world.sandbox("tracer").await;
+    let mut watches = world.shell("watches", &format!("exec /usr/bin/python3 -u -c '{WATCH}' 2>&1"));
+    world.with_usr(&mut watches);
+    watches.capabilities.add = vec!["SYS_PTRACE".into()];
+    let watches = sandbox.start_container(&watches).await.unwrap();
+    exec(&sandbox, &watches.id, "while ! test -e /tmp/watches; do usleep 1000; done").await;
+    for _ in 0..20 {
+        exec(&sandbox, &watches.id, "true").await;
+    }
+    exec(&sandbox, &watches.id, "touch /tmp/enough").await;
+    sandbox.wait(&watches.id).await.unwrap();
+    assert_eq!(log_text(&watches.log_path), "True\n");
 }
 
 /// Keys of the host, or of another container, are not found by whoever has the same number.
