@@ -93,7 +93,8 @@ impl Runtime {
             }
             let tree = cgroup::open().map_err(io_error("find cgroups in", Path::new("/proc/self/mountinfo")))?;
             let executable = Executable::open(&config.exe).map_err(io_error("open", &config.exe))?;
-            let found = leftovers::sandboxes(&config.run)?;
+            let mut found = leftovers::sandboxes(&config.run)?;
+            leftovers::remove_unrecorded(&config, &mut found);
             leftovers::remove_orphaned_layers(&config, &found);
             Ok::<_, Error>(Inner {
                 config,

@@ -1,8 +1,9 @@
 //! The stream of what happens in all sandboxes.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     io,
+    time::Duration,
 };
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -14,6 +15,11 @@ use crate::{
     protocol::{Reply, Request},
     state::{ContainerState, ContainerStatus, Event},
 };
+
+/// How long a supervisor that takes a connection and ends it without a word is left alone before it is asked again: doubled
+/// each time, to a bound at which being asked costs nothing.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 type Heard = (SandboxId, io::Result<(Client, ContainerStatus)>);
 
@@ -27,6 +33,8 @@ pub struct Events {
     runtime: Runtime,
     sandboxes: watch::Receiver<BTreeSet<SandboxId>>,
     known: BTreeSet<SandboxId>,
+    /// Those that ended the last connection without a word, and how long they are left alone next.
+    pauses: BTreeMap<SandboxId, Duration>,
     listening: FuturesUnordered<BoxFuture<'static, Heard>>,
     ready: VecDeque<Event>,
 }
@@ -45,6 +53,7 @@ impl Events {
             runtime,
             sandboxes,
             known: BTreeSet::new(),
+            pauses: BTreeMap::new(),
             listening: FuturesUnordered::new(),
             ready: VecDeque::new(),
         }
@@ -74,20 +83,24 @@ impl Events {
     fn listen_to_new(&mut self) {
         let now = self.sandboxes.borrow_and_update().clone();
         for id in now.difference(&self.known) {
-            self.listening.push(subscribe(self.runtime.clone(), id.clone()));
+            self.listening.push(subscribe(self.runtime.clone(), id.clone(), Duration::ZERO));
         }
+        self.pauses.retain(|id, _| now.contains(id));
         self.known = now;
     }
 
     fn hear(&mut self, (id, heard): Heard) {
         match heard {
             Ok((client, status)) => {
+                self.pauses.remove(&id);
                 self.ready.extend(event(id.clone(), status));
                 self.listening.push(listen(id, client));
             }
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 if self.known.contains(&id) {
-                    self.listening.push(subscribe(self.runtime.clone(), id));
+                    let pause = self.pauses.get(&id).copied().unwrap_or_default();
+                    self.listening.push(subscribe(self.runtime.clone(), id.clone(), pause));
+                    self.pauses.insert(id, (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE));
                 }
             }
             // Nobody listens where the supervisor did. If it was meant to end, the sandbox is not in the set any more.
@@ -100,16 +113,20 @@ impl Events {
     }
 }
 
-fn subscribe(runtime: Runtime, id: SandboxId) -> BoxFuture<'static, Heard> {
+fn subscribe(runtime: Runtime, id: SandboxId, pause: Duration) -> BoxFuture<'static, Heard> {
     async move {
+        tokio::time::sleep(pause).await;
         let connect = async {
             let mut client = Client::connect(&runtime.directory(&id)).await?;
             client.send(&Request::Subscribe).await?;
-            Ok(client)
+            Ok::<_, io::Error>(client)
         };
         match connect.await {
             Ok(client) => listen(id, client).await,
-            // A broken pipe is a supervisor that ended between the two steps: asking again will tell.
+            // One that closed the connection between the two steps may have ended: asking again will tell.
+            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+                (id, Err(io::ErrorKind::UnexpectedEof.into()))
+            }
             Err(error) => (id, Err(error)),
         }
     }

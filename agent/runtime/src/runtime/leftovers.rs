@@ -9,7 +9,7 @@ use std::{
 use nix::mount::{MntFlags, umount2};
 
 use super::{Config, io_error};
-use crate::{error::Error, id::SandboxId};
+use crate::{error::Error, id::SandboxId, record::SandboxRecord};
 
 /// The sandboxes that have a directory.
 pub(super) fn sandboxes(run: &Path) -> Result<BTreeSet<SandboxId>, Error> {
@@ -25,6 +25,22 @@ pub(super) fn sandboxes(run: &Path) -> Result<BTreeSet<SandboxId>, Error> {
         found.extend(name.to_str().and_then(SandboxId::parse));
     }
     Ok(found)
+}
+
+/// Removes what was begun of sandboxes, or is left of them, without a record: nothing was ever started in one, or nothing runs
+/// any more, and nobody would find it later. What cannot be removed now is tried again at the next start.
+pub(super) fn remove_unrecorded(config: &Config, sandboxes: &mut BTreeSet<SandboxId>) {
+    sandboxes.retain(|id| {
+        let of = |place: &Path| place.join("sandboxes").join(id.as_str());
+        if SandboxRecord::read(&of(&config.run)).is_ok() {
+            return true;
+        }
+        let removed = remove_files(&of(&config.run), &of(&config.root));
+        if let Err(error) = &removed {
+            tracing::warn!(error = error as &(dyn std::error::Error + 'static), "a sandbox without a record is left");
+        }
+        removed.is_err()
+    });
 }
 
 /// After a boot the run directory is empty and the writable layers of then belong to nobody. What cannot be removed now is

@@ -1,4 +1,4 @@
-//! Supervisors of other versions, played on a socket in their place.
+//! Supervisors of other versions, and ones that are not well, played on a socket in their place.
 
 use std::{fs, os::unix::net::UnixListener, path::PathBuf};
 
@@ -14,15 +14,7 @@ const FIRST_RECORD: &str = r#"{
 
 /// A runtime with one sandbox, whose supervisor answers every question with `answer`.
 async fn with_supervisor(answer: &'static str) -> (Runtime, SandboxId, tempfile::TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    let mut config = Config::new(folder.path().join("root"), folder.path().join("run"), "mark");
-    config.exe = PathBuf::from("/proc/self/exe");
-    let runtime = Runtime::open(config).await.unwrap();
-    let id = SandboxId::of("uid", 0);
-    let directory = runtime.directory(&id);
-    fs::create_dir_all(directory.join("containers")).unwrap();
-    fs::write(directory.join("sandbox.json"), FIRST_RECORD.replace("ID", id.as_str())).unwrap();
-    let listener = UnixListener::bind(directory.join("sock")).unwrap();
+    let (runtime, id, listener, folder) = with_socket().await;
     // Ends with the test's process: it waits for whoever asks next.
     std::thread::spawn(move || {
         for stream in listener.incoming() {
@@ -36,6 +28,20 @@ async fn with_supervisor(answer: &'static str) -> (Runtime, SandboxId, tempfile:
         }
     });
     (runtime, id, folder)
+}
+
+/// A runtime with one sandbox, and its supervisor's socket.
+async fn with_socket() -> (Runtime, SandboxId, UnixListener, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = Config::new(folder.path().join("root"), folder.path().join("run"), "mark");
+    config.exe = PathBuf::from("/proc/self/exe");
+    let runtime = Runtime::open(config).await.unwrap();
+    let id = SandboxId::of("uid", 0);
+    let directory = runtime.directory(&id);
+    fs::create_dir_all(directory.join("containers")).unwrap();
+    fs::write(directory.join("sandbox.json"), FIRST_RECORD.replace("ID", id.as_str())).unwrap();
+    let listener = UnixListener::bind(directory.join("sock")).unwrap();
+    (runtime, id, listener, folder)
 }
 
 #[tokio::test]
@@ -80,4 +86,50 @@ async fn a_later_supervisor_that_does_not_serve_us_is_refused_by_its_version() {
     let spec = SandboxRecord::read(&runtime.directory(&id)).unwrap().spec;
     assert!(matches!(runtime.create_sandbox(&spec).await, Err(Error::Version { .. })), "not a second one beside it");
     assert!(!runtime.list().await.unwrap()[0].alive);
+}
+
+/// The agent asks it again at once, as after a cut, and then ever more seldom.
+#[tokio::test]
+async fn a_supervisor_that_ends_every_connection_is_not_asked_without_end() {
+    let (_, _, listener, folder) = with_socket().await;
+    let (asks, mut asked) = tokio::sync::mpsc::channel(1);
+    // Ends with the test's process: it waits for whoever asks next.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            drop(stream);
+            let _ = asks.blocking_send(());
+        }
+    });
+    // The sandbox is there when the runtime is opened.
+    let mut config = Config::new(folder.path().join("root"), folder.path().join("run"), "mark");
+    config.exe = PathBuf::from("/proc/self/exe");
+    let mut events = Runtime::open(config).await.unwrap().events();
+    let begin = Instant::now();
+    let five = async {
+        for _ in 0..5 {
+            asked.recv().await.unwrap();
+        }
+    };
+    tokio::select! {
+        // It has not died, so there is nothing to tell.
+        told = events.next() => panic!("{told:?}"),
+        () = five => {}
+    }
+    // Twice at once, and after 50, 100 and 200 ms.
+    assert!(begin.elapsed() >= std::time::Duration::from_millis(350), "{:?}", begin.elapsed());
+}
+
+/// An agent may be killed when it has made a sandbox's directory, or has removed all but that.
+#[tokio::test]
+async fn a_directory_without_a_record_is_removed_at_the_next_start() {
+    let (runtime, id, _listener, folder) = with_socket().await;
+    let cut = SandboxId::of("cut", 3);
+    for place in [runtime.directory(&cut), runtime.layers(&cut)] {
+        fs::create_dir_all(place.join("containers")).unwrap();
+    }
+    let mut config = Config::new(folder.path().join("root"), folder.path().join("run"), "mark");
+    config.exe = PathBuf::from("/proc/self/exe");
+    let runtime = Runtime::open(config).await.unwrap();
+    assert!(!runtime.directory(&cut).exists() && !runtime.layers(&cut).exists());
+    assert_eq!(runtime.watch().borrow().iter().collect::<Vec<_>>(), [&id], "one with a record stays");
 }
