@@ -244,7 +244,7 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .route("/attach/{namespace}/{pod}/{container}", any(exec::attach))
         .route("/portForward/{namespace}/{pod}", any(port_forward::port_forward))
         .route("/stats/summary", get(stats::summary))
-        .route("/metrics/resource", get(stats::resource_metrics))
+        .route("/metrics/resource", get(stats::resources))
         .fallback(|request: Request| async move {
             failure(StatusCode::NOT_FOUND, "NotFound", &format!("the node does not serve {}", request.uri().path()))
         })

@@ -39,4 +39,5 @@ mod servers;
 mod static_pods;
 mod streams;
 mod tour;
+mod usage;
 mod workloads;

@@ -1,5 +1,7 @@
 //! What node and pods use: `/stats/summary` (kubelet's JSON) and `/metrics/resource` (Prometheus text).
 
+mod resource_metrics;
+
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -158,70 +160,15 @@ pub(super) async fn summary(State(context): State<Arc<Context>>) -> Response {
 }
 
 /// `/metrics/resource`.
-pub(super) async fn resource_metrics(State(context): State<Arc<Context>>) -> Response {
+pub(super) async fn resources(State(context): State<Arc<Context>>) -> Response {
     let machine = match machine(&context).await {
         Ok(machine) => machine,
         Err(response) => return response,
     };
     let pods = pods(&context).await;
     let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-    let mut text = String::new();
-    let family = |text: &mut String, name: &str, kind: &str, help: &str| {
-        text.push_str(&format!("# HELP {name} [STABLE] {help}\n# TYPE {name} {kind}\n"));
-    };
-    let seconds = |ns: u64| format!("{}.{:09}", ns / 1_000_000_000, ns % 1_000_000_000);
-    let of = |p: &PodUse| format!("namespace=\"{}\",pod=\"{}\"", pod::namespace(&p.entry.pod), pod::name(&p.entry.pod));
-
-    family(
-        &mut text,
-        "node_cpu_usage_seconds_total",
-        "counter",
-        "Cumulative cpu time consumed by the node in core-seconds",
-    );
-    text.push_str(&format!("node_cpu_usage_seconds_total {}\n", seconds(host_cpu(&stat))));
-    family(&mut text, "node_memory_working_set_bytes", "gauge", "Current working set of the node in bytes");
-    text.push_str(&format!(
-        "node_memory_working_set_bytes {}\n",
-        machine.memory.saturating_sub(machine.memory_available)
-    ));
-    family(
-        &mut text,
-        "container_cpu_usage_seconds_total",
-        "counter",
-        "Cumulative cpu time consumed by the container in core-seconds",
-    );
-    for p in &pods {
-        for c in &p.containers {
-            let line = (&c.name, of(p), seconds(c.stats.cpu_usage_ns));
-            text.push_str(&format!(
-                "container_cpu_usage_seconds_total{{container=\"{}\",{}}} {}\n",
-                line.0, line.1, line.2
-            ));
-        }
-    }
-    family(&mut text, "container_memory_working_set_bytes", "gauge", "Current working set of the container in bytes");
-    for p in &pods {
-        for c in &p.containers {
-            let line = (&c.name, of(p), c.stats.memory_working_set);
-            text.push_str(&format!(
-                "container_memory_working_set_bytes{{container=\"{}\",{}}} {}\n",
-                line.0, line.1, line.2
-            ));
-        }
-    }
-    family(
-        &mut text,
-        "pod_cpu_usage_seconds_total",
-        "counter",
-        "Cumulative cpu time consumed by the pod in core-seconds",
-    );
-    for p in &pods {
-        text.push_str(&format!("pod_cpu_usage_seconds_total{{{}}} {}\n", of(p), seconds(p.stats.cpu_usage_ns)));
-    }
-    family(&mut text, "pod_memory_working_set_bytes", "gauge", "Current working set of the pod in bytes");
-    for p in &pods {
-        text.push_str(&format!("pod_memory_working_set_bytes{{{}}} {}\n", of(p), p.stats.memory_working_set));
-    }
+    let used = machine.memory.saturating_sub(machine.memory_available);
+    let text = resource_metrics::text((host_cpu(&stat), used), &pods, Timestamp::now());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 

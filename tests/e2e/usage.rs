@@ -1,0 +1,131 @@
+//! What containers take of their node: logs and disk, bounded, and the figures of both.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use crate::{cluster::Cluster, wait::wait_for};
+
+fn cluster() -> Cluster {
+    let cluster = Cluster::start();
+    cluster.import("busybox", "busybox:1");
+    cluster
+}
+
+/// The files of the one container's log, the oldest first.
+fn files(logs: &Path) -> Vec<PathBuf> {
+    let below = |path: &Path| fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let pod = below(logs).pop().unwrap();
+    let mut files = below(&pod.join("c"));
+    // The one being written has no time in its name.
+    files.sort_by_key(|path| (path.ends_with("0.log"), path.clone()));
+    files
+}
+
+/// Kubelet's `containerLogMaxSize` and `containerLogMaxFiles`: 10Mi and 5.
+#[test]
+fn a_flood_of_output_is_followed_over_rotations_and_bounded_on_disk() {
+    let cluster = cluster();
+    // Numbered lines of a kilobyte, which come to twice the size of a file, and when told to more than all files hold.
+    let lines = |from: u32, to: u32| {
+        format!("busybox awk 'BEGIN {{for (i = {from}; i <= {to}; i++) printf \"%d %01000d\\n\", i, 0}}'")
+    };
+    let script = format!(
+        "{}; until test -e /tmp/more; do sleep 0.1; done; {}; exec sleep 1000000",
+        lines(1, 25_000),
+        lines(25_001, 100_000)
+    );
+    let pod = serde_json::json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "flood"},
+        "spec": {"terminationGracePeriodSeconds": 0, "containers": [
+            {"name": "c", "image": "busybox:1", "command": ["sh", "-c", script]}]},
+    });
+    cluster.apply(&pod.to_string());
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/flood", "--timeout=60s"]);
+    let followed = cluster.scratch().join("followed");
+    let mut follower = cluster
+        .kubectl_command(&["logs", "-f", "flood"])
+        .stdout(Stdio::from(fs::File::create(&followed).unwrap()))
+        .spawn()
+        .unwrap();
+    let last = || cluster.kubectl(&["logs", "flood", "--tail=1"]).split(' ').next().unwrap_or_default().to_owned();
+    let whole = 25_000 * 1002 + (1..=25_000_u64).map(|n| n.to_string().len() as u64).sum::<u64>();
+    wait_for("all lines in the follower's hands", Duration::from_secs(120), || {
+        let length = fs::metadata(&followed).unwrap().len();
+        if length >= whole { Ok(()) } else { Err(length) }
+    });
+    let text = fs::read_to_string(&followed).unwrap();
+    for (place, line) in text.lines().enumerate() {
+        assert_eq!(line.split(' ').next().unwrap(), (place + 1).to_string(), "a line is missing or there twice");
+    }
+    assert_eq!(last(), "25000");
+    let logs = cluster.data_dir().join("agent/logs");
+    assert_eq!(files(&logs).len(), 3);
+
+    cluster.kubectl(&["exec", "flood", "--", "touch", "/tmp/more"]);
+    wait_for("the last line", Duration::from_secs(120), || {
+        let last = last();
+        if last == "100000" { Ok(()) } else { Err(last) }
+    });
+    let sizes: Vec<u64> = files(&logs).iter().map(|file| fs::metadata(file).unwrap().len()).collect();
+    assert!(sizes.len() == 5 && sizes.iter().all(|size| *size <= 10 << 20), "{sizes:?}");
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+}
+
+#[test]
+fn a_container_that_fills_its_writable_layer_is_evicted() {
+    let cluster = cluster();
+    let container = |name: &str, limit: &str, script: &str| {
+        serde_json::json!({"name": name, "image": "busybox:1", "command": ["sh", "-c", format!("{script}exec sleep 1000000")],
+            "resources": {"limits": {"ephemeral-storage": limit}}})
+    };
+    let fill = "head -c 3000000 /dev/zero > /file; ";
+    for (pod, containers) in [
+        ("one", vec![container("c", "1Mi", fill)]),
+        ("two", vec![container("c", "1Mi", fill), container("idle", "100Mi", "")]),
+    ] {
+        let pod = serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod}, "spec": {"containers": containers}});
+        cluster.apply(&pod.to_string());
+    }
+    let ended = "{.status.phase} {.status.reason}: {.status.message}";
+    let why = "Failed Evicted: Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. ";
+    cluster.wait_jsonpath(&["pod/one"], ended, why);
+    let why = "Failed Evicted: Container c exceeded its local ephemeral storage limit \"1Mi\". ";
+    cluster.wait_jsonpath(&["pod/two"], ended, why);
+    let events = cluster.kubectl(&["get", "events", "--field-selector", "involvedObject.name=two,reason=Evicted"]);
+    assert!(events.contains("exceeded its local ephemeral storage limit"), "{events}");
+}
+
+/// What metrics-server asks each node for, by the ways it may.
+#[test]
+fn what_a_container_uses_is_told() {
+    let cluster = cluster();
+    cluster.apply(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: uses}\nspec:\n  terminationGracePeriodSeconds: 0\n  containers:\n  \
+         - name: c\n    image: busybox:1\n    command: [sh, -c, 'head -c 30000000 /dev/zero > /memory/file; touch /tmp/up; exec sleep 1000000']\n    \
+         readinessProbe: {exec: {command: [test, -e, /tmp/up]}, periodSeconds: 1}\n    \
+         volumeMounts: [{name: memory, mountPath: /memory}]\n  volumes: [{name: memory, emptyDir: {medium: Memory}}]\n",
+    );
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/uses", "--timeout=60s"]);
+    let node = |path: &str| cluster.kubectl(&["get", "--raw", &format!("/api/v1/nodes/node-1/proxy/{path}")]);
+    let summary: serde_json::Value = serde_json::from_str(&node("stats/summary")).unwrap();
+    let container = &summary["pods"][0]["containers"][0];
+    assert_eq!((summary["pods"][0]["podRef"]["name"].as_str(), container["name"].as_str()), (Some("uses"), Some("c")));
+    assert!(container["memory"]["workingSetBytes"].as_u64().unwrap() > 30_000_000, "{container}");
+    assert!(container["cpu"]["usageCoreNanoSeconds"].as_u64().unwrap() > 0, "{container}");
+
+    let metrics = node("metrics/resource");
+    let sample = |name: &str| {
+        let of = format!("{name}{{container=\"c\",namespace=\"default\",pod=\"uses\"}} ");
+        let value =
+            metrics.lines().find_map(|line| line.strip_prefix(&of)).unwrap_or_else(|| panic!("no {name}: {metrics}"));
+        value.split(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    assert!(sample("container_memory_working_set_bytes") > 3e7, "{metrics}");
+    assert!(sample("container_cpu_usage_seconds_total") > 0.0, "{metrics}");
+    assert!(sample("container_start_time_seconds") > 1.7e9, "{metrics}");
+}
