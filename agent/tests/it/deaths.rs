@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use coracle_process::FileChanges;
 use futures::FutureExt;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use serde_json::{Value, json};
@@ -219,8 +220,10 @@ fn with_node<F: Future<Output = ()>>(mark: &'static str, test: impl FnOnce(Node)
     assert!(!mounts.contains(path.to_str().unwrap()), "mounts are left: {mounts}");
 }
 
-/// Two containers one after the other, with a volume, that say when they begin.
-fn told(name: &str, sleep: &str) -> Value {
+/// Two containers one after the other, with a volume, that say when they begin: the last of them from the command that it goes
+/// on as, which shows a file's lines and waits for more.
+fn told(name: &str, tail: &str) -> Value {
+    let file = tail.rsplit(' ').next().unwrap();
     pod(
         name,
         json!({"terminationGracePeriodSeconds": 1, "restartPolicy": "Always",
@@ -229,7 +232,7 @@ fn told(name: &str, sleep: &str) -> Value {
                 "command": ["sh", "-c", "echo started; echo x >> /e/first"],
                 "volumeMounts": [{"name": "e", "mountPath": "/e"}]}],
             "containers": [{"name": "app", "image": "test/busybox:1",
-                "command": ["sh", "-c", format!("echo started; echo x >> /e/app; exec {sleep}")],
+                "command": ["sh", "-c", format!("echo started >> {file}; exec {tail}")],
                 "volumeMounts": [{"name": "e", "mountPath": "/e"}]}]}),
     )
 }
@@ -258,22 +261,23 @@ fn entries(directory: &Path) -> Vec<String> {
 }
 
 /// One sandbox, each container begun once, and told so.
-async fn check_runs(node: &Node, name: &str, sleep: &str, status: &Value) {
-    // A container runs from its shell on, which has yet to say its word and become what is looked for; and the word to reach
-    // the log.
+async fn check_runs(node: &Node, name: &str, tail: &str, status: &Value) {
     let log = |container: &str| {
         let path = node.path(&format!("data/logs/default_{name}_uid-{name}/{container}/0.log"));
         std::fs::read_to_string(path).unwrap_or_default()
     };
+    // A container that is ready may have yet to say its word, and the word to reach the log.
     let comes = async {
-        while processes(sleep).is_empty()
-            || ["first", "app"].iter().any(|container| !log(container).contains(" started"))
-        {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        let changes = FileChanges::new().unwrap();
+        for container in ["first", "app"] {
+            changes.of_file(&node.path(&format!("data/logs/default_{name}_uid-{name}/{container}/0.log"))).unwrap();
+        }
+        while ["first", "app"].iter().any(|container| !log(container).contains(" started")) {
+            changes.next().await.unwrap();
         }
     };
     tokio::time::timeout(Duration::from_secs(60), comes).await.unwrap_or_else(|_| panic!("not there: {status}"));
-    assert_eq!(processes(sleep).len(), 1, "{status}");
+    assert_eq!(processes(tail).len(), 1, "{status}");
     assert_eq!(entries(&node.path("run/runtime/sandboxes")).len(), 1);
     for container in ["first", "app"] {
         let logs = node.path(&format!("data/logs/default_{name}_uid-{name}/{container}"));
@@ -294,8 +298,8 @@ async fn check_runs(node: &Node, name: &str, sleep: &str, status: &Value) {
     assert!(app["state"]["running"]["startedAt"].is_string(), "{status}");
 }
 
-fn check_gone(node: &Node, name: &str, sleep: &str) {
-    assert_eq!(processes(sleep), Vec::<u32>::new());
+fn check_gone(node: &Node, name: &str, tail: &str) {
+    assert_eq!(processes(tail), Vec::<u32>::new());
     assert_eq!(entries(&node.path("run/runtime/sandboxes")), Vec::<String>::new());
     assert!(!node.path(&format!("data/pods/uid-{name}")).exists());
 }
@@ -304,11 +308,11 @@ fn check_gone(node: &Node, name: &str, sleep: &str) {
 #[test]
 fn an_agent_killed_at_any_step_of_a_pods_life_starts_nothing_twice_and_loses_nothing() {
     with_node("agt8", |mut node| async move {
-        let sleep = format!("sleep 71{:07}", std::process::id());
+        let tail = format!("tail -f /e/{}", std::process::id());
         // Once to the end, to know how many steps there are.
         node.start().await;
         let mut steps = Steps::of(&node);
-        node.api.put("pods", told("whole", &sleep));
+        node.api.put("pods", told("whole", &tail));
         let up = node.work(&mut steps, usize::MAX, |api| api.get("pods", "whole").is_some_and(|p| is_ready(&p))).await;
         node.start().await;
         let mut steps = Steps::of(&node);
@@ -319,13 +323,13 @@ fn an_agent_killed_at_any_step_of_a_pods_life_starts_nothing_twice_and_loses_not
         for step in 1..=up.max(down) {
             let name = format!("step{step}");
             node.start().await;
-            check_gone(&node, &name, &sleep);
+            check_gone(&node, &name, &tail);
             let mut steps = Steps::of(&node);
-            node.api.put("pods", told(&name, &sleep));
+            node.api.put("pods", told(&name, &tail));
             node.work(&mut steps, step, |api| api.get("pods", &name).is_some_and(|p| is_ready(&p))).await;
             node.start().await;
             let status = node.until(&name, "ready", is_ready).await;
-            check_runs(&node, &name, &sleep, &status).await;
+            check_runs(&node, &name, &tail, &status).await;
 
             let mut steps = Steps::of(&node);
             node.api.delete("pods", &name);
