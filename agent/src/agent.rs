@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::{Node, Service};
 use kube::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,7 @@ use crate::objects::ObjectCache;
 use crate::pod::host_files::Names;
 use crate::pod::resources;
 use crate::pod::status::Host;
+use crate::power::{self, Power};
 use crate::server::{self, Server};
 use crate::{event, pods};
 
@@ -104,6 +106,9 @@ pub enum Error {
     /// The node's server cannot be started.
     #[error(transparent)]
     Server(#[from] server::Error),
+    /// The kernel does not tell of signals.
+    #[error("listen for the machine to go down")]
+    Signal(#[source] io::Error),
     /// A task of the agent ended although nobody asked it to.
     #[error("a task of the agent ended: {reason}")]
     Task {
@@ -150,12 +155,15 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     };
     config.pod_cidr = Some(range);
     let wanted = node::node(&config, &machine, port, Some(range), Readiness::Ready);
-    let Opened { context, writer, found, tracker, objects_end, pressure, evictions } =
+    let fails = power_fails(&config)?;
+    let Opened { context, writer, found, tracker, objects_end, pressure, power, evictions } =
         open(config, range, &machine, client, wanted.clone()).await?;
 
     let mut tasks = JoinSet::new();
     // The order of the end: pods first, while status, events and the server still work; then the rest.
-    let rest = CancellationToken::new();
+    let (pods_end, rest) = (CancellationToken::new(), CancellationToken::new());
+    let ends = power::Ends { told: shutdown.clone(), pods: pods_end.clone(), all: rest.clone() };
+    spawn(&mut tasks, "power", power::run(Arc::clone(&context), power, fails, ends));
     spawn(&mut tasks, "server", server.run(Arc::clone(&context), rest.clone()));
     spawn(&mut tasks, "services", watch_services(Arc::clone(&context), rest.clone()));
     spawn(&mut tasks, "events", writer.run(rest.clone()));
@@ -165,7 +173,7 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     spawn(&mut tasks, "manifests", manifests::run(Arc::clone(&context), give, rest.clone()));
     let mut pods = JoinSet::new();
     let found = pods::found::by_pod(found);
-    spawn(&mut pods, "pods", pods::run(Arc::clone(&context), found, manifests, evictions, shutdown.clone()));
+    spawn(&mut pods, "pods", pods::run(Arc::clone(&context), found, manifests, evictions, pods_end));
 
     // Registering needs the API server, which may come up after the agent.
     let joining = join(&context, &machine, (port, range, kept.is_some()), &wanted, &shutdown);
@@ -265,6 +273,7 @@ struct Opened {
     tracker: TaskTracker,
     objects_end: CancellationToken,
     pressure: watch::Sender<Pressure>,
+    power: watch::Sender<Power>,
     evictions: mpsc::Receiver<Eviction>,
 }
 
@@ -321,10 +330,12 @@ async fn open(
         .map(|(name, quantity)| (name.clone(), resources::milli(quantity)))
         .collect();
     let (pressure, seen) = watch::channel(Pressure::of(machine, config.thresholds));
+    let (power, stays) = watch::channel(Power::Up);
     let (evict, evictions) = eviction::channel();
     let context = Arc::new(Context {
         evict,
         pressure: seen,
+        power: stays,
         host: Host { ips: vec![config.node_ip] },
         memory: machine.memory,
         allocatable,
@@ -342,7 +353,13 @@ async fn open(
         names,
         config,
     });
-    Ok(Opened { context, writer, found, tracker, objects_end, pressure, evictions })
+    Ok(Opened { context, writer, found, tracker, objects_end, pressure, power, evictions })
+}
+
+/// Listens for the signal that the machine goes down, if pods are to have any time then.
+fn power_fails(config: &Config) -> Result<Option<Signal>, Error> {
+    let kind = SignalKind::from_raw(nix::sys::signal::Signal::SIGPWR as i32);
+    config.shutdown_grace.map(|_| signal(kind)).transpose().map_err(Error::Signal)
 }
 
 /// The image store of the node with this data directory.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use coracle_network::Ipv4Net;
 use coracle_process::WrongUse;
@@ -10,7 +11,7 @@ use coracle_runtime::image::Registries;
 use k8s_openapi::api::core::v1::Taint;
 use tokio::sync::watch;
 
-use crate::config::{Config, ImageLimits, Serving};
+use crate::config::{Config, ImageLimits, Serving, ShutdownGrace};
 use crate::place::Place;
 
 /// Flags of a node, the same in every program that runs one.
@@ -48,6 +49,12 @@ pub struct NodeArgs {
     /// Leave pods running when this process ends; the next one takes them over.
     #[arg(long, env = "CORACLE_KEEP_PODS")]
     pub keep_pods: bool,
+    /// Seconds all pods together get to end when the machine goes down, which SIGPWR tells; 0 is not listening for it.
+    #[arg(long, env = "CORACLE_SHUTDOWN_GRACE_PERIOD", value_name = "SECONDS", default_value_t = 0)]
+    pub shutdown_grace_period: u32,
+    /// Seconds of these that are for critical pods, which end last.
+    #[arg(long, env = "CORACLE_SHUTDOWN_GRACE_PERIOD_CRITICAL_PODS", value_name = "SECONDS", default_value_t = 0)]
+    pub shutdown_grace_period_critical_pods: u32,
     /// How many pods may run here at once.
     #[arg(long, env = "CORACLE_MAX_PODS", default_value_t = 110)]
     pub max_pods: usize,
@@ -151,6 +158,18 @@ impl NodeArgs {
         self.node_ip.unwrap_or_else(default_address)
     }
 
+    /// How long pods get when the machine goes down.
+    fn shutdown_grace(&self) -> Result<Option<ShutdownGrace>, WrongUse> {
+        let (all, critical) = (self.shutdown_grace_period, self.shutdown_grace_period_critical_pods);
+        let Some(ordinary) = all.checked_sub(critical) else {
+            return Err(WrongUse(format!(
+                "--shutdown-grace-period-critical-pods {critical} must be <= --shutdown-grace-period {all}"
+            )));
+        };
+        let seconds = |number: u32| Duration::from_secs(number.into());
+        Ok((all > 0).then(|| ShutdownGrace { ordinary: seconds(ordinary), critical: seconds(critical) }))
+    }
+
     /// The configuration of the node `name` on this host. Its supervisors are the running program.
     ///
     /// # Errors
@@ -186,6 +205,7 @@ impl NodeArgs {
             serving,
             registries: registries(self.registries.as_deref())?,
             keep_pods: self.keep_pods,
+            shutdown_grace: self.shutdown_grace()?,
             supervisor: PathBuf::from("/proc/self/exe"),
             supervisor_args: vec![coracle_runtime::SUPERVISE.into()],
             cgroup_root: PathBuf::from(format!("coracle-{mark}")),

@@ -58,6 +58,8 @@ pub struct Config {
     pub pod_pids_limit: Option<u32>,
     /// Kernel parameters pods may set besides the safe ones: names with dots, or beginnings that end in `.*`.
     pub allowed_unsafe_sysctls: Vec<String>,
+    /// How long pods get when the machine goes down; it is not listened for without.
+    pub shutdown_grace: Option<ShutdownGrace>,
     /// When images that nobody uses go.
     pub image_limits: ImageLimits,
     /// When the node is short of something.
@@ -66,6 +68,15 @@ pub struct Config {
     pub lease_renewal: Duration,
     /// Largest packet on pods' interfaces, in bytes; that of the default route's interface when `None`.
     pub mtu: Option<u32>,
+}
+
+/// How long pods get when the machine goes down: one sort after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShutdownGrace {
+    /// Ordinary ones.
+    pub ordinary: Duration,
+    /// Those of a critical priority, which the others may need to end well.
+    pub critical: Duration,
 }
 
 /// How full the disk of images may get, in hundredths.

@@ -17,6 +17,7 @@ use crate::pod::facts::Attempt;
 use crate::pod::host_files::Names;
 use crate::pod::resources::Amounts;
 use crate::pod::status::Host;
+use crate::power::Power;
 
 /// Services by namespace and name.
 pub(crate) type Services = BTreeMap<(String, String), Service>;
@@ -55,6 +56,8 @@ pub(crate) struct Context {
     pub(crate) evict: mpsc::Sender<Eviction>,
     /// What the node is short of.
     pub(crate) pressure: watch::Receiver<Pressure>,
+    /// Whether the machine stays.
+    pub(crate) power: watch::Receiver<Power>,
     /// Images came, or may go that could not before.
     pub(crate) images_changed: Notify,
     /// Images pulled at once: a small disk and a home's line do not get faster with more.

@@ -62,6 +62,11 @@ pub(crate) enum Cause {
     Shortage,
     /// A critical pod needs its room.
     Preempted,
+    /// The machine goes down.
+    MachineGoesDown {
+        /// Seconds pods of its sort get.
+        grace: i64,
+    },
 }
 
 impl Cause {
@@ -70,6 +75,7 @@ impl Cause {
         match self {
             Self::Own | Self::Shortage => "Evicted",
             Self::Preempted => "Preempting",
+            Self::MachineGoesDown { .. } => "Terminated",
         }
     }
 
@@ -77,18 +83,27 @@ impl Cause {
     pub(crate) fn disruption(self, message: &str) -> Option<String> {
         match self {
             Self::Own => None,
-            Self::Shortage => Some(message.to_owned()),
+            Self::Shortage | Self::MachineGoesDown { .. } => Some(message.to_owned()),
             Self::Preempted => Some("Pod was preempted by Kubelet to accommodate a critical pod.".to_owned()),
         }
     }
 
-    /// Seconds its containers get, if not the pod's own period: what a node is short of is needed now.
-    pub(crate) fn grace(self) -> Option<i64> {
+    /// Whether the pod has an event about it. When the machine goes down all have the same fate, which their statuses tell.
+    pub(crate) fn is_told(self) -> bool {
+        match self {
+            Self::Own | Self::Shortage | Self::Preempted => true,
+            Self::MachineGoesDown { .. } => false,
+        }
+    }
+
+    /// Seconds its containers get, if not the pod's `own` period: what a node is short of is needed now.
+    pub(crate) fn grace(self, own: i64) -> Option<i64> {
         /// As kubelet's, which gives one second.
         const NOW: i64 = 1;
         match self {
             Self::Own | Self::Shortage => Some(NOW),
             Self::Preempted => None,
+            Self::MachineGoesDown { grace } => Some(grace.min(own)),
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::config::{Config, Thresholds};
 use crate::context::Context;
 use crate::event::Kind;
 use crate::eviction::Pressure;
+use crate::power::Power;
 use machine::Machine;
 
 /// The version of Kubernetes whose behaviour this is.
@@ -45,6 +46,21 @@ pub(crate) enum Readiness {
     NoRange,
     /// It can.
     Ready,
+    /// The machine goes down.
+    GoingDown,
+}
+
+impl Readiness {
+    /// Why it cannot, in kubelet's words as far as it has any.
+    fn hindrance(self) -> &'static str {
+        match self {
+            Self::NoRange => {
+                "container runtime network not ready: the node waits for its range of pod addresses (spec.podCIDR)"
+            }
+            Self::Ready => "",
+            Self::GoingDown => "node is shutting down",
+        }
+    }
 }
 
 /// The range of pod addresses a node was given, if it was.
@@ -185,10 +201,7 @@ fn status(
             pressed(
                 readiness == Readiness::Ready,
                 ("KubeletReady", "KubeletNotReady"),
-                (
-                    "kubelet is posting ready status",
-                    "container runtime network not ready: the node waits for its range of pod addresses (spec.podCIDR)",
-                ),
+                ("kubelet is posting ready status", readiness.hindrance()),
             ),
         ),
     ];
@@ -292,8 +305,13 @@ pub(crate) async fn keep_status(context: Arc<Context>, port: u16, range: Ipv4Net
     let api: Api<Node> = Api::all(context.client.clone());
     let mut written: Option<(NodeStatus, tokio::time::Instant)> = None;
     let mut pressure = context.pressure.clone();
+    let mut power = context.power.clone();
     loop {
         let short = *pressure.borrow_and_update();
+        let readiness = match *power.borrow_and_update() {
+            Power::Up => Readiness::Ready,
+            Power::GoingDown => Readiness::GoingDown,
+        };
         let now = Timestamp::now();
         let config = context.config.clone();
         let data_dir = config.data_dir.clone();
@@ -301,7 +319,7 @@ pub(crate) async fn keep_status(context: Arc<Context>, port: u16, range: Ipv4Net
         if let Ok(Ok(machine)) = machine {
             let images = images(&context);
             let old = written.as_ref().map(|(s, _)| s.clone()).or_else(|| context.node().status.clone());
-            let new = status(&config, &machine, port, &images, old.as_ref(), (Readiness::Ready, short), now);
+            let new = status(&config, &machine, port, &images, old.as_ref(), (readiness, short), now);
             let due = written.as_ref().is_none_or(|(_, at)| at.elapsed() >= REPORT);
             if due || old.as_ref().is_none_or(|o| differs(o, &new)) {
                 match api
@@ -339,6 +357,7 @@ pub(crate) async fn keep_status(context: Arc<Context>, port: u16, range: Ipv4Net
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(LOOK) => {}
             Ok(()) = pressure.changed() => {}
+            Ok(()) = power.changed() => {}
         }
     }
 }

@@ -106,6 +106,11 @@ impl<'a> PodSpecRef<'a> {
     }
 }
 
+/// Whether the API server knows that the pod is over.
+pub(crate) fn is_terminal(pod: &Pod) -> bool {
+    pod.status.as_ref().and_then(|s| s.phase.as_deref()).is_some_and(|phase| phase == "Succeeded" || phase == "Failed")
+}
+
 /// Whether an init container is a sidecar: it starts in its turn and then keeps running (KEP-753).
 pub(crate) fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")

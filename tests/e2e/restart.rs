@@ -141,3 +141,52 @@ fn a_port_in_use_is_named_at_once() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("127.0.0.1:6443") && said.contains("in use"), "{said}");
 }
+
+/// KEP-2000: ordinary pods end first, critical ones after them, and each says why.
+#[test]
+fn pods_end_in_their_order_when_the_machine_goes_down() {
+    let flags = ["--shutdown-grace-period", "240", "--shutdown-grace-period-critical-pods", "120"];
+    let mut cluster = Cluster::start_on(Host::new(), &flags);
+    cluster.import("busybox", "busybox:1");
+    let share = cluster.scratch().join("share");
+    std::fs::create_dir(&share).unwrap();
+    // Each says that it runs, and ends when it is told to and may; the node's own grace is less than its.
+    let pod = |name: &str, more: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 500\n  {more}\n  \
+             containers:\n  - name: c\n    image: busybox:1\n    \
+             command: [sh, -c, 'trap \"until test -e /share/go; do sleep 0.1; done; echo {name} >> /share/ended; exit 0\" TERM; \
+             touch /tmp/up; while true; do sleep 0.1; done']\n    readinessProbe: {{exec: {{command: [test, -e, /tmp/up]}}, periodSeconds: 1}}\n    \
+             volumeMounts: [{{name: share, mountPath: /share}}]\n  volumes: [{{name: share, hostPath: {{path: {}}}}}]\n",
+            share.display()
+        )
+    };
+    cluster.apply(&pod("critical", "priorityClassName: system-node-critical"));
+    cluster.apply(&pod("ordinary", "restartPolicy: Always"));
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s"]);
+
+    let process = nix::unistd::Pid::from_raw(i32::try_from(cluster.pid()).unwrap());
+    nix::sys::signal::kill(process, Signal::SIGPWR).unwrap();
+    let ready = "{.status.conditions[?(@.type==\"Ready\")].status} {.status.conditions[?(@.type==\"Ready\")].reason}: \
+                 {.status.conditions[?(@.type==\"Ready\")].message}";
+    cluster.wait_jsonpath(&["node/node-1"], ready, "False KubeletNotReady: node is shutting down");
+    let ended = "{.status.phase} {.status.reason}: {.status.message}";
+    cluster.apply(&pod("late", "nodeName: node-1"));
+    let refused = "Failed NodeShutdown: Pod was rejected: Pod was rejected as the node is shutting down.";
+    cluster.wait_jsonpath(&["pod/late"], ended, refused);
+    // The one waits for the file and the other for the one.
+    assert_eq!(
+        cluster.kubectl(&["get", "pod/critical", "-o", "jsonpath={.status.phase} {.status.reason}"]),
+        "Running "
+    );
+
+    std::fs::write(share.join("go"), "").unwrap();
+    let terminated = "Failed Terminated: Pod was terminated in response to imminent node shutdown.";
+    let disrupted = "{.status.conditions[?(@.type==\"DisruptionTarget\")].reason}";
+    for name in ["ordinary", "critical"] {
+        cluster.wait_jsonpath(&[&format!("pod/{name}")], ended, terminated);
+        cluster.wait_jsonpath(&[&format!("pod/{name}")], disrupted, "TerminationByKubelet");
+    }
+    assert_eq!(std::fs::read_to_string(share.join("ended")).unwrap(), "ordinary\ncritical\n");
+    assert!(cluster.end(Signal::SIGTERM).success(), "{}", cluster.log());
+}

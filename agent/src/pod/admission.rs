@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use super::resources::{self, Amounts};
 use super::{is_sidecar, security, spec};
 use crate::eviction::Pressure;
+use crate::power;
 
 /// Why a pod is refused: the reason and the message of its status.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +30,7 @@ impl Refusal {
             "AppArmor" => "AppArmor",
             "SysctlForbidden" => "SysctlForbidden",
             "Evicted" => "Evicted",
+            "NodeShutdown" => "NodeShutdown",
             _ => "UnexpectedAdmissionError",
         }
     }
@@ -51,6 +53,8 @@ pub(crate) struct Room {
     pub(crate) pressure: Pressure,
     /// Kernel parameters that may be set besides the safe ones: names, or beginnings that end in `.*`.
     pub(crate) sysctls: Vec<String>,
+    /// The machine goes down.
+    pub(crate) going_down: bool,
     /// Whether the host has AppArmor.
     pub(crate) app_armor: bool,
 }
@@ -129,6 +133,9 @@ fn forbidden_sysctl(pod: &Pod, allowed: &[String]) -> Option<String> {
 
 /// Checks `pod` against the node.
 pub(crate) fn admit(pod: &Pod, node: &Node, room: &Room) -> Result<(), Refusal> {
+    if room.going_down {
+        return Err(Refusal { reason: "NodeShutdown".into(), message: power::REFUSAL.into() });
+    }
     if let Some(message) = room.pressure.refuses(pod) {
         return Err(Refusal { reason: "Evicted".into(), message });
     }

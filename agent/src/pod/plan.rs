@@ -122,7 +122,7 @@ pub(crate) fn plan(pod: &Pod, facts: &Facts, now: Timestamp) -> Plan {
 
 /// Whether all is said and done for a pod that is not deleted: its containers ended and none may start again.
 pub(crate) fn is_over(pod: &Pod, facts: &Facts) -> bool {
-    if pod.status.as_ref().and_then(|s| s.phase.as_deref()).is_some_and(|p| p == "Succeeded" || p == "Failed") {
+    if super::is_terminal(pod) {
         return true;
     }
     let ended = |c: &Container| {
@@ -334,9 +334,10 @@ pub(crate) fn ending_grace(pod: &Pod, ending: Option<&Ending>) -> i64 {
     }
 }
 
-/// The pod's own grace period.
+/// The pod's own grace period. A negative one counts as one second, as the API warns who gives it.
 pub(crate) fn grace(pod: &Pod) -> i64 {
-    spec(pod).0.and_then(|s| s.termination_grace_period_seconds).unwrap_or(30).max(0)
+    let seconds = spec(pod).0.and_then(|s| s.termination_grace_period_seconds).unwrap_or(30);
+    if seconds < 0 { 1 } else { seconds }
 }
 
 /// Words of a pod's CrashLoopBackOff: `back-off 10s restarting failed container=app pod=web_default(u1)`.

@@ -364,23 +364,30 @@ impl Worker {
             return None;
         }
         let Eviction { message, cause, .. } = eviction;
-        self.event(None, Kind::Warning, cause.reason(), message.clone());
+        if cause.is_told() {
+            self.event(None, Kind::Warning, cause.reason(), message.clone());
+        }
         self.facts.disrupted = cause.disruption(message);
-        Some(Ending::Failed { reason: cause.reason().into(), message: message.clone(), grace: cause.grace() })
+        Some(Ending::Failed {
+            reason: cause.reason().into(),
+            message: message.clone(),
+            grace: cause.grace(plan::grace(&self.pod)),
+        })
     }
 
     /// Shows the server and admission how things are.
     fn publish(&self) {
         let over = plan::is_over(&self.pod, &self.facts) || matches!(self.facts.ending, Some(Ending::Failed { .. }));
         let over = over && !self.facts.any_alive();
-        let was = self.context.table.with(|table| {
-            let entry = table.get_mut(&self.uid)?;
+        let (was, known) = self.context.table.with(|table| {
+            let Some(entry) = table.get_mut(&self.uid) else { return (None, false) };
+            let known = super::is_terminal(&self.pod) && !super::is_terminal(&entry.pod);
             entry.pod = Arc::clone(&self.pod);
             entry.sandbox.clone_from(&self.sandbox);
             entry.attempts.clone_from(&self.facts.attempts);
-            Some(std::mem::replace(&mut entry.over, over))
+            (Some(std::mem::replace(&mut entry.over, over)), known)
         });
-        if over && was == Some(false) {
+        if (over && was == Some(false)) || known {
             self.context.table.room_freed();
         }
     }

@@ -85,6 +85,7 @@ fn config(dir: &Path, mark: &str) -> Config {
         image_limits: coracle_agent::ImageLimits { high: 100, low: 80 },
         registries: Registries::default(),
         keep_pods: false,
+        shutdown_grace: None,
         supervisor: env!("CARGO_BIN_EXE_coracle-agent").into(),
         supervisor_args: vec![coracle_runtime::SUPERVISE.into()],
         cgroup_root: format!("coracle-test-{mark}").into(),

@@ -292,3 +292,11 @@ fn a_start_under_way_is_of_the_round_it_was_decided_in() {
     assert_eq!(facts.round, Some(at(5)));
     assert_eq!(steps(&pod, &facts, 9), "start b 1");
 }
+
+#[test]
+fn a_negative_grace_period_is_one_second() {
+    for (given, seconds) in [(json!(null), 30), (json!(-5), 1), (json!(0), 0), (json!(7), 7)] {
+        let pod = pod(json!({"terminationGracePeriodSeconds": given, "containers": [{"name": "app"}]}));
+        assert_eq!(grace(&pod), seconds, "{given}");
+    }
+}

@@ -16,6 +16,7 @@ use crate::pod::admission::{self, Room};
 use crate::pod::facts::{Attempt, Doom, Pending, Phase};
 use crate::pod::resize::{self, Granted};
 use crate::pod::{resources, restart, spec};
+use crate::power::Power;
 use crate::volume;
 
 /// How long after a resize that failed it is tried again: what it waits for (memory that is given back) nobody tells.
@@ -40,6 +41,7 @@ impl Worker {
             max_pods: self.context.config.max_pods,
             sysctls: self.context.config.allowed_unsafe_sysctls.clone(),
             pressure: *self.context.pressure.borrow(),
+            going_down: *self.context.power.borrow() == Power::GoingDown,
             app_armor: coracle_runtime::apparmor_enabled(),
             ..Room::default()
         };
