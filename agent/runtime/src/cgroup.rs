@@ -26,7 +26,7 @@ use std::{
 use nix::unistd::Pid;
 
 use crate::{
-    spec::{QosClass, Resources},
+    spec::{QosClass, Resources, SandboxSpec},
     state::Stats,
 };
 
@@ -74,14 +74,18 @@ pub(crate) fn open() -> io::Result<Box<dyn Tree>> {
     }
 }
 
-/// The group of a pod, below the runtime's own.
-pub(crate) fn pod_group(root: &Path, qos: QosClass, uid: &str) -> PathBuf {
-    let branch = match qos {
+/// The group of a pod: below the runtime's own, or in the group its specification names.
+pub(crate) fn pod_group(root: &Path, spec: &SandboxSpec) -> PathBuf {
+    let name = format!("pod{}", spec.pod_uid);
+    if let Some(parent) = &spec.cgroup_parent {
+        return parent.join(name);
+    }
+    let branch = match spec.qos {
         QosClass::Guaranteed => "kubepods",
         QosClass::Burstable => "kubepods/burstable",
         QosClass::BestEffort => "kubepods/besteffort",
     };
-    root.join(branch).join(format!("pod{uid}"))
+    root.join(branch).join(name)
 }
 
 /// The groups that hold nothing but pods' groups, the innermost first, the runtime's own last.

@@ -54,7 +54,8 @@ mod sys;
 pub use error::{Error, StartError};
 pub use id::{ContainerId, SandboxId};
 pub use runtime::{
-    AttachSession, Config, Events, ExecOutput, ExecSession, ExecSpec, Runtime, Sandbox, Signal, Terminal, WindowSize,
+    AttachSession, Config, Events, ExecOutput, ExecSession, ExecSpec, Runtime, Sandbox, Signal, Stream, Terminal,
+    WindowSize,
 };
 pub use spec::{
     CapabilityChange, ContainerSpec, DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, Device, HugePageLimit, IdMapping,

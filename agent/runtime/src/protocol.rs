@@ -16,9 +16,9 @@ use crate::{
     state::{ContainerStatus, Exit},
 };
 
-/// The version a supervisor tells in its status: 2 knows [`Request::Attach`]'s `output_only`. An earlier one ignores it and
-/// gives the input as well.
-pub(crate) const VERSION: u32 = 2;
+/// The version a supervisor tells in its status: 2 knows [`Request::Attach`]'s `output_only`, which an earlier one ignores,
+/// giving the input as well; 3 knows [`Request::ReopenLog`].
+pub(crate) const VERSION: u32 = 3;
 
 /// The version of the earliest agent that a supervisor of ours serves. It is raised when something is taken out of the
 /// protocol, or means something else: an earlier agent then leaves the supervisor alone.
@@ -55,6 +55,8 @@ pub(crate) enum Request {
         #[serde(default)]
         output_only: bool,
     },
+    /// Goes on in a new log file, after the old one was renamed; answered with [`Reply::Done`].
+    ReopenLog { container: ContainerId },
     /// Answered with a [`Reply::Container`] for every container now and whenever one changes.
     Subscribe,
     /// Kills everything; answered with [`Reply::Done`] when all is dead, after which the supervisor ends.

@@ -90,7 +90,11 @@ pub(crate) fn read_containers(directory: &Path) -> io::Result<Vec<ContainerStatu
         if path.extension().is_none_or(|extension| extension != "json") {
             continue;
         }
-        let mut status: ContainerStatus = read_json(&path)?;
+        let mut status: ContainerStatus = match read_json(&path) {
+            // Removed meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            read => read?,
+        };
         let started_at = match &status.state {
             ContainerState::Exited(_) => {
                 containers.push(status);
@@ -104,7 +108,7 @@ pub(crate) fn read_containers(directory: &Path) -> io::Result<Vec<ContainerStatu
             signal: Some(libc::SIGKILL),
             oom_killed: false,
             started_at,
-            finished_at: fs::metadata(&path)?.modified()?,
+            finished_at: fs::metadata(&path).and_then(|found| found.modified()).unwrap_or_else(|_| SystemTime::now()),
             start_error: None,
             lost: true,
         });

@@ -11,7 +11,7 @@ mod users;
 
 pub use config::Config;
 pub use events::Events;
-pub use exec::{AttachSession, ExecOutput, ExecSession, ExecSpec, Terminal, WindowSize};
+pub use exec::{AttachSession, ExecOutput, ExecSession, ExecSpec, Stream, Terminal, WindowSize};
 pub use sandbox::{Sandbox, Signal};
 pub(crate) use supervisor_process::Readiness;
 
@@ -19,7 +19,7 @@ use std::{
     collections::BTreeSet,
     fs, io,
     os::unix::fs::DirBuilderExt,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -33,7 +33,7 @@ use self::{
 use crate::{
     cgroup::{self, KILL_PATIENCE, Tree},
     error::Error,
-    id::SandboxId,
+    id::{ContainerId, SandboxId},
     protocol::{Request, Spoken, VERSION},
     record::{self, SandboxRecord},
     spec::SandboxSpec,
@@ -137,6 +137,13 @@ impl Runtime {
         if spec.pod_uid.is_empty() || spec.pod_uid.contains('/') || spec.pod_uid.contains("..") {
             return Err(Error::InvalidSpec { field: "pod_uid", reason: format!("{:?} is no name", spec.pod_uid) });
         }
+        if let Some(parent) = &spec.cgroup_parent {
+            let plain = parent.components().all(|part| matches!(part, Component::Normal(_)));
+            if !plain || parent.as_os_str().is_empty() {
+                let reason = format!("{} is no path below the root of cgroups", parent.display());
+                return Err(Error::InvalidSpec { field: "cgroup_parent", reason });
+            }
+        }
         users::check(spec)?;
         let id = SandboxId::of(&spec.pod_uid, spec.attempt);
         match self.sandbox(&id).await {
@@ -156,7 +163,7 @@ impl Runtime {
             id: id.clone(),
             spec: spec.clone(),
             containers: self.layers(&id),
-            cgroup: cgroup::pod_group(&self.inner.config.cgroup_root, spec.qos, &spec.pod_uid),
+            cgroup: cgroup::pod_group(&self.inner.config.cgroup_root, spec),
             created_at: SystemTime::now(),
             users: None,
         };
@@ -213,32 +220,76 @@ impl Runtime {
         let run = self.inner.config.run.clone();
         let mut found = Vec::new();
         for id in blocking(move || leftovers::sandboxes(&run)).await? {
-            let directory = self.directory(&id);
-            // Without a record nothing was ever started: a creation that was cut, or a removal that is nearly done.
-            let Ok(record) = SandboxRecord::read(&directory) else { continue };
-            let greeting = match Client::connect(&directory).await {
-                Ok(mut client) => client.greet().await.ok(),
-                Err(_) => None,
-            };
-            if let Some(Greeting::Stranger(spoken)) = greeting {
-                let error = stranger(&id, spoken);
-                tracing::error!(error = &error as &(dyn std::error::Error + 'static), "sandbox of a later version");
-            }
-            let (supervisor_pid, containers) = match greeting {
-                Some(Greeting::Status { pid, containers }) => (Some(pid), containers),
-                _ => (None, record::read_containers(&directory).map_err(io_error("read", &directory))?),
-            };
-            found.push(SandboxStatus {
-                id,
-                spec: record.spec,
-                alive: supervisor_pid.is_some(),
-                supervisor_pid,
-                created_at: record.created_at,
-                containers,
-            });
+            found.extend(self.status(&id).await?);
         }
         found.sort_by_key(|sandbox| sandbox.created_at);
         Ok(found)
+    }
+
+    /// One sandbox, as [`Runtime::list`] tells of all; `None` when there is none.
+    ///
+    /// # Errors
+    /// When its records cannot be read.
+    pub async fn status(&self, id: &SandboxId) -> Result<Option<SandboxStatus>, Error> {
+        let directory = self.directory(id);
+        // Without a record nothing was ever started: a creation that was cut, or a removal that is nearly done.
+        let Ok(record) = SandboxRecord::read(&directory) else { return Ok(None) };
+        let greeting = match Client::connect(&directory).await {
+            Ok(mut client) => client.greet().await.ok(),
+            Err(_) => None,
+        };
+        if let Some(Greeting::Stranger(spoken)) = greeting {
+            let error = stranger(id, spoken);
+            tracing::error!(error = &error as &(dyn std::error::Error + 'static), "sandbox of a later version");
+        }
+        let (supervisor_pid, containers) = match greeting {
+            Some(Greeting::Status { pid, containers }) => (Some(pid), containers),
+            _ => (None, record::read_containers(&directory).map_err(io_error("read", &directory))?),
+        };
+        Ok(Some(SandboxStatus {
+            id: id.clone(),
+            spec: record.spec,
+            alive: supervisor_pid.is_some(),
+            supervisor_pid,
+            created_at: record.created_at,
+            containers,
+        }))
+    }
+
+    /// A directory of the sandbox's where the caller may keep what it wants to find again; it goes with the sandbox. The
+    /// caller makes it.
+    pub fn notes(&self, id: &SandboxId) -> PathBuf {
+        self.directory(id).join("notes")
+    }
+
+    /// Removes an exited container of a sandbox whether that lives or has died, as [`Sandbox::remove_container`] does in one
+    /// that lives. One that is not there is removed.
+    ///
+    /// # Errors
+    /// [`Error::ContainerRunning`], [`Error::Version`].
+    pub async fn remove_container(&self, id: &SandboxId, container: &ContainerId) -> Result<(), Error> {
+        match self.sandbox(id).await {
+            Ok(sandbox) => return sandbox.remove_container(container).await,
+            Err(Error::SandboxNotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let directory = self.directory(id);
+        let Ok(record) = SandboxRecord::read(&directory) else { return Ok(()) };
+        let (inner, container) = (Arc::clone(&self.inner), container.clone());
+        let layers = self.layers(id).join(container.as_str());
+        blocking(move || {
+            let group = record.cgroup.join(container.as_str());
+            let deadline = Instant::now() + KILL_PATIENCE;
+            cgroup::remove(inner.tree.as_ref(), &group, deadline).map_err(io_error("remove cgroup", &group))?;
+            leftovers::remove_tree(&layers)?;
+            // The record goes last, as long as it is there the container is found.
+            let path = record::container_path(&directory, &container);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", &path)(error)),
+                _ => Ok(()),
+            }
+        })
+        .await
     }
 
     /// What happens from now on, beginning with the state of every container there is.

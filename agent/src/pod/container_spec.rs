@@ -108,12 +108,7 @@ pub(crate) fn container_spec(
     };
     let command = expanded(container.command.as_ref());
     let args = expanded(container.args.as_ref());
-    let argv: Vec<String> = if !command.is_empty() {
-        command.into_iter().chain(args).collect()
-    } else {
-        let rest = if args.is_empty() { image.cmd.clone() } else { args };
-        image.entrypoint.iter().cloned().chain(rest).collect()
-    };
+    let argv = image.argv(command, args);
     if argv.is_empty() {
         return Err(SpecError::NoCommand);
     }
@@ -270,6 +265,7 @@ pub(crate) fn sandbox_spec(
         },
         sysctls,
         qos: resources::qos_class(pod).0,
+        cgroup_parent: None,
         resources: resources::of_pod(pod, pids_limit),
         log_directory,
         log_limits: coracle_runtime::LogLimits::default(),

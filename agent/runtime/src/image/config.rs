@@ -75,6 +75,17 @@ pub struct RootFs {
     pub diff_ids: Vec<Digest>,
 }
 
+impl Execution {
+    /// What is run when a container says `command` and `args`, either of which may be empty; nothing when nobody says.
+    pub fn argv(&self, command: Vec<String>, args: Vec<String>) -> Vec<String> {
+        if !command.is_empty() {
+            return command.into_iter().chain(args).collect();
+        }
+        let rest = if args.is_empty() { self.cmd.clone() } else { args };
+        self.entrypoint.iter().cloned().chain(rest).collect()
+    }
+}
+
 impl ImageConfig {
     /// Reads a configuration.
     ///

@@ -257,6 +257,15 @@ fn resize(terminal: Option<&Terminal>, size: WindowSize) -> Result<(), Error> {
     terminal.resize(size).map_err(|error| missing(error.to_string()))
 }
 
+/// Which of its outputs a process said something on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// The usual one, or its terminal.
+    Output,
+    /// That for errors.
+    Error,
+}
+
 /// What a short command in a container said, as for probes and hooks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExecOutput {

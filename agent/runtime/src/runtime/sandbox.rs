@@ -11,7 +11,9 @@ use std::{
 use futures::TryFutureExt;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::{AttachSession, ExecOutput, ExecSession, ExecSpec, Runtime, blocking, client::Client, io_error, leftovers};
+use super::{
+    AttachSession, ExecOutput, ExecSession, ExecSpec, Runtime, Stream, blocking, client::Client, io_error, leftovers,
+};
 use crate::{
     cgroup::{self, KILL_PATIENCE},
     error::Error,
@@ -246,39 +248,61 @@ impl Sandbox {
         limit: usize,
     ) -> Result<ExecOutput, Error> {
         let begun = Instant::now();
-        let run = async {
-            let mut session = self.exec(id, spec).await?;
-            session.stdin = None;
-            let mut output = Vec::new();
-            let (mut stdout, mut stderr) = (session.stdout.take(), session.stderr.take());
-            let mut terminal = session.terminal.take();
-            // A process it left behind may hold its output open for ever, so its end is the end.
-            let mut code = None;
-            while code.is_none() {
-                tokio::select! {
-                    biased;
-                    chunk = read_some(&mut stdout), if stdout.is_some() => keep(&mut output, &chunk, limit),
-                    chunk = read_some(&mut stderr), if stderr.is_some() => keep(&mut output, &chunk, limit),
-                    chunk = read_some(&mut terminal), if terminal.is_some() => keep(&mut output, &chunk, limit),
-                    ended = session.wait() => code = Some(ended?),
-                }
-            }
-            // What it said last is still in the pipes, whether or not anyone has been told that they can be read.
-            let rest = |output: &mut Vec<u8>, fd: Option<BorrowedFd<'_>>| {
-                let mut chunk = [0; 4096];
-                while let Some(Ok(count @ 1..)) = fd.map(|fd| nix::unistd::read(fd, &mut chunk)) {
-                    keep(output, chunk.get(..count).unwrap_or_default(), limit);
-                }
-            };
-            rest(&mut output, stdout.as_ref().map(AsFd::as_fd));
-            rest(&mut output, stderr.as_ref().map(AsFd::as_fd));
-            rest(&mut output, terminal.as_ref().map(AsFd::as_fd));
-            Ok(ExecOutput { code: code.unwrap_or_default(), output, took: begun.elapsed() })
-        };
-        match tokio::time::timeout(timeout, run).await {
-            Ok(result) => result,
+        let mut output = Vec::new();
+        let run = self.exec_told(id, spec, |_, chunk| keep(&mut output, chunk, limit));
+        let ended = tokio::time::timeout(timeout, run).await;
+        match ended {
+            Ok(code) => Ok(ExecOutput { code: code?, output, took: begun.elapsed() }),
             Err(_) => Err(Error::ExecTimeout { after: timeout }),
         }
+    }
+
+    /// Runs a command to its end, telling `hear` all it says as it comes; answers its exit code. Dropping the future kills
+    /// the command.
+    ///
+    /// # Errors
+    /// Those of [`Sandbox::exec`].
+    pub async fn exec_told(
+        &self,
+        id: &ContainerId,
+        spec: &ExecSpec,
+        mut hear: impl FnMut(Stream, &[u8]),
+    ) -> Result<i32, Error> {
+        let mut session = self.exec(id, spec).await?;
+        session.stdin = None;
+        let (mut stdout, mut stderr) = (session.stdout.take(), session.stderr.take());
+        let mut terminal = session.terminal.take();
+        // A process it left behind may hold its output open for ever, so its end is the end.
+        let mut code = None;
+        while code.is_none() {
+            tokio::select! {
+                biased;
+                chunk = read_some(&mut stdout), if stdout.is_some() => hear(Stream::Output, &chunk),
+                chunk = read_some(&mut stderr), if stderr.is_some() => hear(Stream::Error, &chunk),
+                chunk = read_some(&mut terminal), if terminal.is_some() => hear(Stream::Output, &chunk),
+                ended = session.wait() => code = Some(ended?),
+            }
+        }
+        // What it said last is still in the pipes, whether or not anyone has been told that they can be read.
+        let mut rest = |stream: Stream, fd: Option<BorrowedFd<'_>>| {
+            let mut chunk = [0; 4096];
+            while let Some(Ok(count @ 1..)) = fd.map(|fd| nix::unistd::read(fd, &mut chunk)) {
+                hear(stream, chunk.get(..count).unwrap_or_default());
+            }
+        };
+        rest(Stream::Output, stdout.as_ref().map(AsFd::as_fd));
+        rest(Stream::Error, stderr.as_ref().map(AsFd::as_fd));
+        rest(Stream::Output, terminal.as_ref().map(AsFd::as_fd));
+        Ok(code.unwrap_or_default())
+    }
+
+    /// Goes on in a new log file of the same name, after the one it was has been renamed.
+    ///
+    /// # Errors
+    /// [`Error::ContainerNotRunning`], [`Error::ContainerNotFound`], [`Error::Unsupported`] of a supervisor of an earlier
+    /// version.
+    pub async fn reopen_log(&self, id: &ContainerId) -> Result<(), Error> {
+        self.ask("reopen a log", id, &Request::ReopenLog { container: id.clone() }).await.map(drop)
     }
 
     /// Attaches to a running container's own output, and to its input as well with `stdin`. Who has the input of a container
@@ -344,7 +368,7 @@ impl Sandbox {
     }
 
     fn group(&self) -> PathBuf {
-        cgroup::pod_group(&self.runtime.inner.config.cgroup_root, self.spec.qos, &self.spec.pod_uid)
+        cgroup::pod_group(&self.runtime.inner.config.cgroup_root, &self.spec)
     }
 
     async fn connect(&self) -> Result<Client, Error> {

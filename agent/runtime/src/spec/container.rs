@@ -108,6 +108,9 @@ pub struct ContainerSpec {
     /// Which processes it sees; the sandbox's choice when `None`.
     #[serde(default)]
     pub pid: Option<PidNamespace>,
+    /// The file its output goes to; `None` is `<name>/<attempt>.log` in the sandbox's directory of logs.
+    #[serde(default)]
+    pub log_path: Option<PathBuf>,
     /// Free words the caller finds again after a restart (image name, hash of the specification).
     #[serde(default)]
     pub annotations: Vec<(String, String)>,
@@ -144,6 +147,7 @@ impl ContainerSpec {
             stdin_once: false,
             stop_signal: String::new(),
             pid: None,
+            log_path: None,
             annotations: Vec::new(),
         }
     }

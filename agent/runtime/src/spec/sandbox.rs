@@ -40,6 +40,10 @@ pub struct SandboxSpec {
     pub sysctls: Vec<(String, String)>,
     /// The branch of the cgroup tree.
     pub qos: QosClass,
+    /// The cgroup the pod's own is made in, relative to each hierarchy's root, instead of that branch. It is the caller's: it
+    /// stays when the pod goes.
+    #[serde(default)]
+    pub cgroup_parent: Option<PathBuf>,
     /// Limits of the pod as a whole.
     #[serde(default)]
     pub resources: Resources,

@@ -25,6 +25,7 @@ use crate::{
     error::StartError,
     id::ContainerId,
     init::{self, Plan, Report, Stdio, Users},
+    protocol::Failure,
     record::{container_path, write_json},
     runtime::Signal,
     seccomp,
@@ -96,7 +97,8 @@ impl Container {
         sandbox: &SandboxSpec,
         run: &Path,
     ) -> Container {
-        let log_path = sandbox.log_directory.join(&spec.name).join(format!("{}.log", spec.attempt));
+        let usual = || sandbox.log_directory.join(&spec.name).join(format!("{}.log", spec.attempt));
+        let log_path = spec.log_path.clone().unwrap_or_else(usual);
         let record = container_path(run, &id);
         Container {
             status: ContainerStatus {
@@ -225,6 +227,12 @@ impl Container {
             });
         }
         Ok(rules)
+    }
+
+    /// Goes on in a new log file, after somebody has taken the old one away.
+    pub(super) fn reopen_log(&mut self) -> Result<(), Failure> {
+        let log = self.log.as_mut().ok_or(Failure::NotRunning)?;
+        log.reopen().map_err(|error| Failure::Kernel { step: "reopen the log".to_owned(), message: error.to_string() })
     }
 
     /// Listens to the first process. True when the state has changed: the program runs.

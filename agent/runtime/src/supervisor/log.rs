@@ -50,6 +50,13 @@ impl Log {
         }
     }
 
+    /// Goes on in a new file of the same name: somebody has renamed or removed the one it was.
+    pub(super) fn reopen(&mut self) -> io::Result<()> {
+        self.file = open(&self.path)?;
+        self.size = self.file.metadata()?.len();
+        Ok(())
+    }
+
     fn rotate(&mut self) -> io::Result<()> {
         let now = jiff::Timestamp::now();
         let mut name = self.path.clone().into_os_string();

@@ -283,6 +283,7 @@ impl Supervisor {
             Request::Exec { container, spec } => self.exec(from, &container, &spec),
             Request::ExecSignal { signal } => self.signal_exec(from, signal),
             Request::Attach { container, output_only } => self.attach(from, &container, output_only),
+            Request::ReopenLog { container } => self.reopen_log(&container),
             Request::Subscribe => {
                 self.subscribe(from);
                 Ok(None)
@@ -478,6 +479,11 @@ impl Supervisor {
             container.kill(self.tree.as_ref()).map_err(|error| kernel("kill", &error))?;
         }
         Ok(Some(Reply::Done))
+    }
+
+    fn reopen_log(&mut self, id: &ContainerId) -> Result<Option<Reply>, Failure> {
+        let place = self.place_of(id).ok_or(Failure::NotFound)?;
+        self.containers.get_mut(place).ok_or(Failure::NotFound)?.reopen_log().map(|()| Some(Reply::Done))
     }
 
     /// The pod is bound again when nothing of it is dying any more.

@@ -68,6 +68,7 @@ impl World {
             uts: Default::default(),
             users: Default::default(),
             sysctls: Vec::new(),
+            cgroup_parent: None,
             qos: QosClass::Burstable,
             resources: Resources::default(),
             log_directory: self.path("logs").join(format!("default_{name}_uid-{name}")),
