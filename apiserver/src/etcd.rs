@@ -9,11 +9,10 @@
 //! (`/registry/`, `/coracle/`) can be read and watched here, and is written by the API server alone: it relies upon what
 //! is there. Secrets are shown sealed, as in etcd below Kubernetes.
 //!
-//! - `grpc` is the protocol, `messages` etcd's types.
+//! - `messages` are etcd's types.
 //! - `kv`, `watch`, `lease`, `cluster` are its services.
 
 mod cluster;
-mod grpc;
 mod kv;
 mod lease;
 mod messages;
@@ -21,6 +20,7 @@ mod watch;
 
 use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
 
+use coracle_process::grpc::{self, Body, Code, Refusal, Requests, unary};
 use coracle_store::Store;
 use http::{Method, Request, Response};
 use hyper::{body::Incoming, service::service_fn};
@@ -28,10 +28,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use x509_parser::prelude::FromDer as _;
 
-use self::{
-    grpc::{Body, Code, Refusal, Requests, unary},
-    kv::Who,
-};
+use self::kv::Who;
 use crate::{
     authz::MASTERS,
     connections::{Guest, Tracked, drive},
@@ -42,6 +39,8 @@ use crate::{
 pub(crate) const CONNECTIONS: usize = 256;
 /// Calls at once on one connection.
 const STREAMS: u32 = 1000;
+/// The longest message that is taken: a whole transaction of the store, and what stands around it.
+const LONGEST: usize = coracle_store::MAX_TXN + (1 << 20);
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// What the services answer from.
@@ -113,7 +112,7 @@ async fn answer(
         return unary(Err::<messages::Nothing, _>(Refusal(Code::PermissionDenied, why)));
     }
     let path = request.uri().path().to_owned();
-    let requests = Requests::new(request.into_body());
+    let requests = Requests::new(request.into_body(), LONGEST);
     let (store, who) = (&front.store, front.who());
     macro_rules! call {
         ($request:ident => $answered:expr) => {

@@ -2,12 +2,12 @@
 
 use std::{fs, io, path::Path};
 
+use coracle_process::grpc::{Answers, Code, Refusal, Result};
 use coracle_store::{Error, MemberStatus, Range, Revision};
 use futures::StreamExt as _;
 
 use super::{
     Front,
-    grpc::{Answers, Code, Refusal, Result},
     kv::{number, refused},
     messages::{
         AlarmMember, AlarmRequest, AlarmResponse, HashKvRequest, HashResponse, HeaderResponse, Member,

@@ -3,15 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use coracle_process::grpc::{Code, Refusal, Result};
 use coracle_store::{self as store, Entry, Is, LeaseId, Op, OpResult, Range, RangeResult, Revision, Store, Txn, What};
 
-use super::{
-    grpc::{Code, Refusal, Result},
-    messages::{
-        CompactionRequest, Compare, DeleteRangeRequest, DeleteRangeResponse, HeaderResponse, KeyValue, PutRequest,
-        PutResponse, RangeRequest, RangeResponse, Request, RequestOp, Response, ResponseHeader, ResponseOp, Target,
-        TxnRequest, TxnResponse,
-    },
+use super::messages::{
+    CompactionRequest, Compare, DeleteRangeRequest, DeleteRangeResponse, HeaderResponse, KeyValue, PutRequest,
+    PutResponse, RangeRequest, RangeResponse, Request, RequestOp, Response, ResponseHeader, ResponseOp, Target,
+    TxnRequest, TxnResponse,
 };
 
 /// What the API server writes, and nobody else: it relies upon what it wrote.

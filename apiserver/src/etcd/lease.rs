@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use coracle_process::grpc::{Answers, Code, Refusal, Requests, Result};
 use coracle_store::Store;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    grpc::{Answers, Code, Refusal, Requests, Result},
     kv::{Who, lease, number, refused},
     messages::{
         HeaderResponse, LeaseGrantRequest, LeaseLeasesResponse, LeaseRequest, LeaseResponse, LeaseTimeToLiveRequest,

@@ -2,12 +2,12 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use coracle_process::grpc::{Answers, Gone, Refusal, Requests};
 use coracle_store::{Batch, Buffer, Error, EventKind, Revision, Store, WatchRequest as Following, Watcher};
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    grpc::{Answers, Gone, Refusal, Requests},
     kv::{Who, bounds, number, shown},
     messages::{Event, KeyValue, ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse, Watching},
 };

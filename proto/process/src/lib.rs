@@ -10,13 +10,14 @@
 //!
 //! Entry points: [`run`] for a whole program, [`Signals`] and [`logging`] for one with a command line of its own,
 //! [`with_kubeconfig`] and [`Exchange`] for who talks to an API server, [`FileChanges`] for files that change meanwhile, [`first_contact`] for who joins
-//! a cluster.
+//! a cluster, [`grpc`] for who serves it.
 
 #![forbid(unsafe_code)]
 
 mod client;
 mod file_changes;
 pub mod first_contact;
+pub mod grpc;
 pub mod logging;
 mod program;
 mod signals;

@@ -13,52 +13,75 @@ use hyper::body::Incoming;
 use prost::Message;
 use tokio::sync::mpsc;
 
-/// The longest message that is taken: a whole transaction of the store, and what stands around it.
-const LONGEST: usize = coracle_store::MAX_TXN + (1 << 20);
-
 /// The code of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Code {
+pub enum Code {
+    /// It fits no other.
+    Unknown = 2,
+    /// What was asked can never be done, whatever state things are in.
     InvalidArgument = 3,
+    /// It took too long.
+    DeadlineExceeded = 4,
+    /// What was asked for is not there.
     NotFound = 5,
+    /// What was to be made is there.
+    AlreadyExists = 6,
+    /// Who asks may not.
     PermissionDenied = 7,
+    /// There is no more room for it.
     ResourceExhausted = 8,
+    /// The state of things does not allow it.
     FailedPrecondition = 9,
+    /// It lies beyond what there is.
     OutOfRange = 11,
+    /// Nobody here can do it.
     Unimplemented = 12,
+    /// Something is broken.
     Internal = 13,
+    /// It cannot be done now.
     Unavailable = 14,
 }
 
-/// A refusal.
+/// A refusal: its code, and a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal(pub(super) Code, pub(super) String);
+pub struct Refusal(pub Code, pub String);
 
 impl Refusal {
-    pub(super) fn invalid(why: &str) -> Self {
+    /// Of what can never be done.
+    #[must_use]
+    pub fn invalid(why: &str) -> Self {
         Self(Code::InvalidArgument, why.to_owned())
     }
 }
 
-pub(super) type Result<T> = std::result::Result<T, Refusal>;
-pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
+/// What a call is answered with.
+pub type Result<T> = std::result::Result<T, Refusal>;
+/// The body of an answer.
+pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// The messages a client sends.
-pub(super) struct Requests {
+#[derive(Debug)]
+pub struct Requests {
     body: Incoming,
     buffer: BytesMut,
+    longest: usize,
 }
 
 impl Requests {
-    pub(super) fn new(body: Incoming) -> Self {
-        Self { body, buffer: BytesMut::new() }
+    /// Those in the body of a request, none of which is longer than `longest` bytes.
+    #[must_use]
+    pub fn new(body: Incoming, longest: usize) -> Self {
+        Self { body, buffer: BytesMut::new(), longest }
     }
 
     /// The next message; none when the client sends no more.
     ///
+    /// # Errors
+    /// What was sent is no message, or too long a one.
+    ///
     /// # Cancel safety
     /// Safe: what was read of a message is kept.
-    pub(super) async fn next<M: Message + Default>(&mut self) -> Result<Option<M>> {
+    pub async fn next<M: Message + Default>(&mut self) -> Result<Option<M>> {
         loop {
             if let Some(message) = self.take()? {
                 let decoded = M::decode(message);
@@ -82,8 +105,8 @@ impl Requests {
             return Err(Refusal(Code::Unimplemented, "grpc: compressed messages are not taken".to_owned()));
         }
         let len = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
-        if len > LONGEST {
-            let why = format!("grpc: received message larger than max ({len} vs. {LONGEST})");
+        if len > self.longest {
+            let why = format!("grpc: received message larger than max ({len} vs. {})", self.longest);
             return Err(Refusal(Code::ResourceExhausted, why));
         }
         if self.buffer.len() < 5 + len {
@@ -94,7 +117,10 @@ impl Requests {
     }
 
     /// The only message of a call.
-    pub(super) async fn only<M: Message + Default>(mut self) -> Result<M> {
+    ///
+    /// # Errors
+    /// As of [`Requests::next`], or there is none.
+    pub async fn only<M: Message + Default>(mut self) -> Result<M> {
         let message = self.next().await?;
         message.ok_or_else(|| Refusal(Code::Internal, "grpc: the call has no message".to_owned()))
     }
@@ -140,7 +166,7 @@ fn response(body: Body) -> Response<Body> {
 }
 
 /// An answer of one message, or a refusal.
-pub(super) fn unary(answered: Result<impl Message>) -> Response<Body> {
+pub fn unary(answered: Result<impl Message>) -> Response<Body> {
     let (message, ended) = match answered {
         Ok(message) => (Some(encode(&message)), Ok(())),
         Err(refusal) => (None, Err(refusal)),
@@ -152,38 +178,41 @@ pub(super) fn unary(answered: Result<impl Message>) -> Response<Body> {
 
 /// Where the answers of a call with many of them are put. Who puts waits until the client has taken most of those before.
 #[derive(Clone, Debug)]
-pub(super) struct Answers(mpsc::Sender<Result<Bytes>>);
+pub struct Answers(mpsc::Sender<Result<Bytes>>);
 
 impl Answers {
     /// Sends a message.
     ///
     /// # Errors
     /// The client has gone.
-    pub(super) async fn send(&self, message: &impl Message) -> std::result::Result<(), Gone> {
+    pub async fn send(&self, message: &impl Message) -> std::result::Result<(), Gone> {
         self.0.send(Ok(encode(message))).await.map_err(|_| Gone)
     }
 
     /// Ends the call with a refusal.
-    pub(super) async fn refuse(&self, refusal: Refusal) {
+    pub async fn refuse(&self, refusal: Refusal) {
         // A client that has gone needs no reason.
         let _ = self.0.send(Err(refusal)).await;
     }
 
     /// Waits until the client has gone.
-    pub(super) async fn gone(&self) {
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn gone(&self) {
         self.0.closed().await;
     }
 }
 
 /// The client has gone.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Gone;
+pub struct Gone;
 
 /// Messages that may wait for a client to take them.
 const WAITING: usize = 16;
 
 /// An answer of many messages; it ends when all [`Answers`] are dropped.
-pub(super) fn streaming() -> (Answers, Response<Body>) {
+pub fn streaming() -> (Answers, Response<Body>) {
     let (answers, taken) = mpsc::channel(WAITING);
     let frames = stream::unfold(Some(taken), |taken| async {
         let mut taken: mpsc::Receiver<Result<Bytes>> = taken?;
