@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use crate::clear;
 use crate::config::Config;
 use crate::context::{Context, PodTable, Services};
+use crate::cri;
 use crate::eviction::{self, Eviction, Pressure};
 use crate::hold::{Hold, HoldError};
 use crate::images;
@@ -109,6 +110,9 @@ pub enum Error {
     /// The kernel does not tell of signals.
     #[error("listen for the machine to go down")]
     Signal(#[source] io::Error),
+    /// The Container Runtime Interface cannot be served.
+    #[error("serve the Container Runtime Interface")]
+    Cri(#[from] cri::Error),
     /// A task of the agent ended although nobody asked it to.
     #[error("a task of the agent ended: {reason}")]
     Task {
@@ -141,6 +145,10 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     let _hold = Hold::take(&config.data_dir)?;
     let server = Server::bind(config.listen, config.serving.clone()).await?;
     let port = server.port();
+    let cri = match &config.cri_listen {
+        Some(path) => Some(cri::Server::bind(path).await?),
+        None => None,
+    };
     let machine = read_machine(&config).await?;
 
     // The range the node asks for is its own wish, or what the cluster gives it. What it had before it has until the cluster
@@ -171,6 +179,10 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     spawn(&mut tasks, "images", images::run(Arc::clone(&context), rest.clone()));
     let (give, manifests) = watch::channel(None);
     spawn(&mut tasks, "manifests", manifests::run(Arc::clone(&context), give, rest.clone()));
+    let (foreign, found): (Vec<_>, Vec<_>) = found.into_iter().partition(|sandbox| cri::is_made_here(&sandbox.spec));
+    if let Some(cri) = cri {
+        spawn(&mut tasks, "CRI", cri.run(Arc::clone(&context), foreign, rest.clone()));
+    }
     let mut pods = JoinSet::new();
     let found = pods::found::by_pod(found);
     spawn(&mut pods, "pods", pods::run(Arc::clone(&context), found, manifests, evictions, pods_end));
@@ -343,6 +355,7 @@ async fn open(
         services: RwLock::new(Arc::new(Services::new())),
         table: PodTable::default(),
         images_changed: Notify::new(),
+        beginning: tokio::sync::RwLock::default(),
         pulls: Semaphore::new(PULLS),
         client,
         runtime,

@@ -24,6 +24,9 @@ pub struct NodeArgs {
     /// Where the node serves logs and exec to the API server; port 0 takes a free one.
     #[arg(long, env = "CORACLE_NODE_LISTEN", default_value = "0.0.0.0:10250")]
     pub node_listen: SocketAddr,
+    /// Serve the Container Runtime Interface (for crictl) on a unix socket, as in unix:///run/coracle/cri.sock.
+    #[arg(long, env = "CORACLE_CRI_LISTEN", value_name = "unix://PATH", value_parser = unix_socket)]
+    pub cri_listen: Option<PathBuf>,
     /// The address others reach this node at; that of the default route by default.
     #[arg(long, env = "CORACLE_NODE_IP")]
     pub node_ip: Option<IpAddr>,
@@ -195,6 +198,7 @@ impl NodeArgs {
             run_dir: place.run_dir(),
             manifest_dir: Some(self.manifest_dir.clone().unwrap_or_else(|| place.data_dir().join("manifests"))),
             listen: self.node_listen,
+            cri_listen: self.cri_listen.clone(),
             node_ip: self.address(),
             labels: self.label.iter().cloned().collect::<BTreeMap<_, _>>(),
             taints: self.taint.clone(),
@@ -274,6 +278,19 @@ fn default_address() -> IpAddr {
     routed.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip())
 }
 
+/// The path of a unix socket, which is at most so long (unix(7)).
+fn unix_socket(text: &str) -> Result<PathBuf, String> {
+    const LONGEST: usize = 107;
+    let path = text.strip_prefix("unix://").unwrap_or(text);
+    if !path.starts_with('/') || path.ends_with('/') {
+        return Err("a unix socket looks like unix:///PATH".to_owned());
+    }
+    if path.len() > LONGEST {
+        return Err(format!("the path of a unix socket has at most {LONGEST} bytes"));
+    }
+    Ok(PathBuf::from(path))
+}
+
 fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("a label looks like KEY=VALUE")?;
     let faults = coracle_proto::name::qualified_name(key).into_iter().chain(coracle_proto::name::label_value(value));
@@ -325,6 +342,17 @@ mod tests {
         assert_eq!(node(&["--node-name", "a"]).name(Some("b")), Ok("a".to_owned()));
         assert_eq!(node(&[]).name(Some("b")), Ok("b".to_owned()));
         assert!(node(&["--node-name", "Not A Name"]).name(None).unwrap_err().0.starts_with("--node-name"));
+    }
+
+    #[test]
+    fn a_socket_is_a_path() {
+        for text in ["unix:///run/a.sock", "/run/a.sock"] {
+            assert_eq!(unix_socket(text), Ok(PathBuf::from("/run/a.sock")));
+        }
+        let long = format!("unix:///{}", "a".repeat(107));
+        for text in ["", "unix://", "unix://run/a", "tcp://127.0.0.1:1", "unix:///run/", &long] {
+            assert!(unix_socket(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct Config {
     pub manifest_dir: Option<PathBuf>,
     /// Where the node's HTTPS server listens; port 0 takes any free one.
     pub listen: SocketAddr,
+    /// The unix socket the Container Runtime Interface is served on; it is not without one.
+    pub cri_listen: Option<PathBuf>,
     /// The address other nodes and the API server reach this node at.
     pub node_ip: IpAddr,
     /// Labels besides the standard ones.

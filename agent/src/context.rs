@@ -60,6 +60,8 @@ pub(crate) struct Context {
     pub(crate) power: watch::Receiver<Power>,
     /// Images came, or may go that could not before.
     pub(crate) images_changed: Notify,
+    /// Held together by those who begin something that is no pod's, and alone by who removes what belongs to nobody.
+    pub(crate) beginning: tokio::sync::RwLock<()>,
     /// Images pulled at once: a small disk and a home's line do not get faster with more.
     pub(crate) pulls: Semaphore,
 }

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::claims;
 use crate::context::Context;
+use crate::cri;
 use crate::eviction::Eviction;
 use crate::manifests::Manifests;
 use crate::pod;
@@ -295,7 +296,16 @@ impl Pods {
                 drop(tokio::fs::remove_dir_all(&logs).await);
             }
         }
-        let keep: BTreeSet<String> = live.iter().chain(self.desired.keys()).cloned().collect();
+        let mut keep: BTreeSet<String> = live.iter().chain(self.desired.keys()).cloned().collect();
+        // Sandboxes that are no pods' have networks and images too; none begins until all is swept.
+        let _none_begins = self.context.beginning.write().await;
+        match cri::uids(&self.context.runtime).await {
+            Ok(others) => keep.extend(others),
+            Err(error) => {
+                tracing::warn!(error = &error as &(dyn StdError + 'static), "what belongs to nobody is not removed");
+                return;
+            }
+        }
         if let Err(error) = self.context.network.reconcile(keep.clone()).await {
             tracing::warn!(error = &error as &(dyn StdError + 'static), "pods' interfaces not all removed");
         }

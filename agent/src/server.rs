@@ -8,11 +8,11 @@ mod exec;
 mod identity;
 mod logs;
 mod over_spdy;
-mod port_forward;
-mod session;
-mod stats;
+pub(crate) mod port_forward;
+pub(crate) mod session;
+pub(crate) mod stats;
 mod tunnel;
-mod upgrade;
+pub(crate) mod upgrade;
 mod websocket;
 
 use std::error::Error as StdError;
@@ -79,6 +79,17 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
+    /// None yet; those to come end at `shutdown`.
+    pub(crate) fn new(shutdown: CancellationToken) -> Self {
+        Self { tasks: TaskTracker::new(), shutdown }
+    }
+
+    /// Waits until all have ended, once no more begin.
+    pub(crate) async fn ended(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
     /// Runs what outlives its request, until the server ends.
     pub(crate) fn spawn(&self, session: impl Future<Output = ()> + Send + 'static) {
         let shutdown = self.shutdown.clone();
@@ -130,7 +141,7 @@ impl Server {
     /// Serves until `shutdown`, then ends its connections and waits for them.
     pub(crate) async fn run(mut self, context: Arc<Context>, shutdown: CancellationToken) {
         let router = router(context);
-        let connections = TaskTracker::new();
+        let sessions = Sessions::new(shutdown.clone());
         let room = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
             let accepted = tokio::select! {
@@ -155,8 +166,8 @@ impl Server {
                 continue;
             };
             let (acceptor, router, shutdown) = (self.acceptor.clone(), router.clone(), shutdown.clone());
-            let sessions = Sessions { tasks: connections.clone(), shutdown: shutdown.clone() };
-            connections.spawn(async move {
+            let sessions = sessions.clone();
+            sessions.tasks.clone().spawn(async move {
                 let _permit = permit;
                 let greeted = tokio::select! {
                     greeted = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)) => greeted,
@@ -183,8 +194,7 @@ impl Server {
                 }
             });
         }
-        connections.close();
-        connections.wait().await;
+        sessions.ended().await;
     }
 
     /// New connections get the new certificates; those there are were greeted with the old ones.

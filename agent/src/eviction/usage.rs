@@ -84,7 +84,7 @@ impl Places {
 
 /// The bytes below a directory on its own file system, a file with several names counted once. Links are not followed; what
 /// vanishes or cannot be read meanwhile counts as nothing.
-fn tree(root: &Path) -> u64 {
+pub(crate) fn tree(root: &Path) -> u64 {
     let Ok(top) = fs::symlink_metadata(root) else { return 0 };
     let mut sum = top.blocks() * BLOCK;
     let mut seen = BTreeSet::new();

@@ -138,6 +138,11 @@ pub(crate) fn resolv_conf(pod: &Pod, names: &Names) -> ResolvConf {
     ResolvConf { text: write(&resolver), missing_cluster_dns }
 }
 
+/// A resolver file that says this.
+pub(crate) fn resolver(servers: Vec<String>, searches: Vec<String>, options: Vec<String>) -> String {
+    write(&Resolver { servers, searches, options })
+}
+
 fn parse(text: &str) -> Resolver {
     let mut resolver = Resolver::default();
     for line in text.lines().map(str::trim).filter(|l| !l.starts_with(['#', ';'])) {

@@ -61,7 +61,7 @@ pub(super) async fn port_forward(
     };
     let addresses = entry.pod.status.iter().flat_map(|status| status.pod_ips.iter().flatten());
     let own = addresses.filter_map(|address| address.ip.parse().ok()).collect();
-    upgrade::ports(request, &sessions, Target { sandbox, own }, ports).await
+    upgrade::ports(request, &sessions, Target::new(sandbox, own), ports).await
 }
 
 /// The ports a query names, as kubelet reads them.
@@ -86,13 +86,18 @@ fn ports(query: &str) -> Result<Vec<u16>, String> {
 
 /// A pod whose ports are forwarded.
 #[derive(Clone, Debug)]
-pub(super) struct Target {
+pub(crate) struct Target {
     sandbox: Sandbox,
     /// Its own addresses.
     own: Vec<IpAddr>,
 }
 
 impl Target {
+    /// The pod of this sandbox, which has these addresses.
+    pub(crate) fn new(sandbox: Sandbox, own: Vec<IpAddr>) -> Self {
+        Self { sandbox, own }
+    }
+
     /// Connects to a port of the pod.
     ///
     /// # Errors

@@ -32,17 +32,17 @@ pub(super) const RESIZE: u8 = 4;
 
 /// What a client asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     /// The program and its arguments; nothing when it attaches.
-    pub(super) command: Vec<String>,
+    pub(crate) command: Vec<String>,
     /// It has input.
-    pub(super) input: bool,
+    pub(crate) input: bool,
     /// It wants output.
-    pub(super) output: bool,
+    pub(crate) output: bool,
     /// It wants error output.
-    pub(super) error: bool,
+    pub(crate) error: bool,
     /// It has a terminal.
-    pub(super) tty: bool,
+    pub(crate) tty: bool,
 }
 
 impl Asked {
@@ -93,7 +93,7 @@ fn decode(text: &str) -> String {
 }
 
 /// The client's side of a session.
-pub(super) struct Client {
+pub(crate) struct Client {
     /// What it types; closed when that ends.
     pub(super) input: mpsc::Receiver<Bytes>,
     /// The sizes of its terminal.
@@ -159,7 +159,7 @@ fn boxed_write<T: AsyncWrite + Send + Unpin + 'static>(end: Option<T>) -> Option
 }
 
 /// Runs a command in a container; how it ended, as a `Status`. The command is killed when the client leaves.
-pub(super) async fn exec(sandbox: Sandbox, id: ContainerId, asked: Asked, client: Client) -> Value {
+pub(crate) async fn exec(sandbox: Sandbox, id: ContainerId, asked: Asked, client: Client) -> Value {
     let spec = ExecSpec { argv: asked.command.clone(), tty: asked.tty, stdin: asked.input, ..ExecSpec::default() };
     let mut session = match sandbox.exec(&id, &spec).await {
         Ok(session) => session,
@@ -191,7 +191,7 @@ pub(super) async fn exec(sandbox: Sandbox, id: ContainerId, asked: Asked, client
 }
 
 /// Attaches to a container's own process until its output ends or the client leaves, which leaves the container alone.
-pub(super) async fn attach(sandbox: Sandbox, id: ContainerId, asked: Asked, client: Client) -> Value {
+pub(crate) async fn attach(sandbox: Sandbox, id: ContainerId, asked: Asked, client: Client) -> Value {
     let mut session = match sandbox.attach(&id, asked.input).await {
         Ok(session) => session,
         Err(error) => return internal(&format!("error attaching to container: {}", chain(&error))),

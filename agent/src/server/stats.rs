@@ -55,7 +55,7 @@ async fn pods(context: &Context) -> Vec<PodUse> {
 }
 
 /// Bytes received and sent by an interface.
-fn interface(path: &str, name: &str) -> Option<(u64, u64)> {
+pub(crate) fn interface(path: &str, name: &str) -> Option<(u64, u64)> {
     counters(&std::fs::read_to_string(path).ok()?, name)
 }
 

@@ -134,7 +134,7 @@ where
 }
 
 /// Opens a session with a process, and does `work` with it.
-pub(super) async fn session<F>(
+pub(crate) async fn session<F>(
     request: Request,
     sessions: &Sessions,
     asked: Asked,
@@ -161,7 +161,7 @@ where
 }
 
 /// Forwards ports of a pod. Those of `ports` are forwarded over a plain WebSocket; over SPDY the client names them later.
-pub(super) async fn ports(request: Request, sessions: &Sessions, target: Target, ports: Vec<u16>) -> Response {
+pub(crate) async fn ports(request: Request, sessions: &Sessions, target: Target, ports: Vec<u16>) -> Response {
     if wants_spdy(request.headers()) {
         return match negotiate(request.headers(), &[PORT_FORWARD]) {
             Ok(chosen) => switch(request, sessions, chosen, move |stream| port_forward::over_spdy(stream, target)),

@@ -20,7 +20,7 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
-use crate::{config, make_image, pod, purge};
+use crate::{config, make_image, own_network, pod, purge};
 
 /// Where and what the agent is: its directory, its mark and the URL of its API server.
 const PLAYED: &str = "CORACLE_TEST_AGENT";
@@ -39,17 +39,17 @@ fn plays_the_agent_for_other_tests() {
 }
 
 /// A node whose agent may die.
-struct Node {
+pub(crate) struct Node {
     dir: tempfile::TempDir,
     mark: &'static str,
-    api: Api,
+    pub(crate) api: Api,
     url: String,
     agent: Option<Child>,
 }
 
 impl Node {
     /// Starts one and waits until it has said what its node is, which comes before it looks at pods.
-    async fn start(&mut self) {
+    pub(crate) async fn start(&mut self) {
         let mut written = self.api.subscribe();
         let played = format!("{} {} {}", self.dir.path().display(), self.mark, self.url);
         let mut command = Command::new(std::env::current_exe().unwrap());
@@ -63,7 +63,7 @@ impl Node {
     }
 
     /// As kill -9 does it.
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut agent) = self.agent.take() {
             agent.kill().unwrap();
             agent.wait().unwrap();
@@ -75,17 +75,17 @@ impl Node {
         std::fs::read_to_string(self.path("agent.log")).unwrap()
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// Waits until a pod is as wanted.
-    async fn until(&self, name: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn until(&self, name: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let found = tokio::time::timeout(Duration::from_secs(60), self.api.until("pods", name, wanted)).await;
         found.unwrap_or_else(|_| panic!("{name} is not {what}: {}\n{}", self.api.show(), self.log()))
     }
 
-    async fn until_gone(&self, name: &str) {
+    pub(crate) async fn until_gone(&self, name: &str) {
         let gone = tokio::time::timeout(Duration::from_secs(60), self.api.until_gone("pods", name)).await;
         gone.unwrap_or_else(|_| panic!("{name} is not gone: {}\n{}", self.api.show(), self.log()));
     }
@@ -188,13 +188,12 @@ impl Steps {
 }
 
 /// Runs a test beside a node whose agent is a process; cleans up however it ends.
-fn with_node<F: Future<Output = ()>>(mark: &'static str, test: impl FnOnce(Node) -> F) {
+pub(crate) fn with_node<F: Future<Output = ()>>(mark: &'static str, test: impl FnOnce(Node) -> F) {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("Skipped: containers need root");
         return;
     }
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-    assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
+    own_network();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_owned();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -237,7 +236,7 @@ fn told(name: &str, tail: &str) -> Value {
     )
 }
 
-fn is_ready(pod: &Value) -> bool {
+pub(crate) fn is_ready(pod: &Value) -> bool {
     let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
     conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
 }

@@ -10,7 +10,9 @@
 )]
 
 mod api;
+mod cri;
 mod deaths;
+mod grpc;
 
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
@@ -74,6 +76,7 @@ fn config(dir: &Path, mark: &str) -> Config {
         run_dir: dir.join("run"),
         manifest_dir: None,
         listen: "0.0.0.0:0".parse().unwrap(),
+        cri_listen: Some(dir.join("cri.sock")),
         node_ip: "127.0.0.1".parse().unwrap(),
         labels: [].into(),
         taints: vec![],
@@ -99,14 +102,19 @@ fn config(dir: &Path, mark: &str) -> Config {
     }
 }
 
+/// The thread of a test gets a network of its own; every thread and process begun from here has the same.
+fn own_network() {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+    assert!(std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
+}
+
 /// Runs `test` beside an agent whose API server has these objects; cleans up however it ends.
 fn with_agent<F: Future<Output = ()>>(mark: &str, test: impl FnOnce(Api, std::path::PathBuf) -> F) {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("Skipped: containers need root");
         return;
     }
-    // The thread of the test gets a network of its own; every thread and process begun from here has the same.
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+    own_network();
     let dir = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let config = config(dir.path(), mark);

@@ -1,0 +1,114 @@
+//! The table of methods: which call is answered by whom.
+
+use std::sync::Arc;
+
+use coracle_process::grpc::{self, Body, Code, Refusal, Requests, Result, unary};
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+
+use super::messages::Nothing;
+use super::{Front, LONGEST, container, events, exec, image, node, sandbox, stats, streaming};
+
+/// Answers a call.
+pub(super) async fn answer(front: Arc<Front>, request: Request<Incoming>) -> Response<Body> {
+    if request.method() != Method::POST {
+        return refuse(Code::Unimplemented, "calls are posted".to_owned());
+    }
+    let path = request.uri().path().to_owned();
+    let requests = Requests::new(request.into_body(), LONGEST);
+    // A call that only looks, or that ends when its client leaves.
+    macro_rules! call {
+        ($request:ident => $answered:expr) => {
+            unary(match requests.only().await {
+                Ok($request) => $answered.await,
+                Err(refusal) => Err(refusal),
+            })
+        };
+    }
+    // A call that changes something is carried out whole, whether or not its client waits for the answer.
+    macro_rules! change {
+        ($request:ident => $answered:expr) => {{
+            let own = Arc::clone(&front);
+            unary(match requests.only().await {
+                Ok($request) => whole(&own, $answered).await,
+                Err(refusal) => Err(refusal),
+            })
+        }};
+    }
+    let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else {
+        return unknown(&path);
+    };
+    match (service, method) {
+        ("runtime.v1.RuntimeService", "Version") => call!(request => {
+            let Nothing {} = request;
+            node::version()
+        }),
+        ("runtime.v1.RuntimeService", "Status") => call!(request => node::status(&front, request)),
+        ("runtime.v1.RuntimeService", "RuntimeConfig") => call!(request => {
+            let Nothing {} = request;
+            node::config()
+        }),
+        ("runtime.v1.RuntimeService", "UpdateRuntimeConfig") => call!(request => node::update(&front, request)),
+        ("runtime.v1.RuntimeService", "RunPodSandbox") => change!(request => sandbox::run(front, request)),
+        ("runtime.v1.RuntimeService", "StopPodSandbox") => change!(request => sandbox::stop(front, request)),
+        ("runtime.v1.RuntimeService", "RemovePodSandbox") => change!(request => sandbox::remove(front, request)),
+        ("runtime.v1.RuntimeService", "PodSandboxStatus") => call!(request => sandbox::status(&front, request)),
+        ("runtime.v1.RuntimeService", "ListPodSandbox") => call!(request => sandbox::list(&front, request)),
+        ("runtime.v1.RuntimeService", "CreateContainer") => change!(request => container::create(front, request)),
+        ("runtime.v1.RuntimeService", "StartContainer") => change!(request => container::start(front, request)),
+        ("runtime.v1.RuntimeService", "StopContainer") => change!(request => container::stop(front, request)),
+        ("runtime.v1.RuntimeService", "RemoveContainer") => change!(request => container::remove(front, request)),
+        ("runtime.v1.RuntimeService", "ListContainers") => call!(request => container::list(&front, request)),
+        ("runtime.v1.RuntimeService", "ContainerStatus") => call!(request => container::status(&front, request)),
+        ("runtime.v1.RuntimeService", "UpdateContainerResources") => {
+            change!(request => container::update(front, request))
+        }
+        ("runtime.v1.RuntimeService", "ReopenContainerLog") => call!(request => container::reopen(&front, request)),
+        ("runtime.v1.RuntimeService", "ExecSync") => call!(request => exec::sync(&front, request)),
+        ("runtime.v1.RuntimeService", "Exec") => call!(request => streaming::exec(&front, request)),
+        ("runtime.v1.RuntimeService", "Attach") => call!(request => streaming::attach(&front, request)),
+        ("runtime.v1.RuntimeService", "PortForward") => call!(request => streaming::port_forward(&front, request)),
+        ("runtime.v1.RuntimeService", "ContainerStats") => call!(request => stats::container(&front, request)),
+        ("runtime.v1.RuntimeService", "ListContainerStats") => call!(request => stats::containers(&front, request)),
+        ("runtime.v1.RuntimeService", "PodSandboxStats") => call!(request => stats::sandbox(&front, request)),
+        ("runtime.v1.RuntimeService", "ListPodSandboxStats") => call!(request => stats::sandboxes(&front, request)),
+        ("runtime.v1.RuntimeService", "GetContainerEvents") => {
+            if let Err(refusal) = requests.only::<Nothing>().await {
+                return unary(Err::<Nothing, _>(refusal));
+            }
+            let (answers, response) = grpc::streaming();
+            let sessions = front.sessions.clone();
+            sessions.spawn(events::serve(front, answers));
+            response
+        }
+        ("runtime.v1.ImageService", "ListImages") => call!(request => image::list(&front, request)),
+        ("runtime.v1.ImageService", "ImageStatus") => call!(request => image::status(&front, request)),
+        ("runtime.v1.ImageService", "PullImage") => call!(request => image::pull(&front, request)),
+        ("runtime.v1.ImageService", "RemoveImage") => change!(request => image::remove(front, request)),
+        ("runtime.v1.ImageService", "ImageFsInfo") => call!(request => {
+            let Nothing {} = request;
+            image::file_systems(&front)
+        }),
+        _ => unknown(&path),
+    }
+}
+
+fn refuse(code: Code, why: String) -> Response<Body> {
+    unary(Err::<Nothing, _>(Refusal(code, why)))
+}
+
+/// Clients fall back to what they know besides when a method is not there: the lists in streams, metrics.
+fn unknown(path: &str) -> Response<Body> {
+    refuse(Code::Unimplemented, format!("unknown method {path}: Coracle does not serve it"))
+}
+
+/// Carries a call out in a task of its own.
+async fn whole<T: Send + 'static>(front: &Front, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    let (tell, told) = oneshot::channel();
+    front.sessions.spawn(async move {
+        // A client that has left needs no answer.
+        drop(tell.send(work.await));
+    });
+    told.await.unwrap_or_else(|_| Err(Refusal(Code::Unavailable, "the agent is ending".to_owned())))
+}

@@ -1,0 +1,231 @@
+//! From a sandbox's configuration to the runtime's specification of it. Pure.
+
+use std::path::{Component, Path, PathBuf};
+
+use coracle_process::grpc::{Code, Refusal, Result};
+use coracle_runtime::{
+    IpcNamespace, LogLimits, NetworkNamespace, PidNamespace, QosClass, Resources, SandboxSpec, UserNamespace,
+    UtsNamespace,
+};
+use prost::Message;
+
+use super::messages::{NamespaceMode, NamespaceOption, PodSandboxConfig};
+use super::{CONFIG, invalid, records};
+use crate::pod::admission::sysctl_name;
+
+/// The longest configuration of a sandbox or a container.
+pub(super) const LONGEST: usize = 4 << 20;
+
+/// Parameters of a sandbox's own IPC namespace besides `fs.mqueue.*` (ipc_namespaces(7)).
+const IPC_SYSCTLS: [&str; 8] = [
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+];
+
+/// What the node adds to a configuration.
+pub(super) struct Surroundings<'a> {
+    /// What the runtime is to know the sandbox by.
+    pub(super) uid: &'a str,
+    pub(super) handler: &'a str,
+    /// The host's name, for sandboxes without one.
+    pub(super) host_name: &'a str,
+    pub(super) pids_limit: Option<u32>,
+}
+
+pub(super) fn unsupported(why: &str) -> Refusal {
+    Refusal(Code::Unimplemented, why.to_owned())
+}
+
+fn mode(number: i32, what: &str, known: &[NamespaceMode]) -> Result<NamespaceMode> {
+    let found = NamespaceMode::try_from(number).ok().filter(|mode| known.contains(mode));
+    found.ok_or_else(|| invalid(format!("{what} namespace mode {number} is not one a sandbox may have")))
+}
+
+/// The namespaces a sandbox is to have.
+pub(super) fn namespaces(config: &PodSandboxConfig) -> NamespaceOption {
+    let linux = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+    linux.and_then(|security| security.namespace_options.clone()).unwrap_or_default()
+}
+
+/// A cgroup as clients name it, relative to each hierarchy's root.
+fn cgroup_parent(text: &str) -> Result<Option<PathBuf>> {
+    let parent = Path::new(text.trim_start_matches('/'));
+    if parent.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    if text.ends_with(".slice") {
+        return Err(invalid(format!("cgroup_parent {text:?} is a systemd slice, and the cgroup driver is cgroupfs")));
+    }
+    let plain = parent.components().all(|part| matches!(part, Component::Normal(_)));
+    if plain { Ok(Some(parent.to_owned())) } else { Err(invalid(format!("cgroup_parent {text:?} is no path"))) }
+}
+
+/// Checks that a parameter is the sandbox's own, so that setting it changes nothing for others.
+fn check_sysctl(name: &str, network: NetworkNamespace, ipc: IpcNamespace) -> Result<()> {
+    let (namespace, host) = if name.starts_with("net.") {
+        ("network", network == NetworkNamespace::Host)
+    } else if name.starts_with("fs.mqueue.") || IPC_SYSCTLS.contains(&name) {
+        ("IPC", ipc == IpcNamespace::Host)
+    } else {
+        return Err(invalid(format!("sysctl {name:?} is not in a separate kernel namespace")));
+    };
+    if host {
+        return Err(invalid(format!("sysctl {name:?} is not allowed with the host's {namespace} namespace")));
+    }
+    Ok(())
+}
+
+/// The specification of a sandbox with this configuration.
+pub(super) fn sandbox_spec(config: &PodSandboxConfig, around: &Surroundings<'_>) -> Result<SandboxSpec> {
+    let metadata = config.metadata.as_ref().ok_or_else(|| invalid("sandbox config must include metadata"))?;
+    if metadata.name.is_empty() {
+        return Err(invalid("a sandbox needs a name"));
+    }
+    if config.encoded_len() > LONGEST {
+        return Err(invalid(format!("sandbox config is longer than {LONGEST} bytes")));
+    }
+    if !config.log_directory.is_empty() && !config.log_directory.starts_with('/') {
+        return Err(invalid(format!("log_directory {:?} is not absolute", config.log_directory)));
+    }
+    let options = namespaces(config);
+    let users = options.userns_options.as_ref();
+    if users.is_some_and(|users| users.mode != i32::from(NamespaceMode::Node)) {
+        return Err(unsupported("user namespaces with numbers of the client's are not supported"));
+    }
+    use NamespaceMode::{Container, Node, Pod};
+    let network = match mode(options.network, "network", &[Pod, Node])? {
+        Node => NetworkNamespace::Host,
+        _ => NetworkNamespace::Own,
+    };
+    let pid = match mode(options.pid, "PID", &[Pod, Container, Node])? {
+        Node => PidNamespace::Host,
+        Container => PidNamespace::Container,
+        _ => PidNamespace::Pod,
+    };
+    let ipc = match mode(options.ipc, "IPC", &[Pod, Node])? {
+        Node => IpcNamespace::Host,
+        _ => IpcNamespace::Pod,
+    };
+    let host_ports = config.port_mappings.iter().any(|mapping| mapping.host_port > 0);
+    if host_ports && network == NetworkNamespace::Own {
+        return Err(unsupported("host ports are not there yet: a sandbox is reached at its own address"));
+    }
+    let linux = config.linux.clone().unwrap_or_default();
+    let mut sysctls = Vec::new();
+    for (name, value) in &linux.sysctls {
+        let name = sysctl_name(name);
+        check_sysctl(&name, network, ipc)?;
+        sysctls.push((name, value.clone()));
+    }
+    let hostname = if config.hostname.is_empty() { around.host_name } else { &config.hostname };
+    if hostname.len() > 64 || hostname.contains(['/', '\n', '\0', ' ']) {
+        return Err(invalid(format!("hostname {hostname:?} is none: at most 64 bytes, without blanks")));
+    }
+    Ok(SandboxSpec {
+        pod_uid: around.uid.to_owned(),
+        pod_name: metadata.name.clone(),
+        pod_namespace: metadata.namespace.clone(),
+        attempt: 0,
+        hostname: hostname.to_owned(),
+        network,
+        pid,
+        ipc,
+        uts: if network == NetworkNamespace::Host { UtsNamespace::Host } else { UtsNamespace::Pod },
+        users: UserNamespace::Host,
+        sysctls,
+        qos: QosClass::BestEffort,
+        cgroup_parent: cgroup_parent(&linux.cgroup_parent)?,
+        // What containers are given is theirs; the sandbox's own sum is for whoever keeps the group above.
+        resources: Resources { pids_limit: around.pids_limit.map(i64::from), ..Resources::default() },
+        log_directory: PathBuf::from(&config.log_directory),
+        // Whoever gave the directory rotates in it, and says when.
+        log_limits: LogLimits { max_size: u64::MAX, max_files: 2 },
+        shm_size: 0,
+        annotations: vec![
+            (CONFIG.to_owned(), records::encode(config)),
+            (records::HANDLER.to_owned(), around.handler.to_owned()),
+        ],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::messages::{
+        LinuxPodSandboxConfig, LinuxSandboxSecurityContext, PodSandboxMetadata, PortMapping, UserNamespace as Users,
+    };
+    use super::*;
+
+    fn make(
+        change: impl FnOnce(&mut PodSandboxConfig, &mut LinuxPodSandboxConfig, &mut NamespaceOption),
+    ) -> Result<SandboxSpec> {
+        let metadata = PodSandboxMetadata { name: "web".into(), namespace: "ns".into(), uid: "u".into(), attempt: 1 };
+        let mut config = PodSandboxConfig { metadata: Some(metadata), ..PodSandboxConfig::default() };
+        let (mut linux, mut options) = (LinuxPodSandboxConfig::default(), NamespaceOption::default());
+        change(&mut config, &mut linux, &mut options);
+        let security =
+            LinuxSandboxSecurityContext { namespace_options: Some(options), ..LinuxSandboxSecurityContext::default() };
+        config.linux = Some(LinuxPodSandboxConfig { security_context: Some(security), ..linux });
+        let around = Surroundings { uid: "cri-1", handler: "", host_name: "host", pids_limit: Some(9) };
+        sandbox_spec(&config, &around)
+    }
+
+    #[test]
+    fn namespaces_are_the_sandboxes_or_the_hosts() {
+        let spec = make(|_, _, _| {}).unwrap();
+        assert_eq!((spec.network, spec.pid, spec.ipc), (NetworkNamespace::Own, PidNamespace::Pod, IpcNamespace::Pod));
+        assert_eq!((spec.hostname.as_str(), spec.uts), ("host", UtsNamespace::Pod));
+        let spec = make(|_, _, options| (options.network, options.pid, options.ipc) = (2, 2, 2)).unwrap();
+        assert_eq!(
+            (spec.network, spec.pid, spec.ipc),
+            (NetworkNamespace::Host, PidNamespace::Host, IpcNamespace::Host)
+        );
+        assert_eq!(spec.uts, UtsNamespace::Host);
+        assert_eq!(make(|_, _, options| options.pid = 1).unwrap().pid, PidNamespace::Container);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_a_code() {
+        use Code::{InvalidArgument, Unimplemented};
+        let check = |want, change: &dyn Fn(&mut PodSandboxConfig, &mut LinuxPodSandboxConfig, &mut NamespaceOption)| {
+            let Refusal(code, why) = make(change).unwrap_err();
+            assert_eq!(code, want, "{why}");
+        };
+        check(InvalidArgument, &|config, _, _| config.metadata = None);
+        check(InvalidArgument, &|config, _, _| config.metadata = Some(PodSandboxMetadata::default()));
+        check(InvalidArgument, &|config, _, _| config.log_directory = "logs".into());
+        check(InvalidArgument, &|config, _, _| config.hostname = "a b".into());
+        check(InvalidArgument, &|_, _, options| options.network = 1);
+        check(InvalidArgument, &|_, _, options| options.pid = 3);
+        check(InvalidArgument, &|_, _, options| options.ipc = 99);
+        check(InvalidArgument, &|_, linux, _| linux.cgroup_parent = "/a/../b".into());
+        check(InvalidArgument, &|_, linux, _| linux.cgroup_parent = "kubepods.slice".into());
+        for name in ["vm.swappiness", "kernel.hostname", "fs.file-max"] {
+            check(InvalidArgument, &|_, linux, _| drop(linux.sysctls.insert(name.into(), "1".into())));
+        }
+        check(InvalidArgument, &|_, linux, options| {
+            options.network = 2;
+            linux.sysctls.insert("net.ipv4.ip_forward".into(), "1".into());
+        });
+        let mapping = PortMapping { host_port: 80, ..PortMapping::default() };
+        check(Unimplemented, &|config, _, _| config.port_mappings = vec![mapping.clone()]);
+        check(Unimplemented, &|_, _, options| options.userns_options = Some(Users::default()));
+    }
+
+    #[test]
+    fn cgroups_and_sysctls_are_handed_on() {
+        let spec = make(|_, linux, _| {
+            linux.cgroup_parent = "/kubepods/pod1".into();
+            linux.sysctls.insert("net/core/somaxconn".into(), "5".into());
+        })
+        .unwrap();
+        assert_eq!(spec.cgroup_parent, Some(PathBuf::from("kubepods/pod1")));
+        assert_eq!(spec.sysctls, [("net.core.somaxconn".to_owned(), "5".to_owned())]);
+        assert_eq!(make(|_, linux, _| linux.cgroup_parent = "/".into()).unwrap().cgroup_parent, None);
+    }
+}
