@@ -1,7 +1,8 @@
 //! The way from a fork of the supervisor to the container's own program.
 //!
 //! Everything here runs in a process with one thread that ends in `execve` or in a report of the step that failed. Until the
-//! end it is not dumpable, so that no process of a container can look into it (ptrace(2), "access mode checking").
+//! end it is not dumpable, so that no process of a container can look into it (ptrace(2), "access mode checking"), but for one
+//! with `CAP_SYS_PTRACE` in a pid namespace that it shares with the new one.
 
 mod channel;
 mod file;
