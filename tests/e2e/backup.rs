@@ -1,10 +1,10 @@
 //! Backing up, losing everything, and having it again; a copy to try things on; what a disk shows of Secrets.
 
-use std::{path::Path, process::Output};
+use std::{path::Path, process::Output, time::Duration};
 
 use nix::sys::signal::Signal;
 
-use crate::cluster::Cluster;
+use crate::{cluster::Cluster, wait::wait_for};
 
 const OBJECTS: &str = "\
 apiVersion: v1
@@ -145,8 +145,12 @@ fn objects_are_shown_as_they_were() {
     assert_eq!(cluster.kubectl(&["get", "configmap/kept", "-o", "jsonpath={.data.a}"]), "before");
     let shown = cluster.coracle_does(&["get", "configmaps", "--revision", &then]);
     assert!(shown.starts_with("NAME ") && shown.contains("\nkept "), "{shown}");
-    let shown = cluster.coracle_does(&["get", "ns", "--as-of", "1s", "-o", "name"]);
-    assert!(shown.contains("namespaces/default\n"), "{shown}");
+    // A cluster has to be a second old to tell what it was a second ago.
+    wait_for("a second of history", Duration::from_secs(20), || {
+        let output = cluster.coracle(&["get", "ns", "--as-of", "1s", "-o", "name"]);
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        if shown.contains("namespaces/default\n") { Ok(()) } else { Err(output) }
+    });
     let refused = cluster.coracle_refuses(&["get", "cm", "--as-of", "100h"]);
     assert!(refused.contains("not known any more"), "{refused}");
     let refused = cluster.coracle_refuses(&["get", "cms", "--as-of", "1s"]);

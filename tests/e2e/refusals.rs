@@ -22,7 +22,7 @@ fn wrong_flags_are_named_with_what_is_allowed() {
         (&["up", "--log", "no=such=level"], 2, "--log"),
         (&["frobnicate"], 2, "frobnicate"),
         (&["--config", "/nonexistent/file", "up"], 2, "/nonexistent/file"),
-        (&["server", "--join", "https://127.0.0.1:1", "--token", "x"], 2, "--join"),
+        (&["server", "--join", "https://127.0.0.1:1", "--token", "x"], 2, "--token"),
     ] {
         let output = coracle(arguments);
         let said = String::from_utf8_lossy(&output.stderr);
