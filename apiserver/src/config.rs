@@ -101,11 +101,17 @@ pub struct Config {
     pub etcd_listen: Option<SocketAddr>,
     /// How much of the past is kept.
     pub history: Retention,
+    /// How long a list can be read on page by page as it was at its beginning. Kubernetes forgets after five minutes, and
+    /// clients know how to go on then; more of the past than that is there for those who ask for it.
+    pub pages: Duration,
     /// A file that says what is kept sealed and with which keys, instead of the cluster's own.
     pub encryption: Option<PathBuf>,
     /// The file flags were read from, of which snapshots have a copy.
     pub config_file: Option<PathBuf>,
 }
+
+/// The interval of Kubernetes' compactions.
+const PAGES: Duration = Duration::from_mins(5);
 
 impl Config {
     /// A server in `data_dir` on `listen`, all else as Coracle's own defaults have it.
@@ -131,6 +137,7 @@ impl Config {
             authentication: authentication::Config::default(),
             etcd_listen: None,
             history: Retention { age: Duration::from_hours(1), ..Retention::default() },
+            pages: PAGES,
             encryption: None,
             config_file: None,
         }

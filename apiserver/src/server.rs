@@ -353,7 +353,8 @@ impl ApiServer {
         let opened = tokio::task::spawn_blocking(move || Encryption::open(&keys, given.as_deref(), &kept)).await;
         let encryption = Arc::new(opened.map_err(Error::Panicked)?.map_err(Error::Encryption)?);
         let store = store.sealed_by(Arc::clone(&encryption) as Arc<dyn Seal>);
-        let facts = Facts { root_ca: pki.authority().pem().into(), service_cidr: config.service_cidr };
+        let facts =
+            Facts { root_ca: pki.authority().pem().into(), service_cidr: config.service_cidr, pages: config.pages };
         let seats = config.max_requests_inflight.saturating_add(config.max_mutating_requests_inflight);
         let flow = FlowControl::open(store.clone(), seats, config.request_timeout);
         let flow = flow.map_err(|source| Error::Store { dir: config.data_dir.join("store"), source })?;

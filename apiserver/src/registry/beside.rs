@@ -219,4 +219,6 @@ pub struct Facts {
     pub root_ca: Arc<str>,
     /// Addresses of Services.
     pub service_cidr: crate::config::Cidr,
+    /// How long a list can be read on page by page as it was at its beginning.
+    pub pages: std::time::Duration,
 }

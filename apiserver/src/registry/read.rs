@@ -308,6 +308,12 @@ impl Registry {
             }
             (None, Wanted::Newest | Wanted::Any) => (None, prefix.clone()),
         };
+        if options.after.is_some()
+            && let (Some(at), Ok(compacted)) = (at, self.store.revision_ago(self.facts.pages))
+            && at < compacted
+        {
+            return Err(expired(&coracle_store::Error::Compacted { compacted }, options.after.as_ref()));
+        }
         let mut at = at.filter(|revision| *revision != self.store.revision());
         let mut entries = Vec::new();
         let mut shown = None;

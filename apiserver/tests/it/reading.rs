@@ -1,6 +1,9 @@
 //! Listing, paging, selecting and watching.
 
+use std::time::Duration;
+
 use axum::body::Body;
+use coracle_apiserver::config::Config;
 use http::Request;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
@@ -94,6 +97,27 @@ async fn a_list_is_paged_at_one_version_and_selected() {
     let ahead = c.get(&format!("{MAPS}?resourceVersion=999999")).await;
     tokio::time::resume();
     assert_eq!((ahead.code, &ahead.body["details"]["causes"][0]["reason"]), (504, &json!("ResourceVersionTooLarge")));
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn a_page_that_comes_too_late_says_how_to_go_on() {
+    let c = Cluster::start_with(|config| Config { pages: Duration::ZERO, ..config }).await;
+    for name in ["a", "b"] {
+        make(&c, name, "x").await;
+    }
+    let first = c.get(&format!("{MAPS}?limit=1")).await;
+    let token = first.body["metadata"]["continue"].as_str().unwrap();
+    make(&c, "c", "x").await;
+    let late = c.get(&format!("{MAPS}?limit=1&continue={token}")).await;
+    let (code, reason, message) = late.refusal();
+    assert!((code, reason) == (410, "Expired") && message.starts_with("The provided continue parameter is too old"));
+    let token = late.body["metadata"]["continue"].as_str().unwrap();
+    let rest = c.get(&format!("{MAPS}?limit=9&continue={token}")).await;
+    assert_eq!(names(&rest.body), ["b", "c", "kube-root-ca.crt"]);
+    // What was can be asked for as such all the same.
+    let then = c.get(&format!("{MAPS}?resourceVersion={}&resourceVersionMatch=Exact", first.version())).await;
+    assert_eq!(names(&then.body), ["a", "b", "kube-root-ca.crt"]);
     c.stop().await;
 }
 
