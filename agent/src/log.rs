@@ -162,6 +162,7 @@ fn read_line(reader: &mut BufReader<File>, line: &mut Vec<u8>) -> io::Result<boo
 
 /// A log that is open.
 struct Open {
+    path: PathBuf,
     reader: BufReader<File>,
     inode: u64,
     line: Vec<u8>,
@@ -175,8 +176,45 @@ impl Open {
             file.seek(SeekFrom::Start(start))?;
         }
         let inode = file.metadata()?.ino();
-        Ok(Self { reader: BufReader::new(file), inode, line: Vec::new() })
+        Ok(Self { path: path.to_owned(), reader: BufReader::new(file), inode, line: Vec::new() })
     }
+
+    /// The file that was begun when `self` was full: a rotated one that is still there, or the one at `path` being written.
+    fn after(&self, path: &Path) -> io::Result<Self> {
+        loop {
+            // The current one first: if it is rotated meanwhile, the rotated ones tell.
+            let current = std::fs::metadata(path).map(|current| (path.to_owned(), current.ino()));
+            let files: Vec<_> = rotated(path)?.into_iter().chain(current.ok()).collect();
+            // One that was removed to make room was older than all that are there.
+            let own = files.iter().position(|(_, inode)| *inode == self.inode);
+            let Some((next, inode)) = files.get(own.map_or(0, |own| own + 1)) else {
+                return Err(io::Error::new(io::ErrorKind::NotFound, "the log was removed while it was read"));
+            };
+            match Self::new(next, None) {
+                Ok(open) if open.inode == *inode => return Ok(open),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                // Renamed or removed since it was listed.
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+}
+
+/// The files that were `path` once and their inodes, the oldest first: the times in their names sort.
+fn rotated(path: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Ok(Vec::new()) };
+    let prefix = format!("{}.", name.to_string_lossy());
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(&prefix)
+            && let Ok(meta) = entry.metadata()
+        {
+            files.push((entry.path(), meta.ino()));
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// What a reader came to.
@@ -210,6 +248,8 @@ pub(crate) async fn send(
     tokio::pin!(ended);
     let mut over = false;
     loop {
+        // Asked before reading: whoever rotates writes no more to the old file, so what is read of it then is all of it.
+        let replaced = tokio::fs::metadata(&path).await.is_ok_and(|current| current.ino() != open.inode);
         let pieces_here = pieces.clone();
         let (back, filter_back, reached) = blocking(move || {
             let reached = drain(&mut open, &mut filter, &pieces_here)?;
@@ -222,13 +262,10 @@ pub(crate) async fn send(
         if matches!(reached, Reached::Enough) {
             return Ok(());
         }
-        // A rotated log goes on in a new file under the same name.
-        if let Ok(meta) = tokio::fs::metadata(&path).await
-            && meta.ino() != open.inode
-        {
-            let next = path.clone();
-            open = blocking(move || Open::new(&next, None)).await?;
-            watch.of_file(&path)?;
+        if replaced {
+            let path = path.clone();
+            open = blocking(move || Open::after(&open, &path)).await?;
+            look_at(watch, &open.path)?;
             continue;
         }
         if over {
@@ -280,8 +317,16 @@ fn watch(path: &Path) -> io::Result<FileChanges> {
     if let Some(parent) = path.parent() {
         changes.of_directory(parent)?;
     }
-    changes.of_file(path)?;
+    look_at(&changes, path)?;
     Ok(changes)
+}
+
+/// Wakes when the file grows, too. One that is gone by now grows no more; the directory tells what has come instead.
+fn look_at(changes: &FileChanges, path: &Path) -> io::Result<()> {
+    match changes.of_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
 }
 
 #[cfg(test)]
@@ -366,6 +411,58 @@ mod tests {
         };
         let (result, ()) = tokio::join!(follower, story);
         result.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_follower_that_is_slow_misses_no_file() {
+        let full = |second: u32| line(second, "F", &"x".repeat(CHUNK));
+        let (dir, path) = log(&[full(1), full(2)]);
+        let rotate = |time: &str, text: String| {
+            std::fs::rename(&path, dir.path().join(format!("0.log.{time}"))).unwrap();
+            std::fs::write(&path, text).unwrap();
+        };
+        let (tx, mut rx) = mpsc::channel(1);
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let follow = Options { follow: true, timestamps: true, ..Options::default() };
+        let follower = send(path.clone(), follow, async move { drop(ended.await) }, tx);
+        let story = async {
+            let mut seconds = Vec::new();
+            let mut next = async || {
+                let piece = rx.recv().await?;
+                let text = String::from_utf8(piece.to_vec()).unwrap();
+                seconds.extend(text.lines().map(|line| line[17..19].parse::<u32>().unwrap()));
+                Some(())
+            };
+            next().await.unwrap();
+            // It is in the middle of the first file, which goes on and is full.
+            OpenOptions::new()
+                .append(true)
+                .open(&path)
+                .unwrap()
+                .write_all(line(3, "F", "the end of the first").as_bytes())
+                .unwrap();
+            rotate("20260101-000003", line(4, "F", "all of the second"));
+            rotate("20260101-000004", full(5));
+            rotate("20260101-000005", line(6, "F", "the last"));
+            end.send(()).unwrap();
+            while next().await.is_some() {}
+            assert_eq!(seconds, [1, 2, 3, 4, 5, 6]);
+        };
+        let (result, ()) = tokio::join!(follower, story);
+        result.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_follower_goes_on_with_the_oldest_file_when_its_own_was_removed() {
+        let (dir, path) = log(&[line(1, "F", "one")]);
+        let open = Open::new(&path, None).unwrap();
+        std::fs::rename(&path, dir.path().join("0.log.20260101-000001")).unwrap();
+        std::fs::write(&path, line(2, "F", "two")).unwrap();
+        assert_eq!(open.after(&path).unwrap().path, path);
+        std::fs::remove_file(dir.path().join("0.log.20260101-000001")).unwrap();
+        std::fs::write(dir.path().join("0.log.20260101-000002"), line(2, "F", "older")).unwrap();
+        std::fs::write(dir.path().join("another"), "").unwrap();
+        assert_eq!(open.after(&path).unwrap().path, dir.path().join("0.log.20260101-000002"));
     }
 
     #[test]

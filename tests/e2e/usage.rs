@@ -33,9 +33,13 @@ fn a_flood_of_output_is_followed_over_rotations_and_bounded_on_disk() {
     let lines = |from: u32, to: u32| {
         format!("busybox awk 'BEGIN {{for (i = {from}; i <= {to}; i++) printf \"%d %01000d\\n\", i, 0}}'")
     };
+    let told = |file: &str| format!("until test -e /tmp/{file}; do sleep 0.1; done");
     let script = format!(
-        "{}; until test -e /tmp/more; do sleep 0.1; done; {}; exec sleep 1000000",
-        lines(1, 25_000),
+        "{}; {}; {}; {}; {}; exec sleep 1000000",
+        lines(1, 1),
+        told("follows"),
+        lines(2, 25_000),
+        told("more"),
         lines(25_001, 100_000)
     );
     let pod = serde_json::json!({
@@ -51,11 +55,16 @@ fn a_flood_of_output_is_followed_over_rotations_and_bounded_on_disk() {
         .stdout(Stdio::from(fs::File::create(&followed).unwrap()))
         .spawn()
         .unwrap();
+    // It begins with the file being written then, as Kubernetes' do: there has to be one only.
+    let length = || fs::metadata(&followed).unwrap().len();
+    wait_for("the first line in the follower's hands", Duration::from_secs(60), || {
+        if length() > 0 { Ok(()) } else { Err(()) }
+    });
+    cluster.kubectl(&["exec", "flood", "--", "touch", "/tmp/follows"]);
     let last = || cluster.kubectl(&["logs", "flood", "--tail=1"]).split(' ').next().unwrap_or_default().to_owned();
     let whole = 25_000 * 1002 + (1..=25_000_u64).map(|n| n.to_string().len() as u64).sum::<u64>();
     wait_for("all lines in the follower's hands", Duration::from_secs(120), || {
-        let length = fs::metadata(&followed).unwrap().len();
-        if length >= whole { Ok(()) } else { Err(length) }
+        if length() >= whole { Ok(()) } else { Err(length()) }
     });
     let text = fs::read_to_string(&followed).unwrap();
     for (place, line) in text.lines().enumerate() {
