@@ -225,7 +225,7 @@ pub struct Args {
     /// How long changes are kept for watches and for reads of the past, from 5m to 168h.
     #[arg(long, env = "CORACLE_HISTORY", default_value = "1h", value_parser = history, value_name = "DURATION")]
     pub history: Duration,
-    /// How many megabytes of memory they may take; older ones go sooner then.
+    /// How many megabytes of memory they may take; older ones go sooner then, but for those of the last ten seconds.
     #[arg(long, env = "CORACLE_HISTORY_MEMORY", default_value_t = 32, value_parser = history_memory, value_name = "MEGABYTES")]
     pub history_memory: usize,
     /// A file of kind EncryptionConfiguration that says what is kept sealed and with which keys, instead of Secrets with a

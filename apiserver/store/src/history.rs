@@ -9,7 +9,9 @@ use crate::{entry::Event, revision::Revision};
 pub struct Retention {
     /// Changes older than this are forgotten.
     pub age: Duration,
-    /// So are the oldest when what history alone keeps in memory exceeds so many bytes; this bound wins.
+    /// So are the oldest when what history alone keeps in memory exceeds so many bytes; this bound wins. Only those of
+    /// the last ten seconds may take three times as much on top of it: who lists and then watches has to find what
+    /// came between, however much it weighs.
     pub bytes: usize,
 }
 
@@ -52,6 +54,12 @@ pub(crate) struct History {
 /// What an event costs beside the values: the event, its list, its place in the history and the index's past.
 const EVENT_OVERHEAD: usize = 320;
 
+/// Changes younger than this are kept though they are more than [`Retention::bytes`]; see there.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// How many times [`Retention::bytes`] they may come to.
+const FRESH_FACTOR: usize = 4;
+
 /// How much longer than asked for the past may be kept while nothing happens.
 const SLACK: Duration = Duration::from_secs(15);
 
@@ -80,14 +88,17 @@ impl History {
     /// Takes off the oldest batch if it is due by age or size.
     pub(crate) fn pop_due(&mut self, now: Duration) -> Option<Batch> {
         let oldest = self.kept.front()?;
-        let due = self.bytes > self.retention.bytes || now.saturating_sub(oldest.at) > self.retention.age;
+        let most = if now.saturating_sub(oldest.at) > FRESH { 1 } else { FRESH_FACTOR };
+        let due = self.bytes > self.retention.bytes.saturating_mul(most)
+            || now.saturating_sub(oldest.at) > self.retention.age;
         due.then(|| self.pop()).flatten()
     }
 
     /// When to look for what is too old although nothing new came: a little later than the oldest is due, for as a rule
     /// the changes that come take off what is due, and nobody need be woken for it.
     pub(crate) fn next_due(&self) -> Option<Duration> {
-        self.kept.front().map(|oldest| oldest.at.saturating_add(self.retention.age).saturating_add(SLACK))
+        let most = if self.bytes > self.retention.bytes { self.retention.age.min(FRESH) } else { self.retention.age };
+        self.kept.front().map(|oldest| oldest.at.saturating_add(most).saturating_add(SLACK))
     }
 
     /// Takes off the oldest batch if it is not younger than `revision`.
@@ -127,6 +138,7 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::{Derived, Entry, EventKind};
 
     #[test]
     fn a_time_is_a_revision_as_far_back_as_it_is_known() {
@@ -142,5 +154,44 @@ mod tests {
         assert!(history.pop_due(second(115)).is_some() && history.pop_due(second(115)).is_none());
         assert_eq!([9, 10, 19, 20].map(|time| at(&history, time)), [None, Some(6), Some(6), Some(8)]);
         assert_eq!(History::new(retention, Revision::NONE).revision_at(second(1)), Some(Revision::FIRST));
+    }
+
+    #[test]
+    fn what_just_came_may_weigh_more_for_a_while_and_has_a_bound_too() {
+        let second = Duration::from_secs;
+        let weight = 10 * EVENT_OVERHEAD;
+        let entry = Entry {
+            key: "/key".into(),
+            value: "value".into(),
+            create_revision: Revision::FIRST,
+            mod_revision: Revision::FIRST,
+            version: 1,
+            lease: None,
+            derived: Derived::default(),
+        };
+        let event =
+            Arc::new(Event { kind: EventKind::Put, entry: entry.into(), previous: None, derived: Derived::default() });
+        let mut history = History::new(Retention { age: second(100), bytes: weight }, Revision::NONE);
+        let mut revision = 0;
+        let mut push = |history: &mut History, at: u64, count: usize| {
+            for _ in 0..count {
+                revision += 1;
+                history.push(Batch { revision: Revision(revision), events: [event.clone()].into() }, second(at));
+            }
+        };
+        let drop_due = |history: &mut History, at: u64| {
+            while history.pop_due(second(at)).is_some() {}
+            history.kept.len()
+        };
+        push(&mut history, 1, 10);
+        assert_eq!(history.next_due(), Some(second(1 + 100) + SLACK));
+        push(&mut history, 2, 100);
+        assert_eq!(drop_due(&mut history, 2), 40, "four times the bound");
+        assert_eq!(history.next_due(), Some(second(2) + FRESH + SLACK), "and somebody looks again soon");
+        assert_eq!(drop_due(&mut history, 12), 40);
+        push(&mut history, 12, 5);
+        assert_eq!(drop_due(&mut history, 13), 10, "what is not fresh has no more than the bound");
+        assert_eq!(drop_due(&mut history, 102), 10);
+        assert_eq!(drop_due(&mut history, 103), 5);
     }
 }
