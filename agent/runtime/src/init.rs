@@ -1,16 +1,18 @@
 //! The way from a fork of the supervisor to the container's own program.
 //!
 //! Everything here runs in a process with one thread that ends in `execve` or in a report of the step that failed. Until the
-//! end it is not dumpable, so that no process of a container can look into it (ptrace(2), "access mode checking"), but for one
-//! with `CAP_SYS_PTRACE` in a pid namespace that it shares with the new one.
+//! end it is not dumpable, so that no process of a container can look into it (ptrace(2), "access mode checking"). One with
+//! `CAP_SYS_PTRACE` can all the same, so what is privileged is done where no container sees it.
 
 mod channel;
 mod file;
 mod identity;
+mod pids;
 mod process;
 mod root;
 
 pub(crate) use channel::{Report, Told, pair, receive, send, wait_for_go};
+pub(crate) use pids::Pids;
 use process::Birth;
 pub(crate) use process::{Stdio, bounding};
 
@@ -54,6 +56,17 @@ impl<'a> Users<'a> {
     }
 }
 
+/// Among which processes a container begins.
+#[derive(Clone, Copy)]
+pub(crate) enum Among<'a> {
+    /// Its own, as their first.
+    Own,
+    /// The host's.
+    Host,
+    /// Those of other containers.
+    Others(&'a Pids),
+}
+
 /// What a new container is made from.
 pub(crate) struct Plan<'a> {
     /// The container.
@@ -62,6 +75,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) sandbox: &'a SandboxSpec,
     /// Its own directory on the host, with `upper`, `work` and `merged`.
     pub(crate) directory: &'a Path,
+    /// Its processes.
+    pub(crate) among: Among<'a>,
     /// The pod's shared memory on the host.
     pub(crate) shm: &'a Path,
     /// Whether the cgroup keeps host devices away.
@@ -76,7 +91,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) stdio: Stdio,
 }
 
-/// Becomes a new container's first process. Called in the child of a fork into new mount (and pid) namespaces.
+/// Becomes a new container's first process, or has it born, if it begins among those of others. Called in the child of a
+/// fork into new mount (and, for processes of its own, pid) namespaces.
 pub(crate) fn container(plan: Plan<'_>) -> ! {
     let error = start_container(&plan).err();
     report_and_end(&plan.channel, error)
@@ -111,7 +127,7 @@ pub(crate) fn exec(plan: ExecPlan<'_>) -> ! {
 
 fn report_and_end(channel: &OwnedFd, error: Option<StartError>) -> ! {
     if let Some(error) = error {
-        let _ = send(channel.as_fd(), &Report::Failed(error), None);
+        let _ = send(channel.as_fd(), &Report::Failed(error), &[]);
     }
     sys::exit_now(1)
 }
@@ -164,15 +180,26 @@ fn confine(profile: &str) -> std::io::Result<()> {
 fn start_container(plan: &Plan<'_>) -> Result<std::convert::Infallible, StartError> {
     let spec = plan.spec;
     begin(spec.oom_score_adj, spec.apparmor.as_deref())?;
+    let memberships = root::memberships()?;
+    let mounts = pids::own_mounts()?;
     let sources = root::open_sources(plan)?;
     root::enter(plan)?;
+    let proc = match plan.among {
+        Among::Own => pids::offer(&plan.channel).map(|()| None)?,
+        Among::Host => None,
+        Among::Others(pids) => {
+            pids.choose()?;
+            Some(pids.proc(&mounts)?)
+        }
+    };
+    drop(mounts);
     if let Some(users) = plan.users {
         root::make_files_as(users.mapping.host)?;
     }
-    let kernel = root::mount_kernel_file_systems(plan)?;
+    let kernel = root::mount_kernel_file_systems(plan, proc)?;
     join(&plan.channel)?;
     nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).at("cgroup", || "make a cgroup namespace".to_owned())?;
-    root::mount_cgroups(spec)?;
+    root::mount_cgroups(spec, &memberships)?;
     root::mount_all(plan, sources, &kernel)?;
     let process = process::Process {
         argv: &spec.argv,
@@ -188,7 +215,11 @@ fn start_container(plan: &Plan<'_>) -> Result<std::convert::Infallible, StartErr
         tty: spec.tty,
         size: None,
     };
-    process::run(&process, Birth::Here, &plan.channel, &plan.stdio, || root::seal(spec, &kernel))
+    let birth = match plan.among {
+        Among::Own | Among::Host => Birth::Here,
+        Among::Others(_) => Birth::Last,
+    };
+    process::run(&process, birth, &plan.channel, &plan.stdio, || root::seal(spec, &kernel))
 }
 
 fn start_exec(plan: &ExecPlan<'_>) -> Result<std::convert::Infallible, StartError> {
@@ -222,6 +253,7 @@ pub(crate) fn reaper(channel: OwnedFd) -> ! {
         begin(Some(-1000), None)?;
         join(&channel)?;
         root::enter_empty()?;
+        pids::offer(&channel)?;
         sys::set_capabilities(0, 0, 0).at("capabilities", || "drop every capability".to_owned())?;
         sys::prctl(libc::PR_SET_PDEATHSIG, 9).at("process", || "end with the supervisor".to_owned())?;
         Ok(())

@@ -30,6 +30,8 @@ pub(crate) enum Report {
     },
     /// The outer side of its terminal comes along.
     Terminal,
+    /// The pid namespace this process is the first of, a mount namespace and the `/proc` in it come along.
+    Pids,
     /// Whoever tells this is the process in the container, and waits to be let go.
     Begun,
     /// It will not run.
@@ -56,11 +58,11 @@ pub(crate) struct Told {
     pub(crate) fds: Vec<OwnedFd>,
 }
 
-/// Tells, with a descriptor if there is one.
-pub(crate) fn send(channel: BorrowedFd<'_>, report: &Report, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+/// Tells, with descriptors if there are any.
+pub(crate) fn send(channel: BorrowedFd<'_>, report: &Report, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut text = serde_json::to_vec(report)?;
     text.truncate(MAX_REPORT);
-    let fds: Vec<RawFd> = fd.iter().map(AsRawFd::as_raw_fd).collect();
+    let fds: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&fds)];
     let messages = if fds.is_empty() { &[][..] } else { &rights[..] };
     sendmsg::<()>(channel.as_raw_fd(), &[IoSlice::new(&text)], messages, MsgFlags::MSG_NOSIGNAL, None)?;
@@ -82,7 +84,7 @@ pub(crate) fn receive(channel: BorrowedFd<'_>) -> io::Result<Option<Told>> {
 
 fn receive_once(channel: BorrowedFd<'_>) -> io::Result<Option<Told>> {
     let mut text = vec![0; MAX_REPORT];
-    let mut space = nix::cmsg_space!([RawFd; 1], UnixCredentials);
+    let mut space = nix::cmsg_space!([RawFd; 3], UnixCredentials);
     let (length, sender, fds) = {
         let mut parts = [IoSliceMut::new(&mut text)];
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
@@ -136,7 +138,7 @@ pub(crate) fn take_terminal(channel: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "/dev/pts/ptmx is no terminal multiplexer"));
     }
     let inner = sys::open_terminal_peer(&master)?;
-    send(channel, &Report::Terminal, Some(master.as_fd()))?;
+    send(channel, &Report::Terminal, &[master.as_fd()])?;
     Ok(inner)
 }
 
@@ -149,7 +151,7 @@ mod tests {
         let (ours, theirs) = pair().unwrap();
         let failed = StartError { step: "mount".into(), message: "no".into(), errno: None };
         nix::unistd::write(&ours, &[1]).unwrap();
-        send(theirs.as_fd(), &Report::Failed(failed.clone()), None).unwrap();
+        send(theirs.as_fd(), &Report::Failed(failed.clone()), &[]).unwrap();
         drop(theirs);
         let Some(Told { report: Report::Failed(heard), sender, .. }) = receive(ours.as_fd()).unwrap() else {
             panic!("something else")

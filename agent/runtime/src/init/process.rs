@@ -59,9 +59,9 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// Which process becomes the program.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Birth {
-    /// This one: the first of its container.
+    /// This one: the first among its processes, or one that begins among the host's.
     Here,
-    /// One that is born among the container's when it may no more than they. A process of the container's that may trace
+    /// One that is born among a container's when it may no more than its own container. A process of the container's that may trace
     /// others (`CAP_SYS_PTRACE`) takes over any that it sees, with all that one may, dumpable or not.
     Last,
 }
@@ -98,7 +98,7 @@ pub(super) fn run(
         sys::set_rlimit(number, limit.soft, limit.hard).at("rlimit", || format!("set {}", limit.name))?;
     }
     let report = Report::Identity { uid: identity.uid, gid: identity.gid, groups: identity.groups.clone() };
-    send(channel.as_fd(), &report, None).at("process", || "report".to_owned())?;
+    send(channel.as_fd(), &report, &[]).at("process", || "report".to_owned())?;
 
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let cwd = match process.users {
@@ -111,19 +111,29 @@ pub(super) fn run(
         None => enter_cwd(process.cwd)?,
     }
     if birth == Birth::Last {
+        restrict(process)?;
         be_born(channel)?;
         control_terminal(process)?;
     }
     // Set after the last change of identity, which clears it, and in the last process (prctl(2), PR_SET_PDEATHSIG).
     sys::prctl(libc::PR_SET_PDEATHSIG, 9).at("process", || "end with the supervisor".to_owned())?;
-    if container.no_new_privileges {
-        sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).at("process", || "set no_new_privs".to_owned())?;
-        if let Some(filter) = process.filter {
-            sys::install_filter(filter).at("seccomp", || "install the filter".to_owned())?;
-        }
+    if birth == Birth::Here {
+        restrict(process)?;
     }
     sys::cloexec_from(3).at("process", || "close descriptors".to_owned())?;
     execute(process.argv, &env)
+}
+
+/// No more privileges from here on, for a container that is to have none.
+fn restrict(process: &Process<'_>) -> Result<(), StartError> {
+    if !process.container.no_new_privileges {
+        return Ok(());
+    }
+    sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).at("process", || "set no_new_privs".to_owned())?;
+    match process.filter {
+        Some(filter) => sys::install_filter(filter).at("seccomp", || "install the filter".to_owned()),
+        None => Ok(()),
+    }
 }
 
 /// Goes on as a child of the supervisor's in the container's pid namespace, with nothing open but the standard descriptors

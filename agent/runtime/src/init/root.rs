@@ -156,7 +156,7 @@ fn change_root(new: &Path) -> Result<(), StartError> {
     nix::unistd::chdir("/").at("pivot_root", || "enter the new root".to_owned())
 }
 
-const QUIET: u64 = sys::ATTR_NOSUID | sys::ATTR_NODEV | sys::ATTR_NOEXEC;
+pub(super) const QUIET: u64 = sys::ATTR_NOSUID | sys::ATTR_NODEV | sys::ATTR_NOEXEC;
 
 /// What is needed of the kernel's file systems later, when volumes may lie over them.
 pub(super) struct Kernel {
@@ -168,9 +168,14 @@ pub(super) struct Kernel {
 
 /// Mounts `/proc`, `/dev` and `/sys`. An image that has a link in one of these places is refused: what is mounted there
 /// would be somewhere else than where the masks are.
-pub(super) fn mount_kernel_file_systems(plan: &Plan<'_>) -> Result<Kernel, StartError> {
+///
+/// `proc` is a `/proc` to be taken instead of one of the pid namespace this process is in.
+pub(super) fn mount_kernel_file_systems(plan: &Plan<'_>, proc: Option<OwnedFd>) -> Result<Kernel, StartError> {
     let privileged = plan.spec.privileged;
-    mount_new(c"proc", &[], QUIET, "/proc")?;
+    match proc {
+        Some(proc) => attach(&proc, "/proc").at("mount", || "mount proc on /proc".to_owned())?,
+        None => mount_new(c"proc", &[], QUIET, "/proc")?,
+    }
     mount_new(c"tmpfs", &[("mode", Some("755")), ("size", Some("65536k"))], sys::ATTR_NOSUID, "/dev")?;
     devices::make_defaults()?;
     let gid = Users::on_host(plan.users, 5).to_string();
@@ -190,18 +195,27 @@ pub(super) fn mount_kernel_file_systems(plan: &Plan<'_>) -> Result<Kernel, Start
 fn mount_new(kind: &std::ffi::CStr, options: &[(&str, Option<&str>)], flags: u64, at: &str) -> Result<(), StartError> {
     let what = || format!("mount {} on {at}", kind.to_string_lossy());
     let tree = sys::new_mount(kind, options, flags).at("mount", what)?;
+    attach(&tree, at).at("mount", what)
+}
+
+fn attach(tree: &OwnedFd, at: &str) -> io::Result<()> {
     let place = match file::open_plain(Path::new(at), libc::O_PATH | libc::O_DIRECTORY) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => file::open_or_make(Path::new(at), Kind::Directory),
         result => result,
     };
-    sys::attach_mount(tree.as_fd(), place.at("mount", what)?.as_fd()).at("mount", what)
+    sys::attach_mount(tree.as_fd(), place?.as_fd())
 }
 
-/// The container's own part of the cgroup tree: the namespace makes it look like the whole.
-pub(super) fn mount_cgroups(spec: &ContainerSpec) -> Result<(), StartError> {
+/// The cgroups this process is in, one a hierarchy, of the host's `/proc`: not every container's has this process.
+pub(super) fn memberships() -> Result<String, StartError> {
+    std::fs::read_to_string("/proc/self/cgroup").at("cgroup", || "read /proc/self/cgroup".to_owned())
+}
+
+/// The container's own part of the cgroup tree: the namespace makes it look like the whole. Of `memberships` the hierarchies
+/// alone count.
+pub(super) fn mount_cgroups(spec: &ContainerSpec, memberships: &str) -> Result<(), StartError> {
     let lock = if spec.privileged { 0 } else { sys::ATTR_RDONLY };
     const AT: &str = "/sys/fs/cgroup";
-    let memberships = file_of_own_proc("/proc/self/cgroup")?;
     let v1: Vec<&str> = memberships
         .lines()
         .filter_map(|line| line.split(':').nth(1))
@@ -230,11 +244,6 @@ pub(super) fn mount_cgroups(spec: &ContainerSpec) -> Result<(), StartError> {
     }
     let place = file::open_plain(Path::new(AT), libc::O_PATH).at("mount", || format!("open {AT}"))?;
     sys::change_mount(place.as_fd(), false, lock, 0).at("mount", || format!("make {AT} read-only"))
-}
-
-/// A file of the `/proc` that has just been mounted, and so is no file of the image.
-fn file_of_own_proc(path: &str) -> Result<String, StartError> {
-    std::fs::read_to_string(path).at("mount", || format!("read {path}"))
 }
 
 /// Makes devices and mounts.

@@ -17,6 +17,7 @@ use nix::{
 
 use super::{
     connection::ConnectionId,
+    exec::is_child,
     log::{Lines, Log, now},
     tap::Tap,
 };
@@ -24,7 +25,7 @@ use crate::{
     cgroup::{DeviceRule, Tree},
     error::StartError,
     id::ContainerId,
-    init::{self, Plan, Report, Stdio, Users},
+    init::{self, Among, Pids, Plan, Report, Stdio, Told, Users},
     protocol::Failure,
     record::{container_path, write_json},
     runtime::Signal,
@@ -45,6 +46,13 @@ pub(super) struct Container {
     record: PathBuf,
     /// Its first process, until it is reaped.
     pub(super) init: Option<Pid>,
+    /// The process that prepares that one where no container sees it, until it is reaped; others' first process does so
+    /// itself.
+    pub(super) helper: Option<Pid>,
+    /// Whichever of them was forked.
+    maker: Option<Pid>,
+    /// Its processes, for containers that begin among them later, if it is their first.
+    pub(super) pids: Option<Pids>,
     /// It was killed, and its end has not been seen yet.
     killed: bool,
     /// Where its first process reports, until it has become its program.
@@ -82,9 +90,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) directory: &'a Path,
     /// Where the containers' writable layers are.
     pub(super) layers: &'a Path,
-    /// The pid namespace to be in; a new one when `None`.
-    pub(super) pids: Option<&'a OwnedFd>,
-    pub(super) own_pids: &'a OwnedFd,
+    pub(super) among: Among<'a>,
     /// The pod's own users, if it has any.
     pub(super) users: Option<Users<'a>>,
 }
@@ -114,6 +120,9 @@ impl Container {
             group,
             record,
             init: None,
+            helper: None,
+            maker: None,
+            pids: None,
             killed: false,
             channel: None,
             identity: (0, 0, Vec::new()),
@@ -176,15 +185,16 @@ impl Container {
         }
         let (ours, theirs) = init::pair().at("process", || "make a socket pair".to_owned())?;
         let mut namespaces = CloneFlags::CLONE_NEWNS;
-        if around.pids.is_none() {
+        if matches!(around.among, Among::Own) {
             namespaces |= CloneFlags::CLONE_NEWPID;
         }
-        let Some(pid) = fork_in(around.pids, around.own_pids, namespaces)? else {
+        let Some(pid) = sys::fork_into(namespaces.bits()).at("process", || "fork".to_owned())? else {
             drop(ours);
             init::container(Plan {
                 spec: &self.spec,
                 sandbox: around.sandbox,
                 directory: &directory,
+                among: around.among,
                 shm: &around.directory.join("shm"),
                 devices_restricted: around.tree.restricts_devices(),
                 filter: self.filter.as_deref(),
@@ -193,7 +203,11 @@ impl Container {
                 stdio,
             });
         };
-        self.init = Some(pid);
+        self.maker = Some(pid);
+        match around.among {
+            Among::Own | Among::Host => self.init = Some(pid),
+            Among::Others(_) => self.helper = Some(pid),
+        }
         self.channel = Some(ours);
         self.outputs = outputs;
         self.stdin = stdin;
@@ -239,18 +253,7 @@ impl Container {
     pub(super) fn hear(&mut self) -> bool {
         while let Some(channel) = &self.channel {
             match init::receive(channel.as_fd()) {
-                Ok(Some(told)) => match told.report {
-                    Report::Identity { uid, gid, groups } => self.identity = (uid, gid, groups),
-                    Report::Terminal => {
-                        for fd in told.fds {
-                            let _ = set_nonblocking(&fd);
-                            self.outputs = vec![Output::new(fd, "stdout")];
-                        }
-                    }
-                    Report::Failed(error) => self.failure = Some(error),
-                    // A container's first process is the one that was forked.
-                    Report::Begun => {}
-                },
+                Ok(Some(told)) => self.take(told),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Ok(None) | Err(_) => {
                     self.channel = None;
@@ -274,11 +277,56 @@ impl Container {
         false
     }
 
+    /// Takes what was told: from the process that was forked anything, since no container sees it; from any other, which may
+    /// have been taken over by one that traces it, that it begins or fails.
+    fn take(&mut self, told: Told) {
+        let made = Some(told.sender) == self.maker;
+        match told.report {
+            Report::Identity { uid, gid, groups } if made => self.identity = (uid, gid, groups),
+            Report::Terminal if made => {
+                for fd in told.fds {
+                    let _ = set_nonblocking(&fd);
+                    self.outputs = vec![Output::new(fd, "stdout")];
+                }
+            }
+            Report::Pids if made => self.pids = Pids::of(told.fds),
+            Report::Failed(error) => self.failure = Some(error),
+            Report::Begun if self.init.is_none() && is_child(told.sender) => {
+                self.init = Some(told.sender);
+                if let Some(Err(error)) = self.channel.as_ref().map(go) {
+                    self.fail(error);
+                }
+            }
+            Report::Identity { .. } | Report::Terminal | Report::Pids | Report::Begun => {}
+        }
+    }
+
+    /// What prepared its first process has been reaped. True when the state has changed.
+    pub(super) fn helper_reaped(&mut self, tree: &dyn Tree) -> bool {
+        let runs = self.hear();
+        self.helper = None;
+        self.end_unborn(tree) || runs
+    }
+
+    /// Ends it when there is no process of it and none will come any more. True when it has.
+    pub(super) fn end_unborn(&mut self, tree: &dyn Tree) -> bool {
+        if self.is_over() || self.is_alive() {
+            return false;
+        }
+        self.reaped(128, None, tree);
+        true
+    }
+
+    /// Whether there is a process of it, or one may come yet.
+    pub(super) fn is_alive(&self) -> bool {
+        self.init.is_some() || self.helper.is_some() || self.channel.is_some()
+    }
+
     /// Fails before there is a process, or with one that must not go on.
     pub(super) fn fail(&mut self, error: StartError) {
         self.failure = Some(error);
         self.channel = None;
-        match self.init {
+        match self.init.or(self.helper) {
             Some(pid) => drop(signal::kill(pid, signal::Signal::SIGKILL)),
             None => self.end(128, None, false),
         }
@@ -288,7 +336,9 @@ impl Container {
     pub(super) fn reaped(&mut self, code: i32, killed_by: Option<i32>, tree: &dyn Tree) {
         // A process that dies by a signal between its last report and `execve` ran as far as anyone can tell.
         self.hear();
-        self.init = None;
+        (self.init, self.channel) = (None, None);
+        // No other can begin among its processes, and its mounts go with it.
+        self.pids = None;
         // In a pid namespace of its own everything is dead with the first process; elsewhere it is killed.
         if tree.processes(&self.group).is_ok_and(|left| !left.is_empty()) {
             let _ = tree.kill(&self.group);
@@ -391,7 +441,7 @@ impl Container {
 
     /// Whether it was killed and has not ended yet.
     pub(super) fn is_dying(&self) -> bool {
-        self.killed && self.init.is_some()
+        self.killed && self.is_alive()
     }
 
     /// Kills everything in it, with all the CPU time there is to die in.
@@ -403,7 +453,7 @@ impl Container {
 
     /// Sends its first process a signal.
     pub(super) fn signal(&self, number: i32) -> nix::Result<()> {
-        let pid = self.init.ok_or(Errno::ESRCH)?;
+        let pid = self.init.or(self.helper).ok_or(Errno::ESRCH)?;
         sys::send_signal(pid, number)
     }
 
@@ -448,24 +498,4 @@ pub(super) fn go(channel: &OwnedFd) -> Result<(), StartError> {
 pub(super) fn set_nonblocking(fd: &OwnedFd) -> nix::Result<()> {
     let flags = OFlag::from_bits_truncate(fcntl(fd, FcntlArg::F_GETFL)?);
     fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map(drop)
-}
-
-/// Forks into a pid namespace that exists. Which namespace children are born into is a property of the parent, and is put
-/// back at once (setns(2)).
-pub(super) fn fork_in(
-    pids: Option<&OwnedFd>,
-    own_pids: &OwnedFd,
-    namespaces: CloneFlags,
-) -> Result<Option<Pid>, StartError> {
-    let enter = |namespace: &OwnedFd| {
-        nix::sched::setns(namespace, CloneFlags::CLONE_NEWPID).at("namespace", || "enter the pid namespace".to_owned())
-    };
-    if let Some(pids) = pids {
-        enter(pids)?;
-    }
-    let forked = sys::fork_into(namespaces.bits()).at("process", || "fork".to_owned());
-    if pids.is_some() && !matches!(forked, Ok(None)) {
-        enter(own_pids)?;
-    }
-    forked
 }

@@ -34,6 +34,8 @@ pub(super) struct Exec {
     pub(super) connection: ConnectionId,
     /// The process that prepares it outside of the container, until it is reaped.
     pub(super) helper: Option<Pid>,
+    /// The same, for good.
+    maker: Pid,
     /// The process itself, once it was born in the container.
     pub(super) pid: Option<Pid>,
     /// How that ended, once it is reaped.
@@ -101,8 +103,18 @@ impl Exec {
                 stdio,
             });
         };
-        let (helper, group) = (Some(helper), container.group.clone());
-        Ok(Exec { connection, helper, pid: None, code: None, group, channel: Some(ours), failure: None, fds, kinds })
+        Ok(Exec {
+            connection,
+            helper: Some(helper),
+            maker: helper,
+            pid: None,
+            code: None,
+            group: container.group.clone(),
+            channel: Some(ours),
+            failure: None,
+            fds,
+            kinds,
+        })
     }
 
     /// Listens to it.
@@ -110,8 +122,8 @@ impl Exec {
         while let Some(channel) = &self.channel {
             match init::receive(channel.as_fd()) {
                 Ok(Some(told)) => match told.report {
-                    Report::Identity { .. } => {}
-                    Report::Terminal => {
+                    // From one in the container, which another may have taken over, this is nothing.
+                    Report::Terminal if told.sender == self.maker => {
                         self.kinds.terminal = true;
                         self.fds = told.fds;
                     }
@@ -127,7 +139,7 @@ impl Exec {
                             self.kill();
                         }
                     }
-                    Report::Begun => {}
+                    Report::Identity { .. } | Report::Terminal | Report::Pids | Report::Begun => {}
                 },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return News::Nothing,
                 Ok(None) | Err(_) => {
@@ -163,7 +175,7 @@ impl Exec {
 }
 
 /// Whether a process is a child of this one that has not been reaped.
-fn is_child(pid: Pid) -> bool {
+pub(super) fn is_child(pid: Pid) -> bool {
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     pid.as_raw() > 0 && waitid(Id::Pid(pid), look).is_ok()
 }

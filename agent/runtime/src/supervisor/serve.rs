@@ -29,7 +29,7 @@ use crate::{
     cgroup::{Tree, lift_cpu_bound},
     error::StartError,
     id::ContainerId,
-    init::Users,
+    init::{Among, Pids, Users},
     protocol::{Failure, Reply, Request, SERVES_FROM, VERSION},
     record::SandboxRecord,
     runtime::ExecSpec,
@@ -50,8 +50,7 @@ pub(super) struct Supervisor {
     tree: Box<dyn Tree>,
     listener: UnixListener,
     signals: SignalFd,
-    own_pids: OwnedFd,
-    pod_pids: Option<OwnedFd>,
+    pod_pids: Option<Pids>,
     /// The user namespace, when the pod has its own.
     users: Option<OwnedFd>,
     containers: Vec<Container>,
@@ -88,8 +87,7 @@ impl Supervisor {
         tree: Box<dyn Tree>,
         listener: UnixListener,
         signals: SignalFd,
-        own_pids: OwnedFd,
-        pod_pids: Option<OwnedFd>,
+        pod_pids: Option<Pids>,
         users: Option<OwnedFd>,
         lock: Flock<fs::File>,
     ) -> Supervisor {
@@ -99,7 +97,6 @@ impl Supervisor {
             tree,
             listener,
             signals,
-            own_pids,
             pod_pids,
             users,
             containers: Vec::new(),
@@ -325,14 +322,13 @@ impl Supervisor {
         let group = self.record.cgroup.join(id.as_str());
         let mut container = Container::new(id, spec, group, &self.record.spec, &self.directory);
         container.starters.push(from);
-        if let Err(error) = self.pids_for(&container.spec).and_then(|pids| {
+        if let Err(error) = self.among(&container.spec).and_then(|among| {
             let around = Surroundings {
                 tree: self.tree.as_ref(),
                 sandbox: &self.record.spec,
                 directory: &self.directory,
                 layers: &self.record.containers,
-                pids: pids.as_ref(),
-                own_pids: &self.own_pids,
+                among,
                 users: Users::of(self.users.as_ref(), self.record.users),
             };
             container.launch(&around, self.record.spec.log_limits)
@@ -347,29 +343,40 @@ impl Supervisor {
         None
     }
 
-    /// The pid namespace a container is to be in; `None` is a new one.
-    fn pids_for(&self, spec: &ContainerSpec) -> Result<Option<OwnedFd>, StartError> {
-        let copy = |fd: &OwnedFd| fd.try_clone().map(Some).map_err(|error| refuse("namespace", describe(&error)));
+    /// Among which processes a container is to begin.
+    fn among(&self, spec: &ContainerSpec) -> Result<Among<'_>, StartError> {
         match spec.pid.as_ref().unwrap_or(&self.record.spec.pid) {
-            PidNamespace::Container => Ok(None),
-            PidNamespace::Host => copy(&self.own_pids),
+            PidNamespace::Container => Ok(Among::Own),
+            PidNamespace::Host => Ok(Among::Host),
             PidNamespace::Pod => match &self.pod_pids {
-                Some(pids) => copy(pids),
+                Some(pids) => Ok(Among::Others(pids)),
                 None => Err(refuse("namespace", "the sandbox has no pid namespace of its own")),
             },
             PidNamespace::Target(id) => {
-                let target = self.find(id).ok().and_then(|target| target.init);
+                // One that has not become its program yet may more than a container may be shown.
+                let runs = |target: &&Container| {
+                    matches!(target.status.state, ContainerState::Running { .. }) && target.is_alive()
+                };
+                let target = self.find(id).ok().filter(runs);
                 let target = target.ok_or_else(|| refuse("namespace", format!("container {id} is not running")))?;
-                match fs::File::open(format!("/proc/{target}/ns/pid")) {
-                    Ok(file) => Ok(Some(file.into())),
-                    Err(error) => Err(refuse("namespace", format!("container {id}: {}", describe(&error)))),
+                if let Some(pids) = &target.pids {
+                    return Ok(Among::Others(pids));
+                }
+                match self.among(&target.spec)? {
+                    Among::Own => Err(refuse("namespace", format!("container {id} shows its processes to none"))),
+                    among => Ok(among),
                 }
             }
         }
     }
 
     fn hear_container(&mut self, place: usize) {
-        if self.containers.get_mut(place).is_some_and(Container::hear) {
+        let tree = self.tree.as_ref();
+        let Some(container) = self.containers.get_mut(place) else { return };
+        if container.hear() {
+            self.tell_state(place);
+        } else if container.end_unborn(tree) {
+            self.bind_cpu();
             self.tell_state(place);
         }
     }
@@ -434,7 +441,13 @@ impl Supervisor {
     }
 
     fn reaped(&mut self, pid: Pid, code: i32, signal: Option<i32>) {
-        if let Some(place) = self.containers.iter().position(|container| container.init == Some(pid)) {
+        if let Some(place) = self.containers.iter().position(|container| container.helper == Some(pid)) {
+            let tree = self.tree.as_ref();
+            if self.containers.get_mut(place).is_some_and(|container| container.helper_reaped(tree)) {
+                self.bind_cpu();
+                self.tell_state(place);
+            }
+        } else if let Some(place) = self.containers.iter().position(|container| container.init == Some(pid)) {
             if let Some(container) = self.containers.get_mut(place) {
                 container.reaped(code, signal, self.tree.as_ref());
             }
@@ -474,7 +487,7 @@ impl Supervisor {
     fn kill(&mut self, id: &ContainerId) -> Result<Option<Reply>, Failure> {
         let place = self.place_of(id).ok_or(Failure::NotFound)?;
         let container = self.containers.get_mut(place).ok_or(Failure::NotFound)?;
-        if container.init.is_some() {
+        if container.is_alive() {
             lift_cpu_bound(self.tree.as_ref(), &self.record.cgroup);
             container.kill(self.tree.as_ref()).map_err(|error| kernel("kill", &error))?;
         }
@@ -551,7 +564,7 @@ impl Supervisor {
     fn shutdown(&mut self, from: ConnectionId) {
         self.ending.push(from);
         lift_cpu_bound(self.tree.as_ref(), &self.record.cgroup);
-        for container in self.containers.iter_mut().filter(|container| container.init.is_some()) {
+        for container in self.containers.iter_mut().filter(|container| container.is_alive()) {
             let _ = container.kill(self.tree.as_ref());
         }
     }

@@ -25,7 +25,7 @@ use nix::{
 use super::serve::Supervisor;
 use crate::{
     cgroup,
-    init::{self, Told},
+    init::{self, Pids, Told},
     record::SandboxRecord,
     runtime::Readiness,
     spec::{IdMapping, IpcNamespace, NetworkNamespace, PidNamespace, UtsNamespace},
@@ -95,7 +95,6 @@ pub(super) fn prepare(directory: &Path) -> Result<Supervisor, String> {
     step(listener.set_nonblocking(true), "bind the socket")?;
     step(nix::unistd::chdir("/"), "leave the sandbox's directory")?;
 
-    let own_pids = step(fs::File::open("/proc/self/ns/pid"), "open the pid namespace")?;
     let users = match record.users {
         Some(users) => Some(make_owned_namespaces(&record, users)?),
         None => {
@@ -115,7 +114,7 @@ pub(super) fn prepare(directory: &Path) -> Result<Supervisor, String> {
         PidNamespace::Target(_) => return Err("a sandbox cannot share the processes of a container".to_owned()),
         PidNamespace::Container | PidNamespace::Host => None,
     };
-    Ok(Supervisor::new(directory.to_owned(), record, tree, listener, signals, own_pids.into(), pod_pids, users, lock))
+    Ok(Supervisor::new(directory.to_owned(), record, tree, listener, signals, pod_pids, users, lock))
 }
 
 /// Never a victim: when all else in a pod without memory is dying already, the kernel would take the supervisor next, and
@@ -151,7 +150,7 @@ fn make_owned_namespaces(record: &SandboxRecord, users: IdMapping) -> Result<Own
             Ok(()) => init::Report::Identity { uid: 0, gid: 0, groups: Vec::new() },
             Err(why) => init::Report::Failed(refuse_step("namespace", why)),
         };
-        let _ = init::send(theirs.as_fd(), &report, None);
+        let _ = init::send(theirs.as_fd(), &report, &[]);
         // Until the namespaces are held by somebody else.
         let _ = init::wait_for_go(theirs.as_fd());
         sys::exit_now(0);
@@ -246,8 +245,8 @@ fn set_sysctl(record: &SandboxRecord, name: &str, value: &str) -> Result<(), Str
     step(write(), &format!("set sysctl {name} to {value:?}"))
 }
 
-/// Starts process 1 of the pod's shared pid namespace and opens the namespace.
-fn start_reaper(tree: &dyn cgroup::Tree, record: &SandboxRecord) -> Result<OwnedFd, String> {
+/// Starts process 1 of the pod's shared pid namespace, and takes that from it.
+fn start_reaper(tree: &dyn cgroup::Tree, record: &SandboxRecord) -> Result<Pids, String> {
     let (ours, theirs) = step(init::pair(), "start the pod's first process")?;
     let flags = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS;
     let Some(pid) = step(sys::fork_into(flags.bits()), "start the pod's first process")? else {
@@ -255,15 +254,20 @@ fn start_reaper(tree: &dyn cgroup::Tree, record: &SandboxRecord) -> Result<Owned
         init::reaper(theirs);
     };
     drop(theirs);
-    let namespace = step(fs::File::open(format!("/proc/{pid}/ns/pid")), "open the pod's pid namespace")?;
     step(tree.join(&record.supervisor_group(), pid), "put it into the pod's cgroup")?;
     step(nix::unistd::write(&ours, &[1]), "let it go")?;
-    // It says nothing when all is well, and closes.
-    let mut ready = [nix::poll::PollFd::new(ours.as_fd(), nix::poll::PollFlags::POLLIN)];
-    step(nix::poll::poll(&mut ready, nix::poll::PollTimeout::NONE), "wait for the pod's first process")?;
-    match step(init::receive(ours.as_fd()), "hear from the pod's first process")? {
-        None => Ok(namespace.into()),
-        Some(Told { report: init::Report::Failed(error), .. }) => Err(format!("the pod's first process: {error}")),
-        Some(_) => Err("the pod's first process said something else".to_owned()),
+    // When all is well it says nothing more, and closes.
+    let mut pids = None;
+    loop {
+        let mut ready = [nix::poll::PollFd::new(ours.as_fd(), nix::poll::PollFlags::POLLIN)];
+        step(nix::poll::poll(&mut ready, nix::poll::PollTimeout::NONE), "wait for the pod's first process")?;
+        match step(init::receive(ours.as_fd()), "hear from the pod's first process")? {
+            None => return pids.ok_or_else(|| "the pod's first process said nothing".to_owned()),
+            Some(Told { report: init::Report::Pids, fds, .. }) => pids = Pids::of(fds),
+            Some(Told { report: init::Report::Failed(error), .. }) => {
+                return Err(format!("the pod's first process: {error}"));
+            }
+            Some(_) => return Err("the pod's first process said something else".to_owned()),
+        }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::{fs, os::unix::fs::symlink, time::Duration};
 
-use coracle_runtime::{Error, ExecSpec, IpcNamespace, Mount, MountKind, PidNamespace, SeccompProfile, User};
+use coracle_runtime::{
+    ContainerStatus, Error, ExecSpec, IpcNamespace, Mount, MountKind, PidNamespace, Sandbox, SeccompProfile, User,
+};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 use crate::world::{World, exec, log_text};
@@ -148,36 +150,91 @@ async fn a_pod_that_sees_the_hosts_processes_cannot_look_into_the_supervisor() {
     assert_eq!(text, "Operation not permitted\nOperation not permitted\n12 Operation not permitted\n");
 }
 
+/// Takes over whatever appears, and says which rights it had then, and what it had open beside pipes, the null device and
+/// the way to the supervisor. Ends when it is told to and has had something.
+const WATCH: &str = r#"
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+
+def rights(pid):
+    lines = open(f"/proc/{pid}/status").read().split("\n")
+    return int([line for line in lines if line.startswith("CapPrm")][0].split()[1], 16)
+
+def files(pid):
+    links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    return [link for link in links if not link.startswith(("pipe:", "socket:", "/dev/null"))]
+
+own, before, seen = rights("self"), set(os.listdir("/proc")), 0
+open("/tmp/watches", "w")
+while not (seen and os.path.exists("/tmp/enough")):
+    for pid in set(os.listdir("/proc")) - before:
+        try:
+            if libc.ptrace(0x4206, int(pid), 0, 0) != 0:
+                if rights(pid) & ~own: print("saw", pid, hex(rights(pid)))
+                continue
+            seen += 1
+            try:
+                libc.ptrace(0x4207, int(pid), 0, 0)
+                os.waitpid(int(pid), 0x40000000)
+                if rights(pid) & ~own: print("took over", pid, hex(rights(pid)))
+                if open(f"/proc/{pid}/comm").read().startswith("coracle") and files(pid): print("found", files(pid))
+            finally:
+                libc.ptrace(17, int(pid), 0, 0)
+        except (OSError, IndexError, ValueError): pass
+print("ends")
+"#;
+
+/// Starts a container that may trace others and watches for them.
+async fn watcher(world: &World, sandbox: &Sandbox) -> ContainerStatus {
+    fs::write(world.path("watch.py"), WATCH).unwrap();
+    let mut watches = world.shell("watches", "exec /usr/bin/python3 -u /watch.py 2>&1");
+    world.with_usr(&mut watches);
+    watches.mounts.push(Mount::bind(world.path("watch.py"), "/watch.py").readonly());
+    watches.capabilities.add = vec!["SYS_PTRACE".into()];
+    let status = sandbox.start_container(&watches).await.unwrap();
+    exec(sandbox, &status.id, "while ! test -e /tmp/watches; do usleep 1000; done").await;
+    status
+}
+
+/// What it has seen, this too.
+async fn watched(sandbox: &Sandbox, watches: &ContainerStatus) -> String {
+    // Ends with the container.
+    exec(sandbox, &watches.id, "touch /tmp/enough; exec sleep 1000").await;
+    sandbox.wait(&watches.id).await.unwrap();
+    log_text(&watches.log_path)
+}
+
 /// A container that may trace its processes gets hold of none that may more than itself, however early it looks.
 #[tokio::test]
 async fn a_tracer_in_a_container_finds_no_process_that_may_more_than_it() {
-    // Takes over whatever appears, and says which rights it had then.
-    const WATCH: &str = "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\n\
-        def rights(pid):\n    lines = open(f\"/proc/{pid}/status\").read().split(\"\\n\")\n\
-        \x20   return int([l for l in lines if l.startswith(\"CapPrm\")][0].split()[1], 16)\n\
-        own, before, seen = rights(\"self\"), set(os.listdir(\"/proc\")), 0\n\
-        open(\"/tmp/watches\", \"w\")\n\
-        while not os.path.exists(\"/tmp/enough\"):\n    for pid in set(os.listdir(\"/proc\")) - before:\n\
-        \x20       try:\n            if libc.ptrace(0x4206, int(pid), 0, 0) == 0:\n                seen += 1\n\
-        \x20               if rights(pid) & ~own: print(\"took over\", pid, hex(rights(pid)))\n\
-        \x20               libc.ptrace(0x4207, int(pid), 0, 0)\n                os.waitpid(int(pid), 0x40000000)\n\
-        \x20               libc.ptrace(17, int(pid), 0, 0)\n\
-        \x20           elif rights(pid) & ~own: print(\"saw\", pid, hex(rights(pid)))\n\
-        \x20       except (OSError, IndexError, ValueError): pass\n\
-        print(seen > 0)";
     let world = World::new().await;
     let sandbox = world.sandbox("tracer").await;
-    let mut watches = world.shell("watches", &format!("exec /usr/bin/python3 -u -c '{WATCH}' 2>&1"));
-    world.with_usr(&mut watches);
-    watches.capabilities.add = vec!["SYS_PTRACE".into()];
-    let watches = sandbox.start_container(&watches).await.unwrap();
-    exec(&sandbox, &watches.id, "while ! test -e /tmp/watches; do usleep 1000; done").await;
+    let watches = watcher(&world, &sandbox).await;
     for _ in 0..20 {
         exec(&sandbox, &watches.id, "true").await;
     }
-    exec(&sandbox, &watches.id, "touch /tmp/enough").await;
-    sandbox.wait(&watches.id).await.unwrap();
-    assert_eq!(log_text(&watches.log_path), "True\n");
+    assert_eq!(watched(&sandbox, &watches).await, "ends\n");
+}
+
+/// The same for containers that start among its processes: in a pod that shares them, and beside one that is looked into.
+#[tokio::test]
+async fn a_tracer_finds_no_process_that_may_more_when_others_start_beside_it() {
+    let world = World::new().await;
+    for (name, pid) in [("shares", PidNamespace::Pod), ("target", PidNamespace::Container)] {
+        let mut spec = world.sandbox_spec(name);
+        spec.pid = pid;
+        let sandbox = world.runtime.create_sandbox(&spec).await.unwrap();
+        let watches = watcher(&world, &sandbox).await;
+        for number in 0..20 {
+            let mut starts = world.shell(&format!("c{number}"), "grep -c . /proc/1/stat && readlink /proc/self/ns/pid");
+            if name == "target" {
+                starts.pid = Some(PidNamespace::Target(watches.id.clone()));
+            }
+            let started = sandbox.start_container(&starts).await.unwrap();
+            assert_eq!(sandbox.wait(&started.id).await.unwrap().code, 0, "{name}");
+        }
+        assert_eq!(watched(&sandbox, &watches).await, "ends\n", "{name}");
+    }
 }
 
 /// Keys of the host, or of another container, are not found by whoever has the same number.
