@@ -2,24 +2,28 @@
 //!
 //! ```text
 //!   token ─► whose? (iss, not yet believed) ─► keys of that issuer ─► signature, audience, times
-//!         ─► claims ─► mapping ─► user ─► rules about claims, and about the user
+//!         ─► claims, and those asked for elsewhere ─► mapping ─► user ─► rules about claims, and about the user
 //! ```
 //!
 //! **Invariants:** only algorithms with a public key are taken, never one that a token chooses otherwise; keys come from
 //! the configured issuer alone; how often they are fetched is not for who sends tokens to say.
 
 pub mod config;
+mod distributed;
 mod keys;
 mod mapping;
 pub(crate) mod reload;
 mod validation;
+mod web;
+
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, Validation};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use self::{config::Issuer, keys::Keys, mapping::Mapping};
+use self::{config::Issuer, distributed::Distributed, keys::Keys, mapping::Mapping, web::Web};
 use crate::{upstream::connect::Tasks, user::User};
 
 /// No token is longer: who is in very many groups has tens of kilobytes.
@@ -53,10 +57,18 @@ struct Standard {
     nbf: Option<f64>,
 }
 
+/// Tells whether a token is of an issuer, and for whom it has to be.
+struct Verifier {
+    url: String,
+    audiences: Vec<String>,
+    algorithms: Vec<Algorithm>,
+    keys: Keys,
+}
+
 /// One issuer whose tokens are taken.
 struct Authority {
-    issuer: Issuer,
-    keys: Keys,
+    verifier: Arc<Verifier>,
+    distributed: Option<Distributed>,
     mapping: Mapping,
 }
 
@@ -73,15 +85,16 @@ impl std::fmt::Debug for Issuers {
 }
 
 /// The issuer a token names, which is not to be believed.
-fn claimed_issuer(token: &str) -> Option<String> {
+fn untrusted_issuer(token: &str) -> Result<String, String> {
     let mut parts = token.split('.');
     let (Some(_), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
-        return None;
+        return Err("malformed token".to_owned());
     };
-    let bytes = base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, payload).ok()?;
-    let said: Said = serde_json::from_slice(&bytes).ok()?;
+    let bytes = base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, payload)
+        .map_err(|error| format!("error decoding token: {error}"))?;
+    let said: Said = serde_json::from_slice(&bytes).map_err(|error| format!("while unmarshaling token: {error}"))?;
     // Google's tokens name it without a scheme as well.
-    Some(if said.iss == "accounts.google.com" { "https://accounts.google.com".to_owned() } else { said.iss })
+    Ok(if said.iss == "accounts.google.com" { "https://accounts.google.com".to_owned() } else { said.iss })
 }
 
 impl Issuers {
@@ -100,8 +113,12 @@ impl Issuers {
         let tasks = self.tasks.clone();
         let mut authorities = Vec::new();
         for (issuer, mapping) in issuers.into_iter().zip(mappings) {
-            let keys = Keys::new(&issuer, &tasks)?;
-            authorities.push(Authority { issuer, keys, mapping });
+            let web = Arc::new(Web::new(&issuer, &tasks)?);
+            let distributed = Distributed::new(&issuer, &web);
+            let keys = Keys::new(&issuer.url, issuer.discovery_url.as_deref(), web);
+            let Issuer { url, audiences, algorithms, .. } = issuer;
+            let verifier = Arc::new(Verifier { url, audiences, algorithms, keys });
+            authorities.push(Authority { verifier, distributed, mapping });
         }
         Ok(Self { authorities, tasks })
     }
@@ -119,21 +136,33 @@ impl Issuers {
         if self.authorities.is_empty() || token.len() > LONGEST {
             return Ok(None);
         }
-        let Some(claimed) = claimed_issuer(token) else { return Ok(None) };
-        let Some(authority) = self.authorities.iter().find(|a| a.issuer.url == claimed) else { return Ok(None) };
+        let Ok(claimed) = untrusted_issuer(token) else { return Ok(None) };
+        let Some(authority) = self.authorities.iter().find(|a| a.verifier.url == claimed) else { return Ok(None) };
         authority.authenticate(token, now).await.map(Some).map_err(|why| format!("oidc: {why}"))
     }
 }
 
 impl Authority {
     async fn authenticate(&self, token: &str, now: Timestamp) -> Result<User, String> {
+        let mut claims = self.verifier.verify(token, now).await?;
+        if let Some(distributed) = &self.distributed {
+            let expanded = distributed.expand(token, &mut claims, &self.verifier, now).await;
+            expanded.map_err(|why| format!("could not expand distributed claims: {why}"))?;
+        }
+        self.mapping.user(&claims)
+    }
+}
+
+impl Verifier {
+    /// The claims of a token, if it is a valid one of this issuer.
+    async fn verify(&self, token: &str, now: Timestamp) -> Result<Map<String, Value>, String> {
         let header = jsonwebtoken::decode_header(token).map_err(|error| format!("malformed jwt: {error}"))?;
-        if !self.issuer.algorithms.contains(&header.alg) {
+        if !self.algorithms.contains(&header.alg) {
             return Err(format!("id token signed with unsupported algorithm {:?}", header.alg));
         }
         let claims = self.verified(token, header.alg, header.kid.as_deref()).await?;
         self.check(&claims, now)?;
-        self.mapping.user(&claims)
+        Ok(claims)
     }
 
     /// The claims of a token whose signature is right. Keys that are not known are asked for once.
@@ -155,11 +184,11 @@ impl Authority {
     fn check(&self, claims: &Map<String, Value>, now: Timestamp) -> Result<(), String> {
         let standard: Standard = serde_json::from_value(Value::Object(claims.clone()))
             .map_err(|error| format!("failed to unmarshal claims: {error}"))?;
-        let is_google = standard.iss == "accounts.google.com" && self.issuer.url == "https://accounts.google.com";
-        if standard.iss != self.issuer.url && !is_google {
+        let is_google = standard.iss == "accounts.google.com" && self.url == "https://accounts.google.com";
+        if standard.iss != self.url && !is_google {
             return Err(format!(
                 "id token issued by a different provider, expected {:?} got {:?}",
-                self.issuer.url, standard.iss
+                self.url, standard.iss
             ));
         }
         let audiences = match standard.aud {
@@ -167,8 +196,8 @@ impl Authority {
             Some(Audience::Several(several)) => several,
             None => Vec::new(),
         };
-        if !audiences.iter().any(|audience| self.issuer.audiences.contains(audience)) {
-            return Err(format!("expected audience in {:?} got {audiences:?}", self.issuer.audiences));
+        if !audiences.iter().any(|audience| self.audiences.contains(audience)) {
+            return Err(format!("expected audience in {:?} got {audiences:?}", self.audiences));
         }
         #[expect(clippy::cast_precision_loss, reason = "seconds since the epoch are exact for millions of years")]
         let (seconds, leeway) = (now.as_second() as f64, LEEWAY as f64);

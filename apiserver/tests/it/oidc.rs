@@ -41,25 +41,32 @@ impl Key {
 struct Issuer {
     hook: Hook,
     keys: Arc<Mutex<Vec<Value>>>,
+    /// What is answered at `/groups`.
+    groups: Arc<Mutex<(u16, String)>>,
 }
 
 impl Issuer {
     async fn start(key: &Key) -> Self {
         let keys = Arc::new(Mutex::new(vec![key.jwk()]));
         let (shown, root) = (Arc::clone(&keys), Arc::new(Mutex::new(String::new())));
-        let own = Arc::clone(&root);
+        let (own, groups) = (Arc::clone(&root), Arc::new(Mutex::new((404, String::new()))));
+        let told = Arc::clone(&groups);
         let hook = Hook::start(move |asked| {
             let root = own.lock().unwrap().clone();
             let document = match asked["path"].as_str().unwrap_or_default() {
                 "/.well-known/openid-configuration" => json!({"issuer": root, "jwks_uri": format!("{root}/keys")}),
                 "/keys" => json!({"keys": *shown.lock().unwrap()}),
+                "/groups" => {
+                    let (code, body) = told.lock().unwrap().clone();
+                    return Reply::Raw(code, body);
+                }
                 _ => return Reply::Raw(404, String::new()),
             };
             Reply::Raw(200, document.to_string())
         })
         .await;
         *root.lock().unwrap() = hook.root();
-        Self { hook, keys }
+        Self { hook, keys, groups }
     }
 
     fn fetches(&self) -> usize {
@@ -83,6 +90,28 @@ impl Issuer {
     fn token(&self, key: &Key, sub: &str) -> String {
         let now = jiff::Timestamp::now().as_second();
         key.sign(&json!({"iss": self.hook.root(), "aud": "ours", "sub": sub, "exp": now + 600, "roles": ["crew"]}))
+    }
+}
+
+impl Issuer {
+    /// The same with groups by the claim's name.
+    fn of_named_groups(&self) -> Authentication {
+        let named = "groups: {claim: roles, prefix: 'g:'}";
+        Authentication::read(&self.file().replace("groups: {expression: 'claims.?roles.orValue([])'}", named)).unwrap()
+    }
+
+    /// What was asked at `/groups`.
+    fn asked_for_groups(&self) -> Vec<Value> {
+        self.hook.seen().into_iter().filter(|asked| asked["path"] == "/groups").collect()
+    }
+
+    /// A token that says its groups are to be had at a place.
+    fn token_without_groups(&self, key: &Key, sub: &str, source: &Value) -> String {
+        let now = jiff::Timestamp::now().as_second();
+        key.sign(&json!({
+            "iss": self.hook.root(), "aud": "ours", "sub": sub, "exp": now + 600,
+            "_claim_names": {"roles": "a"}, "_claim_sources": {"a": source},
+        }))
     }
 }
 
@@ -174,6 +203,90 @@ async fn a_bearer_of_such_a_token_is_who_it_says_over_the_socket() {
     let wrong = ask(issuer.token(&Key::new("k1"), "jane")).await;
     assert_eq!(wrong.status(), 401);
     c.stop().await;
+}
+
+#[tokio::test]
+async fn groups_that_are_elsewhere_are_asked_for_and_believed_only_when_they_are_signed() {
+    let key = Key::new("k1");
+    let issuer = Issuer::start(&key).await;
+    let authentication = issuer.of_named_groups();
+    let c = Cluster::start_with(|config| Config { authentication, ..config }).await;
+    let (root, now) = (issuer.hook.root(), jiff::Timestamp::now().as_second());
+    let there = json!({"endpoint": format!("{root}/groups"), "access_token": "s3cret"});
+    let good = json!({"iss": root, "aud": "ours", "exp": now + 600, "roles": ["crew", "many"]});
+    let but = |name: &str, value: Value| {
+        let mut claims = good.clone();
+        claims[name] = value;
+        claims
+    };
+    let say = |code: u16, body: String| *issuer.groups.lock().unwrap() = (code, body);
+    say(200, format!("{}\n", key.sign(&good)));
+    let token = issuer.token_without_groups(&key, "jane", &there);
+    for _ in 0..3 {
+        let status = review(&c, &token, &[]).await;
+        assert_eq!(status["user"]["groups"], json!(["g:crew", "g:many", "system:authenticated"]), "{status}");
+    }
+    let asked = issuer.asked_for_groups();
+    assert_eq!(asked.first().unwrap()["authorization"], "Bearer s3cret");
+    // Each answer that is wrong in one way makes the token worth nothing; users differ, so nothing is held of them.
+    for (n, (code, body, what)) in [
+        (500, key.sign(&good), "an error"),
+        (302, key.sign(&good), "a redirect"),
+        (200, String::new(), "nothing"),
+        (200, good.to_string(), "no token"),
+        (200, "x".repeat(3 << 20), "too much"),
+        (200, Key::new("k1").sign(&good), "another's signature"),
+        (200, key.sign(&but("aud", json!("theirs"))), "for somebody else"),
+        (200, key.sign(&but("exp", json!(now - 1))), "of the past"),
+        (200, key.sign(&but("iss", json!("http://127.0.0.1:1"))), "an issuer without TLS"),
+        (200, key.sign(&but("iss", json!("https://127.0.0.1:1"))), "an issuer nobody is"),
+        (200, key.sign(&but("roles", json!({"a": 1}))), "no groups"),
+        (200, key.sign(&json!({"iss": root, "aud": "ours", "exp": now + 600})), "without them"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        say(code, body);
+        let status = review(&c, &issuer.token_without_groups(&key, &format!("u{n}"), &there), &[]).await;
+        assert_ne!(status["authenticated"], true, "{what}: {status}");
+    }
+    say(200, key.sign(&good));
+    let plain = json!({"endpoint": format!("{}/groups", root.replace("https:", "http:"))});
+    assert_ne!(review(&c, &issuer.token_without_groups(&key, "v1", &plain), &[]).await["authenticated"], true);
+    // A token inside the token is passed over.
+    let inside = issuer.token_without_groups(&key, "v2", &json!({"JWT": key.sign(&good)}));
+    assert_eq!(review(&c, &inside, &[]).await["user"]["groups"], json!(["system:authenticated"]));
+    // What is there need not be asked for.
+    let before = issuer.asked_for_groups().len();
+    let status = review(&c, &issuer.token(&key, "jane"), &[]).await;
+    assert_eq!(status["user"]["groups"], json!(["g:crew", "system:authenticated"]));
+    assert_eq!(issuer.asked_for_groups().len(), before);
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn groups_may_be_signed_by_another_issuer_of_the_same_authority_only() {
+    let (first, second) = (Key::new("k1"), Key::new("k2"));
+    let (issuer, other) = (Issuer::start(&first).await, Issuer::start(&second).await);
+    let now = jiff::Timestamp::now().as_second();
+    let of_other = json!({"iss": other.hook.root(), "aud": "ours", "exp": now + 600, "roles": "crew"});
+    *issuer.groups.lock().unwrap() = (200, second.sign(&of_other));
+    let there = json!({"endpoint": format!("{}/groups", issuer.hook.root())});
+    // The first issuer's authority has not signed the other's certificate; one configured with both has.
+    for (is_known, bundle) in
+        [(false, issuer.hook.pem().to_owned()), (true, format!("{}{}", issuer.hook.pem(), other.hook.pem()))]
+    {
+        let mut authentication = issuer.of_named_groups();
+        bundle.clone_into(&mut authentication.issuers[0].certificate_authority);
+        let c = Cluster::start_with(|config| Config { authentication, ..config }).await;
+        let status = review(&c, &issuer.token_without_groups(&first, "jane", &there), &[]).await;
+        assert_eq!(status["authenticated"] == true, is_known, "{status}");
+        if is_known {
+            assert_eq!(status["user"]["groups"], json!(["g:crew", "system:authenticated"]));
+        }
+        c.stop().await;
+    }
+    assert_eq!(other.fetches(), 1);
 }
 
 /// What `/metrics` tells of changes of the file that went well, or did not.

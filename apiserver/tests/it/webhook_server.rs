@@ -46,10 +46,13 @@ async fn answer(
     decide: Decide,
     seen: Arc<Mutex<Vec<Value>>>,
 ) -> Result<Response<BoxBody<bytes::Bytes, Infallible>>, Infallible> {
-    let path = request.uri().path().to_owned();
+    let mut bare = json!({"path": request.uri().path()});
+    if let Some(credential) = request.headers().get(http::header::AUTHORIZATION) {
+        bare["authorization"] = credential.to_str().unwrap_or_default().into();
+    }
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    // What is no review is shown as it is; of a request without a body, its path.
-    let review: Value = serde_json::from_slice(&body).unwrap_or_else(|_| json!({"path": path}));
+    // What is no review is shown as it is; of a request without a body, its path and credential.
+    let review: Value = serde_json::from_slice(&body).unwrap_or(bare);
     let asked = review.get("request").unwrap_or(&review).clone();
     seen.lock().unwrap().push(asked.clone());
     let full = |code: u16, text: String| {

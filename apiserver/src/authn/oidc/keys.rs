@@ -5,31 +5,18 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt as _, Empty, Limited};
 use jsonwebtoken::{
     Algorithm, DecodingKey,
     jwk::{Jwk, KeyAlgorithm, PublicKeyUse},
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio::{sync::Mutex, time::Instant};
 
-use super::{config::Issuer, signature_only};
-use crate::upstream::{
-    connect::{Connector, Pool, Protection, Reached, Tasks, Trusted, pool, tls},
-    root,
-};
-
-/// As large as a document may be.
-const MAX_DOCUMENT: usize = 1024 * 1024;
+use super::{signature_only, web::Web};
 
 /// How many keys are kept.
 const MAX_KEYS: usize = 256;
-
-/// How long both documents together may take.
-const LIMIT: Duration = Duration::from_secs(20);
 
 /// Between two fetches, however many tokens come with keys that nobody knows.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -75,7 +62,7 @@ impl KeySet {
 pub(super) struct Keys {
     issuer: String,
     discovery: String,
-    http: Pool<Empty<Bytes>>,
+    web: Arc<Web>,
     current: RwLock<Arc<KeySet>>,
     /// When they were fetched last, or were tried to. Who holds it fetches.
     fetched: Mutex<Option<Instant>>,
@@ -96,19 +83,15 @@ struct Discovery {
 
 impl Keys {
     /// The keys of an issuer; nothing is fetched yet.
-    ///
-    /// # Errors
-    /// Its certificate authority is none.
-    pub(super) fn new(issuer: &Issuer, tasks: &Tasks) -> Result<Self, String> {
-        let tls = tls(&Trusted::Bundle(issuer.certificate_authority.as_bytes()), None)?;
-        let well_known = || format!("{}/.well-known/openid-configuration", issuer.url.trim_end_matches('/'));
-        Ok(Self {
-            issuer: issuer.url.clone(),
-            discovery: issuer.discovery_url.clone().unwrap_or_else(well_known),
-            http: pool(tasks, Connector { place: Reached::Uri, protection: Protection::Scheme(tls) }),
+    pub(super) fn new(issuer: &str, discovery: Option<&str>, web: Arc<Web>) -> Self {
+        let well_known = || format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+        Self {
+            issuer: issuer.to_owned(),
+            discovery: discovery.map_or_else(well_known, str::to_owned),
+            web,
             current: RwLock::default(),
             fetched: Mutex::new(None),
-        })
+        }
     }
 
     /// Keys that are known already and are not fetched.
@@ -139,15 +122,13 @@ impl Keys {
             return Err("the key is not known, and the issuer was asked a moment ago".to_owned());
         }
         *fetched = Some(Instant::now());
-        let late = |_| Err("fetching keys: no answer in time".to_owned());
-        let set = tokio::time::timeout(LIMIT, self.fetch()).await.unwrap_or_else(late)?;
-        let set = Arc::new(KeySet::of(set));
+        let set = Arc::new(KeySet::of(self.fetch().await?));
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&set);
         Ok(set)
     }
 
     async fn fetch(&self) -> Result<Document, String> {
-        let discovery: Discovery = self.get(&self.discovery).await?;
+        let discovery: Discovery = self.web.json(&self.discovery).await?;
         if discovery.issuer != self.issuer {
             let (expected, got) = (&self.issuer, &discovery.issuer);
             return Err(format!(
@@ -157,21 +138,6 @@ impl Keys {
         if !discovery.jwks_uri.starts_with("https://") {
             return Err(format!("jwks_uri {:?} must begin with https://", discovery.jwks_uri));
         }
-        self.get(&discovery.jwks_uri).await
-    }
-
-    /// A document of JSON. Redirects are not followed.
-    async fn get<T: DeserializeOwned>(&self, url: &str) -> Result<T, String> {
-        let failed = |why: &dyn std::fmt::Display| format!("Get {url:?}: {why}");
-        let uri: Uri = url.parse().map_err(|error| failed(&error))?;
-        let request = Request::get(uri).header(header::ACCEPT, "application/json").body(Empty::new());
-        let request = request.map_err(|error| failed(&error))?;
-        let response = self.http.request(request).await.map_err(|error| failed(&root(&error)))?;
-        let code = response.status();
-        let body = Limited::new(response.into_body(), MAX_DOCUMENT).collect().await.map_err(|error| failed(&error))?;
-        if code != StatusCode::OK {
-            return Err(failed(&code));
-        }
-        serde_json::from_slice(&body.to_bytes()).map_err(|error| failed(&error))
+        self.web.json(&discovery.jwks_uri).await
     }
 }

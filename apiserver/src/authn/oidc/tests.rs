@@ -66,7 +66,7 @@ jwt:
 fn issuers(text: &str, keys: &[Value]) -> Result<Issuers, String> {
     let issuers = Issuers::none().instead(Config::read(text)?.issuers, &["https://own.example.com".to_owned()])?;
     for authority in &issuers.authorities {
-        authority.keys.put(serde_json::from_value(json!({"keys": keys})).unwrap());
+        authority.verifier.keys.put(serde_json::from_value(json!({"keys": keys})).unwrap());
     }
     Ok(issuers)
 }
