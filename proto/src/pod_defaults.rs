@@ -124,41 +124,34 @@ fn drop_blanks(spec: &mut PodSpec) {
     }
 }
 
-fn default_container(container: &mut Container) {
-    fill_text(&mut container.image_pull_policy, pull_policy(text(&container.image)));
-    fill_text(&mut container.termination_message_path, "/dev/termination-log");
-    fill_text(&mut container.termination_message_policy, "File");
-    default_ports(&mut container.ports);
-    default_env(&mut container.env);
-    default_mounts(&mut container.volume_mounts);
-    default_probes([&mut container.liveness_probe, &mut container.readiness_probe, &mut container.startup_probe]);
-    default_lifecycle(&mut container.lifecycle);
-    canonical_resources(container.resources.get_or_insert_default());
-    for flag in [&mut container.stdin, &mut container.stdin_once, &mut container.tty] {
-        drop_blank(flag);
-    }
-    drop_blank(&mut container.working_dir);
-    drop_blank(&mut container.command);
-    drop_blank(&mut container.args);
-    drop_blank(&mut container.env_from);
-    drop_blank(&mut container.volume_devices);
-    drop_blank(&mut container.resize_policy);
+/// Defines how a container is completed. Ephemeral ones have the same fields and no type in common with the others.
+macro_rules! default_containers {
+    ($($name:ident: $container:ty),+) => {$(
+        fn $name(container: &mut $container) {
+            fill_text(&mut container.image_pull_policy, pull_policy(text(&container.image)));
+            fill_text(&mut container.termination_message_path, "/dev/termination-log");
+            fill_text(&mut container.termination_message_policy, "File");
+            default_ports(&mut container.ports);
+            default_env(&mut container.env);
+            default_mounts(&mut container.volume_mounts);
+            let probes = [&mut container.liveness_probe, &mut container.readiness_probe, &mut container.startup_probe];
+            default_probes(probes);
+            default_lifecycle(&mut container.lifecycle);
+            canonical_resources(container.resources.get_or_insert_default());
+            for flag in [&mut container.stdin, &mut container.stdin_once, &mut container.tty] {
+                drop_blank(flag);
+            }
+            drop_blank(&mut container.working_dir);
+            drop_blank(&mut container.command);
+            drop_blank(&mut container.args);
+            drop_blank(&mut container.env_from);
+            drop_blank(&mut container.volume_devices);
+            drop_blank(&mut container.resize_policy);
+        }
+    )+};
 }
 
-fn default_ephemeral_container(container: &mut EphemeralContainer) {
-    fill_text(&mut container.image_pull_policy, pull_policy(text(&container.image)));
-    fill_text(&mut container.termination_message_path, "/dev/termination-log");
-    fill_text(&mut container.termination_message_policy, "File");
-    default_ports(&mut container.ports);
-    default_env(&mut container.env);
-    default_mounts(&mut container.volume_mounts);
-    default_probes([&mut container.liveness_probe, &mut container.readiness_probe, &mut container.startup_probe]);
-    default_lifecycle(&mut container.lifecycle);
-    canonical_resources(container.resources.get_or_insert_default());
-    for flag in [&mut container.stdin, &mut container.stdin_once, &mut container.tty] {
-        drop_blank(flag);
-    }
-}
+default_containers!(default_container: Container, default_ephemeral_container: EphemeralContainer);
 
 fn canonical_resources(resources: &mut ResourceRequirements) {
     for list in [&mut resources.limits, &mut resources.requests] {
