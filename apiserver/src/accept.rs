@@ -16,7 +16,8 @@ pub enum Form {
     Metadata(MetaVersion),
 }
 
-/// The version of `meta.k8s.io` that tables and metadata are of; but for its name there is no difference.
+/// The version of `meta.k8s.io` that tables and metadata are of; but for its name, and how its lists are numbered in protobuf,
+/// there is no difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetaVersion {
     /// What clients of today ask for.
@@ -192,9 +193,7 @@ impl<'a> Clause<'a> {
                 MetaVersion::of(version).map(Form::Table)
             }
             [Some("PartialObjectMetadata" | "PartialObjectMetadataList"), Some("meta.k8s.io"), Some(version)] => {
-                let version = MetaVersion::of(version)?;
-                // The older version's lists are numbered otherwise in protobuf; nobody asks for them any more.
-                (encoding != Encoding::Protobuf || version == MetaVersion::V1).then_some(Form::Metadata(version))
+                MetaVersion::of(version).map(Form::Metadata)
             }
             _ => None,
         }
@@ -266,6 +265,13 @@ mod tests {
             ("application/json;as=Secret;v=v1;g=meta.k8s.io", None, None),
             // Metadata is no custom object, whatever it is of.
             (METADATA, Some((metadata, Protobuf)), Some((metadata, Protobuf))),
+            (
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1beta1",
+                Some((Form::Metadata(MetaVersion::V1beta1), Protobuf)),
+                Some((Form::Metadata(MetaVersion::V1beta1), Protobuf)),
+            ),
+            ("application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v2", None, None),
+            ("application/vnd.kubernetes.protobuf;as=Table;v=v1beta1;g=meta.k8s.io", None, None),
             ("text/html", None, None),
             ("application/cbor", None, None),
             ("application", None, None),

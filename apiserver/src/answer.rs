@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use bytes::Bytes;
-use coracle_proto::{protobuf, status::Status, yaml};
+use coracle_proto::{field, protobuf, status::Status, yaml};
 use coracle_store::{Entry, Revision};
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
@@ -30,13 +30,20 @@ pub enum Include {
 }
 
 impl Include {
-    /// Reads the query's word.
-    #[must_use]
-    pub fn of(info: &RequestInfo) -> Self {
-        match info.query.get("includeObject") {
-            "None" => Self::Nothing,
-            "Object" => Self::Object,
-            _ => Self::Metadata,
+    /// Reads the query's word, which only tables have a use for.
+    ///
+    /// # Errors
+    /// 400 for a word that is none of them, where a table is asked for.
+    pub fn of(info: &RequestInfo, form: Form) -> Result<Self> {
+        match (info.query.get("includeObject"), form) {
+            ("None", _) => Ok(Self::Nothing),
+            ("Object", _) => Ok(Self::Object),
+            ("" | "Metadata", _) | (_, Form::Whole | Form::Metadata(_)) => Ok(Self::Metadata),
+            (other, Form::Table(_)) => {
+                let detail = "must be 'Metadata', 'Object', 'None', or empty";
+                let why = field::Error::invalid(&field::Path::new("includeObject"), other, detail);
+                Err(Box::new(Status::bad_request(format!("Unable to convert to Table as requested: {why}"))))
+            }
         }
     }
 }

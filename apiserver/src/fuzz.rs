@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 
 use self::drive::drive;
 use crate::{
-    accept::{Accepted, Encoding},
+    accept::{Accepted, Encoding, Form, MetaVersion},
     answer::Include,
     cel,
     custom::{schema::Schema, structural},
@@ -230,7 +230,8 @@ mod check {
         let query: String = text(input).chars().filter(|c| c.is_ascii_graphic()).collect();
         let Ok(uri) = format!("/api/v1/pods?{query}").parse() else { return };
         let info = RequestInfo::new(&Method::GET, &uri);
-        let _ = (ListOptions::of(&info), WatchOptions::of(&info), Include::of(&info));
+        let table = Form::Table(MetaVersion::V1);
+        let _ = (ListOptions::of(&info), WatchOptions::of(&info), Include::of(&info, table));
     }
 
     pub(super) fn path(input: &[u8]) {
@@ -247,9 +248,7 @@ mod check {
         let Ok(value) = HeaderValue::from_bytes(input) else { return };
         headers.insert(header::ACCEPT, value);
         let accepted = Accepted::of(&headers, || false);
-        assert!(
-            !accepted.is_ok_and(|a| a == Accepted { form: crate::accept::Form::Whole, encoding: Encoding::Protobuf })
-        );
+        assert!(!accepted.is_ok_and(|a| a == Accepted { form: Form::Whole, encoding: Encoding::Protobuf }));
         let _ = Encoding::of(&headers);
     }
 

@@ -40,6 +40,7 @@ struct Call {
     /// The namespace the objects are in, empty at cluster scope.
     namespace: String,
     accepted: Accepted,
+    include: Include,
     /// How much of objects it is told that watches.
     share: Share,
     /// What the client calls its program.
@@ -54,8 +55,7 @@ impl Call {
     }
 
     fn shape(&self) -> Shape<'_> {
-        let include = Include::of(&self.info);
-        Shape { kind: &*self.kind, accepted: self.accepted, include, now: jiff::Timestamp::now() }
+        Shape { kind: &*self.kind, accepted: self.accepted, include: self.include, now: jiff::Timestamp::now() }
     }
 
     fn at(&self) -> (&str, &str) {
@@ -242,11 +242,12 @@ pub(crate) async fn dispatch(
     };
     let has_protobuf = || protobuf::is_spoken(&resource.api_version(), resource.kind);
     let accepted = Accepted::of(request.headers(), has_protobuf)?;
+    let include = Include::of(&info, accepted.form)?;
     let agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let agent = agent.into();
     let notes = request.extensions().get::<Arc<Notes>>().cloned();
     let share = request.extensions().get().copied().unwrap_or(Share::Whole);
-    let call = Call { server, user, info, kind, namespace, accepted, share, agent, notes };
+    let call = Call { server, user, info, kind, namespace, accepted, include, share, agent, notes };
     let mut response = if is_binding {
         subresources::bind_by_name(&call, request).await?
     } else {

@@ -144,6 +144,76 @@ async fn custom_resources_have_no_protobuf_but_their_metadata() {
     c.stop().await;
 }
 
+/// What is in a protobuf message whose fields are all of bytes: numbers and contents.
+fn fields(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let mut found = Vec::new();
+    while let Some(first) = bytes.first() {
+        let number = first >> 3;
+        found.push((number, field(&mut bytes)));
+    }
+    found
+}
+
+#[tokio::test]
+async fn metadata_alone_is_read_listed_and_watched_in_protobuf_in_both_versions() {
+    let c = Cluster::start().await;
+    let accept = |kind: &str, version: &str| {
+        let tail = format!("as={kind};g=meta.k8s.io;v={version}");
+        // As metadata informers of client-go ask.
+        format!("application/vnd.kubernetes.protobuf;{tail},application/json;{tail},application/json")
+    };
+    let made = c.post(MAPS, &json!({"metadata": {"name": "a", "labels": {"x": "y"}}, "data": {"k": "v"}})).await;
+    let other = c.post(MAPS, &json!({"metadata": {"name": "b", "labels": {"x": "y"}}, "data": {"k": "v"}})).await;
+    for (version, numbers) in [("v1", [1, 2, 2]), ("v1beta1", [2, 1, 1])] {
+        let group = format!("meta.k8s.io/{version}");
+        let one = accept("PartialObjectMetadata", version);
+        let (code, media, body) = ask(&c, "GET", &format!("{MAPS}/a"), &one, &Value::Null).await;
+        let told = protobuf::to_json(&body).unwrap();
+        assert_eq!((code, media.as_str()), (200, protobuf::MEDIA));
+        let expected = json!({"kind": "PartialObjectMetadata", "apiVersion": group, "metadata": made.body["metadata"]});
+        assert_eq!(told, expected);
+        let list = accept("PartialObjectMetadataList", version);
+        let (code, media, body) = ask(&c, "GET", &format!("{MAPS}?labelSelector=x%3Dy"), &list, &Value::Null).await;
+        assert_eq!((code, media.as_str()), (200, protobuf::MEDIA));
+        let told = protobuf::to_json(&body).unwrap();
+        assert_eq!((&told["kind"], &told["apiVersion"]), (&json!("PartialObjectMetadataList"), &json!(group)));
+        assert_eq!(told["metadata"]["resourceVersion"], other.body["metadata"]["resourceVersion"]);
+        let names = told["items"].as_array().unwrap().iter().map(|item| item["metadata"].clone());
+        assert_eq!(names.collect::<Vec<_>>(), [made.body["metadata"].clone(), other.body["metadata"].clone()]);
+        // The two versions number a list's fields otherwise; the whole is `k8s` and an envelope, whose second field it is.
+        let envelope = fields(&body[4..]);
+        let content = &envelope.iter().find(|(number, _)| *number == 2).unwrap().1;
+        assert_eq!(fields(content).iter().map(|(number, _)| *number).collect::<Vec<_>>(), numbers, "{version}");
+        let since = format!("{MAPS}?watch=1&allowWatchBookmarks=1&labelSelector=x%3Dy");
+        let mut watch = Following::begin(&c, &format!("{since}&resourceVersion=0"), &one).await;
+        for expected in [&made, &other] {
+            let (kind, told) = watch.next().await;
+            assert_eq!((kind.as_str(), &told["apiVersion"]), ("ADDED", &json!(group)));
+            assert_eq!(told["metadata"], expected.body["metadata"]);
+        }
+        let mut initial =
+            Following::begin(&c, &format!("{since}&sendInitialEvents=1&resourceVersionMatch=NotOlderThan"), &one).await;
+        assert_eq!([initial.next().await.0, initial.next().await.0], ["ADDED", "ADDED"]);
+        let (kind, told) = initial.next().await;
+        assert_eq!((kind.as_str(), &told["kind"]), ("BOOKMARK", &json!("PartialObjectMetadata")));
+        assert_eq!(told["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+        // Tables have no protobuf, but who asks for one takes something else too.
+        let (_, media, body) = ask(&c, "GET", MAPS, &accept("Table", version), &Value::Null).await;
+        let table: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((media.as_str(), &table["apiVersion"]), ("application/json", &json!(group)));
+        let only = format!("application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v={version}");
+        assert_eq!(ask(&c, "GET", MAPS, &only, &Value::Null).await.0, 406);
+    }
+    let table = "application/json;as=Table;g=meta.k8s.io;v=v1";
+    let (code, _, body) = ask(&c, "GET", &format!("{MAPS}?includeObject=All"), table, &Value::Null).await;
+    let status: Value = serde_json::from_slice(&body).unwrap();
+    let words = "Unable to convert to Table as requested: includeObject: Invalid value: \"All\": must be 'Metadata', \
+                 'Object', 'None', or empty";
+    assert_eq!((code, &status["message"]), (400, &json!(words)));
+    assert_eq!(ask(&c, "GET", &format!("{MAPS}?includeObject=All"), GO, &Value::Null).await.0, 200);
+    c.stop().await;
+}
+
 /// A watch in protobuf.
 struct Following {
     body: Body,

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Error, MAGIC,
-    table::{Field, SCHEMA, TABLES, Type, message_of},
+    table::{Field, SCHEMA, TABLES, Type, list_numbers, message_of},
 };
 
 /// The wire types (protobuf.dev, "Encoding").
@@ -53,6 +53,8 @@ pub struct List {
     /// The list's own message.
     content: Vec<u8>,
     item: String,
+    /// The number of the items.
+    items: u64,
 }
 
 impl List {
@@ -64,10 +66,10 @@ impl List {
     pub fn new(list: (&str, &str), meta: &Value, item: (&str, &str), size: usize) -> Result<Self, Error> {
         let known = |(version, kind)| message_of(version, kind).ok_or_else(|| Error::unknown(version, kind));
         let item = known(item)?;
-        known(list)?;
+        let (metadata, items) = list_numbers(&known(list)?);
         let mut content = Vec::with_capacity(size);
-        nested(1, &mut content, |out| write_message("meta.v1.ListMeta", meta, out))?;
-        Ok(Self { head: begin(list.0, list.1), content, item })
+        nested(metadata, &mut content, |out| write_message("meta.v1.ListMeta", meta, out))?;
+        Ok(Self { head: begin(list.0, list.1), content, item, items })
     }
 
     /// Adds an object.
@@ -76,7 +78,8 @@ impl List {
     /// [`Error::Malformed`] for a field that is of another type.
     pub fn push(&mut self, object: &Value) -> Result<(), Error> {
         let item = &self.item;
-        nested(2, &mut self.content, |out| write_message(item, object, out)).map_err(|error| error.within("items"))
+        nested(self.items, &mut self.content, |out| write_message(item, object, out))
+            .map_err(|error| error.within("items"))
     }
 
     /// The list's body.

@@ -78,6 +78,7 @@ const FILES: &[&str] = &[
     include_str!("wire/events.txt"),
     include_str!("wire/flowcontrol.txt"),
     include_str!("wire/meta.txt"),
+    include_str!("wire/meta1beta1.txt"),
     include_str!("wire/networking.txt"),
     include_str!("wire/node.txt"),
     include_str!("wire/policy.txt"),
@@ -182,11 +183,22 @@ const ANSWERS: &[(&str, &str)] = &[
     ("v1", "Status"),
     ("meta.k8s.io/v1", "PartialObjectMetadata"),
     ("meta.k8s.io/v1", "PartialObjectMetadataList"),
+    // Alike in both versions.
+    ("meta.k8s.io/v1beta1", "PartialObjectMetadata"),
 ];
 
 /// Kinds of meta/v1 that every group, whosever it is, takes as its own.
 const SHARED: &[&str] =
     &["CreateOptions", "DeleteOptions", "GetOptions", "ListOptions", "PatchOptions", "UpdateOptions"];
+
+/// The numbers of a list's metadata and items.
+pub(super) fn list_numbers(message: &str) -> (u64, u64) {
+    let number = |wanted: &str| {
+        let fields = TABLES.get(message).into_iter().flatten();
+        fields.filter(|field| field.name == Some(wanted)).map(|field| field.number).next()
+    };
+    (number("metadata").unwrap_or(1), number("items").unwrap_or(2))
+}
 
 /// The name of a kind's message, if there is a table for it: `io.k8s.api.networking.v1.Ingress`.
 pub(super) fn message_of(api_version: &str, kind: &str) -> Option<String> {
@@ -197,5 +209,7 @@ pub(super) fn message_of(api_version: &str, kind: &str) -> Option<String> {
     let own = package.map(|package| format!("io.k8s.api.{package}.{version}.{kind}"));
     let is_shared = SHARED.contains(&kind) || ANSWERS.contains(&(api_version, kind));
     let shared = is_shared.then(|| format!("meta.v1.{kind}"));
-    [own, shared].into_iter().flatten().find(|name| TABLES.contains_key(name))
+    // Its fields have other numbers than today's.
+    let old = (api_version == "meta.k8s.io/v1beta1").then(|| format!("meta.v1beta1.{kind}"));
+    [own, shared, old].into_iter().flatten().find(|name| TABLES.contains_key(name))
 }

@@ -119,8 +119,9 @@ fn kinds() -> Vec<(String, &'static str)> {
         [(r.api_version(), r.kind), (r.api_version(), r.list_kind)].into_iter().chain(below)
     });
     let answers = ["Status", "APIGroup", "APIGroupList", "APIResourceList", "APIVersions", "DeleteOptions"];
-    let metadata =
-        ["PartialObjectMetadata", "PartialObjectMetadataList"].map(|kind| ("meta.k8s.io/v1".to_owned(), kind));
+    let metadata = ["v1", "v1beta1"].into_iter().flat_map(|version| {
+        ["PartialObjectMetadata", "PartialObjectMetadataList"].map(|kind| (format!("meta.k8s.io/{version}"), kind))
+    });
     let answers = answers.map(|kind| ("v1".to_owned(), kind));
     built_in.chain(answers).chain(metadata).filter(|(_, kind)| !kind.is_empty()).collect()
 }
