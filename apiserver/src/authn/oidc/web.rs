@@ -17,7 +17,7 @@ use crate::upstream::{
 const MAX_DOCUMENT: usize = 1024 * 1024;
 
 /// How long one may take.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// Whom an issuer's certificates make known, and who vouches for them.
 pub(super) struct Web {
