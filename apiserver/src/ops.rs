@@ -8,7 +8,7 @@ mod explain;
 use std::{any::Any, borrow::Cow};
 
 use bytes::Bytes;
-use coracle_proto::{apply::BuiltIn, field, resource::Resource, schema};
+use coracle_proto::{apply::BuiltIn, field, protobuf, resource::Resource, schema};
 use coracle_store::Revision;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -237,12 +237,15 @@ impl<S: Strategy> KindOps for Typed<S> {
         }
         let resource = self.resource;
         let refusal = match read::<S::Object>(json) {
-            Ok(decoded) => return Ok(decoded),
+            Ok(decoded) => {
+                return Ok(plain::<S::Object>(resource, json, decoded));
+            }
             Err(error) => explain(resource, json, &error),
         };
         // Rarely a document has nothing where the type wants something, and Go would take a zero.
         let Some(filled) = with_zeros(resource, json) else { return Err(refusal) };
-        read::<S::Object>(&filled).map_err(|error| explain(resource, &filled, &error))
+        let decoded = read::<S::Object>(&filled).map_err(|error| explain(resource, &filled, &error))?;
+        Ok(plain::<S::Object>(resource, &filled, decoded))
     }
 
     fn from_stored(&self, stored: &[u8]) -> serde_json::Result<BoxObject> {
@@ -423,6 +426,41 @@ fn read<T: Object>(json: &[u8]) -> serde_json::Result<Decoded> {
     Ok(Decoded { object: Box::new(object), unknown })
 }
 
+/// The object without what Go leaves out; what the kind has not is told of the document as it is.
+fn plain<T: Object>(resource: &Resource, json: &[u8], decoded: Decoded) -> Decoded {
+    match without_zeros(resource, json).map(|said| read::<T>(&said)) {
+        Some(Ok(Decoded { object, .. })) => Decoded { object, ..decoded },
+        _ => decoded,
+    }
+}
+
+/// Whether there may be a zero or something empty in a document: most have none, and need not be looked at closely.
+fn may_have_zeros(json: &[u8]) -> bool {
+    json.iter().enumerate().filter(|(_, byte)| **byte == b':').any(|(at, _)| {
+        let value = json.get(at + 1..).unwrap_or_default().trim_ascii_start();
+        match value.first() {
+            Some(b'"') => value.get(1) == Some(&b'"'),
+            // The brackets that close are two further on in ASCII.
+            Some(open @ (b'[' | b'{')) => {
+                value.get(1..).unwrap_or_default().trim_ascii_start().first() == Some(&(open + 2))
+            }
+            Some(b'0') => !value.get(1).is_some_and(|byte| byte.is_ascii_digit() || *byte == b'.'),
+            Some(b'f') => true,
+            _ => false,
+        }
+    })
+}
+
+/// The document without what Go leaves out, if there is any.
+fn without_zeros(resource: &Resource, json: &[u8]) -> Option<Vec<u8>> {
+    if !may_have_zeros(json) {
+        return None;
+    }
+    let mut value: Value = serde_json::from_slice(json).ok()?;
+    let has_dropped = protobuf::drop_unsaid(&resource.api_version(), resource.kind, &mut value);
+    has_dropped.then(|| serde_json::to_vec(&value).ok()).flatten()
+}
+
 /// The document with zeros where it has nothing, if there are any such places.
 fn with_zeros(resource: &Resource, json: &[u8]) -> Option<Vec<u8>> {
     let root = schema::of_kind(resource.group, resource.version, resource.kind)?;
@@ -451,6 +489,29 @@ mod tests {
         assert_eq!(
             Typed::new(Pods).decode(json).unwrap_or_else(|e| panic!("{e}")).unknown,
             ["foo", "spec.containers[0].imag"]
+        );
+    }
+
+    #[test]
+    fn zeros_are_looked_for_where_they_may_be() {
+        for (json, expected) in [
+            (r#"{"a":"b","c":[1],"d":{"e":true},"f":10,"g":null}"#, false),
+            (r#"{"a":""}"#, true),
+            (r#"{"a": [ ]}"#, true),
+            ("{\"a\":{\n}}", true),
+            (r#"{"a":0}"#, true),
+            (r#"{"a":0.5}"#, false),
+            (r#"{"a" : false}"#, true),
+            ("{\"a\":", false),
+        ] {
+            assert_eq!(may_have_zeros(json.as_bytes()), expected, "{json}");
+        }
+        let pod = br#"{"spec":{"hostNetwork":false,"foo":1,"containers":[],"volumes":[]}}"#;
+        let decoded = Typed::new(Pods).decode(pod).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(decoded.unknown, ["spec.foo"]);
+        assert_eq!(
+            Typed::new(Pods).to_shown(&*decoded.object).unwrap(),
+            br#"{"apiVersion":"v1","kind":"Pod","metadata":{},"spec":{"containers":[]}}"#
         );
     }
 

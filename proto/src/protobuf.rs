@@ -17,11 +17,13 @@
 mod decode;
 mod encode;
 mod table;
+mod unsaid;
 
 use self::table::message_of;
 pub use self::{
     decode::to_json,
     encode::{List, from_json, write_event},
+    unsaid::drop_unsaid,
 };
 
 /// What every body begins with.

@@ -221,7 +221,7 @@ fn zero(content: &Type) -> Value {
 }
 
 /// Whether a value is the zero that Go writes for what nobody said.
-fn is_unsaid(content: &Type, value: &Value) -> bool {
+pub(super) fn is_unsaid(content: &Type, value: &Value) -> bool {
     match content {
         Type::Text { keeps_zero: false } => value == "",
         Type::Integer { keeps_zero: false } => *value == 0,

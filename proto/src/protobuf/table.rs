@@ -9,6 +9,7 @@
 //! [T] list   {T} map from texts   Name: a message of this package   pkg.Name: of another
 //!
 //! of s, i and b:  `?`: a pointer in Go, whose zero counts as said   `!`: without `omitempty`, so that Go's JSON has its zero
+//! of lists, maps and y: `!`: without `omitempty`, so that Go's JSON has it though it is empty
 //! of others:      `!`: no pointer in Go, so that its protobuf always has it
 //! ```
 
@@ -57,6 +58,8 @@ pub(super) struct Field {
     pub(super) content: Type,
     /// Whether Go has the value itself there, which is written even if it is zero.
     pub(super) is_value: bool,
+    /// Whether Go's JSON has it though it is an empty list, map or text of bytes.
+    pub(super) keeps_empty: bool,
 }
 
 pub(super) type Tables = HashMap<String, Vec<Field>>;
@@ -118,7 +121,8 @@ fn read_table(text: &'static str) -> Tables {
                 Type::Bytes | Type::List(_) | Type::Map(_) => false,
                 _ => name == "^" || content.ends_with('!'),
             };
-            let field = Field { number, name: (name != "^").then_some(name), content: kind, is_value };
+            let keeps_empty = content.ends_with('!');
+            let field = Field { number, name: (name != "^").then_some(name), content: kind, is_value, keeps_empty };
             tables.entry(message.clone()).or_default().push(field);
         }
     }
@@ -126,7 +130,8 @@ fn read_table(text: &'static str) -> Tables {
 }
 
 fn read_type(word: &str, package: &str) -> Type {
-    let inside = |open: char, close: char| word.strip_prefix(open).and_then(|rest| rest.strip_suffix(close));
+    let bare = word.trim_end_matches('!');
+    let inside = |open: char, close: char| bare.strip_prefix(open).and_then(|rest| rest.strip_suffix(close));
     if let Some(element) = inside('[', ']') {
         return Type::List(Box::new(read_type(element, package)));
     }
