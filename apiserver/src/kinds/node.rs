@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 
 use super::{
+    addresses,
     blank::{drop_blank, list},
     cells, resources, rules, tolerations,
 };
@@ -90,15 +91,8 @@ fn validate(node: &Node) -> Errors {
     let cidrs = list(&spec.pod_cidrs);
     let mut families = BTreeSet::new();
     for (i, cidr) in cidrs.iter().enumerate() {
-        match is_v6_network(cidr) {
-            Some(is_v6) => {
-                families.insert(is_v6);
-            }
-            None => {
-                let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
-                errors.push(Error::invalid(&at.index(i), cidr.as_str(), detail));
-            }
-        }
+        addresses::legacy_cidr(&mut errors, &at.index(i), cidr, &[]);
+        families.extend(is_v6_network(cidr));
     }
     if cidrs.len() > 1 && (families.len() < 2 || cidrs.len() > 2) {
         let detail = "may specify no more than one CIDR for each IP family";
@@ -188,6 +182,12 @@ impl Strategy for Nodes {
 
     fn prepare_status(&self, new: &mut Node, old: &Node, _: &Context<'_>) {
         new.spec.clone_from(&old.spec);
+    }
+
+    fn warnings(&self, object: &Node) -> Vec<String> {
+        let id = object.spec.as_ref().and_then(|spec| spec.external_id.as_ref()).filter(|id| !id.is_empty());
+        let unused = "spec.externalID: this field is deprecated, and is unused by Kubernetes";
+        id.map(|_| unused.to_owned()).into_iter().collect()
     }
 
     fn validate(&self, object: &Node) -> Errors {

@@ -6,7 +6,7 @@
 //! with grace 0 when its processes are gone. A pod that no node has, or whose containers have all ended, is removed at
 //! once. A later DELETE with a shorter grace shortens it; that rule is the same for every kind and not written here.
 
-mod annotations;
+pub(in crate::kinds) mod annotations;
 mod parts;
 mod printing;
 mod qos;

@@ -1,5 +1,7 @@
 //! Secrets: keys and values that are nobody's business, by type.
 
+mod key_pair;
+
 use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 
@@ -101,6 +103,12 @@ impl Strategy for Secrets {
         if text(&new.type_).is_empty() {
             new.type_.clone_from(&old.type_);
         }
+    }
+
+    fn warnings(&self, object: &Secret) -> Vec<String> {
+        let value = |key: &str| object.data.as_ref().and_then(|data| data.get(key)).map_or(&[][..], |value| &value.0);
+        let is_pair = text(&object.type_) == "kubernetes.io/tls";
+        is_pair.then(|| key_pair::mismatch(value("tls.crt"), value("tls.key"))).flatten().into_iter().collect()
     }
 
     fn validate(&self, object: &Secret) -> Errors {

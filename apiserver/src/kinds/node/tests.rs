@@ -4,11 +4,23 @@ use expect_test::expect;
 use serde_json::{Value, json};
 
 use super::Nodes;
-use crate::kinds::testing::{created, faults, merged, refusals, row, shown};
+use crate::{
+    kind::Strategy as _,
+    kinds::testing::{created, faults, merged, refusals, row, shown},
+};
 
 fn base() -> Value {
     json!({"metadata": {"name": "n1"}, "spec": {"podCIDR": "10.42.0.0/24"},
         "status": {"capacity": {"cpu": "2000m", "memory": "2048Mi", "pods": "110"}}})
+}
+
+#[test]
+fn what_nobody_uses_any_more_is_told() {
+    let told = |spec: serde_json::Value| Nodes.warnings(&created(&Nodes, &merged(&base(), &json!({"spec": spec}))));
+    assert_eq!(told(json!({})), [""; 0]);
+    assert_eq!(told(json!({"externalID": ""})), [""; 0]);
+    let unused = "spec.externalID: this field is deprecated, and is unused by Kubernetes";
+    assert_eq!(told(json!({"externalID": "x", "configSource": {}})), [unused]);
 }
 
 #[test]
@@ -66,6 +78,7 @@ fn faults_are_named() {
             {"key": "a b", "effect": "Maybe", "value": "c d"}, {"key": "k", "effect": "NoExecute"},
             {"key": "k", "effect": "NoExecute", "value": "v"}]}}),
         json!({"spec": {"podCIDRs": ["10.42.0.0/24", "10.43.0.0/33", "10.44.0.0/24"]}}),
+        json!({"spec": {"podCIDR": null, "podCIDRs": ["10.42.0.1/24"]}}),
         json!({"status": {"capacity": {"cpu": "-1", "pods": "1500m"}, "addresses": [
             {"type": "InternalIP", "address": "a"}, {"type": "InternalIP", "address": "a"}]}}),
     ];
@@ -78,6 +91,8 @@ fn faults_are_named() {
         {"spec":{"podCIDRs":["10.42.0.0/24","10.43.0.0/33","10.44.0.0/24"]}}
             spec.podCIDRs[1]: Invalid value: "10.43.0.0/33": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)
             spec.podCIDRs: Invalid value: ["10.42.0.0/24","10.43.0.0/33","10.44.0.0/24"]: may specify no more than one CIDR for each IP family
+        {"spec":{"podCIDR":null,"podCIDRs":["10.42.0.1/24"]}}
+            spec.podCIDRs[0]: Invalid value: "10.42.0.1/24": must not have bits set beyond the prefix length
         {"status":{"addresses":[{"address":"a","type":"InternalIP"},{"address":"a","type":"InternalIP"}],"capacity":{"cpu":"-1","pods":"1500m"}}}
             status.capacity.cpu: Invalid value: "-1": must be greater than or equal to 0
             status.capacity.pods: Invalid value: "1500m": must be an integer

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use coracle_proto::field::{Error, Errors, Path};
-use k8s_openapi::api::core::v1::{AppArmorProfile, Pod, PodSpec};
+use k8s_openapi::{
+    api::core::v1::{AppArmorProfile, Pod, PodSpec},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 
 use crate::kinds::blank::{list, text};
 
@@ -42,6 +45,32 @@ pub(super) fn app_armor_to_fields(pod: &mut Pod) {
         }
         container.security_context.get_or_insert_default().app_armor_profile.get_or_insert(profile);
     }
+}
+
+/// The warnings about annotations of containers that are older than the field for it: of a template at `path`, whose fields
+/// nobody fills in, or of a pod, whose fields [`app_armor_to_fields`] has.
+pub(in crate::kinds) fn app_armor_warnings(path: &Path, meta: Option<&ObjectMeta>, spec: &PodSpec) -> Vec<String> {
+    let whole = spec.security_context.as_ref().and_then(|context| context.app_armor_profile.as_ref());
+    let annotations = meta.and_then(|meta| meta.annotations.as_ref());
+    let is_template = !path.as_str().is_empty();
+    let contexts = list(&spec.init_containers).iter().chain(&spec.containers).map(|c| (&c.name, &c.security_context));
+    let is_old = |name: &str, own: Option<&AppArmorProfile>| {
+        let said = annotations.and_then(|all| all.get(&format!("{APP_ARMOR}{name}")));
+        said.map(|text| profile(text)).is_some_and(|said| match (&said, own) {
+            (None, own) => own.is_none(),
+            (Some(said), None) => whole != Some(said),
+            (Some(said), Some(own)) => !is_template && said == own,
+        })
+    };
+    let old = contexts.filter(|(name, context)| {
+        is_old(name, context.as_ref().and_then(|context| context.app_armor_profile.as_ref()))
+    });
+    let at = path.child("metadata").child("annotations");
+    old.map(|(name, _)| {
+        let at = at.key(&format!("{APP_ARMOR}{name}"));
+        format!("{at}: deprecated since v1.30; use the \"appArmorProfile\" field instead")
+    })
+    .collect()
 }
 
 /// What an annotation's text is as a field.

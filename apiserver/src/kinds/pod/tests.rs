@@ -1,12 +1,17 @@
 //! Defaults, creation, deletion and warnings of pods.
 
+use coracle_proto::field::Path;
 use expect_test::expect;
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::Pods;
 use crate::{
     kind::{Deletion, Strategy},
-    kinds::testing::{created, defaulted, faults, merged, refusals, shown},
+    kinds::{
+        pod_spec,
+        testing::{created, defaulted, faults, merged, refusals, shown},
+    },
 };
 
 fn minimal() -> Value {
@@ -361,6 +366,43 @@ fn doubtful_pods_are_warned_about() {
         spec.containers[0].env[1]: hides previous definition of "A", which may be dropped when using apply
         spec.containers[0].ports[1]: duplicate port definition with spec.containers[0].ports[0]
         spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"#]].assert_eq(&Pods.warnings(&defaulted(&Pods, &given)).join("\n"));
+}
+
+#[test]
+fn profiles_in_annotations_are_told_to_be_old() {
+    let app_armor = "container.apparmor.security.beta.kubernetes.io/";
+    let told = format!(
+        "metadata.annotations[{app_armor}c]: deprecated since v1.30; use the \"appArmorProfile\" field instead"
+    );
+    let unconfined = json!({"appArmorProfile": {"type": "Unconfined"}});
+    for (annotation, pod, container, of_pod, of_template) in [
+        (Some("unconfined"), json!({}), json!({}), true, true),
+        (Some("nonsense"), json!({}), json!({}), true, true),
+        (None, json!({}), json!({}), false, false),
+        // The same is said for the whole pod, or there is a field.
+        (Some("unconfined"), unconfined.clone(), json!({}), false, false),
+        (Some("runtime/default"), unconfined.clone(), json!({}), true, true),
+        (Some("runtime/default"), json!({}), unconfined, false, false),
+    ] {
+        let annotations = json!({format!("{app_armor}c"): annotation});
+        let spec =
+            json!({"securityContext": pod, "containers": [{"name": "c", "image": "i", "securityContext": container}]});
+        let meta = json!({"name": "p", "namespace": "default", "annotations": annotations});
+        let given = merged(&json!({}), &json!({"metadata": meta, "spec": spec}));
+        let made = created(&Pods, &given);
+        let expected =
+            |is_told: bool, path: &str| is_told.then(|| format!("{path}{told}")).into_iter().collect::<Vec<_>>();
+        assert_eq!(Pods.warnings(&made), expected(of_pod, ""), "{given}");
+        let plain: Pod = serde_json::from_value(given.clone()).unwrap();
+        let path = Path::new("spec").child("template");
+        let warnings = pod_spec::warnings::of(&path, Some(&plain.metadata), &plain.spec.unwrap());
+        assert_eq!(warnings, expected(of_template, "spec.template."), "{given}");
+    }
+    let volumes = json!([{"name": "v", "storageos": {"volumeName": "x"}}]);
+    let given =
+        json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}], "volumes": volumes}});
+    let told = Pods.warnings(&created(&Pods, &given));
+    assert_eq!(told, ["spec.volumes[0].storageOS: deprecated in v1.22, non-functional in v1.25+"]);
 }
 
 #[test]

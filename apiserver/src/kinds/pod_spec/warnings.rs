@@ -10,6 +10,7 @@ use k8s_openapi::{
 
 use crate::kinds::{
     blank::{list, text},
+    pod::annotations::app_armor_warnings,
     resources,
 };
 
@@ -65,10 +66,13 @@ pub(in crate::kinds) fn of(path: &Path, meta: Option<&ObjectMeta>, spec: &PodSpe
             warnings.push(format!("{at}: non-functional in v1.27+; use the \"seccompProfile\" field instead"));
         }
     }
+    warnings.extend(app_armor_warnings(path, meta, spec));
     for (i, volume) in list(&spec.volumes).iter().enumerate() {
         for source in super::volumes::sources(volume) {
             let why = OLD_VOLUMES.iter().find(|(old, _)| *old == source).map(|(_, why)| why);
-            warnings.extend(why.map(|why| format!("{}: {why}", at.child("volumes").index(i).child(source))));
+            // The one source whose name is written in another way here.
+            let shown = if source == "storageos" { "storageOS" } else { source };
+            warnings.extend(why.map(|why| format!("{}: {why}", at.child("volumes").index(i).child(shown))));
         }
     }
     let mut seen = Vec::new();
