@@ -52,7 +52,9 @@ fn set_template_generation(meta: &mut ObjectMeta, generation: i64) {
 fn validate_spec(errors: &mut Errors, path: &Path, spec: &DaemonSetSpec) {
     let (at, template) = (path.child("selector"), path.child("template"));
     label_selector::validate(errors, &at, &spec.selector);
-    if let Ok(selector) = LabelSelector::from_api(Some(&spec.selector)) {
+    if pod_template::is_missing(&spec.selector) {
+        pod_template::mismatch(errors, &template, &spec.template);
+    } else if let Ok(selector) = LabelSelector::from_api(Some(&spec.selector)) {
         pod_template::validate_labels(errors, &template, &spec.template, &selector);
     }
     pod_template::validate_not_empty(errors, &at, &spec.selector, "daemonset");

@@ -297,6 +297,11 @@ pub(super) fn validate_claim(errors: &mut Errors, path: &Path, claim: &DeviceCla
 
 /// Fills in how many devices a request is for.
 pub(super) fn default_claim(claim: &mut DeviceClaim) {
+    let tolerate = |tolerations: &mut Option<Vec<DeviceToleration>>| {
+        for toleration in items_mut(tolerations) {
+            super::blank::fill_text(&mut toleration.operator, "Equal");
+        }
+    };
     let default = |mode: &mut Option<String>, count: &mut Option<i64>| {
         super::blank::fill_text(mode, "ExactCount");
         if text(mode) == "ExactCount" && count.unwrap_or(0) == 0 {
@@ -306,9 +311,11 @@ pub(super) fn default_claim(claim: &mut DeviceClaim) {
     for request in items_mut(&mut claim.requests) {
         if let Some(exactly) = &mut request.exactly {
             default(&mut exactly.allocation_mode, &mut exactly.count);
+            tolerate(&mut exactly.tolerations);
         }
         for alternative in items_mut(&mut request.first_available) {
             default(&mut alternative.allocation_mode, &mut alternative.count);
+            tolerate(&mut alternative.tolerations);
         }
     }
 }

@@ -68,16 +68,20 @@ pub(super) fn validate_labels(
     template: &PodTemplateSpec,
     selector: &coracle_proto::selector::LabelSelector,
 ) {
-    let labels = labels(template);
-    if !selector.matches_labels(&labels) {
-        let detail = "`selector` does not match template `labels`";
-        let shown = if labels.is_empty() { serde_json::Value::Null } else { rules::json(&labels) };
-        errors.push(Error::invalid(&path.child("metadata").child("labels"), shown, detail));
+    if !selector.matches_labels(&labels(template)) {
+        mismatch(errors, path, template);
     }
 }
 
+/// The template's labels are none the selector selects.
+pub(super) fn mismatch(errors: &mut Errors, path: &Path, template: &PodTemplateSpec) {
+    let (labels, detail) = (labels(template), "`selector` does not match template `labels`");
+    let shown = if labels.is_empty() { serde_json::Value::Null } else { rules::json(&labels) };
+    errors.push(Error::invalid(&path.child("metadata").child("labels"), shown, detail));
+}
+
 /// Whether there is no selector: the type has one always, and one that was given has a field, be it empty.
-fn is_missing(selector: &LabelSelector) -> bool {
+pub(super) fn is_missing(selector: &LabelSelector) -> bool {
     selector.match_labels.is_none() && selector.match_expressions.is_none()
 }
 
@@ -106,7 +110,10 @@ pub(super) fn validate_selected(
     match coracle_proto::selector::LabelSelector::from_api(Some(selector)) {
         Ok(parsed) => {
             let path = path.child("template");
-            if !parsed.is_everything() || is_missing(selector) {
+            // What is not there selects nothing.
+            if is_missing(selector) {
+                mismatch(errors, &path, template);
+            } else if !parsed.is_everything() {
                 validate_labels(errors, &path, template, &parsed);
             }
             validate(errors, &path, template);

@@ -205,6 +205,25 @@ mod tests {
     }
 
     #[test]
+    fn a_toleration_compares_unless_said_otherwise() {
+        let tolerations = json!([{"key": "example.com/a"}, {"operator": "Exists"}]);
+        let wanted = json!({"deviceClassName": "gpu", "tolerations": tolerations});
+        let given = merged(
+            &base(),
+            &devices(json!({"requests": [
+                {"name": "a", "exactly": wanted.clone()},
+                {"name": "b", "firstAvailable": [merged(&wanted, &json!({"name": "c"}))]},
+            ]})),
+        );
+        let made: Value = serde_json::from_str(&shown(&ResourceClaims, &created(&ResourceClaims, &given))).unwrap();
+        let requests = &made["spec"]["devices"]["requests"];
+        for request in [&requests[0]["exactly"], &requests[1]["firstAvailable"][0]] {
+            let operators = [0, 1].map(|n| request["tolerations"][n]["operator"].as_str().unwrap());
+            assert_eq!(operators, ["Equal", "Exists"]);
+        }
+    }
+
+    #[test]
     fn the_spec_stays() {
         let text = refusals(&ResourceClaims, &base(), &[devices(json!({"requests": [request("b")]}))]);
         assert!(text.contains("spec: Invalid value:") && text.contains("field is immutable"), "{text}");

@@ -115,8 +115,12 @@ fn invalid(kind: &str, errors: &[field::Error]) -> Result<()> {
 
 /// Exactly one thing is asked.
 fn one_of(kind: &str, asked: Asked<'_>) -> Result<()> {
+    invalid(kind, &one_of_errors(asked))
+}
+
+fn one_of_errors(asked: Asked<'_>) -> Vec<field::Error> {
     let path = Path::new("spec");
-    let errors = match asked {
+    match asked {
         (Some(_), Some(_)) => vec![field::Error::invalid(
             &path.child("nonResourceAttributes"),
             Value::Null,
@@ -128,8 +132,7 @@ fn one_of(kind: &str, asked: Asked<'_>) -> Result<()> {
             "exactly one of nonResourceAttributes or resourceAttributes must be specified",
         )],
         _ => Vec::new(),
-    };
-    invalid(kind, &errors)
+    }
 }
 
 fn local(review: &LocalSubjectAccessReview, namespace: &str) -> Result<()> {
@@ -149,7 +152,7 @@ fn local(review: &LocalSubjectAccessReview, namespace: &str) -> Result<()> {
 
 fn access(authorizer: &Authorizer, kind: &str, spec: &SubjectAccessReviewSpec) -> Result<SubjectAccessReviewStatus> {
     let asked = (spec.resource_attributes.as_ref(), spec.non_resource_attributes.as_ref());
-    one_of(kind, asked)?;
+    let mut errors = one_of_errors(asked);
     let user = User {
         name: spec.user.clone().unwrap_or_default(),
         uid: spec.uid.clone().unwrap_or_default(),
@@ -158,8 +161,9 @@ fn access(authorizer: &Authorizer, kind: &str, spec: &SubjectAccessReviewSpec) -
     };
     if user.name.is_empty() && user.groups.is_empty() {
         let path = Path::new("spec").child("user");
-        invalid(kind, &[field::Error::invalid(&path, "", "at least one of user or group must be specified")])?;
+        errors.push(field::Error::invalid(&path, "", "at least one of user or group must be specified"));
     }
+    invalid(kind, &errors)?;
     Ok(decide(authorizer, &user, asked))
 }
 

@@ -148,6 +148,12 @@ async fn reviews_answer_what_the_rules_say() {
         "{}",
         answer.body
     );
+    let empty = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {}});
+    let told = cluster.post(&format!("{group}/subjectaccessreviews"), &empty).await.refusal().2.to_owned();
+    assert!(
+        told.contains("exactly one of") && told.contains("spec.user: Invalid value: \"\": at least one of"),
+        "{told}"
+    );
     let answer = post_as(&cluster, user("bob"), &format!("{group}/subjectaccessreviews"), &nothing).await;
     assert_eq!(answer.code, 403, "{}", answer.body);
     cluster.stop().await;

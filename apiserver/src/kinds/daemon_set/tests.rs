@@ -112,6 +112,7 @@ fn faults_are_named() {
     let patches = [
         json!({"spec": {"minReadySeconds": -1, "revisionHistoryLimit": -1}}),
         json!({"spec": {"selector": {"matchLabels": null}}}),
+        json!({"spec": {"selector": {"matchLabels": {"app": null}}}}),
         json!({"spec": {"selector": {"matchLabels": {"app": "other"}}}}),
         json!({"spec": {"updateStrategy": {"type": "Slowly"}}}),
         rolling(json!({"maxUnavailable": 0, "maxSurge": 0})),
@@ -125,6 +126,9 @@ fn faults_are_named() {
             spec.minReadySeconds: Invalid value: -1: must be greater than or equal to 0
             spec.revisionHistoryLimit: Invalid value: -1: must be greater than or equal to 0
         {"spec":{"selector":{"matchLabels":null}}}
+            spec.template.metadata.labels: Invalid value: {"app":"agent"}: `selector` does not match template `labels`
+        {"spec":{"selector":{"matchLabels":{"app":null}}}}
+            spec.selector: Invalid value: {}: empty selector is invalid for daemonset
         {"spec":{"selector":{"matchLabels":{"app":"other"}}}}
             spec.template.metadata.labels: Invalid value: {"app":"agent"}: `selector` does not match template `labels`
         {"spec":{"updateStrategy":{"type":"Slowly"}}}

@@ -112,6 +112,7 @@ fn faults_are_named() {
             spec.revisionHistoryLimit: Invalid value: -1: must be greater than or equal to 0
         {"spec":{"selector":{"matchLabels":null}}}
             spec.selector: Required value
+            spec.template.metadata.labels: Invalid value: {"app":"web"}: `selector` does not match template `labels`
         {"spec":{"selector":{"matchLabels":{"app":"other"}}}}
             spec.template.metadata.labels: Invalid value: {"app":"web"}: `selector` does not match template `labels`
         {"spec":{"selector":{"matchExpressions":[{"key":"app","operator":"Near"}]}}}

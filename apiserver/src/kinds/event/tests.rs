@@ -53,6 +53,7 @@ fn old_events_need_only_the_right_namespace() {
 fn new_events_are_complete_and_nothing_but_new() {
     let patches = [
         json!({"eventTime": null}),
+        json!({"metadata": {"name": "1Gi"}}),
         json!({"type": "Odd", "deprecatedCount": 1, "deprecatedSource": {"component": "x"},
             "deprecatedFirstTimestamp": "2026-01-01T00:00:00Z"}),
         json!({"action": "", "reason": "x".repeat(129), "reportingController": "a b", "reportingInstance": null}),
@@ -61,6 +62,8 @@ fn new_events_are_complete_and_nothing_but_new() {
     expect![[r#"
         {"eventTime":null}
             eventTime: Required value
+        {"metadata":{"name":"1Gi"}}
+            metadata.name: Invalid value: "1Gi": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
         {"deprecatedCount":1,"deprecatedFirstTimestamp":"2026-01-01T00:00:00Z","deprecatedSource":{"component":"x"},"type":"Odd"}
             type: Invalid value: "": has invalid value: Odd
             firstTimestamp: Invalid value: "": needs to be unset

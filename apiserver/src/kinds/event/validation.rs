@@ -29,6 +29,11 @@ pub(super) fn validate(event: &Event, group: Group) -> Errors {
     if group == Group::Core {
         return errors;
     }
+    let name = text(&event.metadata.name);
+    // That there is one is seen to for all kinds.
+    if !name.is_empty() {
+        rules::messages(&mut errors, &Path::new("metadata").child("name"), name, name::dns1123_subdomain(name));
+    }
     validate_series(&mut errors, event);
     if event.event_time.is_none() {
         errors.push(Error::required(&Path::new("eventTime"), ""));
