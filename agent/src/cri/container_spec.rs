@@ -248,11 +248,14 @@ fn mounts(config: &ContainerConfig, from: &Ingredients<'_>, readonly: bool) -> R
             let why = format!("recursive_read_only of {destination:?} needs readonly and private propagation");
             return Err(invalid(why));
         }
+        if let Some(image) = image_name(mount) {
+            check_image_mount(mount, image, &destination)?;
+        }
         if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
             return Err(unsupported("mounts with users of their own are not supported"));
         }
         all.push(coracle_runtime::Mount {
-            readonly: mount.readonly || matches!(kind, MountKind::Layers { .. }),
+            readonly: mount.readonly,
             recursive_readonly: mount.recursive_read_only,
             propagation,
             kind,
@@ -269,6 +272,16 @@ fn mounts(config: &ContainerConfig, from: &Ingredients<'_>, readonly: bool) -> R
     // What is mounted in another mount comes after it.
     all.sort_by_key(|mount| Path::new(&mount.destination).components().count());
     Ok(all)
+}
+
+/// What is asked of an image that is mounted must be what it is, in containerd's words.
+fn check_image_mount(mount: &Mount, image: &str, destination: &str) -> Result<()> {
+    let must = match mount {
+        Mount { host_path, .. } if !host_path.is_empty() => "hostpath must be empty",
+        Mount { readonly: false, .. } => "readonly must be true",
+        _ => return Ok(()),
+    };
+    Err(invalid(format!("{must} while mount image: {image:?} at {destination:?}")))
 }
 
 fn devices(config: &ContainerConfig) -> Result<Vec<Device>> {

@@ -164,6 +164,22 @@ fn what_cannot_be_is_refused_with_a_code() {
 }
 
 #[test]
+fn an_image_is_mounted_as_what_it_is() {
+    let mount = |host_path: &str, readonly| {
+        let image = Some(ImageSpec { image: "data:1".into(), ..ImageSpec::default() });
+        let (container_path, host_path) = ("/data".into(), host_path.into());
+        make(|asked| {
+            asked.config.mounts = vec![Mount { container_path, host_path, readonly, image, ..Mount::default() }];
+        })
+    };
+    for (host_path, readonly, must) in [("", false, "readonly must be true"), ("/h", true, "hostpath must be empty")] {
+        let Refusal(code, why) = mount(host_path, readonly).unwrap_err();
+        assert_eq!((code, why), (Code::InvalidArgument, format!("{must} while mount image: \"data:1\" at \"/data\"")));
+    }
+    assert!(mount("", true).unwrap().mounts.iter().any(|mount| mount.destination == "/data" && mount.readonly));
+}
+
+#[test]
 fn signals_have_the_interfaces_numbers() {
     for (number, name) in
         [(1, "SIGABRT"), (13, "SIGKILL"), (23, "SIGTERM"), (34, "SIGXFSZ"), (35, "RTMIN+0"), (65, "RTMAX-0")]
