@@ -57,7 +57,7 @@ fn whoever_is_attached_sees_what_is_said_from_then_on() {
     let log = cluster.kubectl(&["logs", "talker"]);
     assert!(log.contains("got one\n") && log.contains("got two\n") && log.contains("no\n"), "{log}");
 
-    cluster.kubectl(&["delete", "pod/talker", "--timeout=30s"]);
+    cluster.kubectl(&["delete", "pod/talker", "--timeout=90s"]);
     listening.join().unwrap();
     assert_eq!(heard.into_iter().last().as_deref(), Some("got two"));
     let mut errors = String::new();

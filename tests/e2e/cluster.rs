@@ -277,6 +277,15 @@ impl Cluster {
         numbers.filter(matching).collect()
     }
 
+    /// The same once there are so many: a container runs before its shell has become the program.
+    #[track_caller]
+    pub(crate) fn wait_processes(&self, command: &str, count: usize) -> BTreeSet<i32> {
+        wait_for(&format!("{count} processes {command:?}"), LONG, || {
+            let now = self.processes(command);
+            if now.len() == count { Ok(now) } else { Err(now) }
+        })
+    }
+
     /// Whether one of a process's mounts lies in the cluster's folder, wherever that is mounted itself.
     pub(crate) fn mounts_in(&self, pid: i32) -> bool {
         let name = self.folder.path().file_name().expect("a name").to_string_lossy();

@@ -25,6 +25,7 @@ fn a_container_is_alone_with_its_own_namespaces_and_few_rights() {
     let cluster = cluster();
     cluster.apply(&pod("plain", SLEEP, "", "  hostname: my-host\n"));
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/plain", "--timeout=60s"]);
+    cluster.wait_processes("sleep 1000000", 1);
     let run = |script: &str| cluster.kubectl(&["exec", "plain", "--", "sh", "-c", script]);
 
     assert_eq!(run("hostname"), "my-host\n");
@@ -91,9 +92,7 @@ fn a_pod_with_users_of_its_own_is_root_inside_alone() {
     cluster.apply(&pod("own", "touch /e/made; exec sleep 636363", volume, spec));
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/own", "--timeout=60s"]);
     let run = |script: &str| cluster.kubectl(&["exec", "own", "--", "sh", "-c", script]);
-    wait_for("the program to run", Duration::from_secs(30), || {
-        if cluster.processes("sleep 636363").is_empty() { Err(()) } else { Ok(()) }
-    });
+    cluster.wait_processes("sleep 636363", 1);
     assert_eq!(run("id -u; stat -c %u / /e /e/made /etc/hosts"), "0\n0\n0\n0\n0\n");
     let map = run("cat /proc/self/uid_map");
     assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", "65536", "65536"]);
@@ -164,6 +163,7 @@ fn a_killed_process_is_restarted_and_a_crashing_one_is_held_back() {
     let cluster = cluster();
     cluster.apply(&pod("victim", SLEEP, "", ""));
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/victim", "--timeout=60s"]);
+    cluster.wait_processes("sleep 1000000", 1);
     let count = "{.status.containerStatuses[0].restartCount}";
     assert_eq!(cluster.kubectl(&["get", "pod/victim", "-o", &format!("jsonpath={count}")]), "0");
     // A container's first process ignores signals from inside that it does not handle; it is killed from the host.
@@ -203,13 +203,13 @@ fn probes_decide_what_is_ready_and_what_is_restarted() {
     cluster.apply(&pod("waits", SLEEP, ready, ""));
     cluster.wait_jsonpath(&["pod/waits"], "{.status.phase} {.status.containerStatuses[0].ready}", "Running false");
     cluster.kubectl(&["exec", "waits", "--", "touch", "/tmp/ready"]);
-    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/waits", "--timeout=30s"]);
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/waits", "--timeout=90s"]);
     cluster.kubectl(&["exec", "waits", "--", "rm", "/tmp/ready"]);
-    cluster.kubectl(&["wait", "--for=condition=Ready=false", "pod/waits", "--timeout=30s"]);
+    cluster.kubectl(&["wait", "--for=condition=Ready=false", "pod/waits", "--timeout=90s"]);
 
     let live =
         "    livenessProbe: {exec: {command: [test, '!', -e, /tmp/sick]}, periodSeconds: 1, failureThreshold: 1}\n";
-    cluster.apply(&pod("sick", "rm -f /tmp/sick; exec sleep 1000000", live, ""));
+    cluster.apply(&pod("sick", SLEEP, live, ""));
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/sick", "--timeout=60s"]);
     cluster.kubectl(&["exec", "sick", "--", "touch", "/tmp/sick"]);
     cluster.wait_jsonpath(&["pod/sick"], "{.status.containerStatuses[0].restartCount}", "1");
@@ -236,14 +236,18 @@ fn termination_waits_for_the_grace_period_and_no_longer() {
     let cluster = cluster();
     let polite = "trap 'echo saw TERM; exit 0' TERM; echo up; while true; do sleep 1; done";
     cluster.apply(
-        &pod("polite", polite, "", "").replace("terminationGracePeriodSeconds: 1", "terminationGracePeriodSeconds: 30"),
+        &pod("polite", polite, "", "")
+            .replace("terminationGracePeriodSeconds: 1", "terminationGracePeriodSeconds: 300"),
     );
-    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/polite", "--timeout=60s"]);
-    cluster.kubectl(&["delete", "pod/polite", "--timeout=20s"]);
+    wait_for("the program to be ready for the signal", Duration::from_secs(60), || {
+        let log = cluster.try_kubectl(&["logs", "polite"]);
+        if log.as_deref() == Ok("up\n") { Ok(()) } else { Err(log) }
+    });
+    cluster.kubectl(&["delete", "pod/polite", "--timeout=90s"]);
     let stubborn = "trap '' TERM; while true; do sleep 1; done";
     cluster.apply(&pod("stubborn", stubborn, "", ""));
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/stubborn", "--timeout=60s"]);
-    cluster.kubectl(&["delete", "pod/stubborn", "--timeout=30s"]);
+    cluster.kubectl(&["delete", "pod/stubborn", "--timeout=90s"]);
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn ship(name: &str, spec: &str) -> String {
 fn a_kind_of_ones_own_is_used_like_any_other() {
     let cluster = Cluster::start();
     cluster.apply(DEFINITION);
-    cluster.kubectl(&["wait", "--for=condition=Established", "crd/ships.harbour.example.com", "--timeout=30s"]);
+    cluster.kubectl(&["wait", "--for=condition=Established", "crd/ships.harbour.example.com", "--timeout=90s"]);
     assert!(cluster.kubectl(&["get", "crd"]).contains("ships.harbour.example.com"));
     let resources = cluster.kubectl(&["api-resources", "--api-group=harbour.example.com", "--no-headers"]);
     let words: Vec<&str> = resources.split_whitespace().collect();
@@ -113,7 +113,7 @@ fn fleet(cluster: &Cluster, name: &str) {
 fn what_a_kind_of_ones_own_owns_goes_with_it_or_stays_as_one_wishes() {
     let cluster = Cluster::start();
     cluster.apply(DEFINITION);
-    cluster.kubectl(&["wait", "--for=condition=Established", "crd/ships.harbour.example.com", "--timeout=30s"]);
+    cluster.kubectl(&["wait", "--for=condition=Established", "crd/ships.harbour.example.com", "--timeout=90s"]);
     for how in ["background", "foreground"] {
         fleet(&cluster, how);
         cluster.kubectl(&["delete", "ship", how, &format!("--cascade={how}"), "--timeout=60s"]);

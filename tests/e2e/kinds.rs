@@ -105,5 +105,5 @@ fn a_claim_stays_while_a_pod_has_it() {
     let status = cluster.kubectl(&["get", "pvc", "data", "--no-headers"]);
     assert_eq!(status.split_whitespace().nth(1), Some("Terminating"), "{status}");
     cluster.kubectl(&["delete", "pod", "p", "--timeout=60s"]);
-    cluster.kubectl(&["wait", "--for=delete", "pvc/data", "--timeout=30s"]);
+    cluster.kubectl(&["wait", "--for=delete", "pvc/data", "--timeout=90s"]);
 }

@@ -48,7 +48,7 @@ fn a_class_of_runtimes_is_one_the_node_has() {
     }
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/usual", "--timeout=60s"]);
     let why = "Failed to create pod sandbox: failed to get sandbox runtime: no runtime for \"gvisor\" is configured";
-    wait_for("the event about the other one", Duration::from_secs(30), || {
+    wait_for("the event about the other one", Duration::from_secs(60), || {
         let events = cluster.kubectl(&["get", "events", "--field-selector", "reason=FailedCreatePodSandBox"]);
         if events.contains(why) { Ok(()) } else { Err(events) }
     });

@@ -114,7 +114,7 @@ fn a_service_account_may_do_what_its_roles_say() {
     let words = "secrets is forbidden: User \"system:serviceaccount:default:reader\" cannot list resource \"secrets\" in API group \"\" in the namespace \"default\"";
     assert!(said.contains(words), "{said}");
     cluster.kubectl(&["delete", "serviceaccount", "reader"]);
-    wait_for("the token to be worthless", Duration::from_secs(30), || {
+    wait_for("the token to be worthless", Duration::from_secs(60), || {
         let output = as_reader(&["get", "pods"]);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         if said.contains("Unauthorized") || said.contains("logged in") { Ok(()) } else { Err(said) }
@@ -207,7 +207,7 @@ fn a_registry_that_hangs_delays_nobody_else() {
     );
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/other", "--timeout=60s"]);
     cluster.wait_jsonpath(&["pod/waiting"], "{.status.containerStatuses[0].state.waiting.reason}", "ContainerCreating");
-    cluster.kubectl(&["delete", "pod/waiting", "--timeout=30s"]);
+    cluster.kubectl(&["delete", "pod/waiting", "--timeout=90s"]);
     let _ = silent.kill();
     let _ = silent.wait();
 }
@@ -241,7 +241,7 @@ fn a_full_disk_refuses_writes_and_heals() {
         assert!(refused.contains("space") || refused.contains("full"), "{refused}");
         assert_eq!(cluster.kubectl(&["get", "configmap/before", "-o", "name"]), "configmap/before\n");
         std::fs::remove_file(&filler).unwrap();
-        wait_for("writes to go on", Duration::from_secs(30), || cluster.try_kubectl(&["create", "configmap", "after"]));
+        wait_for("writes to go on", Duration::from_secs(60), || cluster.try_kubectl(&["create", "configmap", "after"]));
     }
 }
 

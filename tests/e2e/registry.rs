@@ -67,7 +67,7 @@ impl Registry {
     pub(crate) fn push(&self, host: &Host, layout: &str, name: &str) {
         let from = format!("oci:{}:latest", images::layout_of(layout).display());
         let to = format!("docker://{}/{name}", self.address);
-        wait_for("the push to the registry", Duration::from_secs(20), || {
+        wait_for("the push to the registry", Duration::from_secs(60), || {
             let mut arguments = vec!["copy", "--insecure-policy", "--quiet", "--dest-tls-verify=false"];
             if let Some(credentials) = self.credentials {
                 arguments.extend(["--dest-creds", credentials]);

@@ -48,8 +48,7 @@ fn containers_outlive(flags: &[&str], signals: &[Signal]) {
     cluster.import("busybox", "busybox:1");
     cluster.apply(POD);
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/steady", "--timeout=60s"]);
-    let before = cluster.processes(SLEEP);
-    assert_eq!(before.len(), 1);
+    let before = cluster.wait_processes(SLEEP, 1);
     for &signal in signals {
         cluster.end(signal);
         assert_eq!(cluster.processes(SLEEP), before, "stopped by {signal}");
@@ -61,7 +60,7 @@ fn containers_outlive(flags: &[&str], signals: &[Signal]) {
         assert_eq!(count, "0");
         assert_eq!(cluster.kubectl(&["logs", "steady"]), "started\n");
     }
-    cluster.kubectl(&["delete", "pod/steady", "--timeout=30s"]);
+    cluster.kubectl(&["delete", "pod/steady", "--timeout=90s"]);
     assert!(cluster.processes(SLEEP).is_empty());
 }
 
@@ -100,7 +99,7 @@ fn a_purge_leaves_the_host_as_it_was() {
     cluster.end(Signal::SIGKILL);
     let output = cluster.purge();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    wait_for("the container to be gone", Duration::from_secs(10), || {
+    wait_for("the container to be gone", Duration::from_secs(60), || {
         let left = cluster.processes(SLEEP);
         if left.is_empty() { Ok(()) } else { Err(left) }
     });

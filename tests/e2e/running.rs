@@ -58,7 +58,7 @@ fn resources_of_a_running_pod_are_changed_in_place() {
     cluster.wait_jsonpath(&["pod/grow"], pending, "");
     let allocated = "{.status.containerStatuses[?(@.name==\"still\")].allocatedResources.cpu}";
     cluster.wait_jsonpath(&["pod/grow"], allocated, "50m");
-    wait_for("the smaller limit", Duration::from_secs(20), || {
+    wait_for("the smaller limit", Duration::from_secs(60), || {
         let now = limits("still");
         if now.starts_with("5000\n") { Ok(()) } else { Err(now) }
     });
@@ -97,7 +97,7 @@ fn files_follow_the_pods_labels_and_an_image_is_a_volume() {
     assert_eq!(run("cmp /bin/busybox /tools/bin/busybox && cmp /bin/busybox /only/busybox && echo same"), "same\n");
     assert!(run("touch /tools/x 2>&1; true").contains("Read-only file system"));
     cluster.kubectl(&["label", "pod/shows", "--overwrite", "colour=blue"]);
-    wait_for("the new label in the file", Duration::from_secs(20), || {
+    wait_for("the new label in the file", Duration::from_secs(60), || {
         let now = run("cat /about/labels");
         if now == "colour=\"blue\"" { Ok(()) } else { Err(now) }
     });

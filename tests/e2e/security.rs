@@ -33,7 +33,7 @@ fn rights_are_shown_requests_recorded_and_tokens_found_in_their_secrets() {
     let rights = cluster.kubectl(&["auth", "can-i", "--list", "--as", "alice"]);
     assert!(rights.contains("selfsubjectreviews.authentication.k8s.io"), "{rights}");
     cluster.kubectl_refused(&["get", "secrets", "--as", "alice"]);
-    let last = wait_for("the refusal in the audit log", Duration::from_secs(30), || {
+    let last = wait_for("the refusal in the audit log", Duration::from_secs(60), || {
         let text = std::fs::read_to_string(&path).unwrap_or_default();
         text.lines().find(|line| line.contains("alice")).map(str::to_owned).ok_or(text)
     });
@@ -49,7 +49,7 @@ fn rights_are_shown_requests_recorded_and_tokens_found_in_their_secrets() {
 
     cluster.kubectl(&["create", "serviceaccount", "robot"]);
     cluster.apply(TOKEN_SECRET);
-    let token = wait_for("a token in the secret", Duration::from_secs(30), || {
+    let token = wait_for("a token in the secret", Duration::from_secs(60), || {
         let token = cluster.kubectl(&["get", "secret", "robot", "-o", "go-template={{.data.token | base64decode}}"]);
         if token.starts_with("ey") { Ok(token) } else { Err(token) }
     });

@@ -36,7 +36,11 @@ fn a_pod_of_the_manifest_directory_is_shown_and_follows_its_file_alone() {
     assert_eq!(get("{.metadata.annotations.kubernetes\\.io/config\\.mirror}"), hash);
     assert_eq!(get("{.metadata.annotations.kubernetes\\.io/config\\.source} {.metadata.labels.app}"), "file own");
     assert_eq!(get("{.metadata.ownerReferences[0].kind}/{.metadata.ownerReferences[0].name}"), "Node/node-1");
-    assert_eq!(cluster.kubectl(&["logs", pod]), "one\n");
+    cluster.wait_processes("sleep 1000000", 1);
+    wait_for("the log of the first pod", LONG, || {
+        let now = cluster.try_kubectl(&["logs", pod]);
+        if now.as_deref() == Ok("one\n") { Ok(()) } else { Err(now) }
+    });
     assert_eq!(cluster.kubectl(&["exec", pod, "--", "cat", "/proc/1/comm"]), "sleep\n");
     let described = cluster.kubectl(&["describe", "pod", pod]);
     assert!(described.contains("Started container c"), "events of the pod: {described}");
@@ -75,7 +79,7 @@ fn a_pod_of_the_manifest_directory_is_shown_and_follows_its_file_alone() {
         if now.as_deref() == Ok("two\n") { Ok(()) } else { Err(now) }
     });
     assert_ne!(get("{.metadata.annotations.kubernetes\\.io/config\\.hash}"), hash);
-    assert_eq!(cluster.processes("sleep 1000000").len(), 1);
+    cluster.wait_processes("sleep 1000000", 1);
 
     // The agent takes it over, as it does other pods.
     cluster.kubectl(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=60s"]);

@@ -58,7 +58,7 @@ fn a_followed_log_shows_lines_as_they_come() {
         cluster.kubectl(&["exec", "slow", "-c", "main", "--", "sh", "-c", &format!("echo {word} > /proc/1/fd/1")]);
         assert_eq!(lines.next().unwrap().unwrap(), word);
     }
-    cluster.kubectl(&["delete", "pod/slow", "--timeout=30s"]);
+    cluster.kubectl(&["delete", "pod/slow", "--timeout=90s"]);
     assert!(lines.next().is_none(), "the stream ends with the container");
     assert!(child.wait().unwrap().success());
 }

@@ -182,7 +182,7 @@ fn pods_that_fit_nowhere_say_why_and_run_once_they_fit() {
         )
     };
     cluster.apply(&pod("greedy", ", resources: {requests: {cpu: '1000'}}"));
-    wait_for("the refusal to be told", Duration::from_secs(30), || {
+    wait_for("the refusal to be told", Duration::from_secs(60), || {
         let events = cluster.kubectl(&["get", "events", "--field-selector", "reason=FailedScheduling"]);
         if events.contains("0/1 nodes are available: 1 Insufficient cpu.") { Ok(()) } else { Err(events) }
     });
