@@ -3,8 +3,11 @@
 //! Two forms of the same table of resources: one document a group and version (`APIGroupList`, `APIResourceList`), and the
 //! aggregated form that has all in one (`apidiscovery.k8s.io/v2`, KEP-3352). Pure: the HTTP side caches what it needs.
 
-use coracle_proto::resource::{Resource, Scope, Subresource};
+use base64::prelude::{BASE64_STANDARD, Engine};
+use coracle_proto::resource::{RESOURCES, Resource, Scope, Subresource};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 /// All resources there are, in discovery's order.
 pub type Rows<'a> = &'a [&'static Resource];
@@ -73,42 +76,98 @@ fn in_version<'a>(rows: Rows<'a>, group: &'a str, version: &'a str) -> impl Iter
     rows.iter().copied().filter(move |r| r.group == group && r.version == version)
 }
 
-/// `/api/v1` or `/apis/<group>/<version>`, if it is served.
-#[must_use]
-pub fn resource_list(rows: Rows<'_>, group: &str, version: &str) -> Option<Value> {
-    let mut resources = Vec::new();
-    for resource in in_version(rows, group, version) {
-        let mut row = json!({
-            "name": resource.plural, "singularName": resource.singular, "namespaced": is_namespaced(resource),
-            "kind": resource.kind, "verbs": resource.verbs,
-        });
-        if let Some(row) = row.as_object_mut() {
-            add_names(row, resource);
-        }
-        resources.push(row);
-        for sub in resource.subresources {
-            let mut row = json!({
-                "name": format!("{}/{}", resource.plural, sub.name), "singularName": "",
-                "namespaced": is_namespaced(resource), "kind": sub.kind, "verbs": sub.verbs,
-            });
-            if let (false, Some(row)) = (is_at_home(resource, sub), row.as_object_mut()) {
-                row.insert("group".to_owned(), sub.group.into());
-                row.insert("version".to_owned(), sub.version.into());
-            }
-            resources.push(row);
-        }
-    }
-    let name = |r: &Value| r.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-    resources.sort_by_key(name);
-    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    let document = json!({
-        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources,
-    });
-    (!resources_of(&document).is_empty()).then_some(document)
+/// A resource or subresource in a list of them, its fields in Kubernetes' order.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Row {
+    name: String,
+    singular_name: &'static str,
+    namespaced: bool,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    group: &'static str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    version: &'static str,
+    kind: &'static str,
+    verbs: &'static [&'static str],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    short_names: &'static [&'static str],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    categories: &'static [&'static str],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    storage_version_hash: Option<String>,
 }
 
-fn resources_of(document: &Value) -> &[Value] {
-    document.get("resources").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+/// What is served at one group and version.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceList {
+    kind: &'static str,
+    api_version: &'static str,
+    group_version: String,
+    resources: Vec<Row>,
+}
+
+/// The hash that tells clients which version of a kind is stored, in Kubernetes' form.
+fn storage_version_hash(group: &str, version: &str, kind: &str) -> String {
+    let digest = Sha256::digest(format!("{group}/{version}/{kind}"));
+    BASE64_STANDARD.encode(digest.get(..8).unwrap_or_default())
+}
+
+/// The version that a built-in resource's objects are stored in: that of the row of its storage's own name.
+fn built_in_storage(resource: &Resource) -> Option<(&'static str, &'static str)> {
+    let mut stored = RESOURCES.iter().filter(|row| row.storage == resource.storage);
+    stored.next().map(|row| (row.group, row.version))
+}
+
+/// `/api/v1` or `/apis/<group>/<version>`, if it is served. `custom_storage` knows the version that objects of a custom
+/// resource are stored in.
+#[must_use]
+pub fn resource_list(
+    rows: Rows<'_>,
+    group: &str,
+    version: &str,
+    custom_storage: &dyn Fn(&Resource) -> Option<String>,
+) -> Option<ResourceList> {
+    let mut resources = Vec::new();
+    for resource in in_version(rows, group, version) {
+        let hash = match built_in_storage(resource) {
+            // Reviews and the like are not stored.
+            _ if resource.list_kind.is_empty() => None,
+            Some((group, version)) => Some(storage_version_hash(group, version, resource.kind)),
+            None => custom_storage(resource).map(|version| storage_version_hash(group, &version, resource.kind)),
+        };
+        resources.push(Row {
+            name: resource.plural.to_owned(),
+            singular_name: resource.singular,
+            namespaced: is_namespaced(resource),
+            group: "",
+            version: "",
+            kind: resource.kind,
+            verbs: resource.verbs,
+            short_names: resource.short_names,
+            categories: resource.categories,
+            storage_version_hash: hash,
+        });
+        for sub in resource.subresources {
+            let (group, version) = if is_at_home(resource, sub) { ("", "") } else { (sub.group, sub.version) };
+            resources.push(Row {
+                name: format!("{}/{}", resource.plural, sub.name),
+                singular_name: "",
+                namespaced: is_namespaced(resource),
+                group,
+                version,
+                kind: sub.kind,
+                verbs: sub.verbs,
+                short_names: &[],
+                categories: &[],
+                storage_version_hash: None,
+            });
+        }
+    }
+    resources.sort_by(|a, b| a.name.cmp(&b.name));
+    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let list = ResourceList { kind: "APIResourceList", api_version: "v1", group_version, resources };
+    (!list.resources.is_empty()).then_some(list)
 }
 
 fn is_namespaced(resource: &Resource) -> bool {
@@ -214,10 +273,8 @@ mod tests {
         let mut plain = Vec::new();
         for (group, versions) in groups(&rows()) {
             for version in versions {
-                let list = resource_list(&rows(), group, version).unwrap();
-                plain.extend(
-                    resources_of(&list).iter().map(|r| format!("{group}/{version}/{}", r["name"].as_str().unwrap())),
-                );
+                let list = resource_list(&rows(), group, version, &|_| None).unwrap();
+                plain.extend(list.resources.iter().map(|row| format!("{group}/{version}/{}", row.name)));
             }
         }
         let mut aggregated_names = Vec::new();
@@ -247,18 +304,34 @@ mod tests {
 
     #[test]
     fn a_scale_says_which_group_its_kind_is_of() {
-        let list = resource_list(&rows(), "apps", "v1").unwrap();
-        let scale = resources_of(&list).iter().find(|r| r["name"] == "deployments/scale").unwrap();
+        let list = resource_list(&rows(), "apps", "v1", &|_| None).unwrap();
+        let scale = list.resources.iter().find(|row| row.name == "deployments/scale").unwrap();
+        assert_eq!((scale.group, scale.version, scale.kind), ("autoscaling", "v1", "Scale"));
+    }
+
+    #[test]
+    fn a_row_is_written_as_kubernetes_writes_it() {
+        let text = |group, version, name| {
+            let list = resource_list(&rows(), group, version, &|_| None).unwrap();
+            let row = list.resources.iter().find(|row| row.name == name).unwrap();
+            serde_json::to_string(row).unwrap()
+        };
         assert_eq!(
-            (&scale["group"], &scale["version"], &scale["kind"]),
-            (&json!("autoscaling"), &json!("v1"), &json!("Scale"))
+            text("", "v1", "pods"),
+            r#"{"name":"pods","singularName":"pod","namespaced":true,"kind":"Pod","verbs":["create","delete","deletecollection","get","list","patch","update","watch"],"shortNames":["po"],"categories":["all"],"storageVersionHash":"xPOwRZ+Yhw8="}"#
         );
+        // One that is shown by two groups is stored in one version; so is one that old groups show.
+        let hash = |row: &str| row.rsplit_once("storageVersionHash").map(|(_, hash)| hash.to_owned());
+        assert_eq!(hash(&text("", "v1", "events")), hash(&text("events.k8s.io", "v1", "events")));
+        assert_eq!(hash(&text("apps", "v1", "deployments")), hash(&text("extensions", "v1beta1", "deployments")));
+        assert_eq!(hash(&text("authorization.k8s.io", "v1", "subjectaccessreviews")), None);
+        assert_eq!(hash(&text("apps", "v1", "deployments/scale")), None);
     }
 
     #[test]
     fn what_is_not_served_has_no_document() {
         assert!(
-            resource_list(&rows(), "apps", "v9").is_none()
+            resource_list(&rows(), "apps", "v9", &|_| None).is_none()
                 && group(&rows(), "nope").is_none()
                 && group(&rows(), "").is_none()
         );

@@ -226,6 +226,13 @@ fn definition(registry: &Registry, row: &Resource) -> Option<Value> {
     serde_json::from_slice(&entry.value).ok()
 }
 
+/// The version that objects of a stored definition are stored in.
+fn stored_version(definition: &Value) -> Option<String> {
+    let versions = definition.pointer("/spec/versions")?.as_array()?;
+    let stored = versions.iter().find(|version| version.get("storage") == Some(&Value::Bool(true)))?;
+    stored.get("name")?.as_str().map(str::to_owned)
+}
+
 /// Whether the OpenAPI v2 document is wanted in protobuf: the first known form counts.
 fn wants_protobuf(headers: &HeaderMap) -> bool {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -281,6 +288,11 @@ pub(crate) fn answer(
     }
     let ok = |value: &Value| Ok(json_value(StatusCode::OK, value));
     let found = |value: Option<Value>| value.as_ref().map_or_else(|| Err(missing()), ok);
+    let stored_version = |row: &Resource| stored_version(&definition(&server.registry, row)?);
+    let listed = |rows, group: &str, version: &str| {
+        let list = discovery::resource_list(rows, group, version, &stored_version).ok_or_else(missing)?;
+        Ok(json_value(StatusCode::OK, &list))
+    };
     let parts: Vec<&str> = info.path.split('/').filter(|part| !part.is_empty()).collect();
     let catalog = server.registry.custom().newest();
     if let Some(merged) = server.aggregation.merged()
@@ -298,9 +310,9 @@ pub(crate) fn answer(
         ["apis"] if wants_aggregated(headers) => Ok(documents.named().answer(headers, AGGREGATED)),
         ["api"] => ok(&discovery::core_versions(&server.address.to_string())),
         ["apis"] => ok(&discovery::group_list(rows)),
-        ["api", version] => found(discovery::resource_list(rows, "", version)),
+        ["api", version] => listed(rows, "", version),
         ["apis", group] => found(discovery::group(rows, group)),
-        ["apis", group, version] => found(discovery::resource_list(rows, group, version)),
+        ["apis", group, version] => listed(rows, group, version),
         ["openapi", "v2"] if wants_protobuf(headers) => {
             Ok(documents.v2_protobuf(server).answer(headers, openapi::protobuf::MEDIA))
         }

@@ -58,7 +58,7 @@ fn parameters(dialect: Dialect, verb: &str) -> Value {
 }
 
 /// One operation: which kind it is about, what it takes, and that it answers.
-fn operation(dialect: Dialect, verb: &str, id: String, gvk: (&str, &str, &str)) -> Value {
+fn operation(dialect: Dialect, verb: &str, id: String, gvk: (&str, &str, &str), is_custom: bool) -> Value {
     let (group, version, kind) = gvk;
     let action = match verb {
         "create" => "post",
@@ -74,6 +74,7 @@ fn operation(dialect: Dialect, verb: &str, id: String, gvk: (&str, &str, &str)) 
     let Some(fields) = operation.as_object_mut() else { return operation };
     let query = parameters(dialect, verb);
     let body = matches!(verb, "create" | "update" | "patch");
+    let taken = if verb == "patch" { patch_types(is_custom) } else { &["*/*"] };
     match dialect {
         Dialect::V2 => {
             let mut all = query.as_array().cloned().unwrap_or_default();
@@ -82,19 +83,13 @@ fn operation(dialect: Dialect, verb: &str, id: String, gvk: (&str, &str, &str)) 
             }
             fields.insert("parameters".to_owned(), all.into());
             fields.insert("produces".to_owned(), json!([MEDIA]));
-            let consumed = if verb == "patch" { patch_types() } else { json!(["*/*"]) };
-            fields.insert("consumes".to_owned(), consumed);
+            fields.insert("consumes".to_owned(), taken.into());
         }
         Dialect::V3 => {
             fields.insert("parameters".to_owned(), query);
             if body {
-                let types = if verb == "patch" { patch_types() } else { json!(["*/*"]) };
-                let content: Map<String, Value> = types
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .filter_map(|media| Some((media.as_str()?.to_owned(), json!({"schema": {"type": "object"}}))))
-                    .collect();
+                let schema = || json!({"schema": {"type": "object"}});
+                let content: Map<String, Value> = taken.iter().map(|media| ((*media).to_owned(), schema())).collect();
                 fields.insert("requestBody".to_owned(), json!({"content": content, "required": true}));
             }
         }
@@ -102,12 +97,31 @@ fn operation(dialect: Dialect, verb: &str, id: String, gvk: (&str, &str, &str)) 
     operation
 }
 
-fn patch_types() -> Value {
-    json!(["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"])
+/// What PATCH takes. kubectl asks here whether it may send a strategic merge patch: for that the server has to know how
+/// each list is merged, which no definition says.
+const PATCH_TYPES: &[&str] = &[
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/apply-patch+yaml",
+    "application/strategic-merge-patch+json",
+];
+
+fn patch_types(is_custom: bool) -> &'static [&'static str] {
+    match PATCH_TYPES {
+        [others @ .., _] if is_custom => others,
+        all => all,
+    }
 }
 
 /// The operations of one path by HTTP method, and the parameters that its braces stand for.
-fn path_item(dialect: Dialect, path: &str, verbs: &[&str], id: &str, gvk: (&str, &str, &str)) -> Value {
+fn path_item(
+    dialect: Dialect,
+    path: &str,
+    verbs: &[&str],
+    id: &str,
+    gvk: (&str, &str, &str),
+    is_custom: bool,
+) -> Value {
     let mut item = Map::new();
     for verb in verbs {
         let method = match *verb {
@@ -118,7 +132,7 @@ fn path_item(dialect: Dialect, path: &str, verbs: &[&str], id: &str, gvk: (&str,
             "delete" | "deletecollection" => "delete",
             _ => continue,
         };
-        item.insert(method.to_owned(), operation(dialect, verb, format!("{verb}{id}"), gvk));
+        item.insert(method.to_owned(), operation(dialect, verb, format!("{verb}{id}"), gvk, is_custom));
     }
     let in_path = |name: &str| match dialect {
         Dialect::V2 => json!({"name": name, "in": "path", "required": true, "type": "string", "uniqueItems": true}),
@@ -131,7 +145,7 @@ fn path_item(dialect: Dialect, path: &str, verbs: &[&str], id: &str, gvk: (&str,
     item.into()
 }
 
-fn add_paths(dialect: Dialect, resource: &Resource, paths: &mut Map<String, Value>) {
+fn add_paths(dialect: Dialect, resource: &Resource, is_custom: bool, paths: &mut Map<String, Value>) {
     let base = if resource.group.is_empty() {
         format!("/api/{}", resource.version)
     } else {
@@ -146,27 +160,36 @@ fn add_paths(dialect: Dialect, resource: &Resource, paths: &mut Map<String, Valu
             if resource.serves("list") {
                 paths.insert(
                     across.clone(),
-                    path_item(dialect, &across, &["list"], &format!("{id}ForAllNamespaces"), gvk),
+                    path_item(dialect, &across, &["list"], &format!("{id}ForAllNamespaces"), gvk, is_custom),
                 );
             }
             (format!("{base}/namespaces/{{namespace}}/{}", resource.plural), "Namespaced".to_owned())
         }
     };
     let served = |verbs: &[&'static str]| verbs.iter().copied().filter(|v| resource.serves(v)).collect::<Vec<_>>();
-    let item =
-        path_item(dialect, &whole, &served(&["list", "create", "deletecollection"]), &format!("{namespace}{id}"), gvk);
+    let item = path_item(
+        dialect,
+        &whole,
+        &served(&["list", "create", "deletecollection"]),
+        &format!("{namespace}{id}"),
+        gvk,
+        is_custom,
+    );
     paths.insert(whole.clone(), item);
     let single = served(&["get", "update", "patch", "delete"]);
     let one = format!("{whole}/{{name}}");
     if !single.is_empty() {
-        paths.insert(one.clone(), path_item(dialect, &one, &single, &format!("{namespace}{id}"), gvk));
+        paths.insert(one.clone(), path_item(dialect, &one, &single, &format!("{namespace}{id}"), gvk, is_custom));
     }
     for sub in resource.subresources {
         let path = format!("{one}/{}", sub.name);
         let capital: String =
             sub.name.chars().take(1).flat_map(char::to_uppercase).chain(sub.name.chars().skip(1)).collect();
         let sub_id = format!("{namespace}{id}{capital}");
-        paths.insert(path.clone(), path_item(dialect, &path, sub.verbs, &sub_id, (sub.group, sub.version, sub.kind)));
+        paths.insert(
+            path.clone(),
+            path_item(dialect, &path, sub.verbs, &sub_id, (sub.group, sub.version, sub.kind), is_custom),
+        );
     }
 }
 
@@ -190,10 +213,17 @@ pub fn v3_names(rows: Rows<'_>) -> Vec<(String, &'static str, &'static str)> {
 /// Finds the stored definition that made a resource, as JSON; none for what is built in.
 pub type Definitions<'a> = &'a dyn Fn(&Resource) -> Option<Value>;
 
-/// Puts the schemas of a resource that a definition made among others.
-fn add_schemas(dialect: Dialect, resource: &Resource, definitions: Definitions<'_>, schemas: Option<&mut Value>) {
-    let Some(schemas) = schemas.and_then(Value::as_object_mut) else { return };
-    if let Some(definition) = definitions(resource) {
+/// Puts what is to be said of a resource into a document: its paths, and its schemas if a definition made it.
+fn add(
+    dialect: Dialect,
+    resource: &Resource,
+    definitions: Definitions<'_>,
+    paths: &mut Map<String, Value>,
+    schemas: Option<&mut Value>,
+) {
+    let definition = definitions(resource);
+    add_paths(dialect, resource, definition.is_some(), paths);
+    if let (Some(definition), Some(schemas)) = (definition, schemas.and_then(Value::as_object_mut)) {
         schemas.extend(publish::schemas(dialect, resource, &definition));
     }
 }
@@ -211,8 +241,7 @@ pub fn v3(
     let mut components = openapi::components_v3(group, version).unwrap_or_else(openapi::shared_components_v3);
     let mut paths = Map::new();
     for resource in own() {
-        add_paths(Dialect::V3, resource, &mut paths);
-        add_schemas(Dialect::V3, resource, definitions, components.get_mut("schemas"));
+        add(Dialect::V3, resource, definitions, &mut paths, components.get_mut("schemas"));
     }
     Some(json!({"openapi": "3.0.0", "info": info(git_version), "paths": paths, "components": components}))
 }
@@ -224,14 +253,15 @@ pub fn v2(rows: Rows<'_>, definitions: Definitions<'_>, git_version: &str) -> Va
     let mut schemas = openapi::definitions_v2();
     // Old versions are not in it: it holds every schema once, and theirs are today's.
     for resource in rows.iter().filter(|r| old::modern(r.group, r.version, r.kind).is_none()) {
-        add_paths(Dialect::V2, resource, &mut paths);
-        add_schemas(Dialect::V2, resource, definitions, Some(&mut schemas));
+        add(Dialect::V2, resource, definitions, &mut paths, Some(&mut schemas));
     }
     json!({"swagger": "2.0", "info": info(git_version), "paths": paths, "definitions": schemas})
 }
 
 #[cfg(test)]
 mod tests {
+    use coracle_proto::resource::{CUSTOM_VERBS, Described, interned};
+
     use super::*;
 
     fn rows() -> Vec<&'static Resource> {
@@ -254,6 +284,39 @@ mod tests {
                 assert!(patch["x-kubernetes-group-version-kind"]["kind"].is_string(), "{name} {path}");
             }
         }
+    }
+
+    #[test]
+    fn only_built_in_kinds_take_strategic_merge_patches() {
+        let strategic = "application/strategic-merge-patch+json";
+        let described = Described {
+            group: "example.com",
+            version: "v1",
+            kind: "Foo",
+            list_kind: "FooList",
+            plural: "foos",
+            singular: "foo",
+            short_names: &[],
+            categories: &[],
+            scope: Scope::Namespaced,
+            verbs: CUSTOM_VERBS,
+            has_status: true,
+            has_scale: true,
+        };
+        let rows: Vec<&'static Resource> = rows().into_iter().chain(interned(&described)).collect();
+        let definitions = |row: &Resource| (row.group == "example.com").then(|| json!({"spec": {}}));
+        let mut custom = 0;
+        for (name, group, version) in v3_names(&rows) {
+            let document = v3(&rows, &definitions, (group, version), "v1.36.0").unwrap();
+            for (path, item) in document["paths"].as_object().unwrap() {
+                let Some(patch) = item.get("patch") else { continue };
+                let content = patch["requestBody"]["content"].as_object().unwrap();
+                custom += usize::from(group == "example.com");
+                assert_eq!(content.contains_key(strategic), group != "example.com", "{name} {path}");
+                assert!(content.contains_key("application/apply-patch+yaml"), "{name} {path}");
+            }
+        }
+        assert_eq!(custom, 3);
     }
 
     #[test]

@@ -94,14 +94,20 @@ fn default_port(port: &mut ServicePort) {
     }
 }
 
-/// The address inside the cluster and the first of `clusterIPs` are one thing under two names.
+/// The address inside the cluster and the first of `clusterIPs` are one thing under two names, of which old clients know
+/// the first alone.
 fn same_cluster_ip(spec: &mut ServiceSpec) {
     drop_blank(&mut spec.cluster_ip);
     drop_blank(&mut spec.cluster_ips);
-    match (&spec.cluster_ip, list(&spec.cluster_ips).first()) {
-        (Some(only), None) => spec.cluster_ips = Some(vec![only.clone()]),
-        (None, Some(first)) => spec.cluster_ip = Some(first.clone()),
-        _ => {}
+    if let (Some(only), []) = (&spec.cluster_ip, list(&spec.cluster_ips)) {
+        spec.cluster_ips = Some(vec![only.clone()]);
+    }
+}
+
+/// Who changes one of the two names and leaves the other as it was means both.
+fn change_both(new: &mut ServiceSpec, old: &ServiceSpec) {
+    if new.cluster_ip != old.cluster_ip && new.cluster_ips == old.cluster_ips {
+        new.cluster_ips = new.cluster_ip.clone().map(|only| vec![only]);
     }
 }
 
@@ -162,8 +168,10 @@ fn drop_what_the_type_has_not(new: &mut ServiceSpec, old: &ServiceSpec) {
 /// What was allocated stays when an update leaves it out.
 fn keep_allocated(new: &mut ServiceSpec, old: &ServiceSpec) {
     if text(&old.type_) != "ExternalName" && text(&new.type_) != "ExternalName" {
-        if text(&new.cluster_ip).is_empty() && list(&new.cluster_ips).is_empty() {
+        if text(&new.cluster_ip).is_empty() {
             new.cluster_ip.clone_from(&old.cluster_ip);
+        }
+        if list(&new.cluster_ips).is_empty() {
             new.cluster_ips.clone_from(&old.cluster_ips);
         }
         if list(&new.ip_families).is_empty() {
@@ -279,6 +287,7 @@ impl Strategy for Services {
         new.status.clone_from(&old.status);
         if let (Some(new), Some(old)) = (&mut new.spec, &old.spec) {
             keep_allocated(new, old);
+            change_both(new, old);
             drop_what_the_type_has_not(new, old);
             same_cluster_ip(new);
             default_families(new);

@@ -101,9 +101,16 @@ fn patched(
     let result = patch.apply(document, resource, &name)?;
     let json =
         serde_json::to_vec(&result).map_err(|error| status_of::broken("a patched object cannot be encoded", &error))?;
-    // Kubernetes names neither kind nor object here.
+    // Kubernetes names neither kind nor object here. It shows what came of the patch, but of a strategic one the patch.
     let invalid = |why: &str| {
-        let error = field::Error::invalid(&Path::new("patch"), result.to_string(), why);
+        let path = Path::new("patch");
+        let error = match patch {
+            Patch::Strategic(patch) => {
+                let words = restored(why);
+                field::Error::invalid(&path, as_go_prints(patch), words.as_deref().unwrap_or(why))
+            }
+            Patch::Json(_) | Patch::Merge(_) => field::Error::invalid(&path, result.to_string(), why),
+        };
         Box::new(Status::invalid("", "", "", &[error]))
     };
     let (object, unknown) = body::decode(kind, &json, validation).map_err(|status| invalid(&status.message))?;
@@ -115,6 +122,46 @@ fn patched(
         return Err(invalid(&format!("strict decoding error: {}", told.join(", "))));
     }
     Ok((object, told))
+}
+
+/// What Kubernetes says of a value of the wrong type in the result of a strategic merge patch, which it reads from a tree
+/// (`runtime.DefaultUnstructuredConverter`), given what it says of one that it reads from text.
+fn restored(why: &str) -> Option<String> {
+    let (_, told) = why.split_once("json: cannot unmarshal ")?;
+    let (got, place) = told.split_once(" into Go ")?;
+    let (_, wanted) = place.rsplit_once(" of type ")?;
+    let (kind, name) = match got {
+        "string" => ("string", "string"),
+        "bool" => ("bool", "bool"),
+        "object" => ("map", "map[string]interface {}"),
+        "array" => ("slice", "[]interface {}"),
+        number if number.contains(['.', 'e', 'E']) => ("float64", "float64"),
+        _ => ("int64", "int64"),
+    };
+    Some(if wanted.starts_with("map[") {
+        format!("cannot restore map from {kind}")
+    } else if wanted.starts_with("[]") {
+        format!("cannot restore slice from {kind}")
+    } else if wanted.contains('.') {
+        format!("cannot restore struct from: {kind}")
+    } else {
+        format!("cannot convert {name} to {wanted}")
+    })
+}
+
+/// A value as Go's `fmt` prints it with `%+v`: keys sorted, nothing quoted.
+fn as_go_prints(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::Array(items) => format!("[{}]", items.iter().map(as_go_prints).collect::<Vec<_>>().join(" ")),
+        Value::Object(fields) => {
+            let mut shown: Vec<(&String, String)> = fields.iter().map(|(k, v)| (k, as_go_prints(v))).collect();
+            shown.sort();
+            format!("map[{}]", shown.iter().map(|(k, v)| format!("{k}:{v}")).collect::<Vec<_>>().join(" "))
+        }
+    }
 }
 
 pub(super) async fn patch(call: &Call, part: Part, request: Request<Body>) -> Result<Response<Body>> {
@@ -191,4 +238,47 @@ async fn apply(call: &Call, part: Part, request: Request<Body>) -> Result<Respon
         .await?;
     let warnings = twice.iter().map(|why| format!("yaml: {why}")).collect();
     call.written(if is_new { StatusCode::CREATED } else { StatusCode::OK }, &written, &noting, warnings)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_tree_has_wrong_is_said_in_kubernetes_words() {
+        let told = |what: &str| restored(&format!("Pod in version \"v1\" cannot be handled as a Pod: json: {what}"));
+        for (text, tree) in [
+            (
+                "cannot unmarshal string into Go struct field ObjectMeta.metadata.labels of type map[string]string",
+                "cannot restore map from string",
+            ),
+            (
+                "cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container",
+                "cannot restore slice from map",
+            ),
+            (
+                "cannot unmarshal array into Go struct field Pod.spec of type v1.PodSpec",
+                "cannot restore struct from: slice",
+            ),
+            (
+                "cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string",
+                "cannot convert int64 to string",
+            ),
+            (
+                "cannot unmarshal number 1.5 into Go struct field PodSpec.spec.activeDeadlineSeconds of type int64",
+                "cannot convert float64 to int64",
+            ),
+        ] {
+            assert_eq!(told(text).as_deref(), Some(tree), "{text}");
+        }
+        assert_eq!(restored("strict decoding error: unknown field \"x\""), None);
+    }
+
+    #[test]
+    fn values_are_shown_as_go_prints_them() {
+        let value = json!({"b": [1, 2.5, null, true], "a": {"x": "y z"}});
+        assert_eq!(as_go_prints(&value), "map[a:map[x:y z] b:[1 2.5 <nil> true]]");
+    }
 }

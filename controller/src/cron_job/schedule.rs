@@ -65,7 +65,16 @@ impl Times {
         let deadline = cron.spec.starting_deadline_seconds;
         let limit = deadline.and_then(|seconds| now.checked_sub(SignedDuration::from_secs(seconds)).ok());
         let since = self.since(cron).max(limit.unwrap_or(Timestamp::MIN));
-        let Some(first) = self.next(since).filter(|first| *first <= now) else { return Ok(None) };
+        let invalid = || {
+            let schedule = &cron.spec.schedule;
+            let why = "time difference between two schedules is less than 1 second";
+            Err(("InvalidSchedule", format!("invalid schedule: {schedule} : {why}")))
+        };
+        // The 31st of February never comes; Kubernetes says so in these words.
+        let Some(first) = self.next(since) else { return invalid() };
+        if now < first {
+            return Ok(None);
+        }
         let once = Ok(Some(Due { at: first, missed_many: false }));
         let Some(second) = self.next(first) else { return once };
         if now < second {
@@ -73,9 +82,7 @@ impl Times {
         }
         let between = second.duration_since(first).as_secs();
         if between < 1 {
-            let schedule = &cron.spec.schedule;
-            let why = "time difference between two schedules is less than 1 second";
-            return Err(("InvalidSchedule", format!("invalid schedule: {schedule} : {why}")));
+            return invalid();
         }
         // Times are mostly equally far apart: from one or two before the last, the last is found.
         let missed = now.duration_since(first).as_secs() / between + 1;
@@ -176,6 +183,10 @@ mod tests {
         let fault = |cron: CronJob| Times::of(&cron).map(|_| ()).unwrap_err();
         assert_eq!(fault(cron("* * *", json!({}), None)).0, "UnparseableSchedule");
         assert_eq!(fault(cron("* * * * *", json!({"timeZone": "Mars/Olympus"}), None)).0, "UnknownTimeZone");
+        let never = cron("59 23 31 2 *", json!({}), None);
+        let (reason, note) = Times::of(&never).unwrap().due(&never, at("2026-01-01T00:01:00Z")).unwrap_err();
+        let why = "invalid schedule: 59 23 31 2 * : time difference between two schedules is less than 1 second";
+        assert_eq!((reason, note.as_str()), ("InvalidSchedule", why));
         let never = cron("0 0 31 2 *", json!({}), None);
         let times = Times::of(&never).unwrap();
         assert_eq!(

@@ -149,7 +149,10 @@ fn faults_are_named() {
 fn addresses_stay_and_are_kept_when_left_out() {
     let patches = [
         json!({"spec": {"clusterIP": "10.43.0.6", "clusterIPs": ["10.43.0.6"]}}),
+        json!({"spec": {"clusterIP": "10.43.0.6"}}),
+        json!({"spec": {"clusterIPs": ["10.43.0.6"]}}),
         json!({"spec": {"clusterIP": null, "clusterIPs": null, "ipFamilies": null}}),
+        json!({"spec": {"clusterIP": null}}),
         json!({"spec": {"type": "NodePort"}}),
         json!({"spec": {"type": "ExternalName", "externalName": "a.example"}}),
     ];
