@@ -4,7 +4,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use coracle_proto::{field, protobuf, status::Status, yaml};
 use coracle_store::{Entry, Revision};
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::{
     accept::{self, Accepted, Encoding, Form, MetaVersion},
     ops::KindOps,
+    pretty,
     registry::Listed,
     request::RequestInfo,
     status_of::{self, Result},
@@ -57,15 +58,21 @@ pub fn bytes(code: StatusCode, media: &'static str, body: impl Into<Body>) -> Re
     response
 }
 
-/// An answer of JSON bytes.
+/// An answer of JSON bytes, which [`settle`] indents for who likes that.
 #[must_use]
-pub fn json_bytes(code: StatusCode, body: impl Into<Body>) -> Response<Body> {
-    bytes(code, Encoding::Json.media(), body)
+pub fn json_bytes(code: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = bytes(code, Encoding::Json.media(), body.into());
+    response.extensions_mut().insert(Compact);
+    response
 }
 
 /// Marks answers that are JSON because nobody has asked yet what the client likes.
 #[derive(Clone)]
 struct Unsettled;
+
+/// Marks an answer of JSON that is written without any space and is in memory.
+#[derive(Clone, Copy)]
+struct Compact;
 
 /// An answer of a JSON value, which [`settle`] may still write differently.
 #[must_use]
@@ -91,10 +98,40 @@ pub fn status(status: &Status) -> Response<Body> {
     response
 }
 
-/// Writes an answer of [`json_value`] as the client likes it, if it is an object of a kind that can be. Others stay as they
-/// are: those of objects are written in their encoding from the start, and what is no object is JSON to everyone. A review that
-/// its client does not take is refused; a status or a document is told in JSON then.
-pub(crate) async fn settle(mut response: Response<Body>, encoding: Option<Encoding>) -> Response<Body> {
+/// How a client likes its answers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Liking {
+    /// None of what is there.
+    encoding: Option<Encoding>,
+    is_pretty: bool,
+}
+
+impl Liking {
+    /// Reads what a request says about it.
+    pub(crate) fn of(info: &RequestInfo, headers: &HeaderMap) -> Self {
+        Self { encoding: Encoding::of(headers), is_pretty: pretty::is_liked(&info.query, headers) }
+    }
+}
+
+/// Writes an answer as the client likes it. One of [`json_value`] is encoded so, if it is an object of a kind that can be.
+/// Others stay as they are: those of objects are written in their encoding from the start, and what is no object is JSON to
+/// everyone. A review that its client does not take is refused; a status or a document is told in JSON then.
+pub(crate) async fn settle(response: Response<Body>, liking: Liking) -> Response<Body> {
+    let mut response = encoded(response, liking.encoding).await;
+    if response.extensions_mut().remove::<Compact>().is_none() || !liking.is_pretty {
+        return response;
+    }
+    let (head, body) = response.into_parts();
+    let json = in_memory(body).await;
+    Response::from_parts(head, pretty::indented(&json).into())
+}
+
+/// The bytes of a body that is in memory and cannot fail to be read.
+async fn in_memory(body: Body) -> Bytes {
+    body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default()
+}
+
+async fn encoded(mut response: Response<Body>, encoding: Option<Encoding>) -> Response<Body> {
     if response.extensions_mut().remove::<Unsettled>().is_none() {
         return response;
     }
@@ -105,8 +142,7 @@ pub(crate) async fn settle(mut response: Response<Body>, encoding: Option<Encodi
         None => return response,
     };
     let (mut head, body) = response.into_parts();
-    // The body is in memory and cannot fail to be read.
-    let json = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let json = in_memory(body).await;
     let object = serde_json::from_slice::<Value>(&json).ok().filter(|value| value.get("kind").is_some());
     let object = object.map(|mut object| {
         // The oldest documents of discovery do not say it in JSON.
@@ -117,6 +153,7 @@ pub(crate) async fn settle(mut response: Response<Body>, encoding: Option<Encodi
     });
     match object.and_then(|object| encode(&object, encoding).ok()) {
         Some(bytes) => {
+            head.extensions.remove::<Compact>();
             head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(encoding.media()));
             Response::from_parts(head, bytes.into())
         }

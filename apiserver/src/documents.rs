@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha512};
 
 pub(crate) use self::merged::Merged;
 use crate::{
-    answer::{json_bytes, json_value},
+    answer::{bytes, json_value},
     compression,
     discovery::{self, Half},
     health, metrics, openapi,
@@ -84,7 +84,7 @@ impl Document {
         } else {
             let is_packed = compression::is_taken(headers);
             let body = if is_packed { self.packed.clone() } else { compression::gunzip(&self.packed).into() };
-            let mut response = json_bytes(StatusCode::OK, body);
+            let mut response = bytes(StatusCode::OK, media, body);
             if is_packed {
                 compression::mark(response.headers_mut());
             }

@@ -19,9 +19,8 @@ use rustls::pki_types::CertificateDer;
 use tracing::Instrument as _;
 
 use crate::{
-    accept::Encoding,
     admission::Notes,
-    answer,
+    answer::{self, Liking},
     audit::{self, Audit, Recording},
     authn::{Credentials, is_open},
     authz::{Attributes, MASTERS},
@@ -173,9 +172,9 @@ async fn answer_to(
         notes: OnceLock::new(),
         is_given_up: AtomicBool::new(false),
     };
-    let encoding = Encoding::of(request.headers());
+    let liking = Liking::of(&info, request.headers());
     let response = try_answer(server, peer, info, request, &way).await.unwrap_or_else(|status| answer::status(&status));
-    let mut response = answer::settle(response, encoding).await;
+    let mut response = answer::settle(response, liking).await;
     if let Some(schema) = way.schema.get() {
         schema.mark(response.headers_mut());
     }
@@ -336,7 +335,7 @@ async fn admitted(
     }
     let limit = time_limit(&info, server.config.request_timeout)?;
     let compresses = request.method() == http::Method::GET && compression::is_taken(request.headers());
-    let encoding = Encoding::of(request.headers());
+    let liking = Liking::of(&info, request.headers());
     let handled = async {
         let request = match recording {
             Some(recording) if info.is_resource => sent(recording, request).await?,
@@ -346,7 +345,7 @@ async fn admitted(
         if let Some(recording) = recording {
             response = recording.answered(response).await;
         }
-        let response = answer::settle(response, encoding).await;
+        let response = answer::settle(response, liking).await;
         Ok(if compresses { compression::compress(response).await } else { response })
     };
     tokio::time::timeout(limit, handled).await.unwrap_or_else(|_| {

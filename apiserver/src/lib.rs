@@ -44,6 +44,7 @@ mod verbs;
 pub mod accept;
 pub mod answer;
 pub mod body;
+mod pretty;
 
 pub mod admission;
 mod bootstrap;
