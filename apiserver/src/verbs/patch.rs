@@ -135,7 +135,8 @@ fn restored(why: &str) -> Option<String> {
         "bool" => ("bool", "bool"),
         "object" => ("map", "map[string]interface {}"),
         "array" => ("slice", "[]interface {}"),
-        number if number.contains(['.', 'e', 'E']) => ("float64", "float64"),
+        // Only where a whole number was wanted, the one that came is told.
+        number if number.trim_start_matches("number").contains(['.', 'e', 'E']) => ("float64", "float64"),
         _ => ("int64", "int64"),
     };
     Some(if wanted.starts_with("map[") {
