@@ -159,7 +159,13 @@ fn addresses_stay_and_are_kept_when_left_out() {
     expect![[r#"
         {"spec":{"clusterIP":"10.43.0.6","clusterIPs":["10.43.0.6"]}}
             spec.clusterIPs[0]: Invalid value: ["10.43.0.6"]: may not change once set
+        {"spec":{"clusterIP":"10.43.0.6"}}
+            spec.clusterIPs[0]: Invalid value: ["10.43.0.6"]: may not change once set
+        {"spec":{"clusterIPs":["10.43.0.6"]}}
+            spec.clusterIPs[0]: Invalid value: ["10.43.0.6"]: may not change once set
+            spec.clusterIPs: Invalid value: ["10.43.0.6"]: first value must match `clusterIP`
         {"spec":{"clusterIP":null,"clusterIPs":null,"ipFamilies":null}}
+        {"spec":{"clusterIP":null}}
         {"spec":{"type":"NodePort"}}
         {"spec":{"externalName":"a.example","type":"ExternalName"}}
     "#]]
