@@ -487,6 +487,15 @@ impl<D: Disk> Log<D> {
         self.hard_state.commit = commit;
     }
 
+    /// Puts the commit index on stable storage by itself.
+    ///
+    /// # Errors
+    /// As [`Log::append`] and [`Log::sync`].
+    pub(crate) fn keep_commit(&mut self) -> Result<()> {
+        self.append(Vec::new(), None)?;
+        self.sync()
+    }
+
     /// What the only voter has on stable storage is committed, whether or not its log says so yet: it may have been told
     /// to a client. Not so beyond an entry that changes the members.
     pub(crate) fn commit_alone(&mut self, applied: u64) {

@@ -307,17 +307,20 @@ impl Simulation {
 
     fn change_members(&mut self, index: usize) {
         let there = self.machines.iter().filter(|machine| !machine.lost).count();
-        let machine = &mut self.machines[index];
         if there < 3 || (there < MOST && self.dice.once_in(2)) {
-            let (answer, answered) = oneshot::channel();
-            let info = MemberInfo { name: format!("machine {there}"), addresses: Vec::new() };
-            machine.asked.push(Request::Admit { info, answer });
-            self.asked.push(Asked::Admit(answered));
+            self.admit(index, &format!("machine {there}"));
         } else {
             let ids: Vec<u64> = self.machines.iter().map(|machine| machine.identity.member).collect();
             let id = ids[self.dice.below(ids.len())];
             self.dismiss(index, id);
         }
+    }
+
+    fn admit(&mut self, index: usize, name: &str) {
+        let (answer, answered) = oneshot::channel();
+        let info = MemberInfo { name: name.to_owned(), addresses: Vec::new() };
+        self.machines[index].asked.push(Request::Admit { info, answer });
+        self.asked.push(Asked::Admit(answered));
     }
 
     fn dismiss(&mut self, index: usize, id: u64) {
@@ -521,6 +524,36 @@ fn a_cluster_keeps_what_it_promised_whatever_happens() {
 fn clusters_that_found_something_stay_found() {
     for seed in [116, 133, 151, 163, 221, 231, 243, 266, 290, 1067, 1702, 2802, 5007] {
         simulate(seed);
+    }
+}
+
+/// Who goes was needed to commit that it goes, and who stays may crash before it writes anything else.
+#[test]
+fn the_last_one_left_goes_on_after_a_crash() {
+    for seed in 0..20 {
+        let mut simulation = Simulation::new(seed);
+        let voters = |simulation: &Simulation| {
+            let run = simulation.machines[0].running.as_ref()?;
+            let members = run.shared.cluster().members;
+            members.iter().all(|member| member.votes).then_some(members.len())
+        };
+        let steps_until = |simulation: &mut Simulation, is_so: &dyn Fn(&Simulation) -> bool| {
+            for _ in 0..HEAL {
+                simulation.step();
+                if is_so(simulation) {
+                    return;
+                }
+            }
+            panic!("seed {seed}: {}", simulation.standing());
+        };
+        steps_until(&mut simulation, &|simulation| voters(simulation) == Some(1));
+        simulation.admit(0, "other");
+        steps_until(&mut simulation, &|simulation| voters(simulation) == Some(2));
+        let other = simulation.machines[1].identity.member;
+        simulation.dismiss(0, other);
+        steps_until(&mut simulation, &|simulation| simulation.removed == [other]);
+        simulation.machines[0].stop(true, 0);
+        simulation.heal();
     }
 }
 

@@ -213,6 +213,14 @@ impl<D: Disk> Worker<D> {
         let before: Vec<u64> = self.member()?.ids().collect();
         let said = self.member()?.change_members(entry)?;
         let after: Vec<u64> = self.member()?.ids().collect();
+        // Who goes was needed to commit it, and is not there to say so again: who stays must know it by itself. On a disk
+        // without room for that, the next group commit says it.
+        if before.iter().any(|id| !after.contains(id)) {
+            match self.member()?.log_mut().keep_commit() {
+                Ok(()) | Err(Error::DiskFull) => {}
+                Err(error) => return Err(error),
+            }
+        }
         {
             let mut state = self.shared.write();
             for id in before.iter().filter(|id| !after.contains(id)) {
