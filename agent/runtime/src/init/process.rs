@@ -19,6 +19,7 @@ use super::{
     channel::{Report, send, send_begun, take_terminal, wait_for_go},
     file,
     identity::{self, Identity},
+    report_and_end,
 };
 use crate::{
     capability,
@@ -110,18 +111,29 @@ pub(super) fn run(
         Some(cwd) => fchdir(&cwd).at("cwd", || format!("chdir to cwd ({:?})", process.cwd))?,
         None => enter_cwd(process.cwd)?,
     }
-    if birth == Birth::Last {
-        restrict(process)?;
+    let program = || {
+        // Set after the last change of identity, which clears it, and in the last process (prctl(2), PR_SET_PDEATHSIG).
+        sys::prctl(libc::PR_SET_PDEATHSIG, 9).at("process", || "end with the supervisor".to_owned())?;
+        if birth == Birth::Here {
+            restrict(process)?;
+        }
+        sys::cloexec_from(3).at("process", || "close descriptors".to_owned())?;
+        execute(process.argv, &env)
+    };
+    if birth == Birth::Here {
+        return program();
+    }
+    restrict(process)?;
+    let born = || {
         be_born(channel)?;
         control_terminal(process)?;
+        program()
+    };
+    // Nothing that is open here may be closed a second time: whoever is born has closed it without asking who owns it.
+    match born() {
+        Ok(never) => match never {},
+        Err(error) => report_and_end(channel, Some(error)),
     }
-    // Set after the last change of identity, which clears it, and in the last process (prctl(2), PR_SET_PDEATHSIG).
-    sys::prctl(libc::PR_SET_PDEATHSIG, 9).at("process", || "end with the supervisor".to_owned())?;
-    if birth == Birth::Here {
-        restrict(process)?;
-    }
-    sys::cloexec_from(3).at("process", || "close descriptors".to_owned())?;
-    execute(process.argv, &env)
 }
 
 /// No more privileges from here on, for a container that is to have none.

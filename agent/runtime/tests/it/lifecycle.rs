@@ -68,20 +68,26 @@ async fn stopping_asks_with_the_stop_signal_and_kills_after_the_grace() {
 #[tokio::test]
 async fn a_program_that_cannot_be_executed_says_why() {
     let world = World::new().await;
-    let sandbox = world.sandbox("why").await;
     let cases: [(&[&str], &str, i32); 4] = [
         (&["foo"], "exec: \"foo\": executable file not found in $PATH", 127),
         (&["/nope"], "exec: \"/nope\": stat /nope: no such file or directory", 127),
         (&["/etc/passwd"], "exec: \"/etc/passwd\": permission denied", 126),
         (&["/tmp"], "exec: \"/tmp\": is a directory", 126),
     ];
-    for (place, (argv, message, code)) in cases.into_iter().enumerate() {
-        let spec = world.container(&format!("c{place}"), argv);
-        let Err(Error::Start(error)) = sandbox.start_container(&spec).await else { panic!("{argv:?} started") };
-        assert_eq!((error.message.as_str(), error.exit_code()), (message, code));
-        let status = sandbox.container(&sandbox.container_id(&spec.name, 0)).await.unwrap();
-        let ContainerState::Exited(exit) = status.state else { panic!("{:?}", status.state) };
-        assert_eq!((exit.code, exit.started_at, exit.start_error), (128, None, Some(error)));
+    for (name, pid) in [("own", PidNamespace::Container), ("shares", PidNamespace::Pod), ("host", PidNamespace::Host)] {
+        let mut spec = world.sandbox_spec(name);
+        spec.pid = pid;
+        let sandbox = world.runtime.create_sandbox(&spec).await.unwrap();
+        for (place, (argv, message, code)) in cases.into_iter().enumerate() {
+            let spec = world.container(&format!("c{place}"), argv);
+            let Err(Error::Start(error)) = sandbox.start_container(&spec).await else {
+                panic!("{name}: {argv:?} started")
+            };
+            assert_eq!((error.message.as_str(), error.exit_code()), (message, code), "{name}");
+            let status = sandbox.container(&sandbox.container_id(&spec.name, 0)).await.unwrap();
+            let ContainerState::Exited(exit) = status.state else { panic!("{name}: {:?}", status.state) };
+            assert_eq!((exit.code, exit.started_at, exit.start_error), (128, None, Some(error)), "{name}");
+        }
     }
 }
 
