@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Write},
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use coracle_store::{Compare, Config, Op, Range, Store, Txn};
@@ -70,30 +70,65 @@ fn the_victim() {
     });
 }
 
+/// What clients were told: by client, the last write acknowledged.
+pub(crate) type Told = BTreeMap<u64, u64>;
+
+/// Starts a process that writes to a store at this place, and tells what was acknowledged.
+pub(crate) fn victim(path: &Path) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "kill::the_victim", "--nocapture", "--test-threads=1"])
+        .env(DIR, path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Notes what a line of a victim's says; false if it is no acknowledgement, or one that was cut short.
+pub(crate) fn hear(told: &mut Told, line: &str) -> bool {
+    let mut words = line.split(' ');
+    let (said, mut number) = (words.next(), || words.next().and_then(|word| word.parse::<u64>().ok()));
+    let (Some("acknowledged"), Some(client), Some(n)) = (said, number(), number()) else { return false };
+    let known = told.entry(client).or_default();
+    *known = n.max(*known);
+    true
+}
+
+/// Opens the store and finds everything that was acknowledged, and nothing torn; whether the log had a torn tail.
+pub(crate) fn judge(path: &Path, told: &Told, when: &str) -> bool {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (store, _driver) =
+        runtime.block_on(Store::open(config(path))).unwrap_or_else(|error| panic!("{when}: {error}"));
+    let mut sum = 0;
+    for client in 0..CLIENTS {
+        let (told, found) = (told.get(&client).copied().unwrap_or(0), last(&store, client));
+        assert!(found >= told, "{when}: client {client} was told of {told}, and {found} is there");
+        sum += found;
+        for key in 0..KEYS {
+            let expected = (0..KEYS).map(|back| found.saturating_sub(back)).find(|n| n % KEYS == key && *n > 0);
+            let entry = store.get(format!("key/{client}/{key}").as_bytes());
+            let found = entry.map(|entry| entry.value.clone());
+            assert_eq!(found, expected.map(|n| value(n).into()), "{when}: key/{client}/{key}");
+        }
+    }
+    assert_eq!(store.revision().0, 1 + sum, "{when}: each transaction has one revision");
+    let count = store.range(&Range::prefix("").count()).unwrap().count;
+    assert!(count <= usize::try_from(CLIENTS * (KEYS + 1)).unwrap());
+    store.recovery().torn.is_some()
+}
+
 #[test]
 fn what_a_killed_process_acknowledged_is_there_after_every_kill() {
     let rounds = std::env::var("CORACLE_KILL_ROUNDS").map_or(20, |rounds| rounds.parse().expect("a number"));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store");
-    let mut acknowledged = BTreeMap::<u64, u64>::new();
+    let mut acknowledged = Told::new();
     let mut torn = 0;
     for round in 0..rounds {
-        let mut victim = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "kill::the_victim", "--nocapture", "--test-threads=1"])
-            .env(DIR, &path)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut victim = victim(&path);
         let patience = 1 + (round * 7919 % 1500);
         let mut heard = 0;
         for line in BufReader::new(victim.stdout.take().unwrap()).lines() {
-            // The last line may be cut short, which is no acknowledgement.
-            let line = line.unwrap_or_default();
-            let mut words = line.split(' ');
-            let (said, mut number) = (words.next(), || words.next().and_then(|word| word.parse::<u64>().ok()));
-            if let (Some("acknowledged"), Some(client), Some(n)) = (said, number(), number()) {
-                let known = acknowledged.entry(client).or_default();
-                *known = n.max(*known);
+            if hear(&mut acknowledged, &line.unwrap_or_default()) {
                 heard += 1;
             }
             if heard == patience {
@@ -102,25 +137,7 @@ fn what_a_killed_process_acknowledged_is_there_after_every_kill() {
         }
         assert!(heard >= patience, "round {round}: the victim died by itself: {:?}", victim.wait());
         victim.wait().unwrap();
-
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let (store, _driver) = runtime.block_on(Store::open(config(&path))).unwrap();
-        torn += u64::from(store.recovery().torn.is_some());
-        let mut sum = 0;
-        for client in 0..CLIENTS {
-            let (told, found) = (acknowledged.get(&client).copied().unwrap_or(0), last(&store, client));
-            assert!(found >= told, "round {round}: client {client} was told of {told}, and {found} is there");
-            sum += found;
-            for key in 0..KEYS {
-                let expected = (0..KEYS).map(|back| found.saturating_sub(back)).find(|n| n % KEYS == key && *n > 0);
-                let entry = store.get(format!("key/{client}/{key}").as_bytes());
-                let found = entry.map(|entry| entry.value.clone());
-                assert_eq!(found, expected.map(|n| value(n).into()), "round {round}: key/{client}/{key}");
-            }
-        }
-        assert_eq!(store.revision().0, 1 + sum, "round {round}: each transaction has one revision");
-        let count = store.range(&Range::prefix("").count()).unwrap().count;
-        assert!(count <= usize::try_from(CLIENTS * (KEYS + 1)).unwrap());
+        torn += u64::from(judge(&path, &acknowledged, &format!("round {round}")));
     }
     println!("{rounds} kills, {} acknowledged writes, {torn} torn tails", acknowledged.values().sum::<u64>());
 }

@@ -9,4 +9,6 @@ mod full;
 #[cfg(test)]
 mod kill;
 #[cfg(test)]
+mod power;
+#[cfg(test)]
 mod semantics;
