@@ -1,5 +1,5 @@
-//! Three processes under load, one of which is killed, stopped, cut off from the others or left without room on its disk,
-//! again and again; judged by clients that remember what they were told.
+//! Three processes under load, each in a network and with a disk of its own, one of which is killed, stopped, cut off from
+//! the others or left without room on its disk, again and again; judged by clients that remember what they were told.
 //!
 //! Each writer has a key of its own, and knows at any time what that may hold: what was acknowledged last, or one of the
 //! writes since whose outcome nobody could tell. Readers ask any member for any key, and must see no less than had been
@@ -8,7 +8,7 @@
 use std::{
     collections::BTreeSet,
     io::{BufRead, BufReader, Write},
-    net::TcpStream,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -18,14 +18,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use self::cables::Cables;
 use super::full::Mounted;
 
+mod cables;
 mod member;
 
 const WRITERS: usize = 6;
 const READERS: usize = 2;
 /// How long a fault lasts: longer than an election takes.
 const FAULT: Duration = Duration::from_millis(1500);
+/// Kinds of faults.
+const KINDS: u64 = 9;
 /// How long anything may take when nothing is wrong.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -33,6 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Process {
     child: Child,
     dir: PathBuf,
+    address: String,
     id: u64,
 }
 
@@ -43,24 +48,29 @@ impl Drop for Process {
     }
 }
 
-fn start(dir: &Path, ports: &Path, joining: Option<&str>) -> (Process, u16) {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+fn start(mut command: Command, dir: &Path, address: &str, ports: &Path, joining: Option<&str>) -> (Process, PathBuf) {
     command.args(["--exact", "cluster::member::the_member", "--nocapture", "--test-threads=1"]);
-    command.env(member::DIR, dir).env(member::PORTS, ports).stdout(Stdio::piped());
+    command.env(member::DIR, dir).env(member::PORTS, ports).env(member::ADDRESS, address).stdout(Stdio::piped());
     if let Some(joining) = joining {
         command.env(member::JOINING, joining);
     }
     let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let ready = lines.find_map(|line| Some(line.ok()?.strip_prefix("ready ")?.to_owned())).expect("a member starts");
-    let (port, id) = ready.split_once(' ').unwrap();
-    (Process { child, dir: dir.to_owned(), id: id.parse().unwrap() }, port.parse().unwrap())
+    let (id, socket) = ready.split_once(' ').unwrap();
+    let process = Process { child, dir: dir.to_owned(), address: address.to_owned(), id: id.parse().unwrap() };
+    (process, socket.into())
+}
+
+/// This very program, in the network of its machine if it has one.
+fn program(cables: Option<&Cables>, at: usize) -> Command {
+    let own = std::env::current_exe().unwrap();
+    cables.map_or_else(|| Command::new(&own), |cables| cables.command(at, &own))
 }
 
 /// Asks a member something; none if it cannot be reached or does not answer in time.
-fn ask(port: u16, line: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_nodelay(true).ok()?;
+fn ask(socket: &Path, line: &str) -> Option<String> {
+    let mut stream = UnixStream::connect(socket).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(8))).ok()?;
     stream.write_all(format!("{line}\n").as_bytes()).ok()?;
     let mut answer = String::new();
@@ -84,7 +94,7 @@ fn wait_for(what: &str, mut found: impl FnMut() -> Option<String>, wanted: impl 
 /// What all clients know.
 #[derive(Default)]
 struct Known {
-    ports: Mutex<Vec<u16>>,
+    sockets: Mutex<Vec<PathBuf>>,
     /// By writer, the last value acknowledged.
     acknowledged: Vec<AtomicU64>,
     writes: AtomicU64,
@@ -96,9 +106,9 @@ struct Known {
 }
 
 impl Known {
-    fn port(&self, at: u64) -> u16 {
-        let ports = self.ports.lock().unwrap();
-        ports[usize::try_from(at).unwrap() % ports.len()]
+    fn socket(&self, at: u64) -> PathBuf {
+        let sockets = self.sockets.lock().unwrap();
+        sockets[usize::try_from(at).unwrap() % sockets.len()].clone()
     }
 }
 
@@ -112,7 +122,7 @@ fn write(known: &Known, writer: usize) {
         attempt += 1;
         turn += 1;
         let began = Instant::now();
-        match ask(known.port(turn), &format!("put {key} {value} {attempt}")).as_deref() {
+        match ask(&known.socket(turn), &format!("put {key} {value} {attempt}")).as_deref() {
             Some("done") => {
                 value = attempt;
                 possible = BTreeSet::from([value]);
@@ -137,7 +147,7 @@ fn write(known: &Known, writer: usize) {
         // What it holds now is what to go on from.
         while !known.stop.load(Ordering::SeqCst) {
             turn += 1;
-            if let Some(found) = ask(known.port(turn), &format!("read {key}")).and_then(|text| text.parse().ok()) {
+            if let Some(found) = ask(&known.socket(turn), &format!("read {key}")).and_then(|text| text.parse().ok()) {
                 assert!(possible.contains(&found), "writer {writer} finds {found}, and knows of {possible:?}");
                 assert!(found >= known.acknowledged[writer].load(Ordering::SeqCst));
                 value = found;
@@ -153,7 +163,8 @@ fn read(known: &Known, reader: u64) {
         turn += 1;
         let writer = usize::try_from(turn).unwrap() % WRITERS;
         let before = known.acknowledged[writer].load(Ordering::SeqCst);
-        if let Some(found) = ask(known.port(turn), &format!("read last/{writer}")).and_then(|text| text.parse().ok()) {
+        if let Some(found) = ask(&known.socket(turn), &format!("read last/{writer}")).and_then(|text| text.parse().ok())
+        {
             let found: u64 = found;
             assert!(found >= before, "a read of {found} began when {before} had been acknowledged");
             known.reads.fetch_add(1, Ordering::SeqCst);
@@ -179,18 +190,20 @@ struct Cluster {
     processes: Vec<Process>,
     /// One for each process.
     disks: Vec<Mounted>,
+    /// None without the right to make networks.
+    cables: Option<Cables>,
     ports: PathBuf,
     known: Arc<Known>,
 }
 
 impl Cluster {
-    fn port(&self, at: usize) -> u16 {
-        self.known.ports.lock().unwrap()[at]
+    fn ask(&self, at: usize, line: &str) -> Option<String> {
+        ask(&self.known.socket(at as u64), line)
     }
 
     fn leader(&self) -> usize {
         let ids: Vec<u64> = self.processes.iter().map(|process| process.id).collect();
-        let ask = || (0..ids.len()).find_map(|at| ask(self.port(at), "leader").filter(|id| id != "0"));
+        let ask = || (0..ids.len()).find_map(|at| self.ask(at, "leader").filter(|id| id != "0"));
         let id: u64 = wait_for("a leader", ask, |_| true).parse().unwrap();
         ids.iter().position(|other| *other == id).unwrap()
     }
@@ -198,13 +211,15 @@ impl Cluster {
     /// Something happens to a member for a while.
     fn fault(&mut self, round: u64) {
         let leader = self.leader();
-        let (what, at) = match round % 7 {
+        let (what, at) = match round % KINDS {
             0 => ("kill", leader),
             1 => ("stop", leader),
             2 => ("kill", (leader + 1) % self.processes.len()),
             3 => ("cut", leader),
             4 => ("stop", (leader + 2) % self.processes.len()),
             5 => ("fill", leader),
+            6 => ("unplug", leader),
+            7 => ("unplug", (leader + 2) % self.processes.len()),
             _ => ("fill", (leader + 1) % self.processes.len()),
         };
         let before = self.known.writes.load(Ordering::SeqCst);
@@ -216,9 +231,10 @@ impl Cluster {
                 self.processes[at].child.kill().unwrap();
                 self.processes[at].child.wait().unwrap();
                 std::thread::sleep(FAULT);
-                let (process, port) = start(&self.processes[at].dir.clone(), &self.ports, None);
+                let Process { dir, address, .. } = &self.processes[at];
+                let (process, socket) = start(program(self.cables.as_ref(), at), dir, address, &self.ports, None);
                 self.processes[at] = process;
-                self.known.ports.lock().unwrap()[at] = port;
+                self.known.sockets.lock().unwrap()[at] = socket;
             }
             "stop" => {
                 signal(&self.processes[at], "STOP");
@@ -235,43 +251,53 @@ impl Cluster {
                 std::thread::sleep(FAULT);
                 std::fs::remove_file(other).unwrap();
             }
+            "unplug" => {
+                let Some(cables) = &self.cables else { return };
+                cables.unplug(at);
+                std::thread::sleep(FAULT);
+                cables.plug(at);
+            }
             _ => {
                 let others = self.processes.iter().filter(|other| other.id != self.processes[at].id);
                 let others: Vec<String> = others.map(|other| other.id.to_string()).collect();
-                ask(self.port(at), &format!("cut {}", others.join(" "))).unwrap();
+                self.ask(at, &format!("cut {}", others.join(" "))).unwrap();
                 std::thread::sleep(FAULT);
-                ask(self.port(at), "heal").unwrap();
+                self.ask(at, "heal").unwrap();
             }
         }
         // The next fault comes when this one is over: that many writes are made again, by every writer.
         let known = Arc::clone(&self.known);
         let writes = move || Some(known.writes.load(Ordering::SeqCst).to_string());
         wait_for("writes to go on", writes, |now| now.parse::<u64>().unwrap() >= before + WRITERS as u64 * 20);
-        wait_for("the member to be back", || ask(self.port(at), "digest"), |said| said.contains(' '));
+        wait_for("the member to be back", || self.ask(at, "digest"), |said| said.contains(' '));
     }
 }
 
 #[test]
 fn what_a_cluster_of_processes_acknowledged_is_there_whatever_happens_to_one() {
-    let rounds = std::env::var("CORACLE_CLUSTER_ROUNDS").map_or(7, |rounds| rounds.parse().expect("a number"));
+    let rounds = std::env::var("CORACLE_CLUSTER_ROUNDS").map_or(2 * KINDS, |rounds| rounds.parse().expect("a number"));
     let dir = tempfile::tempdir().unwrap();
     let ports = dir.path().join("ports");
     std::fs::create_dir(&ports).unwrap();
     let known = Arc::new(Known { acknowledged: (0..WRITERS).map(|_| AtomicU64::new(0)).collect(), ..Known::default() });
     let disks: Vec<Mounted> = (0..3).map_while(|_| Mounted::new("24m")).collect();
     let place = |at: usize| disks.get(at).map_or_else(|| dir.path().join(at.to_string()), |disk| disk.path("store"));
-    let (first, port) = start(&place(0), &ports, None);
-    known.ports.lock().unwrap().push(port);
-    let places = [place(1), place(2)];
-    let mut cluster = Cluster { processes: vec![first], disks, ports: ports.clone(), known: Arc::clone(&known) };
-    let who = ask(port, "who").unwrap();
-    for (at, place) in (1..).zip(places) {
+    let cables = Cables::new(3).inspect_err(|why| println!("Skipped: pulling cables: {why}")).ok();
+    let address = |at: usize| cables.as_ref().map_or_else(|| "127.0.0.1".to_owned(), |_| Cables::address(at));
+    let (first, socket) = start(program(cables.as_ref(), 0), &place(0), &address(0), &ports, None);
+    known.sockets.lock().unwrap().push(socket);
+    let places = [(place(1), address(1)), (place(2), address(2))];
+    let mut cluster =
+        Cluster { processes: vec![first], disks, cables, ports: ports.clone(), known: Arc::clone(&known) };
+    let who = cluster.ask(0, "who").unwrap();
+    for (at, (place, address)) in (1..).zip(places) {
         let is_id = |said: &str| said.parse::<u64>().is_ok();
-        let id = wait_for("to be admitted", || ask(port, &format!("admit machine-{at}")), is_id);
-        let (process, other) = start(&place, &ports, Some(&format!("{who} {id}")));
+        let id = wait_for("to be admitted", || cluster.ask(0, &format!("admit machine-{at}")), is_id);
+        let program = program(cluster.cables.as_ref(), at);
+        let (process, socket) = start(program, &place, &address, &ports, Some(&format!("{who} {id}")));
         cluster.processes.push(process);
-        known.ports.lock().unwrap().push(other);
-        wait_for("it to vote", || ask(port, "voters"), |voters| voters == (at + 1).to_string());
+        known.sockets.lock().unwrap().push(socket);
+        wait_for("it to vote", || cluster.ask(0, "voters"), |voters| voters == (at + 1).to_string());
     }
     std::thread::scope(|scope| {
         let mut clients = Vec::new();
@@ -303,8 +329,7 @@ fn what_a_cluster_of_processes_acknowledged_is_there_whatever_happens_to_one() {
             known.reads.load(Ordering::SeqCst),
         );
     });
-    let digest =
-        |at: usize| wait_for("a member to answer", || ask(cluster.port(at), "digest"), |said| said.contains(' '));
+    let digest = |at: usize| wait_for("a member to answer", || cluster.ask(at, "digest"), |said| said.contains(' '));
     let first = digest(0);
     assert!((1..3).all(|at| digest(at) == first), "the members hold the same");
 }

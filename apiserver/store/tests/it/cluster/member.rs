@@ -1,31 +1,38 @@
-//! One member as a process of its own: a store, a way to its peers over TCP, and a port where it is asked things in lines
-//! of text. Its ports are others at every start, as if its machine had moved.
+//! One member as a process of its own: a store, a way to its peers over TCP, and a socket where it is asked things in lines
+//! of text. Its port is another at every start, as if its machine had moved; the socket is a file, and so is reached
+//! although the member's network is cut.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
     io::Write as _,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use coracle_store::{Compare, Config, Error, Is, Joining, MemberId, MemberInfo, Op, Range, Store, Transport, Txn};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::mpsc,
     task::JoinSet,
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
-/// Where this member's data is, and where all tell their ports.
+/// Where this member's data is, where all tell their addresses, and which one it is to listen at.
 pub(super) const DIR: &str = "CORACLE_CLUSTER_DIR";
 pub(super) const PORTS: &str = "CORACLE_CLUSTER_PORTS";
+pub(super) const ADDRESS: &str = "CORACLE_CLUSTER_ADDRESS";
 /// What it was told on being admitted: cluster, founder, own id.
 pub(super) const JOINING: &str = "CORACLE_CLUSTER_JOINING";
 
 /// Packets that wait for one peer: more than a second of a busy leader's.
 const WAITING: usize = 4096;
+/// A peer that takes nothing for so long is called anew.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 struct Post {
     packets: mpsc::Sender<(u64, Vec<u8>)>,
@@ -62,16 +69,19 @@ async fn carry_to(mut packets: mpsc::Receiver<Vec<u8>>, own: u64, port: PathBuf)
             stream = connect(own, &port).await;
         }
         let Some(open) = &mut stream else { continue };
-        let len = u32::try_from(packet.len()).unwrap();
-        if open.write_all(&len.to_le_bytes()).await.is_err() || open.write_all(&packet).await.is_err() {
+        let written = async {
+            open.write_all(&u32::try_from(packet.len()).unwrap().to_le_bytes()).await?;
+            open.write_all(&packet).await
+        };
+        if !matches!(timeout(PATIENCE, written).await, Ok(Ok(()))) {
             stream = None;
         }
     }
 }
 
 async fn connect(own: u64, port: &Path) -> Option<TcpStream> {
-    let port = std::fs::read_to_string(port).ok()?.parse().ok()?;
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+    let address: SocketAddr = std::fs::read_to_string(port).ok()?.parse().ok()?;
+    let mut stream = timeout(PATIENCE, TcpStream::connect(address)).await.ok()?.ok()?;
     stream.set_nodelay(true).ok()?;
     stream.write_all(&own.to_le_bytes()).await.ok()?;
     Some(stream)
@@ -92,8 +102,7 @@ async fn hear(mut stream: TcpStream, store: Store, cuts: Arc<Mutex<BTreeSet<u64>
     }
 }
 
-async fn answer(stream: TcpStream, store: Store, cuts: Arc<Mutex<BTreeSet<u64>>>) -> Option<()> {
-    stream.set_nodelay(true).ok()?;
+async fn answer(stream: UnixStream, store: Store, cuts: Arc<Mutex<BTreeSet<u64>>>) -> Option<()> {
     let (reader, mut writer) = stream.into_split();
     let mut lines = BufReader::new(reader).lines();
     while let Some(line) = lines.next_line().await.ok()? {
@@ -167,8 +176,10 @@ fn the_member() {
     });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let peers = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let clients = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = std::env::var(ADDRESS).unwrap();
+        let peers = TcpListener::bind((address.as_str(), 0)).await.unwrap();
+        let socket = ports.join(format!("{}.sock", std::process::id()));
+        let clients = UnixListener::bind(&socket).unwrap();
         let (sender, packets) = mpsc::channel(WAITING);
         let cuts = Arc::<Mutex<BTreeSet<u64>>>::default();
         let post = Arc::new(Post { packets: sender, cuts: Arc::clone(&cuts) });
@@ -177,9 +188,9 @@ fn the_member() {
         let (store, driver) = Store::open_among(config, post).await.unwrap();
         let own = store.cluster().own.0;
         let beside = ports.join(format!("{own}.new"));
-        std::fs::write(&beside, peers.local_addr().unwrap().port().to_string()).unwrap();
+        std::fs::write(&beside, peers.local_addr().unwrap().to_string()).unwrap();
         std::fs::rename(beside, ports.join(own.to_string())).unwrap();
-        writeln!(std::io::stdout(), "\nready {} {own}", clients.local_addr().unwrap().port()).unwrap();
+        writeln!(std::io::stdout(), "\nready {own} {}", socket.display()).unwrap();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { driver.run(CancellationToken::new()).await.map(Some).unwrap() });
         tasks.spawn(async move {
