@@ -273,6 +273,12 @@ fn store(server: &Inner, out: &mut Page) {
         "1 while writes are taken, 0 while the disk is full or has failed.",
         writable,
     );
+    let help = "What these syncs took together.";
+    out.one("coracle_store_sync_seconds_total", "counter", help, work.sync_time.as_secs_f64());
+    let help = "How long the slowest sync took within the last minute, or the one under way takes already.";
+    out.one("coracle_store_slowest_sync_seconds", "gauge", help, status.slowest_sync.as_secs_f64());
+    let help = "1 while the disk is slow: a sync took half a second or more within the last minute.";
+    out.one("coracle_store_disk_slow", "gauge", help, u8::from(status.is_disk_slow()));
     let list = server.servers();
     let count = |is: fn(&Server) -> bool| list.servers.iter().filter(|server| is(server)).count();
     out.one("coracle_store_members", "gauge", "Servers of the cluster.", list.servers.len());

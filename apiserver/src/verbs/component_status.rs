@@ -20,7 +20,9 @@ use crate::{
 const STORE: &str = "etcd-0";
 
 fn store(call: &Call) -> ComponentStatus {
-    let refusing = call.registry().store().status().refusing;
+    let status = call.registry().store().status();
+    let message = message(&status);
+    let refusing = status.refusing;
     let is_well = call.server.progress.is_running() && refusing.is_none();
     let error = (!is_well).then(|| match refusing {
         Some(why) => format!("the store refuses writes: {why}"),
@@ -31,9 +33,19 @@ fn store(call: &Call) -> ComponentStatus {
         conditions: Some(vec![ComponentCondition {
             type_: "Healthy".to_owned(),
             status: if is_well { "True" } else { "False" }.to_owned(),
-            message: is_well.then(|| "ok".to_owned()),
+            message: is_well.then_some(message),
             error,
         }]),
+    }
+}
+
+/// What is to be said of a store that is well: a slow disk is, but somebody may want to know.
+fn message(status: &coracle_store::Status) -> String {
+    if status.is_disk_slow() {
+        let seconds = status.slowest_sync.as_secs_f64();
+        format!("ok, but the disk is slow: a sync took {seconds:.1} s within the last minute, and writes take as long")
+    } else {
+        "ok".to_owned()
     }
 }
 
@@ -51,5 +63,29 @@ pub(super) fn answer(call: &Call) -> Result<Response<Body>> {
             call.shape().list(&Listed { entries, revision, next: String::new(), remaining: None })
         }
         _ => Err(Box::new(Status::method_not_allowed())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use coracle_store::{Status, Work};
+
+    use super::*;
+
+    #[test]
+    fn a_slow_disk_is_told_of_and_is_no_illness() {
+        let status = |millis| Status {
+            refusing: None,
+            revision: Revision::NONE,
+            compacted: Revision::NONE,
+            keys: 0,
+            work: Work::default(),
+            slowest_sync: Duration::from_millis(millis),
+        };
+        assert_eq!(message(&status(499)), "ok");
+        let said = "ok, but the disk is slow: a sync took 2.3 s within the last minute, and writes take as long";
+        assert_eq!(message(&status(2300)), said);
     }
 }

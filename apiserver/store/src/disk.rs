@@ -6,6 +6,7 @@ use std::{
     io,
     os::{fd::AsFd, unix::fs::FileExt},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use nix::{errno::Errno, fcntl::FallocateFlags};
@@ -25,8 +26,8 @@ pub(crate) trait Disk: Send + 'static {
     fn append(&mut self, name: &str, at: u64, bytes: &[u8]) -> io::Result<()>;
     /// Makes sure that appending up to a length will find room, if the file system can promise that.
     fn reserve(&mut self, name: &str, upto: u64) -> io::Result<()>;
-    /// Puts a file's contents and length on stable storage.
-    fn sync(&mut self, name: &str) -> io::Result<()>;
+    /// Puts a file's contents and length on stable storage; tells how long that took.
+    fn sync(&mut self, name: &str) -> io::Result<Duration>;
     /// Cuts a file.
     fn truncate(&mut self, name: &str, len: u64) -> io::Result<()>;
     /// Removes a file; it stays away once the directory is synced.
@@ -125,8 +126,10 @@ impl Disk for RealDisk {
         }
     }
 
-    fn sync(&mut self, name: &str) -> io::Result<()> {
-        self.file(name)?.sync_data()
+    fn sync(&mut self, name: &str) -> io::Result<Duration> {
+        let (file, begun) = (self.file(name)?, Instant::now());
+        file.sync_data()?;
+        Ok(begun.elapsed())
     }
 
     fn truncate(&mut self, name: &str, len: u64) -> io::Result<()> {

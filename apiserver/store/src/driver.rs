@@ -140,12 +140,14 @@ impl Thread {
                 Taken::Closed => break,
                 Taken::Requests(requests) => requests,
             };
+            self.shared.tell_busy(true);
             self.worker.serve(requests, now(&self.shared));
             self.worker.expire(now(&self.shared));
             self.collect();
             if let Some(job) = self.worker.take_job() {
                 self.start(job);
             }
+            self.shared.tell_busy(false);
             self.shared.grown.notify_one();
         }
         // What waited for a checkpoint may have to wait for one more.

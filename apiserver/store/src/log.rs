@@ -6,7 +6,7 @@
 //!
 //! Room is reserved before anything is proposed, so a full disk refuses a write instead of interrupting it.
 
-use std::{collections::VecDeque, io, sync::Arc};
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use raft::eraftpb::{ConfState, Entry, EntryType, HardState, SnapshotMetadata};
@@ -101,6 +101,9 @@ pub(crate) struct Log<D> {
     written: u64,
     appended: u64,
     syncs: u64,
+    /// What the syncs took; and the slowest of them, and all together, since that was asked.
+    sync_time: Duration,
+    lately: (Duration, Duration),
     /// Entries were taken off the end: the next stand in a segment of their own, so that none holds an index twice.
     truncated: bool,
     /// What raft-rs asks of the log although others must answer it.
@@ -128,6 +131,8 @@ impl<D: Disk> Log<D> {
             written: 0,
             appended: 0,
             syncs: 0,
+            sync_time: Duration::ZERO,
+            lately: (Duration::ZERO, Duration::ZERO),
             truncated: false,
             held: storage::Held::default(),
         };
@@ -239,7 +244,8 @@ impl<D: Disk> Log<D> {
                 Found::Torn => {
                     recovery.torn = Some((name.clone(), at as u64, (bytes.len() - at) as u64));
                     self.disk.truncate(&name, at as u64).map_err(Error::io(format!("cut {name}")))?;
-                    self.disk.sync(&name).map_err(Error::io(format!("sync {name}")))?;
+                    let took = self.disk.sync(&name).map_err(Error::io(format!("sync {name}")))?;
+                    self.note_sync(took);
                     break;
                 }
                 Found::Damaged(what) => return Err(corrupt(&name, at as u64, what)),
@@ -262,11 +268,12 @@ impl<D: Disk> Log<D> {
     /// Writes the last frame once more. If the process before ended because syncing it failed, what was just read may be
     /// in the page cache alone, marked clean: no sync would ever write it again.
     fn renew(&mut self, name: &str, at: usize, bytes: &[u8]) -> Result<()> {
-        self.disk
-            .append(name, at as u64, bytes)
-            .and_then(|()| self.disk.sync(name))
-            .and_then(|()| self.disk.sync_dir())
-            .map_err(Error::io(format!("renew the end of {name}")))
+        let renewed = self.disk.append(name, at as u64, bytes).and_then(|()| self.disk.sync(name)).and_then(|took| {
+            self.disk.sync_dir()?;
+            Ok(took)
+        });
+        self.note_sync(renewed.map_err(Error::io(format!("renew the end of {name}")))?);
+        Ok(())
     }
 
     fn remove_unfinished(&mut self, name: String, recovery: &mut Recovery) -> Result<()> {
@@ -332,9 +339,9 @@ impl<D: Disk> Log<D> {
         self.written
     }
 
-    /// Bytes appended, and syncs, since it was opened.
-    pub(crate) const fn work(&self) -> (u64, u64) {
-        (self.appended, self.syncs)
+    /// Bytes appended, syncs, and the time these took, since it was opened.
+    pub(crate) const fn work(&self) -> (u64, u64, Duration) {
+        (self.appended, self.syncs, self.sync_time)
     }
 
     fn place_of(&self, index: u64) -> Option<&Place> {
@@ -394,7 +401,8 @@ impl<D: Disk> Log<D> {
             })?;
             return Err(refuse("begin a segment", &error));
         }
-        self.disk.sync(&name).map_err(|error| failed("sync a new segment", &error))?;
+        let took = self.disk.sync(&name).map_err(|error| failed("sync a new segment", &error))?;
+        self.note_sync(took);
         self.disk.sync_dir().map_err(|error| failed("sync the log's directory", &error))?;
         self.next_frame += 1;
         self.truncated = false;
@@ -479,7 +487,19 @@ impl<D: Disk> Log<D> {
     pub(crate) fn sync(&mut self) -> Result<()> {
         let Some(segment) = self.segments.back() else { return Err(failed("sync", "log has no segment")) };
         self.syncs += 1;
-        self.disk.sync(&segment::name(segment.number)).map_err(|error| failed("sync", &error))
+        let took = self.disk.sync(&segment::name(segment.number)).map_err(|error| failed("sync", &error))?;
+        self.note_sync(took);
+        Ok(())
+    }
+
+    fn note_sync(&mut self, took: Duration) {
+        self.sync_time += took;
+        self.lately = (self.lately.0.max(took), self.lately.1 + took);
+    }
+
+    /// How long the slowest sync took since this was last asked, and how long all together.
+    pub(crate) fn take_lately(&mut self) -> (Duration, Duration) {
+        std::mem::take(&mut self.lately)
     }
 
     /// Notes a later commit index; it is written along with the next group commit, since it can be found out anew.

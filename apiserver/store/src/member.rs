@@ -137,6 +137,11 @@ impl<D: Disk> Member<D> {
         self.node.tick();
     }
 
+    /// Tells the others that this leader is there, between two ticks.
+    pub(crate) fn beat(&mut self) {
+        self.node.ping();
+    }
+
     /// Takes a message of a peer's in.
     ///
     /// # Errors

@@ -42,6 +42,8 @@ pub(crate) enum Packet {
     Installed { transfer: u64, index: u64 },
     /// The receiver is no member any more.
     Removed,
+    /// The sender's disk is slow: a sync has taken so long lately.
+    Pace { millis: u64 },
 }
 
 /// What only the leader knows or may do.
@@ -85,6 +87,7 @@ mod tag {
     pub(super) const CHUNK: u8 = 8;
     pub(super) const INSTALLED: u8 = 9;
     pub(super) const REMOVED: u8 = 10;
+    pub(super) const PACE: u8 = 11;
 }
 
 /// Raft's messages that travel; the others stay within a member, or have a packet of their own.
@@ -161,6 +164,10 @@ impl Packet {
                 out.put_u64(*index);
             }
             Self::Removed => out.put_u8(tag::REMOVED),
+            Self::Pace { millis } => {
+                out.put_u8(tag::PACE);
+                out.put_u64(*millis);
+            }
         }
         out
     }
@@ -201,6 +208,7 @@ impl Packet {
             }
             tag::INSTALLED => Self::Installed { transfer: from.u64()?, index: from.u64()? },
             tag::REMOVED => Self::Removed,
+            tag::PACE => Self::Pace { millis: from.u64()? },
             _ => return Err(Malformed("packet of an unknown kind")),
         };
         from.end()?;

@@ -18,6 +18,7 @@ use crate::{
     queue::Queue,
     revision::Revision,
     state::State,
+    worker::{SLOW, Slowest},
 };
 
 /// Revisions handed out at once: some ten microseconds.
@@ -36,6 +37,16 @@ pub struct Status {
     pub keys: usize,
     /// What was done to the disk since the store was opened.
     pub work: Work,
+    /// How long the slowest sync of the log took within the last half to full minute, or the one under way takes already.
+    pub slowest_sync: Duration,
+}
+
+impl Status {
+    /// Whether the disk is slow: a sync took, or takes already, half a second and more. Writes then take as long as it does.
+    #[must_use]
+    pub fn is_disk_slow(&self) -> bool {
+        self.slowest_sync >= SLOW
+    }
 }
 
 /// Counts of what was done to the disk.
@@ -45,6 +56,8 @@ pub struct Work {
     pub log_bytes: u64,
     /// Syncs of the log: group commits, and segments begun.
     pub log_syncs: u64,
+    /// What these took.
+    pub sync_time: Duration,
     /// Checkpoints written.
     pub checkpoints: u64,
     /// Bytes of keys and values handed to the state engine with them.
@@ -98,8 +111,10 @@ pub(crate) struct Shared {
     hub: Mutex<Hub>,
     /// Rung when the history has grown.
     pub(crate) grown: Notify,
-    /// Why writes are refused, and what was done to the disk; set by the store's thread.
-    told: Mutex<(Option<Error>, Work)>,
+    /// Why writes are refused, what was done to the disk, and how long that took; set by the store's thread.
+    told: Mutex<(Option<Error>, Work, Slowest)>,
+    /// Since when the store's thread has been at what it does, if it does something.
+    busy: Mutex<Option<Duration>>,
     group: Mutex<Group>,
     /// Changes when who leads, who belongs to the cluster, or where a member is found has changed.
     cluster_changed: watch::Sender<()>,
@@ -118,6 +133,7 @@ impl Shared {
             hub: Mutex::new(hub),
             grown: Notify::new(),
             told: Mutex::default(),
+            busy: Mutex::default(),
             group: Mutex::default(),
             cluster_changed: watch::Sender::new(()),
             alone: AtomicBool::new(false),
@@ -150,8 +166,13 @@ impl Shared {
     }
 
     /// Says how the store's thread fares.
-    pub(crate) fn tell(&self, refusing: Option<Error>, work: Work) {
-        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = (refusing, work);
+    pub(crate) fn tell(&self, refusing: Option<Error>, work: Work, slowest: Slowest) {
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = (refusing, work, slowest);
+    }
+
+    /// Says that the store's thread begins to do something, or has done it: should the disk not answer, somebody must say so.
+    pub(crate) fn tell_busy(&self, is_busy: bool) {
+        *self.busy.lock().unwrap_or_else(PoisonError::into_inner) = is_busy.then(|| self.now());
     }
 
     /// Says how the Raft group stands.
@@ -203,10 +224,13 @@ impl Shared {
     }
 
     pub(crate) fn status(&self) -> Status {
-        let (refusing, work) = self.told.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (refusing, work, slowest) = self.told.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let busy = *self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let under_way = busy.map_or(Duration::ZERO, |since| self.now().saturating_sub(since));
+        let slowest_sync = slowest.lately(self.now()).max(under_way);
         let state = self.read();
         let (revision, compacted) = (state.revision(), state.history().compacted());
-        Status { refusing, revision, compacted, keys: state.index().len(), work }
+        Status { refusing, revision, compacted, keys: state.index().len(), work, slowest_sync }
     }
 
     // A lock is poisoned only by a panic in this crate, after which the process is going down.

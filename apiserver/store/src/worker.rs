@@ -22,10 +22,12 @@ use crate::{
 
 #[cfg(test)]
 pub(crate) use self::cutting::longest;
+pub(crate) use self::pace::{SLOW, Slowest};
 use self::{
     cutting::Cutting,
     images::Images,
     members::Changes,
+    pace::Pace,
     peers::{Asker, Passing},
     reads::Reads,
 };
@@ -33,6 +35,7 @@ use self::{
 mod cutting;
 mod images;
 mod members;
+mod pace;
 mod peers;
 mod reads;
 
@@ -117,6 +120,7 @@ pub(crate) struct Worker<D: Disk> {
     reads: Reads,
     changes: Changes,
     images: Images,
+    pace: Pace,
     /// Entries applied, for who judges.
     #[cfg(test)]
     pub(crate) trace: Vec<Entry>,
@@ -150,6 +154,7 @@ impl<D: Disk> Worker<D> {
             reads: Reads::default(),
             changes: Changes::default(),
             images: Images::default(),
+            pace: Pace::default(),
             #[cfg(test)]
             trace: Vec::new(),
         };
@@ -160,6 +165,7 @@ impl<D: Disk> Worker<D> {
             Err(Error::DiskFull) => worker.full(now)?,
             other => other?,
         }
+        worker.note_pace(now);
         worker.consider_tick(now);
         worker.tell();
         Ok(worker)
@@ -220,6 +226,7 @@ impl<D: Disk> Worker<D> {
         self.commit(group, now);
         self.ask_reads(now);
         self.settle(now);
+        self.note_pace(now);
         self.consider_checkpoint(now);
         self.tell();
     }
@@ -240,9 +247,9 @@ impl<D: Disk> Worker<D> {
             Phase::Failed(error) => Some(error.clone()),
         };
         if let Some(member) = &self.member {
-            (self.work.log_bytes, self.work.log_syncs) = member.log().work();
+            (self.work.log_bytes, self.work.log_syncs, self.work.sync_time) = member.log().work();
         }
-        self.shared.tell(refusing, self.work);
+        self.shared.tell(refusing, self.work, self.pace.syncs);
         let applied = self.applied.0;
         self.shared.tell_group(|group| group.applied = applied);
     }
@@ -538,6 +545,12 @@ impl<D: Disk> Worker<D> {
     #[cfg(test)]
     pub(crate) const fn has_failed(&self) -> bool {
         matches!(self.phase, Phase::Failed(_))
+    }
+
+    /// Whether a sync took long.
+    #[cfg(test)]
+    pub(crate) fn is_disk_slow(&self) -> bool {
+        self.shared.status().is_disk_slow()
     }
 
     /// Term, whether this member leads, index of the last entry applied.

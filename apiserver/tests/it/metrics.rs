@@ -51,6 +51,9 @@ async fn requests_objects_and_the_store_are_counted() {
     let written = |page: &str| figure(page, "coracle_store_bytes_written_total{", &["to=\"log\""]);
     assert!(written(&page_now) > written(&before) + 100.0);
     assert_eq!(figure(&page_now, "coracle_store_writable", &[" 1"]), 1.0);
+    assert!(figure(&page_now, "coracle_store_sync_seconds_total", &[" "]) > 0.0);
+    assert!(figure(&page_now, "coracle_store_slowest_sync_seconds", &[" "]) > 0.0);
+    assert!(figure(&page_now, "coracle_store_disk_slow", &[" "]) <= 1.0);
     assert!(figure(&page_now, "process_resident_memory_bytes ", &[]) > 1e6);
     // What dashboards and alerts made for Kubernetes ask for beside.
     assert_eq!(figure(&page_now, "apiserver_request_sli_duration_seconds_count{", &maps), 4.0);

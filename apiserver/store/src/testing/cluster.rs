@@ -40,6 +40,7 @@ mod machine;
 mod monotonic;
 mod net;
 mod reads;
+mod slow;
 mod watches;
 mod writes;
 
@@ -182,6 +183,7 @@ impl Simulation {
         if machine.lost || self.now < machine.until {
             return;
         }
+        let count = self.net.count();
         if machine.running.is_none() {
             machine.start(way, now);
         }
@@ -195,6 +197,12 @@ impl Simulation {
         {
             let saved = run.checkpoints.save(&job);
             run.worker.checkpointed(job, saved, now);
+        }
+        let spent = std::mem::take(&mut machine.world.lock().unwrap().spent);
+        if !spent.is_zero() {
+            // So long it sees and says nothing.
+            machine.until = self.now + u64::try_from(spent.as_millis()).unwrap();
+            self.net.hold(count, machine.until);
         }
         for entry in std::mem::take(&mut run.worker.trace) {
             if !self.lies {

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use crate::{
@@ -70,6 +71,9 @@ pub(crate) struct World {
     pub(crate) can_reserve: bool,
     /// The next sync of the log fails.
     pub(crate) fail_sync: bool,
+    /// How long a sync of the log takes, and how long those did whose time nobody has spent yet.
+    pub(crate) sync_takes: Duration,
+    pub(crate) spent: Duration,
     pub(crate) steps: u64,
 }
 
@@ -88,6 +92,8 @@ impl World {
             capacity: None,
             can_reserve: true,
             fail_sync: false,
+            sync_takes: Duration::ZERO,
+            spent: Duration::ZERO,
             steps: 0,
         }))
     }
@@ -283,7 +289,7 @@ impl Disk for SimDisk {
         Ok(())
     }
 
-    fn sync(&mut self, name: &str) -> io::Result<()> {
+    fn sync(&mut self, name: &str) -> io::Result<Duration> {
         let mut world = self.world();
         let stops = world.step();
         let fails = std::mem::take(&mut world.fail_sync);
@@ -308,7 +314,9 @@ impl Disk for SimDisk {
             }
         }
         world.dice = dice;
-        if fails { Err(io::Error::other("input/output error")) } else { Ok(()) }
+        let took = world.sync_takes;
+        world.spent += took;
+        if fails { Err(io::Error::other("input/output error")) } else { Ok(took) }
     }
 
     fn truncate(&mut self, name: &str, len: u64) -> io::Result<()> {

@@ -9,7 +9,7 @@ use std::{
 use raft::eraftpb::MessageType;
 use tokio::sync::oneshot;
 
-use super::{Now, Phase, Proposed, Worker};
+use super::{Now, Phase, Proposed, Worker, reads};
 use crate::{
     codec::Malformed,
     command::{Command, Proposal},
@@ -180,6 +180,10 @@ impl<D: Disk> Worker<D> {
                 self.told_removed(from, now);
                 Ok(())
             }
+            Packet::Pace { millis } => {
+                self.pace.hear(from, Duration::from_millis(millis), now);
+                Ok(())
+            }
         };
         if let Err(error) = taken {
             tracing::debug!(from, error = &error as &dyn std::error::Error, "a peer's packet was dropped");
@@ -342,7 +346,7 @@ impl<D: Disk> Worker<D> {
     /// Ticks, if there are peers and the time has come.
     pub(super) fn consider_tick(&mut self, now: Now) {
         let waits = self.waits_for_peers();
-        let Some(member) = &mut self.member else { return };
+        let Some(member) = &self.member else { return };
         if !member.has_peers() && !waits || matches!(self.phase, Phase::Failed(_)) {
             self.passing.next_tick = None;
             return;
@@ -353,7 +357,7 @@ impl<D: Disk> Worker<D> {
         }
         // After a stall one tick, not all that were missed: the others' messages wait to be read.
         self.passing.next_tick = Some(now.steady + TICK);
-        member.tick();
+        self.tick(now);
         self.ask_whether_removed();
         self.consider_leaving(now);
         self.lose_patience(now);
@@ -390,22 +394,24 @@ impl<D: Disk> Worker<D> {
     /// Answers whoever has waited too long.
     fn lose_patience(&mut self, now: Now) {
         let is_over = |since: Duration, patience| now.steady.saturating_sub(since) >= patience;
-        while let Some(first) = self.waiting.first_entry().filter(|first| is_over(first.get().since, PATIENCE)) {
+        let (patience, without_leader) = (self.patience(PATIENCE, now), self.patience(WITHOUT_LEADER, now));
+        while let Some(first) = self.waiting.first_entry().filter(|first| is_over(first.get().since, patience)) {
             drop(first.remove().answer.send(Err(Error::OutcomeUnknown)));
         }
         while let Some(Proposed::Own { waiting: Some(waiting), .. }) = self.passing.held.front()
-            && is_over(waiting.since, WITHOUT_LEADER)
+            && is_over(waiting.since, without_leader)
         {
             if let Some(Proposed::Own { waiting: Some(waiting), .. }) = self.passing.held.pop_front() {
                 drop(waiting.answer.send(Err(Error::Unavailable)));
             }
         }
-        while let Some(first) = self.passing.asked.first_entry().filter(|first| is_over(first.get().1, PATIENCE)) {
+        while let Some(first) = self.passing.asked.first_entry().filter(|first| is_over(first.get().1, patience)) {
             let (asker, _) = first.remove();
             let reply = asker.lost();
             asker.answer(reply);
         }
-        self.reads.lose_patience(now.steady, PATIENCE);
+        let again = self.patience(reads::AGAIN, now);
+        self.reads.lose_patience(now.steady, patience, again);
     }
 
     /// Notices who leads.

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// A question without an answer is asked anew: a leader that has only just been elected does not answer.
-const AGAIN: Duration = Duration::from_millis(4 * 50);
+pub(super) const AGAIN: Duration = Duration::from_millis(4 * 50);
 
 struct Waiter {
     answer: oneshot::Sender<Result<Revision>>,
@@ -54,7 +54,7 @@ impl Reads {
         }
     }
 
-    pub(super) fn lose_patience(&mut self, now: Duration, patience: Duration) {
+    pub(super) fn lose_patience(&mut self, now: Duration, patience: Duration, again: Duration) {
         let lists = self.known.values_mut().chain(self.round.as_mut().map(|round| &mut round.waiters));
         for waiters in lists.chain([&mut self.gathering]) {
             for waiter in waiters.extract_if(.., |waiter| now.saturating_sub(waiter.since) >= patience) {
@@ -62,7 +62,7 @@ impl Reads {
             }
         }
         self.known.retain(|_, waiters| !waiters.is_empty());
-        if let Some(round) = self.round.take_if(|round| now.saturating_sub(round.asked) >= AGAIN.max(TICK)) {
+        if let Some(round) = self.round.take_if(|round| now.saturating_sub(round.asked) >= again.max(TICK)) {
             self.gathering.splice(0..0, round.waiters);
         }
     }

@@ -7,8 +7,11 @@ use std::{
 
 use crate::{peer::MemberId, testing::world::Dice, transport::Transport};
 
-/// What the members have sent since it was last looked at: from, to, bytes.
-type Sent = Arc<Mutex<Vec<(u64, u64, Vec<u8>)>>>;
+/// What the members have sent since it was last looked at.
+type Sent = Arc<Mutex<Vec<Sending>>>;
+
+/// From, to, bytes.
+type Sending = (u64, u64, Vec<u8>);
 
 /// One member's way out.
 pub(super) struct Way {
@@ -26,8 +29,10 @@ impl Transport for Way {
 pub(super) struct Net {
     pub(super) sent: Sent,
     /// By the time they arrive and the order they were sent in: from, to, bytes.
-    flying: BTreeMap<(u64, u64), (u64, u64, Vec<u8>)>,
+    flying: BTreeMap<(u64, u64), Sending>,
     order: u64,
+    /// What whoever sends it has not come to yet: its disk is at it for so long.
+    held: Vec<(u64, Sending)>,
     /// Directions in which nothing goes.
     pub(super) cuts: BTreeSet<(u64, u64)>,
     /// One packet in so many is lost, doubled, late.
@@ -42,6 +47,7 @@ impl Net {
             sent: Arc::default(),
             flying: BTreeMap::new(),
             order: 0,
+            held: Vec::new(),
             cuts: BTreeSet::new(),
             loses: None,
             doubles: None,
@@ -49,9 +55,21 @@ impl Net {
         }
     }
 
+    /// How much the members have sent since it was last looked at.
+    pub(super) fn count(&self) -> usize {
+        self.sent.lock().unwrap().len()
+    }
+
+    /// All but the first `count` packets are sent no earlier than then.
+    pub(super) fn hold(&mut self, count: usize, until: u64) {
+        let late = self.sent.lock().unwrap().split_off(count);
+        self.held.extend(late.into_iter().map(|packet| (until, packet)));
+    }
+
     /// Sends off what the members have sent.
     pub(super) fn carry(&mut self, now: u64, dice: &mut Dice) {
-        let sent = std::mem::take(&mut *self.sent.lock().unwrap());
+        let mut sent: Vec<_> = self.held.extract_if(.., |(until, _)| *until <= now).map(|(_, packet)| packet).collect();
+        sent.append(&mut self.sent.lock().unwrap());
         for (from, to, bytes) in sent {
             let happens = |odds: Option<usize>, dice: &mut Dice| odds.is_some_and(|odds| dice.once_in(odds));
             if self.cuts.contains(&(from, to)) || happens(self.loses, dice) {
@@ -68,7 +86,7 @@ impl Net {
     }
 
     /// What has arrived.
-    pub(super) fn arrived(&mut self, now: u64) -> Vec<(u64, u64, Vec<u8>)> {
+    pub(super) fn arrived(&mut self, now: u64) -> Vec<Sending> {
         let later = self.flying.split_off(&(now + 1, 0));
         let arrived = std::mem::replace(&mut self.flying, later);
         arrived.into_values().filter(|(from, to, _)| !self.cuts.contains(&(*from, *to))).collect()
