@@ -74,6 +74,12 @@ pub(crate) fn open() -> io::Result<Box<dyn Tree>> {
     }
 }
 
+/// A tree without a single hierarchy, in which nothing is.
+#[cfg(test)]
+pub(crate) fn none() -> impl Tree {
+    v1::Mounts::default()
+}
+
 /// The group of a pod: below the runtime's own, or in the group its specification names.
 pub(crate) fn pod_group(root: &Path, spec: &SandboxSpec) -> PathBuf {
     let name = format!("pod{}", spec.pod_uid);

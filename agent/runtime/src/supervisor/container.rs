@@ -51,6 +51,8 @@ pub(super) struct Container {
     pub(super) helper: Option<Pid>,
     /// Whichever of them was forked.
     maker: Option<Pid>,
+    /// How its first process ended, while what prepared that one has not: that may be the slower of them.
+    ended: Option<(i32, Option<i32>)>,
     /// Its processes, for containers that begin among them later, if it is their first.
     pub(super) pids: Option<Pids>,
     /// It was killed, and its end has not been seen yet.
@@ -122,6 +124,7 @@ impl Container {
             init: None,
             helper: None,
             maker: None,
+            ended: None,
             pids: None,
             killed: false,
             channel: None,
@@ -305,7 +308,10 @@ impl Container {
     pub(super) fn helper_reaped(&mut self, tree: &dyn Tree) -> bool {
         let runs = self.hear();
         self.helper = None;
-        self.end_unborn(tree) || runs
+        match self.ended.take() {
+            Some((code, killed_by)) => self.reaped(code, killed_by, tree),
+            None => self.end_unborn(tree) || runs,
+        }
     }
 
     /// Ends it when there is no process of it and none will come any more. True when it has.
@@ -313,8 +319,7 @@ impl Container {
         if self.is_over() || self.is_alive() {
             return false;
         }
-        self.reaped(128, None, tree);
-        true
+        self.reaped(128, None, tree)
     }
 
     /// Whether there is a process of it, or one may come yet.
@@ -326,14 +331,19 @@ impl Container {
     pub(super) fn fail(&mut self, error: StartError) {
         self.failure = Some(error);
         self.channel = None;
-        match self.init.or(self.helper) {
+        match self.running().or(self.helper) {
             Some(pid) => drop(signal::kill(pid, signal::Signal::SIGKILL)),
             None => self.end(128, None, false),
         }
     }
 
-    /// Its first process has been reaped: the rest of the output, the record, then whoever asks.
-    pub(super) fn reaped(&mut self, code: i32, killed_by: Option<i32>, tree: &dyn Tree) {
+    /// Its first process has been reaped: the rest of the output, the record, then whoever asks. True when it is over.
+    pub(super) fn reaped(&mut self, code: i32, killed_by: Option<i32>, tree: &dyn Tree) -> bool {
+        // What prepared it holds the channel until it ends, and with it the news that the program ran.
+        if self.helper.is_some() {
+            self.ended = Some((code, killed_by));
+            return false;
+        }
         // A process that dies by a signal between its last report and `execve` ran as far as anyone can tell.
         self.hear();
         (self.init, self.channel) = (None, None);
@@ -353,6 +363,12 @@ impl Container {
         self.stdin = None;
         let oom_killed = tree.oom_kills(&self.group) > 0;
         self.end(code, killed_by, oom_killed);
+        true
+    }
+
+    /// Its first process, while the number is its own: once it is reaped, another may get that.
+    pub(super) fn running(&self) -> Option<Pid> {
+        self.init.filter(|_| self.ended.is_none())
     }
 
     fn end(&mut self, code: i32, signal: Option<i32>, oom_killed: bool) {
@@ -453,7 +469,7 @@ impl Container {
 
     /// Sends its first process a signal.
     pub(super) fn signal(&self, number: i32) -> nix::Result<()> {
-        let pid = self.init.or(self.helper).ok_or(Errno::ESRCH)?;
+        let pid = self.running().or(self.helper).ok_or(Errno::ESRCH)?;
         sys::send_signal(pid, number)
     }
 
@@ -499,3 +515,6 @@ pub(super) fn set_nonblocking(fd: &OwnedFd) -> nix::Result<()> {
     let flags = OFlag::from_bits_truncate(fcntl(fd, FcntlArg::F_GETFL)?);
     fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map(drop)
 }
+
+#[cfg(test)]
+mod tests;

@@ -68,7 +68,7 @@ impl Exec {
         devices_restricted: bool,
         users: Option<Users<'_>>,
     ) -> Result<Exec, StartError> {
-        let init = container.init.ok_or_else(|| refuse("namespace", "the container is not running"))?;
+        let init = container.running().ok_or_else(|| refuse("namespace", "the container is not running"))?;
         let what = || "enter the container".to_owned();
         let target = sys::pidfd(init).at("namespace", what)?;
         let mut stdio = Stdio { stdin: None, stdout: None, stderr: None };

@@ -448,11 +448,11 @@ impl Supervisor {
                 self.tell_state(place);
             }
         } else if let Some(place) = self.containers.iter().position(|container| container.init == Some(pid)) {
-            if let Some(container) = self.containers.get_mut(place) {
-                container.reaped(code, signal, self.tree.as_ref());
+            let tree = self.tree.as_ref();
+            if self.containers.get_mut(place).is_some_and(|container| container.reaped(code, signal, tree)) {
+                self.bind_cpu();
+                self.tell_state(place);
             }
-            self.bind_cpu();
-            self.tell_state(place);
         } else if let Some(place) = self.execs.iter().position(|exec| exec.helper == Some(pid)) {
             if let Some(exec) = self.execs.get_mut(place) {
                 exec.helper = None;

@@ -216,6 +216,27 @@ async fn a_tracer_in_a_container_finds_no_process_that_may_more_than_it() {
     assert_eq!(watched(&sandbox, &watches).await, "ends\n");
 }
 
+/// The same for containers that start among its processes: in a pod that shares them, and beside one that is looked into.
+#[tokio::test]
+async fn a_tracer_finds_no_process_that_may_more_when_others_start_beside_it() {
+    let world = World::new().await;
+    for (name, pid) in [("shares", PidNamespace::Pod), ("target", PidNamespace::Container)] {
+        let mut spec = world.sandbox_spec(name);
+        spec.pid = pid;
+        let sandbox = world.runtime.create_sandbox(&spec).await.unwrap();
+        let watches = watcher(&world, &sandbox).await;
+        for number in 0..20 {
+            let mut starts = world.shell(&format!("c{number}"), "grep -c . /proc/1/stat && readlink /proc/self/ns/pid");
+            if name == "target" {
+                starts.pid = Some(PidNamespace::Target(watches.id.clone()));
+            }
+            let (exit, text) = world.run(&sandbox, &starts).await;
+            assert_eq!(exit.code, 0, "{name}: {exit:?} {text}");
+        }
+        assert_eq!(watched(&sandbox, &watches).await, "ends\n", "{name}");
+    }
+}
+
 /// Keys of the host, or of another container, are not found by whoever has the same number.
 #[tokio::test]
 async fn a_containers_keys_are_its_own() {
