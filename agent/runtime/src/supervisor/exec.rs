@@ -35,7 +35,7 @@ pub(super) struct Exec {
     /// The process that prepares it outside of the container, until it is reaped.
     pub(super) helper: Option<Pid>,
     /// The same, for good.
-    maker: Pid,
+    pub(super) maker: Pid,
     /// The process itself, once it was born in the container.
     pub(super) pid: Option<Pid>,
     /// How that ended, once it is reaped.

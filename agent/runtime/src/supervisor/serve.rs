@@ -539,7 +539,12 @@ impl Supervisor {
         if let Some(connection) = self.connections.iter_mut().find(|connection| connection.id == from) {
             connection.exec = true;
         }
+        let helper = exec.maker;
         self.execs.push(exec);
+        // What it prepares is moved to the container's cgroup when it is born. Moving takes the kernel some ten milliseconds,
+        // nearly all of them a wait that serves every move that follows soon (kernel/rcu/sync.c): so the wait goes on while the
+        // helper prepares, for a move to where it is already.
+        let _ = self.tree.join(&self.record.supervisor_group(), helper);
         Ok(None)
     }
 
