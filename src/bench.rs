@@ -5,6 +5,7 @@ pub(crate) mod boot;
 pub(crate) mod exec;
 pub(crate) mod idle;
 pub(crate) mod load;
+mod members;
 pub(crate) mod pods;
 pub(crate) mod process;
 pub(crate) mod report;

@@ -1,4 +1,4 @@
-//! The store alone, one member on a real disk: durable small writes, reads, watch fan-out, start.
+//! The store alone, on a real disk: durable small writes, reads, watch fan-out, start; three members in `members`.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,7 +11,7 @@ use coracle_store::{Buffer, Compare, Config, Op, Range, Revision, Store, Txn, Wa
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{load::Histogram, report::Report};
+use super::{load::Histogram, members, report::Report};
 
 /// Writers of the rows; the last is that of a busy cluster.
 const WRITERS: [usize; 3] = [1, 32, 256];
@@ -21,6 +21,9 @@ const WATCHERS: usize = 1000;
 const CHANGES: usize = 5000;
 /// Keys that ranges are read from.
 const KEYS: usize = 10_000;
+/// Keys that start and directory are measured with, of the size of pods.
+const MANY: [usize; 2] = [10_000, 150_000];
+const POD: usize = 1500;
 
 /// A directory of the measurement's own, removed in the end.
 struct Folder(PathBuf);
@@ -53,19 +56,51 @@ pub(crate) async fn run(dir: Option<PathBuf>, length: Duration, report: &mut Rep
     let begun = Instant::now();
     let (_store, _driver) = Store::open(config).await?;
     report.add(format!("open with {keys} keys"), millis(begun.elapsed()), "ms");
+    for count in MANY {
+        many(&folder.0.join(count.to_string()), count, report).await?;
+    }
+    members::run(&folder.0, length, report).await
+}
+
+/// Start and directory with so many keys.
+async fn many(dir: &Path, count: usize, report: &mut Report) -> anyhow::Result<()> {
+    {
+        let (store, driver) = Store::open(Config::new(dir)).await?;
+        let stop = CancellationToken::new();
+        let mut running = JoinSet::new();
+        running.spawn(driver.run(stop.clone()));
+        for from in (0..count).step_by(500) {
+            let put = |n| Op::put(format!("/registry/pods/default/pod-{n:06}"), vec![b'x'; POD]);
+            store.txn(Txn { then: (from..from + 500).map(put).collect(), ..Txn::default() }).await?;
+        }
+        stop.cancel();
+        while let Some(ended) = running.join_next().await {
+            ended??;
+        }
+    }
+    let begun = Instant::now();
+    let (_store, _driver) = Store::open(Config::new(dir)).await?;
+    report.add(format!("open with {count} keys of {POD} bytes"), millis(begun.elapsed()), "ms");
+    report.add("  data directory", number(size(dir)) / 1e6, "MB");
     Ok(())
 }
 
 async fn measure(store: &Store, length: Duration, report: &mut Report) -> anyhow::Result<()> {
     for writers in WRITERS {
-        writes(store, writers, length, report).await?;
+        writes(store, writers, "", length, report).await?;
     }
     reads(store, length, report).await?;
     fan_out(store, report).await
 }
 
 /// Creations of pods' size, each of its own key, each waited for.
-async fn writes(store: &Store, writers: usize, length: Duration, report: &mut Report) -> anyhow::Result<()> {
+pub(super) async fn writes(
+    store: &Store,
+    writers: usize,
+    among: &str,
+    length: Duration,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     let (latencies, mut tasks) = (Arc::new(Histogram::new()), JoinSet::new());
     let (before, begun) = (store.status().work, Instant::now());
     for writer in 0..writers {
@@ -89,7 +124,7 @@ async fn writes(store: &Store, writers: usize, length: Duration, report: &mut Re
     }
     let took = begun.elapsed().as_secs_f64();
     let (after, count) = (store.status().work, number(latencies.count()));
-    report.add(format!("durable writes, {writers} writers"), count / took, "/s");
+    report.add(format!("durable writes, {writers} writers{among}"), count / took, "/s");
     report.add("  p50", latencies.quantile(0.5), "ms");
     report.add("  p99", latencies.quantile(0.99), "ms");
     report.add("  syncs of the log per write", number(after.log_syncs - before.log_syncs) / count.max(1.0), "");
@@ -188,6 +223,6 @@ const fn number(count: u64) -> f64 {
     count as f64
 }
 
-fn millis(duration: Duration) -> f64 {
+pub(super) fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
