@@ -72,6 +72,9 @@ pub(crate) struct Job {
     pub(crate) peers: Vec<(u64, Option<Peer>)>,
     /// It says everything: what it does not name is not there.
     pub(crate) whole: bool,
+    /// It says everything besides what changed, to be written into a new place: so many of the entries, the first ones,
+    /// have changed.
+    pub(crate) anew: Option<usize>,
 }
 
 impl Job {
@@ -146,21 +149,25 @@ impl<E: Engine> Checkpoints<E> {
         Ok(loaded)
     }
 
-    /// Writes a checkpoint; it is on stable storage when this returns.
+    /// Writes a checkpoint; it is on stable storage when this returns. Tells how much of the disk all takes then.
     ///
     /// # Errors
     /// [`Error::DiskFull`], [`Error::Engine`], [`Error::Io`]: the checkpoint before is still valid, and the same changes
     /// must be in the next one again.
-    pub(crate) fn save(&mut self, job: &Job) -> Result<()> {
+    pub(crate) fn save(&mut self, job: &Job) -> Result<u64> {
         let saved = self.steps(job);
         self.engine.rest();
-        saved
+        saved.and_then(|()| self.engine.size())
     }
 
     fn steps(&mut self, job: &Job) -> Result<()> {
         let mut superseded = Vec::new();
         let mut graves = Vec::new();
-        let mut changes: Vec<Change> = std::mem::take(&mut self.stale).into_iter().map(|key| (key, None)).collect();
+        if job.anew.is_some() {
+            self.engine.begin_anew()?;
+        }
+        let stale = if job.anew.is_some() { Vec::new() } else { std::mem::take(&mut self.stale) };
+        let mut changes: Vec<Change> = stale.into_iter().map(|key| (key, None)).collect();
         self.flush(&mut changes, 0)?;
         for (key, entry) in &job.entries {
             let body = entry.as_ref().map(|entry| encode_entry(entry));
@@ -187,10 +194,21 @@ impl<E: Engine> Checkpoints<E> {
         self.engine.sync()?;
         self.engine.write(&[(MARK.to_vec(), Some(job.mark.encode()))])?;
         self.engine.sync()?;
+        if job.anew.is_some() {
+            return self.replace();
+        }
         // The first sync above covered the removals of the last checkpoint, so what its graves covered stays away.
         let due = std::mem::replace(&mut self.graves, graves);
         let removals: Vec<Change> = superseded.into_iter().chain(due).map(|key| (key, None)).collect();
         removals.chunks(BATCH).try_for_each(|chunk| self.engine.write(chunk))
+    }
+
+    /// What was begun anew takes the place of what was there: there is nothing in it that is stale.
+    fn replace(&mut self) -> Result<()> {
+        self.engine.replace()?;
+        self.stale.clear();
+        self.graves.clear();
+        Ok(())
     }
 
     /// What is stored, and not in a job that says everything.

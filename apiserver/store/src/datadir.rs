@@ -6,7 +6,7 @@
 //! identity   cluster, member and founder; a member's number is never used again after the directory is lost
 //! life       how often the store was opened
 //! log/       the Raft log
-//! state/     the last checkpoint
+//! state/     the last checkpoint; while it is written anew, state.new/ and state.old/ beside it
 //! ```
 
 use std::{

@@ -118,7 +118,7 @@ impl std::fmt::Debug for Driver {
 }
 
 /// What a thread that wrote a checkpoint leaves behind.
-type Written = (Checkpoints<Sled>, Job, Result<()>);
+type Written = (Checkpoints<Sled>, Job, Result<u64>);
 
 /// What a thread is started for.
 type Work = Box<dyn FnOnce() + Send>;

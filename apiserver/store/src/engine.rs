@@ -22,6 +22,13 @@ pub(crate) trait Engine: Send + 'static {
     fn write(&mut self, changes: &[Change]) -> Result<()>;
     /// Puts everything written on stable storage.
     fn sync(&mut self) -> Result<()>;
+    /// Bytes it takes on the disk.
+    fn size(&mut self) -> Result<u64>;
+    /// From now on everything is written to, and read from, a new and empty one beside it, until [`Engine::replace`], or
+    /// until [`Engine::rest`], which gives that one up.
+    fn begin_anew(&mut self) -> Result<()>;
+    /// The new one, of which everything has been synced, takes the place of the other: at once, and for good.
+    fn replace(&mut self) -> Result<()>;
     /// Gives back memory and threads until the next call of another method.
     fn rest(&mut self);
 }

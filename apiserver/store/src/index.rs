@@ -38,6 +38,11 @@ impl Index {
         self.live.len()
     }
 
+    /// Bytes of the live keys and values.
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.live.bytes()
+    }
+
     /// Makes `entry` the live version and keeps the one before; gives that back.
     pub(crate) fn put(&mut self, entry: Arc<Entry>) -> Option<Arc<Entry>> {
         let key = entry.key.clone();

@@ -4,7 +4,8 @@
 //! within a run; counting a range adds the lengths of the runs that lie within, so that of a hundred thousand keys it
 //! looks at some hundred numbers. An ordered map of the standard library counts by walking.
 //!
-//! **Invariants:** no run is empty; keys ascend within a run and from run to run; `len` is the sum of the runs' lengths.
+//! **Invariants:** no run is empty; keys ascend within a run and from run to run; `len` is the sum of the runs' lengths, `bytes`
+//! that of the entries' keys and values.
 
 use std::sync::Arc;
 
@@ -18,6 +19,12 @@ const RUN: usize = 256;
 pub(crate) struct Live {
     runs: Vec<Vec<Arc<Entry>>>,
     len: usize,
+    /// Of their keys and values.
+    bytes: u64,
+}
+
+fn bytes(entry: &Entry) -> u64 {
+    (entry.key.len() + entry.value.len()) as u64
 }
 
 /// A place between two entries; where a run ends and where the next begins are two names of one place.
@@ -36,6 +43,11 @@ impl Live {
     /// How many entries there are.
     pub(crate) const fn len(&self) -> usize {
         self.len
+    }
+
+    /// Bytes of all keys and values.
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// The place before the first entry whose key is not before `key`.
@@ -57,6 +69,13 @@ impl Live {
 
     /// Adds an entry, or replaces the one of its key and gives that back.
     pub(crate) fn insert(&mut self, entry: Arc<Entry>) -> Option<Arc<Entry>> {
+        self.bytes += bytes(&entry);
+        let previous = self.place_entry(entry);
+        self.bytes -= previous.as_deref().map_or(0, bytes);
+        previous
+    }
+
+    fn place_entry(&mut self, entry: Arc<Entry>) -> Option<Arc<Entry>> {
         let mut place = self.place(&entry.key);
         if place.run == self.runs.len() {
             // After all others: into the last run while there is room. Keys that come in order fill their runs.
@@ -96,6 +115,7 @@ impl Live {
         }
         let entry = run.remove(place.at);
         self.len -= 1;
+        self.bytes -= bytes(&entry);
         let left = run.len();
         if left == 0 {
             self.runs.remove(place.run);
@@ -175,6 +195,7 @@ mod tests {
             .unwrap_or_default();
         assert_eq!(found, expected);
         assert_eq!(live.count(start, end), expected.len());
+        assert_eq!(live.bytes(), live.iter().map(|entry| bytes(entry)).sum::<u64>());
     }
 
     proptest! {

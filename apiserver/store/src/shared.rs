@@ -62,6 +62,8 @@ pub struct Work {
     pub checkpoints: u64,
     /// Bytes of keys and values handed to the state engine with them.
     pub checkpoint_bytes: u64,
+    /// Bytes of the state engine's files, as of the last checkpoint.
+    pub state_bytes: u64,
 }
 
 /// The cluster as one member sees it.

@@ -6,18 +6,21 @@
 //! it leaves settings that cannot be read. So a file `made` says that a first sync was completed; without it the directory
 //! is emptied and made anew, which loses nothing, since nothing was ever promised. And what sled was killed in the middle of
 //! writing (`snap.….generating`) it takes for the newest of its snapshots when it is opened again, and for a broken one: so
-//! such files go first. sled runs without sled's periodic flush, and only while
+//! such files go first. Nor does its file ever become much shorter, however little is left in it: so a new one may be begun
+//! beside it (`….new`) and take its place; while it does, the other one is called `….old`. sled runs without sled's periodic flush, and only while
 //! a checkpoint is read or written: its threads and page cache cost nothing in between.
 
 use std::{
     fs::{self, DirBuilder, File},
     io,
     os::unix::fs::DirBuilderExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     thread,
     time::Duration,
 };
+
+use nix::fcntl::{Flock, FlockArg};
 
 use super::{Change, Engine, Visit};
 use crate::{
@@ -30,10 +33,16 @@ const CACHE: u64 = 1 << 20;
 
 /// Says that a first sync was completed.
 const MADE: &str = "made";
+/// How the names end of one that was begun anew, and of the one whose place it takes.
+const NEW: &str = ".new";
+const OLD: &str = ".old";
 /// How the name of a snapshot ends that sled has not finished.
 const UNFINISHED: &[u8] = b".generating";
 /// How often sled is opened once more, with pauses of 1, 2, 4 … milliseconds: two seconds in all.
 const TRIES: u32 = 11;
+/// How often it is looked whether sled has closed it, and how long is waited in between: two minutes in all.
+const CLOSING: u32 = 24_000;
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// See the module.
 #[derive(Debug)]
@@ -42,12 +51,16 @@ pub(crate) struct Sled {
     open: Option<::sled::Db>,
     /// Whether the first sync is known to have been completed.
     made: bool,
+    /// Whether what an interrupted replacement left behind is known to be gone.
+    tidy: bool,
+    /// The one that was begun anew beside it.
+    anew: Option<Box<Self>>,
 }
 
 impl Sled {
     /// An engine in a directory of its own, which need not exist.
     pub(crate) const fn new(dir: PathBuf) -> Self {
-        Self { dir, open: None, made: false }
+        Self { dir, open: None, made: false, tidy: false, anew: None }
     }
 
     fn db(&mut self) -> Result<&::sled::Db> {
@@ -61,6 +74,7 @@ impl Sled {
     /// sled's own threads may hold its file's lock for a moment after the last handle was dropped, so a lock that is held
     /// is tried again for a while. Nobody else can hold it: the data directory has a lock of its own.
     fn open(&mut self) -> Result<::sled::Db> {
+        self.settle()?;
         if !self.is_made() {
             self.clear().map_err(Error::io(format!("empty {}", self.dir.display())))?;
         }
@@ -83,16 +97,63 @@ impl Sled {
 }
 
 impl Sled {
+    fn beside(&self, end: &str) -> PathBuf {
+        let mut name = self.dir.file_name().unwrap_or_default().to_owned();
+        name.push(end);
+        self.dir.with_file_name(name)
+    }
+
+    fn sync_parent(&self) -> io::Result<()> {
+        self.dir.parent().map_or(Ok(()), sync_directory)
+    }
+
+    /// Ends a replacement that was interrupted, one way or the other. The old one is moved aside only when the new one is
+    /// complete.
+    fn settle(&mut self) -> Result<()> {
+        if self.tidy {
+            return Ok(());
+        }
+        let (old, new) = (self.beside(OLD), self.beside(NEW));
+        let settled = || {
+            if old.exists() && !self.dir.exists() {
+                fs::rename(&new, &self.dir)?;
+                self.sync_parent()?;
+            }
+            remove(&new)?;
+            remove(&old)
+        };
+        settled().map_err(Error::io(format!("settle {}", self.dir.display())))?;
+        self.tidy = true;
+        Ok(())
+    }
+
+    /// Closes it, and waits until sled's own threads are gone too: they know their files by name.
+    fn close(&mut self) -> Result<()> {
+        self.open = None;
+        let path = self.dir.join("db");
+        let shown = format!("close {}", path.display());
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(Error::io(shown)(error)),
+        };
+        for _ in 0..CLOSING {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(_free) => return Ok(()),
+                Err((given_back, _)) => file = given_back,
+            }
+            thread::sleep(PAUSE);
+        }
+        Err(Error::io(shown)(io::ErrorKind::ResourceBusy.into()))
+    }
+
     fn is_made(&mut self) -> bool {
         self.made = self.made || self.dir.join(MADE).exists();
         self.made
     }
 
     fn clear(&self) -> io::Result<()> {
-        match fs::remove_dir_all(&self.dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        remove(&self.dir)?;
         DirBuilder::new().mode(0o700).create(&self.dir)
     }
 
@@ -110,7 +171,7 @@ impl Sled {
         File::open(self.dir.join("conf"))?.sync_all()?;
         File::create(self.dir.join(MADE))?.sync_all()?;
         sync_directory(&self.dir)?;
-        self.dir.parent().map_or(Ok(()), sync_directory)?;
+        self.sync_parent()?;
         self.made = true;
         Ok(())
     }
@@ -118,6 +179,10 @@ impl Sled {
 
 impl Engine for Sled {
     fn scan(&mut self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<()> {
+        if let Some(anew) = &mut self.anew {
+            return anew.scan(prefix, visit);
+        }
+        self.settle()?;
         if self.open.is_none() && !self.is_made() {
             return Ok(());
         }
@@ -129,6 +194,9 @@ impl Engine for Sled {
     }
 
     fn write(&mut self, changes: &[Change]) -> Result<()> {
+        if let Some(anew) = &mut self.anew {
+            return anew.write(changes);
+        }
         let db = self.db()?;
         for (key, value) in changes {
             match value {
@@ -141,6 +209,9 @@ impl Engine for Sled {
     }
 
     fn sync(&mut self) -> Result<()> {
+        if let Some(anew) = &mut self.anew {
+            return anew.sync();
+        }
         self.db()?.flush().map_err(engine("flush"))?;
         let file = self.dir.join("db");
         File::open(&file).and_then(|file| file.sync_data()).map_err(Error::io(format!("sync {}", file.display())))?;
@@ -150,9 +221,67 @@ impl Engine for Sled {
         Ok(())
     }
 
+    fn size(&mut self) -> Result<u64> {
+        size(&self.dir).map_err(Error::io(format!("measure {}", self.dir.display())))
+    }
+
+    fn begin_anew(&mut self) -> Result<()> {
+        self.settle()?;
+        let new = self.beside(NEW);
+        remove(&new).map_err(Error::io(format!("remove {}", new.display())))?;
+        self.anew = Some(Box::new(Self::new(new)));
+        Ok(())
+    }
+
+    fn replace(&mut self) -> Result<()> {
+        let Some(mut anew) = self.anew.take() else { return Ok(()) };
+        anew.close()?;
+        self.close()?;
+        let (old, new) = (self.beside(OLD), self.beside(NEW));
+        let replaced = || {
+            fs::rename(&self.dir, &old)?;
+            self.sync_parent()?;
+            fs::rename(&new, &self.dir)?;
+            self.sync_parent()?;
+            remove(&old)
+        };
+        replaced().map_err(Error::io(format!("replace {}", self.dir.display())))
+    }
+
     fn rest(&mut self) {
         self.open = None;
+        if self.anew.take().is_some() {
+            // Removed before it is opened again, or another one is begun.
+            self.tidy = false;
+        }
     }
+}
+
+fn remove(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Bytes of the files in a directory, which need not exist.
+fn size(dir: &Path) -> io::Result<u64> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries?,
+    };
+    let mut sum = 0;
+    for entry in entries {
+        let entry = entry?;
+        sum += match entry.metadata() {
+            Ok(about) if about.is_dir() => size(&entry.path())?,
+            Ok(about) => about.len(),
+            // sled's own threads remove some.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(error),
+        };
+    }
+    Ok(sum)
 }
 
 fn engine(action: &'static str) -> impl FnOnce(::sled::Error) -> Error {
@@ -165,6 +294,48 @@ fn engine(action: &'static str) -> impl FnOnce(::sled::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn one(value: &str) -> [Change; 1] {
+        [(b"a".to_vec(), Some(value.as_bytes().to_vec()))]
+    }
+
+    fn found(path: &Path) -> Vec<u8> {
+        let mut found = Vec::new();
+        Sled::new(path.to_owned())
+            .scan(b"a", &mut |_, value| {
+                found = value.to_vec();
+                Ok(())
+            })
+            .unwrap();
+        found
+    }
+
+    /// Killed between any two of its steps, a replacement has happened or has not.
+    #[test]
+    fn a_replacement_that_was_interrupted_is_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let (old, new) = (dir.path().join("state.old"), dir.path().join("state.new"));
+        let make = |path: &Path, value: &str| {
+            let mut engine = Sled::new(path.to_owned());
+            engine.write(&one(value)).unwrap();
+            engine.sync().unwrap();
+            engine.close().unwrap();
+        };
+        make(&path, "before");
+        make(&new, "half of it");
+        assert_eq!(found(&path), b"before");
+        assert!(!new.exists());
+
+        make(&new, "after");
+        fs::rename(&path, &old).unwrap();
+        assert_eq!(found(&path), b"after");
+        assert!(!new.exists() && !old.exists());
+
+        make(&old, "before");
+        assert_eq!(found(&path), b"after");
+        assert!(!old.exists());
+    }
 
     #[test]
     fn what_sled_was_killed_in_the_middle_of_is_no_obstacle() {

@@ -48,6 +48,28 @@ pub(crate) fn engine_suite<E: Engine>(mut make: impl FnMut() -> E) {
     let found = all(&mut engine, &[0, 0]);
     assert_eq!(found.len(), 40);
     assert!(found.iter().all(|(_, value)| value[..4] == 49_u32.to_be_bytes()));
+
+    let before = engine.size().unwrap();
+    engine.begin_anew().unwrap();
+    assert_eq!(all(&mut engine, b""), [], "one that is begun anew is empty");
+    engine.write(&[put(b"new", b"1")]).unwrap();
+    engine.sync().unwrap();
+    engine.rest();
+    assert_eq!(all(&mut engine, b"").len(), 43, "one that was given up was never there");
+    engine.begin_anew().unwrap();
+    assert_eq!(all(&mut engine, b""), [], "nor is anything of it in the next");
+    engine.write(&[put(b"new", b"2"), put(b"gone", b"3")]).unwrap();
+    engine.sync().unwrap();
+    engine.write(&[(b"gone".to_vec(), None)]).unwrap();
+    engine.sync().unwrap();
+    engine.replace().unwrap();
+    assert_eq!(all(&mut engine, b""), [(b"new".to_vec(), b"2".to_vec())]);
+    engine.write(&[put(b"newer", b"3")]).unwrap();
+    engine.sync().unwrap();
+    engine.rest();
+    assert!(engine.size().unwrap() < before, "{} of {before} bytes", engine.size().unwrap());
+    drop(engine);
+    assert_eq!(all(&mut make(), b"").len(), 2, "what has taken its place is there after a stop");
 }
 
 #[test]

@@ -169,6 +169,86 @@ fn a_disk_that_turns_out_full_while_writing_takes_nothing_and_goes_on_later() {
     }
 }
 
+fn hundred() -> Vec<&'static str> {
+    (0..100).map(|at| &*Box::leak(format!("key-{at}").into_boxed_str())).collect()
+}
+
+/// The simulated engine never uses room again: as sled may not.
+#[test]
+fn a_state_that_takes_far_more_room_than_what_is_live_is_written_anew() {
+    let world = World::new(1);
+    let mut checkpoints = Checkpoints::new(SimEngine(Arc::clone(&world)));
+    let mut opened = start(&world).unwrap();
+    put(&mut opened, "kept", 1000).unwrap();
+    let (mut largest, mut anew) = (0, 0);
+    let hundred = hundred();
+    for turn in 0..3000 {
+        put(&mut opened, hundred[turn % 100], 10_000).unwrap();
+        if let Some(job) = opened.worker.take_job() {
+            anew += u64::from(job.anew.is_some());
+            let saved = checkpoints.save(&job);
+            opened.worker.checkpointed(job, saved, NOW);
+            largest = largest.max(opened.shared.status().work.state_bytes);
+        }
+    }
+    assert!(anew > 0, "{largest} bytes at most");
+    let jobs = opened.shared.status().work.checkpoints;
+    assert!(anew < jobs / 2, "{anew} of {jobs} checkpoints: it is rare");
+    assert!(largest < 6 * CHECKPOINT, "{largest} bytes for one million");
+    drop(opened);
+    world.lock().unwrap().cut_power();
+    assert_eq!(keys(&start(&world).unwrap()), 101);
+}
+
+/// Nothing that was deleted comes back, and nothing that was not changed is lost, whatever becomes of writing anew.
+#[test]
+fn writing_anew_that_comes_to_nothing_changes_nothing() {
+    let world = World::new(1);
+    let mut checkpoints = Checkpoints::new(SimEngine(Arc::clone(&world)));
+    let mut opened = start(&world).unwrap();
+    put(&mut opened, "kept", 1000).unwrap();
+    put(&mut opened, "gone", 1000).unwrap();
+    let mut refused = 0;
+    let hundred = hundred();
+    for round in 0..20_000 {
+        put(&mut opened, hundred[round % 100], 10_000).unwrap();
+        let Some(job) = opened.worker.take_job() else { continue };
+        if job.anew.is_none() {
+            let saved = checkpoints.save(&job);
+            opened.worker.checkpointed(job, saved, NOW);
+            continue;
+        }
+        if refused == 0 {
+            let deleted = Command::Txn(Txn { then: vec![Op::delete("gone")], ..Txn::default() });
+            let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+            let (answer, _answered) = oneshot::channel();
+            opened.worker.serve([Request::Propose { command: deleted, answer, room }], NOW);
+        }
+        refused += 1;
+        if refused == 3 {
+            let saved = checkpoints.save(&job);
+            opened.worker.checkpointed(job, saved, NOW);
+            break;
+        }
+        // There is no room for it, or the machine stops in the middle of it.
+        if refused == 1 {
+            opened.worker.checkpointed(job, Err(Error::DiskFull), NOW);
+        } else {
+            world.lock().unwrap().stop_in = Some(2);
+            assert!(checkpoints.save(&job).is_err());
+            drop(opened);
+            world.lock().unwrap().cut_power();
+            checkpoints = Checkpoints::new(SimEngine(Arc::clone(&world)));
+            opened = start(&world).unwrap();
+        }
+        assert_eq!(keys(&opened), 101, "round {round}");
+    }
+    assert_eq!(refused, 3);
+    drop(opened);
+    world.lock().unwrap().cut_power();
+    assert_eq!(keys(&start(&world).unwrap()), 101);
+}
+
 #[test]
 fn damage_is_refused_with_its_place_and_the_way_out() {
     let world = World::new(1);

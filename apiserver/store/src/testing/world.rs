@@ -15,6 +15,9 @@ use crate::{
 
 const SECTOR: usize = 512;
 
+/// What an engine holds.
+type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// Random numbers from a seed (SplitMix64; Steele, Lea, Flood 2014).
 #[derive(Clone, Debug)]
 pub(crate) struct Dice(pub(crate) u64);
@@ -58,9 +61,13 @@ pub(crate) struct World {
     listed: BTreeSet<String>,
     /// Files removed since; as long as the list is not synced they may be there again.
     removed: BTreeMap<String, SimFile>,
-    engine: BTreeMap<Vec<u8>, Vec<u8>>,
-    engine_synced: BTreeMap<Vec<u8>, Vec<u8>>,
+    engine: Contents,
+    engine_synced: Contents,
     engine_unsynced: Vec<Change>,
+    /// What was begun anew: contents, and how much of it was written since it was synced.
+    engine_anew: Option<(Contents, usize)>,
+    /// Bytes written to the engine since it was begun anew: it never uses room again.
+    engine_size: u64,
     /// Steps until the machine stops in the middle of one.
     pub(crate) stop_in: Option<u64>,
     /// It has stopped: nothing works until it is started again.
@@ -87,6 +94,8 @@ impl World {
             engine: BTreeMap::new(),
             engine_synced: BTreeMap::new(),
             engine_unsynced: Vec::new(),
+            engine_anew: None,
+            engine_size: 0,
             stop_in: None,
             stopped: false,
             capacity: None,
@@ -118,6 +127,7 @@ impl World {
         self.stopped = false;
         self.stop_in = None;
         self.fail_sync = false;
+        self.engine_anew = None;
         for file in self.files.values_mut() {
             file.reserved = 0;
         }
@@ -191,7 +201,7 @@ fn after_power_cut(file: &SimFile, dice: &mut Dice) -> Vec<u8> {
     bytes
 }
 
-fn set(map: &mut BTreeMap<Vec<u8>, Vec<u8>>, key: Vec<u8>, value: Option<Vec<u8>>) {
+fn set(map: &mut Contents, key: Vec<u8>, value: Option<Vec<u8>>) {
     match value {
         Some(value) => drop(map.insert(key, value)),
         None => drop(map.remove(&key)),
@@ -367,7 +377,8 @@ impl Engine for SimEngine {
     fn scan(&mut self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<()> {
         let found: Vec<(Vec<u8>, Vec<u8>)> = {
             let world = self.0.lock().unwrap();
-            let from = world.engine.range(prefix.to_vec()..);
+            let map = world.engine_anew.as_ref().map_or(&world.engine, |(map, _)| map);
+            let from = map.range(prefix.to_vec()..);
             from.take_while(|(key, _)| key.starts_with(prefix))
                 .map(|(key, value)| (key.clone(), value.clone()))
                 .collect()
@@ -381,6 +392,12 @@ impl Engine for SimEngine {
             if world.step() {
                 return Err(engine_stopped());
             }
+            if let Some((map, unsynced)) = &mut world.engine_anew {
+                set(map, key.clone(), value.clone());
+                *unsynced += 1;
+                continue;
+            }
+            world.engine_size += (key.len() + value.as_ref().map_or(0, Vec::len)) as u64;
             set(&mut world.engine, key.clone(), value.clone());
             world.engine_unsynced.push((key.clone(), value.clone()));
         }
@@ -392,10 +409,45 @@ impl Engine for SimEngine {
         if world.step() {
             return Err(engine_stopped());
         }
+        if let Some((_, unsynced)) = &mut world.engine_anew {
+            *unsynced = 0;
+            return Ok(());
+        }
         world.engine_synced = world.engine.clone();
         world.engine_unsynced.clear();
         Ok(())
     }
 
-    fn rest(&mut self) {}
+    fn size(&mut self) -> Result<u64> {
+        Ok(self.0.lock().unwrap().engine_size)
+    }
+
+    fn begin_anew(&mut self) -> Result<()> {
+        let mut world = self.0.lock().unwrap();
+        if world.step() {
+            return Err(engine_stopped());
+        }
+        world.engine_anew = Some((BTreeMap::new(), 0));
+        Ok(())
+    }
+
+    fn replace(&mut self) -> Result<()> {
+        let mut world = self.0.lock().unwrap();
+        let stops = world.step();
+        // It happens at once; who stops in it finds that it has, or has not.
+        if stops && world.dice.once_in(2) {
+            return Err(engine_stopped());
+        }
+        let Some((map, unsynced)) = world.engine_anew.take() else { return Ok(()) };
+        assert_eq!(unsynced, 0, "it is synced first");
+        world.engine_size = map.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum();
+        world.engine = map.clone();
+        world.engine_synced = map;
+        world.engine_unsynced.clear();
+        if stops { Err(engine_stopped()) } else { Ok(()) }
+    }
+
+    fn rest(&mut self) {
+        self.0.lock().unwrap().engine_anew = None;
+    }
 }

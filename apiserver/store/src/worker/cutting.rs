@@ -11,6 +11,7 @@ use crate::{
     checkpoint::{Job, Mark},
     disk::Disk,
     error::{Error, Result},
+    state::Dirty,
 };
 
 /// After a checkpoint came to nothing, writes that wait for one are refused for so long before another is tried.
@@ -37,11 +38,31 @@ pub(super) struct Cutting {
     is_wanted: bool,
     /// Why the last one came to nothing, and when that was.
     missed: Option<(Error, Duration)>,
+    /// Bytes of the checkpoint's directory now, and when it was last begun anew.
+    state: u64,
+    fresh: u64,
 }
 
 impl Cutting {
     pub(super) const fn new(marked: u64, at: u64) -> Self {
-        Self { marked, at, is_under_way: false, job: None, held: VecDeque::new(), is_wanted: false, missed: None }
+        Self {
+            marked,
+            at,
+            is_under_way: false,
+            job: None,
+            held: VecDeque::new(),
+            is_wanted: false,
+            missed: None,
+            state: 0,
+            fresh: 0,
+        }
+    }
+
+    /// Whether the checkpoint's directory is to be begun anew: it has become so large that with the new one beside it, and
+    /// the log, it would soon be three times as large as what is live, and 64 MB. And it has grown by a good part since the
+    /// last time, so that writing anew is rare beside writing.
+    const fn is_outgrown(&self, live: u64, interval: u64) -> bool {
+        self.state > live + live / 4 * 3 + 2 * interval && self.state > self.fresh + live / 2 + interval
     }
 
     /// Why no checkpoint can be expected now, if one has only just come to nothing.
@@ -57,12 +78,17 @@ impl<D: Disk> Worker<D> {
         self.cutting.job.take()
     }
 
-    /// A checkpoint was written, or was not.
-    pub(crate) fn checkpointed(&mut self, job: Job, saved: Result<()>, now: Now) {
+    /// A checkpoint was written, and its directory has so many bytes now; or it was not.
+    pub(crate) fn checkpointed(&mut self, job: Job, saved: Result<u64>, now: Now) {
         self.cutting.is_under_way = false;
         let cut = match saved {
-            Ok(()) => {
+            Ok(bytes) => {
                 self.work.checkpoints += 1;
+                self.work.state_bytes = bytes;
+                self.cutting.state = bytes;
+                if job.anew.is_some() {
+                    self.cutting.fresh = bytes;
+                }
                 self.work.checkpoint_bytes += job.bytes();
                 self.cutting.marked = job.mark.index;
                 self.cutting.missed = None;
@@ -103,7 +129,10 @@ impl<D: Disk> Worker<D> {
         if job.whole {
             self.images.give_up();
         } else {
-            let keys = job.entries.into_iter().map(|(key, _)| key);
+            // The others have not changed since the checkpoint that is valid still.
+            let changed = job.anew.unwrap_or(job.entries.len());
+            self.cutting.state = 0;
+            let keys = job.entries.into_iter().take(changed).map(|(key, _)| key);
             let leases = job.leases.into_iter().map(|(id, _)| id);
             let peers = job.peers.into_iter().map(|(id, _)| id);
             self.shared.write().mark_dirty(keys, leases, peers);
@@ -221,19 +250,20 @@ impl<D: Disk> Worker<D> {
         let state = self.shared.read();
         let (index, term) = self.applied;
         let mark = Mark { index, term, revision: state.revision(), members, received: false };
-        let entries = dirty.keys.into_iter().map(|key| {
-            let entry = state.index().get(&key).cloned();
-            (key, entry)
-        });
-        let leases = dirty.leases.into_iter().map(|id| (id, state.leases().get(id).map(|held| held.ttl.as_secs())));
-        let peers = dirty.peers.into_iter().map(|id| (id, state.peers().get(&id).cloned()));
-        self.cutting.job = Some(Job {
-            mark,
-            entries: entries.collect(),
-            leases: leases.collect(),
-            peers: peers.collect(),
-            whole: false,
-        });
+        let Dirty { keys, mut leases, mut peers } = dirty;
+        let mut entries: Vec<_> = keys.iter().map(|key| (key.clone(), state.index().get(key).cloned())).collect();
+        let mut anew = None;
+        if self.cutting.is_outgrown(state.index().bytes(), self.settings.checkpoint_bytes) {
+            anew = Some(entries.len());
+            let others = state.index().entries().filter(|entry| !keys.contains(&entry.key));
+            entries.extend(others.map(|entry| (entry.key.clone(), Some(Arc::clone(entry)))));
+            leases.extend(state.leases().iter().map(|(id, _)| id));
+            peers.extend(state.peers().keys());
+        }
+        let leases = leases.into_iter().map(|id| (id, state.leases().get(id).map(|held| held.ttl.as_secs())));
+        let peers = peers.into_iter().map(|id| (id, state.peers().get(&id).cloned()));
+        let (leases, peers) = (leases.collect(), peers.collect());
+        self.cutting.job = Some(Job { mark, entries, leases, peers, whole: false, anew });
         drop(state);
         self.cutting.is_under_way = true;
         self.cutting.is_wanted = false;

@@ -28,6 +28,78 @@ fn noise(mut seed: u64, len: usize) -> Vec<u8> {
     std::iter::repeat_with(next).take(len).collect()
 }
 
+/// Objects of the size of pods.
+const LEN: usize = 1500;
+/// How many are written together.
+const TOGETHER: usize = 500;
+
+struct Run {
+    store: Store,
+    noise: Vec<u8>,
+    dir: tempfile::TempDir,
+    writes: usize,
+}
+
+impl Run {
+    async fn write(&mut self, keys: impl Iterator<Item = usize>) {
+        let mut keys = keys.peekable();
+        while keys.peek().is_some() {
+            let puts = keys.by_ref().take(TOGETHER).map(|at| {
+                self.writes += 1;
+                let from = self.writes * 7919 % (self.noise.len() - LEN);
+                Op::put(key(at), self.noise[from..from + LEN].to_vec())
+            });
+            let txn = Txn { then: puts.collect(), ..Txn::default() };
+            self.store.txn(txn).await.unwrap();
+        }
+    }
+}
+
+fn key(at: usize) -> String {
+    format!("/registry/pods/{at:06}")
+}
+
+/// Many small objects are made, changed in no order, deleted but for one in ten, and those changed again and again.
+/// `CORACLE_FRUGAL_KEYS=n` has so many.
+#[tokio::test]
+async fn the_directory_comes_back_within_its_bound_when_most_is_deleted() {
+    let keys = std::env::var("CORACLE_FRUGAL_KEYS").map_or(10_000, |keys| keys.parse().expect("a number"));
+    let dir = tempfile::tempdir().unwrap();
+    let (store, driver) = Store::open(Config::new(dir.path())).await.unwrap();
+    let stop = CancellationToken::new();
+    let mut running = JoinSet::new();
+    running.spawn(driver.run(stop.clone()));
+    let mut run = Run { store, noise: noise(7, 1 << 20), dir, writes: 0 };
+    run.write(0..keys).await;
+    run.write((0..keys).map(|at| at * 7919 % keys)).await;
+    for at in (keys / 10..keys).step_by(TOGETHER) {
+        let delete = Op::Delete { start: key(at).into(), end: Some(key(keys.min(at + TOGETHER)).into()) };
+        run.store.txn(Txn { then: vec![delete], ..Txn::default() }).await.unwrap();
+    }
+    // What was deleted goes from the disk with the next checkpoints.
+    let left = keys / 10;
+    let mut turns = 0;
+    while size(run.dir.path()) > 3 * (left * LEN) as u64 + (64 << 20) {
+        turns += 1;
+        assert!(turns < 400, "{} bytes; {:?}", size(run.dir.path()), run.store.status().work);
+        let puts = (0..TOGETHER).map(|at| Op::put(key(at * 7919 % left), run.noise[at..at + LEN].to_vec()));
+        run.store.txn(Txn { then: puts.collect(), ..Txn::default() }).await.unwrap();
+    }
+    run.write((0..5 * left).map(|at| at * 7919 % left)).await;
+    let work = run.store.status().work;
+    let given = (run.writes * LEN) as u64;
+    assert!(work.checkpoint_bytes < 4 * given, "{} bytes of checkpoints for {given}", work.checkpoint_bytes);
+    stop.cancel();
+    running.join_next().await.unwrap().unwrap().unwrap();
+    let Run { store, dir, .. } = run;
+    drop(store);
+    let (found, live) = (size(dir.path()), left * LEN);
+    println!("{found} bytes for {live} that are live, {work:?}");
+    assert!(found <= 3 * live as u64 + (64 << 20), "{found} bytes for {live} that are live; {work:?}");
+    let (store, _) = Store::open(Config::new(dir.path())).await.unwrap();
+    assert_eq!(store.status().keys, left);
+}
+
 #[tokio::test]
 async fn the_directory_stays_within_three_times_what_is_live_and_64_megabytes() {
     const KEYS: usize = 1000;
