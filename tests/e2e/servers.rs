@@ -108,6 +108,15 @@ impl Servers {
         command.args(arguments).arg("--data-dir").arg(self.dir(at)).output().unwrap()
     }
 
+    /// Removes a server, as soon as those that stay have been heard of lately: without that it is refused.
+    #[track_caller]
+    fn remove(&self, at: &str, name: &str) {
+        wait_for(&format!("{name} to be removed"), LONG, || {
+            let removed = self.coracle(at, &["server", "remove", name]);
+            if removed.status.success() { Ok(()) } else { Err(text(&removed)) }
+        });
+    }
+
     #[track_caller]
     fn token(&self, flags: &[&str]) -> String {
         let output = self.coracle("a", &[&["token", "create"], flags].concat());
@@ -272,15 +281,13 @@ fn servers_leave_are_removed_and_come_back_as_others() {
     let token = servers.token(&["--server"]);
     let flags = ["--join", "https://192.0.2.2:6443", "--token", &token];
     servers.refused("c", &flags, "there is a server \"c\" already");
-    let removed = servers.coracle("a", &["server", "remove", "c"]);
-    assert!(removed.status.success(), "{}", text(&removed));
+    servers.remove("a", "c");
     servers.start("c", &flags);
     servers.wait_voters("c", &["a", "b", "c"]);
 
     // One is removed while it is away, and learns of it when it is back.
     servers.end("b", Signal::SIGTERM);
-    let removed = servers.coracle("c", &["server", "remove", "b"]);
-    assert!(removed.status.success(), "{}", text(&removed));
+    servers.remove("c", "b");
     servers.refused("b", &[], "this server was removed from the cluster");
     let nobody = servers.coracle("c", &["server", "remove", "b"]);
     assert!(!nobody.status.success() && text(&nobody).contains("not found"), "{}", text(&nobody));
