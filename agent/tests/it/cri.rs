@@ -16,7 +16,7 @@ use crate::grpc::{
     ContainerConfig, ContainerMetadata, ContainerStatus, ContainerStatusAnswer, Create, Dns, Empty, ExecSync, Image,
     ImageAsked, Limits, Linux, Metadata, Mount, Namespaces, Number, Refusal, RunSandbox, Said, SandboxConfig,
     SandboxLinux, SandboxSecurity, SandboxStatsAnswer, SandboxStatus, SandboxStatusAnswer, Sandboxes, Security,
-    StatsAnswer, StatusAnswer, Stop, Text, Update, Variable, Version, call,
+    StatsAnswer, StatusAnswer, Stop, Text, Update, Variable, Version, begin, call,
 };
 
 const INVALID: u16 = 3;
@@ -50,6 +50,15 @@ impl Cri {
 
     async fn image<A: Message + Default>(&self, method: &str, request: &impl Message) -> Result<A, Refusal> {
         call(&self.socket, &format!("ImageService/{method}"), request).await
+    }
+
+    /// The parts a list is told in.
+    async fn parts<A: Message + Default>(&self, method: &str, request: &impl Message) -> Vec<A> {
+        let (mut stream, mut parts) = (begin(&self.socket, method, request).await, Vec::new());
+        while let Some(part) = stream.next().await.unwrap() {
+            parts.push(part);
+        }
+        parts
     }
 
     fn sandbox(&self, name: &str) -> SandboxConfig {

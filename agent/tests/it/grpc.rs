@@ -216,12 +216,14 @@ messages! {
         #[prost(message, optional, tag = "2")] cpu: Option<Cpu>,
         #[prost(message, optional, tag = "3")] memory: Option<Memory>,
     }
+    AllStats { #[prost(message, repeated, tag = "1")] all: Vec<Stats>, }
     StatsAnswer { #[prost(message, optional, tag = "1")] stats: Option<Stats>, }
     LinuxStats {
         #[prost(message, optional, tag = "1")] cpu: Option<Cpu>,
         #[prost(message, repeated, tag = "5")] containers: Vec<Stats>,
     }
     SandboxStats { #[prost(message, optional, tag = "2")] linux: Option<LinuxStats>, }
+    AllSandboxStats { #[prost(message, repeated, tag = "1")] all: Vec<SandboxStats>, }
     SandboxStatsAnswer { #[prost(message, optional, tag = "1")] stats: Option<SandboxStats>, }
     Event {
         #[prost(string, tag = "1")] id: String,

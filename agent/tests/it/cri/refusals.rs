@@ -7,8 +7,8 @@ use serde_json::json;
 use super::{Cri, INVALID, NOT_FOUND, PRECONDITION, UNIMPLEMENTED, asked, code, container, linux, text};
 use crate::deaths::{is_ready, with_node};
 use crate::grpc::{
-    ContainerConfig, Containers, Empty, Image, ImageAnswer, ListSandboxes, Mount, Number, RunSandbox, SandboxConfig,
-    SandboxFilter, SandboxLinux, Sandboxes, Security, Text, Variable, raw,
+    AllSandboxStats, AllStats, ContainerConfig, Containers, Empty, Image, ImageAnswer, Images, ListSandboxes, Mount,
+    Number, RunSandbox, SandboxConfig, SandboxFilter, SandboxLinux, Sandboxes, Security, Text, Variable, raw,
 };
 use crate::pod;
 
@@ -111,12 +111,30 @@ fn pods_are_shown_and_looked_into_and_not_changed() {
         node.until("web", "ready", is_ready).await;
         let foreign = cri.run(cri.sandbox("own")).await.unwrap();
         let labels = BTreeMap::from([("io.kubernetes.pod.name".to_owned(), "web".to_owned())]);
-        let filter = SandboxFilter { labels, ..SandboxFilter::default() };
-        let found: Sandboxes = cri.ask("ListPodSandbox", &ListSandboxes { filter: Some(filter) }).await.unwrap();
+        let filter = ListSandboxes { filter: Some(SandboxFilter { labels, ..SandboxFilter::default() }) };
+        let found: Sandboxes = cri.ask("ListPodSandbox", &filter).await.unwrap();
+        assert_eq!(
+            cri.parts::<Sandboxes>("RuntimeService/StreamPodSandboxes", &filter).await,
+            std::slice::from_ref(&found)
+        );
         let [web] = &found.items[..] else { panic!("{found:?}") };
         assert_eq!(web.metadata.as_ref().unwrap().uid, "uid-web");
         let all: Containers = cri.ask("ListContainers", &Empty {}).await.unwrap();
+        assert_eq!(
+            cri.parts::<Containers>("RuntimeService/StreamContainers", &Empty {}).await,
+            std::slice::from_ref(&all)
+        );
         let [app] = &all.items[..] else { panic!("{all:?}") };
+        let [stats] = &cri.parts::<AllStats>("RuntimeService/StreamContainerStats", &Empty {}).await[..] else {
+            panic!()
+        };
+        assert_eq!(stats.all[0].attributes.as_ref().unwrap().id, app.id);
+        let [stats] = &cri.parts::<AllSandboxStats>("RuntimeService/StreamPodSandboxStats", &filter).await[..] else {
+            panic!()
+        };
+        assert_eq!(stats.all[0].linux.as_ref().unwrap().containers.len(), 1);
+        let images: Images = cri.image("ListImages", &Empty {}).await.unwrap();
+        assert_eq!(cri.parts::<Images>("ImageService/StreamImages", &Empty {}).await, [images]);
         assert_eq!(app.labels["io.kubernetes.container.name"], "app");
         let status = cri.status(&app.id).await.unwrap();
         assert_eq!(status.image.unwrap().image, "docker.io/test/busybox:1");
