@@ -15,6 +15,7 @@
 //! - `records` is what is kept of sandboxes and containers: in the runtime's own records, so that it goes with them.
 //! - `sandbox_spec` and `container_spec` make runtime specifications (pure); `find` and `view` show what there is.
 
+mod arrivals;
 mod call;
 mod container;
 mod container_spec;
@@ -38,19 +39,19 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use coracle_process::grpc::{Code, Refusal};
 use coracle_runtime::{Runtime, SandboxSpec, SandboxStatus};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::pod::start::chain;
 use crate::server::Sessions;
+use arrivals::Arrivals;
 use events::Happened;
 use records::Records;
 use streaming::Streaming;
@@ -63,8 +64,6 @@ const CALLS: u32 = 256;
 const LONGEST: usize = 16 << 20;
 /// What may wait for a listener of events that does not take them, as with containerd.
 const WAITING: usize = 1000;
-/// After an error of `accept` the next attempt waits this long.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// The annotation of sandboxes that were made here: their configuration.
 const CONFIG: &str = "coracle.io/cri-config";
@@ -163,29 +162,17 @@ impl Server {
             sessions: sessions.clone(),
         });
         sessions.spawn(streaming::serve(Arc::clone(&front), streams));
-        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        let arrivals = Arrivals::new(CONNECTIONS);
         loop {
-            let accepted = tokio::select! {
+            let ((stream, _), place) = tokio::select! {
                 () = shutdown.cancelled() => break,
-                accepted = listener.accept() => accepted,
-            };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(error = &error as &(dyn StdError + 'static), "connection not accepted");
-                    tokio::time::sleep(PAUSE).await;
-                    continue;
-                }
+                arrived = arrivals.next(|| listener.accept()) => arrived,
             };
             let own = nix::unistd::geteuid().as_raw();
             if !stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own) {
                 tracing::debug!("connection refused: only root may speak to the runtime");
                 continue;
             }
-            let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
-                tracing::debug!("connection refused: too many");
-                continue;
-            };
             let front = Arc::clone(&front);
             sessions.spawn(async move {
                 serve(front, stream).await;

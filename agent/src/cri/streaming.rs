@@ -2,7 +2,6 @@
 //! session over SPDY or WebSocket. Served on loopback in plain HTTP; the token in the URL is the right to it.
 
 use std::collections::BTreeMap;
-use std::error::Error as StdError;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,12 +13,13 @@ use axum::response::Response;
 use axum::routing::any;
 use coracle_process::grpc::{Code, Refusal, Result};
 use http::StatusCode;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 
+use super::arrivals::Arrivals;
 use super::messages::{AttachRequest, ExecRequest, PortForwardRequest, UrlResponse};
-use super::{Front, PAUSE, invalid};
+use super::{Front, invalid};
 use crate::server::port_forward::Target;
 use crate::server::session::{self, Asked};
 use crate::server::{failure, upgrade};
@@ -27,6 +27,9 @@ use crate::server::{failure, upgrade};
 /// Sessions that were asked for and not begun, as in Kubernetes' own streaming servers; and how long each waits.
 const MOST: usize = 1000;
 const LIFE: Duration = Duration::from_secs(60);
+/// Connections at once that have not become sessions, which count no more; and how long each has for its request.
+const CONNECTIONS: usize = 256;
+const HEAD: Duration = Duration::from_secs(30);
 
 /// A session that was asked for.
 enum Wanted {
@@ -113,26 +116,22 @@ pub(super) async fn serve(front: Arc<Front>, listener: TcpListener) {
         .route("/attach/{token}", any(begin))
         .route("/portforward/{token}", any(begin))
         .with_state(Arc::clone(&front));
+    let arrivals = Arrivals::new(CONNECTIONS);
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(error = &error as &(dyn StdError + 'static), "connection not accepted");
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            }
-        };
-        let (executor, router) = (front.sessions.clone(), router.clone());
+        let ((stream, _), place) = arrivals.next(|| listener.accept()).await;
+        let router = router.clone();
         front.sessions.spawn(async move {
             let service = tower::ServiceExt::map_request(router, |request: http::Request<hyper::body::Incoming>| {
                 request.map(Body::new)
             });
-            let builder = hyper_util::server::conn::auto::Builder::new(executor);
-            let served =
-                builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
-            if let Err(error) = served.await {
+            // Both SPDY and WebSocket begin with HTTP/1. Anybody on the machine may connect: who says nothing is left.
+            let mut builder = hyper::server::conn::http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(HEAD);
+            let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+            if let Err(error) = served.with_upgrades().await {
                 tracing::debug!(error = %error, "connection ended");
             }
+            drop(place);
         });
     }
 }
