@@ -49,6 +49,8 @@ pub(super) struct Passing {
     number: u64,
     /// Writes are to be passed on again.
     again: bool,
+    /// Ticks since it knew of a leader.
+    alone: usize,
     /// Who has said that this is no member any more, and since when that is known.
     removed_by: BTreeSet<u64>,
     removed: Option<Duration>,
@@ -370,12 +372,19 @@ impl<D: Disk> Worker<D> {
         self.tell();
     }
 
-    /// Who has no vote never stands for election, and would never hear that it was removed: so it asks now and then.
+    /// Who has no vote never stands for election, and would never hear that it was removed; nor would a voter that knows
+    /// those who are left as learners only, whom it does not ask for their votes. So they ask now and then.
     fn ask_whether_removed(&mut self) {
         let Some(member) = &self.member else { return };
         let silence = member.silence();
         let votes = member.log().members().voters.contains(&member.own().id);
-        if !votes && silence > 0 && silence.is_multiple_of(LONELY) || self.passing.removed.is_some() {
+        let knows_learners = !member.log().members().learners.is_empty();
+        self.passing.alone = if member.leader().is_none() { self.passing.alone + 1 } else { 0 };
+        let is_forgotten = knows_learners && self.passing.alone > 0 && self.passing.alone.is_multiple_of(LONELY);
+        if votes && is_forgotten
+            || !votes && silence > 0 && silence.is_multiple_of(LONELY)
+            || self.passing.removed.is_some()
+        {
             self.ask_all();
         }
     }
