@@ -49,7 +49,6 @@ struct Receiving {
 pub(super) struct Images {
     image: Option<(Arc<Image>, Duration)>,
     sending: BTreeMap<u64, Sending>,
-    transfers: u64,
     receiving: Option<Receiving>,
     /// Come in whole, to be put on stable storage.
     arrived: Option<Receiving>,
@@ -67,8 +66,9 @@ impl Images {
         }
         let Some((image, used)) = &mut self.image else { return };
         *used = now.steady;
-        self.transfers += 1;
-        let transfer = self.transfers;
+        // Images of one index are alike, even those a member takes in two of its lives. So a transfer named by it never
+        // mixes two states, whatever is heard late, and goes on where it was when it is begun again.
+        let transfer = image.mark.index;
         let (mark, items) = (image.mark.clone(), image.items.len() as u64);
         self.sending.insert(to, Sending { transfer, image: Arc::clone(image), heard: now.steady });
         transport.send(MemberId(to), Packet::Offer { transfer, mark, items }.encode());
