@@ -1,4 +1,7 @@
 //! JSON Patch (RFC 6902) over JSON Pointers (RFC 6901), with bounds on what one patch may cost.
+//!
+//! Where Kubernetes (evanphx/json-patch, version 4) takes more than the RFC does, so do we, as patches in use rely on it:
+//! `replace` of a field that is not there adds it, and indices may have signs and leading zeros.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -31,8 +34,10 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<V
     Value::deserialize(deserializer).map(Some)
 }
 
+const MISSING: &str = "missing value";
+
 fn missing(what: String) -> PatchError {
-    PatchError::Inapplicable(format!("{what}: missing value"))
+    PatchError::Inapplicable(format!("{what}: {MISSING}"))
 }
 
 impl Patch {
@@ -69,32 +74,38 @@ impl Patch {
 
 fn apply_one(document: &mut Value, operation: &Operation, copied: &mut usize) -> Result<(), PatchError> {
     let path = operation.path.as_str();
-    let value = || {
-        let message = || format!("{} operation missing value", operation.op);
-        operation.value.clone().ok_or_else(|| PatchError::Malformed(message()))
-    };
+    let value = || operation.value.clone().unwrap_or(Value::Null);
     let from = || {
         let message = || format!("{} operation missing from", operation.op);
         operation.from.as_deref().ok_or_else(|| PatchError::Malformed(message()))
     };
     match operation.op.as_str() {
-        "add" => add(document, path, value()?, "add"),
-        "remove" => remove(document, path, "remove").map(drop),
-        "replace" => replace(document, path, value()?),
+        "add" => {
+            let (container, key) =
+                place(document, path).ok_or_else(|| gone("add operation", "", &format!("\"{path}\"")))?;
+            add(container, &key, value()).map_err(|why| failed("add", path, &why))
+        }
+        "remove" => {
+            let (container, key) =
+                place(document, path).ok_or_else(|| gone("remove operation", "", &format!("\"{path}\"")))?;
+            remove(container, &key).map(drop).map_err(|why| failed("remove", path, &why))
+        }
+        "replace" => replace(document, path, value()),
         "move" => {
             let from = from()?;
-            if path.strip_prefix(from).is_some_and(|rest| rest.starts_with('/')) {
-                let message = format!("error in move for path: '{path}': a value cannot be moved into itself");
-                return Err(PatchError::Inapplicable(message));
-            }
-            let value = remove(document, from, "move")?;
-            add(document, path, value, "move")
+            let (container, key) = place(document, from).ok_or_else(|| gone("move operation", "from ", from))?;
+            let value = remove(container, &key).map_err(|why| failed("move", &key, &why))?;
+            let (container, key) = place(document, path).ok_or_else(|| gone("move operation", "destination ", path))?;
+            add(container, &key, value).map_err(|why| failed("move", path, &why))
         }
         "copy" => {
             let from = from()?;
-            let value = find(document, from)
-                .ok_or_else(|| missing(format!("copy operation does not apply: doc is missing from path: {from}")))?
-                .clone();
+            let (container, key) = place(document, from).ok_or_else(|| gone("copy operation", "from ", from))?;
+            let value = get(container, &key)
+                .map_err(|why| inapplicable(format!("error in copy for from: '{from}': {why}")))?
+                .cloned()
+                // What an object does not have is copied as null.
+                .unwrap_or(Value::Null);
             *copied += weight(&value);
             if *copied > MAX_COPIED_BYTES {
                 let message = format!(
@@ -103,13 +114,22 @@ fn apply_one(document: &mut Value, operation: &Operation, copied: &mut usize) ->
                 );
                 return Err(PatchError::TooLarge(message));
             }
-            add(document, path, value, "copy")
+            let (container, key) = place(document, path).ok_or_else(|| gone("copy operation", "destination ", path))?;
+            add(container, &key, value)
+                .map_err(|why| inapplicable(format!("error while adding value during copy: {why}")))
         }
         "test" => {
-            let expected = operation.value.clone().unwrap_or(Value::Null);
-            // A field that is not there passes for null, as in Kubernetes.
-            let found = find(document, path).unwrap_or(&Value::Null);
-            if same(found, &expected) { Ok(()) } else { Err(PatchError::TestFailed { path: path.to_owned() }) }
+            let expected = value();
+            let is_there = if path.is_empty() {
+                same(document, &expected)
+            } else {
+                let (container, key) = place(document, path)
+                    .ok_or_else(|| missing(format!("test operation does not apply: is missing path: {path}")))?;
+                let found = get(container, &key).map_err(|why| failed("test", path, &why))?;
+                // A field that is not there passes for null.
+                same(found.unwrap_or(&Value::Null), &expected)
+            };
+            if is_there { Ok(()) } else { Err(PatchError::TestFailed { path: path.to_owned() }) }
         }
         other => Err(PatchError::Malformed(format!("Unexpected kind: {other}"))),
     }
@@ -138,102 +158,112 @@ fn weight(value: &Value) -> usize {
     }
 }
 
-fn tokens(pointer: &str) -> Option<Vec<String>> {
-    if pointer.is_empty() {
-        return Some(Vec::new());
-    }
-    let rest = pointer.strip_prefix('/')?;
-    Some(rest.split('/').map(|token| token.replace("~1", "/").replace("~0", "~")).collect())
-}
-
-/// An index as RFC 6901 writes it: no sign, no leading zero.
-fn index(token: &str) -> Option<usize> {
-    let digits = !token.is_empty() && token.bytes().all(|b| b.is_ascii_digit());
-    if !digits || (token.len() > 1 && token.starts_with('0')) { None } else { token.parse().ok() }
-}
-
-fn step<'a>(value: &'a mut Value, token: &str) -> Option<&'a mut Value> {
-    match value {
-        Value::Object(map) => map.get_mut(token),
-        Value::Array(list) => list.get_mut(index(token)?),
-        _ => None,
-    }
-}
-
-fn find<'a>(document: &'a Value, pointer: &str) -> Option<&'a Value> {
-    let mut value = document;
-    for token in tokens(pointer)? {
-        value = match value {
-            Value::Object(map) => map.get(&token)?,
-            Value::Array(list) => list.get(index(&token)?)?,
-            _ => return None,
-        };
-    }
-    Some(value)
-}
-
-/// The container a pointer's last token is in, and that token; `None` for the whole document.
-fn parent<'a>(document: &'a mut Value, pointer: &str, op: &str) -> Result<Option<(&'a mut Value, String)>, PatchError> {
-    let gone = || missing(format!("{op} operation does not apply: doc is missing path: \"{pointer}\""));
-    let mut tokens = tokens(pointer).ok_or_else(gone)?;
-    let Some(last) = tokens.pop() else { return Ok(None) };
-    let mut value = document;
-    for token in tokens {
-        value = step(value, &token).ok_or_else(gone)?;
-    }
-    if value.is_object() || value.is_array() { Ok(Some((value, last))) } else { Err(gone()) }
-}
-
-fn bad_index(pointer: &str, op: &str, token: &str) -> PatchError {
-    let message = format!(
-        "error in {op} for path: '{pointer}': Unable to access invalid index: {token}: invalid index referenced"
-    );
+fn inapplicable(message: String) -> PatchError {
     PatchError::Inapplicable(message)
 }
 
-fn add(document: &mut Value, pointer: &str, value: Value, op: &str) -> Result<(), PatchError> {
-    match parent(document, pointer, op)? {
-        None => *document = value,
-        Some((Value::Array(list), token)) => {
-            let at = if token == "-" { Some(list.len()) } else { index(&token) };
-            match at.filter(|at| *at <= list.len()) {
-                Some(at) => list.insert(at, value),
-                None => return Err(bad_index(pointer, op, &token)),
+fn gone(operation: &str, which: &str, path: &str) -> PatchError {
+    missing(format!("{operation} does not apply: doc is missing {which}path: {path}"))
+}
+
+fn failed(op: &str, path: &str, why: &str) -> PatchError {
+    inapplicable(format!("error in {op} for path: '{path}': {why}"))
+}
+
+/// The object or list that a pointer's last token is in, and that token. `None` where there is none: a pointer to the
+/// whole document has no such place either.
+fn place<'a>(document: &'a mut Value, pointer: &str) -> Option<(&'a mut Value, String)> {
+    let mut tokens = pointer.split('/').skip(1).map(|token| token.replace("~1", "/").replace("~0", "~"));
+    let mut key = tokens.next()?;
+    let mut container = document;
+    for token in tokens {
+        container = match container {
+            Value::Object(map) => map.get_mut(&key)?,
+            Value::Array(list) => {
+                let at = at(&key, list.len()).ok()?;
+                list.get_mut(at)?
             }
+            _ => return None,
+        };
+        key = token;
+    }
+    (container.is_object() || container.is_array()).then_some((container, key))
+}
+
+/// The index that a token means in a list of this length: a sign and leading zeros are as good as in Go's `Atoi`, and a
+/// negative one counts from the end.
+fn at(token: &str, length: usize) -> Result<usize, String> {
+    let index: i64 = token.parse().map_err(|_| format!("strconv.Atoi: parsing {token:?}: invalid syntax"))?;
+    let at = if index < 0 {
+        usize::try_from(index.unsigned_abs()).ok().and_then(|back| length.checked_sub(back))
+    } else {
+        usize::try_from(index).ok()
+    };
+    at.filter(|at| *at < length)
+        .ok_or_else(|| format!("Unable to access invalid index: {index}: invalid index referenced"))
+}
+
+/// What stands at a token; `None` where an object does not have it.
+fn get<'a>(container: &'a Value, key: &str) -> Result<Option<&'a Value>, String> {
+    match container {
+        Value::Array(list) => Ok(list.get(at(key, list.len())?)),
+        _ => Ok(container.get(key)),
+    }
+}
+
+fn add(container: &mut Value, key: &str, value: Value) -> Result<(), String> {
+    match container {
+        Value::Array(list) if key == "-" => list.push(value),
+        Value::Array(list) => {
+            // One past the last is a place to add at.
+            let at = at(key, list.len() + 1).map_err(|why| {
+                if key.parse::<i64>().is_ok() {
+                    why
+                } else {
+                    format!("value was not a proper array index: '{key}': {why}")
+                }
+            })?;
+            list.insert(at, value);
         }
-        Some((Value::Object(map), token)) => {
-            map.insert(token, value);
+        Value::Object(map) => {
+            map.insert(key.to_owned(), value);
         }
-        Some(_) => {}
+        _ => {}
     }
     Ok(())
 }
 
-fn remove(document: &mut Value, pointer: &str, op: &str) -> Result<Value, PatchError> {
-    match parent(document, pointer, op)? {
-        Some((Value::Array(list), token)) => match index(&token).filter(|at| *at < list.len()) {
-            Some(at) => Ok(list.remove(at)),
-            None => Err(bad_index(pointer, op, &token)),
-        },
-        Some((Value::Object(map), token)) => map.remove(&token).ok_or_else(|| {
-            missing(format!("error in {op} for path: '{pointer}': Unable to remove nonexistent key: {token}"))
-        }),
-        Some(_) | None => Err(missing(format!("{op} operation does not apply: doc is missing path: \"{pointer}\""))),
+fn remove(container: &mut Value, key: &str) -> Result<Value, String> {
+    match container {
+        Value::Array(list) => Ok(list.remove(at(key, list.len())?)),
+        _ => container
+            .as_object_mut()
+            .and_then(|map| map.remove(key))
+            .ok_or_else(|| format!("Unable to remove nonexistent key: {key}: {MISSING}")),
     }
 }
 
+/// Puts a value where one is, or where an object could have one: in Kubernetes a field need not be there to be replaced.
 fn replace(document: &mut Value, pointer: &str, value: Value) -> Result<(), PatchError> {
-    let Some((container, token)) = parent(document, pointer, "replace")? else {
+    if pointer.is_empty() {
+        if !(value.is_object() || value.is_array()) {
+            return Err(inapplicable("replace operation value must be object or array".to_owned()));
+        }
         *document = value;
         return Ok(());
-    };
-    match step(container, &token) {
-        Some(slot) => {
-            *slot = value;
-            Ok(())
-        }
-        None => Err(missing(format!("replace operation does not apply: doc is missing key: {pointer}"))),
     }
+    let (container, key) = place(document, pointer).ok_or_else(|| gone("replace operation", "", pointer))?;
+    match container {
+        Value::Array(list) => {
+            let at = at(&key, list.len())
+                .map_err(|_| missing(format!("replace operation does not apply: doc is missing key: {pointer}")))?;
+            if let Some(slot) = list.get_mut(at) {
+                *slot = value;
+            }
+        }
+        _ => drop(container.as_object_mut().and_then(|map| map.insert(key, value))),
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -301,9 +331,25 @@ mod tests {
                 json!({"a": {"b": 1}, "c": {"b": 1}}),
             ),
             (json!({}), json!([{"op": "test", "path": "/a", "value": null}]), json!({})),
-            (json!({"a": 1}), json!([{"op": "replace", "path": "", "value": 2}]), json!(2)),
+            (json!({"a": 1}), json!([{"op": "replace", "path": "", "value": {"b": 2}}]), json!({"b": 2})),
         ] {
             assert_eq!(patched(&document, patch.clone()).unwrap(), result, "{document} with {patch}");
+        }
+    }
+
+    #[test]
+    fn what_kubernetes_takes_beyond_the_rfc_is_taken() {
+        let document = json!({"a": [1, 2], "b": "x"});
+        for (operation, result) in [
+            (json!({"op": "replace", "path": "/c", "value": 1}), json!({"a": [1, 2], "b": "x", "c": 1})),
+            (json!({"op": "add", "path": "/a/01", "value": 3}), json!({"a": [1, 3, 2], "b": "x"})),
+            (json!({"op": "add", "path": "/a/-1", "value": 3}), json!({"a": [1, 2, 3], "b": "x"})),
+            (json!({"op": "remove", "path": "/a/-1"}), json!({"a": [1], "b": "x"})),
+            (json!({"op": "replace", "path": "/a/+1", "value": 3}), json!({"a": [1, 3], "b": "x"})),
+            (json!({"op": "add", "path": "/b"}), json!({"a": [1, 2], "b": null})),
+            (json!({"op": "copy", "from": "/c", "path": "/d"}), json!({"a": [1, 2], "b": "x", "d": null})),
+        ] {
+            assert_eq!(patched(&document, json!([operation])).unwrap(), result, "{operation}");
         }
     }
 
@@ -320,29 +366,45 @@ mod tests {
                 "error in add for path: '/a/2': Unable to access invalid index: 2: invalid index referenced",
             ),
             (
-                json!({"op": "add", "path": "/a/01", "value": 1}),
-                "error in add for path: '/a/01': Unable to access invalid index: 01: invalid index referenced",
+                json!({"op": "add", "path": "/a/-3", "value": 1}),
+                "error in add for path: '/a/-3': Unable to access invalid index: -3: invalid index referenced",
+            ),
+            (
+                json!({"op": "add", "path": "", "value": 1}),
+                "add operation does not apply: doc is missing path: \"\": missing value",
+            ),
+            (
+                json!({"op": "remove", "path": "/a/x"}),
+                "error in remove for path: '/a/x': strconv.Atoi: parsing \"x\": invalid syntax",
             ),
             (
                 json!({"op": "remove", "path": "/c"}),
                 "error in remove for path: '/c': Unable to remove nonexistent key: c: missing value",
             ),
             (
-                json!({"op": "replace", "path": "/c", "value": 1}),
-                "replace operation does not apply: doc is missing key: /c: missing value",
+                json!({"op": "replace", "path": "/a/1", "value": 1}),
+                "replace operation does not apply: doc is missing key: /a/1: missing value",
+            ),
+            (
+                json!({"op": "replace", "path": "/c/d", "value": 1}),
+                "replace operation does not apply: doc is missing path: /c/d: missing value",
+            ),
+            (json!({"op": "replace", "path": "", "value": 1}), "replace operation value must be object or array"),
+            (
+                json!({"op": "test", "path": "/c/d", "value": null}),
+                "test operation does not apply: is missing path: /c/d: missing value",
             ),
             (json!({"op": "test", "path": "/b", "value": "y"}), "testing value /b failed: test failed"),
             (json!({"op": "test", "path": "/c", "value": "y"}), "testing value /c failed: test failed"),
             (
                 json!({"op": "move", "from": "/a", "path": "/a/0"}),
-                "error in move for path: '/a/0': a value cannot be moved into itself",
+                "move operation does not apply: doc is missing destination path: /a/0: missing value",
             ),
             (
-                json!({"op": "copy", "from": "/c", "path": "/d"}),
-                "copy operation does not apply: doc is missing from path: /c: missing value",
+                json!({"op": "copy", "from": "/c/d", "path": "/d"}),
+                "copy operation does not apply: doc is missing from path: /c/d: missing value",
             ),
             (json!({"op": "jump", "path": "/c"}), "Unexpected kind: jump"),
-            (json!({"op": "add", "path": "/c"}), "add operation missing value"),
         ] {
             assert_eq!(patched(&document, json!([operation])).unwrap_err().to_string(), sentence);
         }
