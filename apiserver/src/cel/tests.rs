@@ -169,6 +169,26 @@ fn deep_and_long_texts_are_refused_not_overflowing() {
 }
 
 #[test]
+fn rules_of_definitions_in_use_are_cheap_enough() {
+    // Kubernetes' limit for all runs of a rule is ten million; these run for each of many items.
+    let map = Type::Map(Box::new(Type::Text(0)), Box::new(Type::Text(4096)), 16);
+    let environment = Environment::new().with("labels", map).with("text", Type::text()).with("other", Type::text());
+    for (expression, most) in [
+        ("labels.all(key, key.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?)*/?[A-Za-z0-9][-A-Za-z0-9_.]{0,61}$'))", 1000),
+        ("labels.all(key, key.split('/')[0].size() < 253)", 1000),
+        ("duration(text).getSeconds() >= 1 && duration(text).getSeconds() <= 65535", 20),
+        ("duration(text) != duration('0s') && duration(text) > duration(other)", 20),
+        ("timestamp(text) == timestamp(other)", 20),
+        ("int(text) > 5 || double(text) < 3.0 || uint(text) == 7u", 20),
+        ("size(text) == 0 || format.dns1123Label().validate('a') == null", 50),
+        ("quantity('1Gi') == quantity('2Gi')", 20),
+    ] {
+        let program = compile(expression, &environment).unwrap_or_else(|why| panic!("{expression}: {why}"));
+        assert!(program.cost() <= most, "{expression}: {}", program.cost());
+    }
+}
+
+#[test]
 fn cost_grows_with_what_may_come() {
     let cost = |expression: &str| compile(expression, &environment()).unwrap().cost();
     assert!(cost("self.replicas > 1") < 10);

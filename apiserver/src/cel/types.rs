@@ -209,8 +209,8 @@ pub(super) fn accepts(wanted: &Type, given: &Type, bound: &mut Bound) -> bool {
             }
         },
         (Type::Dyn, _) | (_, Type::Dyn | Type::Param(_)) => true,
-        (Type::Null, Type::Duration | Type::Timestamp | Type::Object(_) | Type::Named(_))
-        | (Type::Duration | Type::Timestamp | Type::Object(_) | Type::Named(_), Type::Null)
+        (Type::Null, Type::Duration | Type::Timestamp | Type::Object(_) | Type::Named(_) | Type::Optional(_))
+        | (Type::Duration | Type::Timestamp | Type::Object(_) | Type::Named(_) | Type::Optional(_), Type::Null)
         | (Type::Text(_), Type::Text(_))
         | (Type::Bytes(_), Type::Bytes(_)) => true,
         (Type::List(a, _), Type::List(b, _)) => accepts(a, b, bound),
