@@ -145,7 +145,7 @@ struct Way<'a> {
     schema: OnceLock<Arc<Schema>>,
     /// How long it waited for that.
     waited: OnceLock<Duration>,
-    /// What admission has to tell.
+    /// What the client is to hear beside the answer.
     notes: OnceLock<Arc<Notes>>,
     /// It was given up because there is too much to do, or because it took too long.
     is_given_up: AtomicBool,
@@ -178,6 +178,9 @@ async fn answer_to(
     if let Some(schema) = way.schema.get() {
         schema.mark(response.headers_mut());
     }
+    if let Some(notes) = way.notes.get() {
+        answer::warn(&mut response, &notes.warnings());
+    }
     let waited = way.waited.get().copied().unwrap_or_default();
     let asked = way.notes.get().map(|notes| notes.waited_for()).unwrap_or_default();
     let told = Told { waited: waited + asked, is_given_up: way.is_given_up.load(Ordering::Relaxed) };
@@ -206,18 +209,16 @@ async fn try_answer(
     };
     match server.audit.clone() {
         None => {
-            note(way, &info, &mut request, Arc::default);
+            note(way, &mut request, Arc::default);
             in_turn(server, user?, info, request, way, None).await
         }
         Some(audit) => audited(&audit, server, user, address, info, request, way).await,
     }
 }
 
-/// Has admission, if there will be any, tell here what it has to tell.
-fn note(way: &Way<'_>, info: &RequestInfo, request: &mut Request<Body>, notes: impl FnOnce() -> Arc<Notes>) {
-    if !matches!(info.verb.as_str(), "list" | "watch") {
-        request.extensions_mut().insert(Arc::clone(way.notes.get_or_init(notes)));
-    }
+/// Has whoever works on the request tell here what its client should hear, whatever becomes of it.
+fn note(way: &Way<'_>, request: &mut Request<Body>, notes: impl FnOnce() -> Arc<Notes>) {
+    request.extensions_mut().insert(Arc::clone(way.notes.get_or_init(notes)));
 }
 
 /// Answers a request and records that.
@@ -251,10 +252,10 @@ async fn audited(
         }
     };
     let Some(recording) = recording else {
-        note(way, &info, &mut request, Arc::default);
+        note(way, &mut request, Arc::default);
         return in_turn(server, user, info, request, way, None).await;
     };
-    note(way, &info, &mut request, || Arc::clone(recording.notes()));
+    note(way, &mut request, || Arc::clone(recording.notes()));
     let goes_on = info.is_long_running();
     match in_turn(server, user, info, request, way, Some(&recording)).await {
         Ok(response) if goes_on => Ok(recording.goes_on(response)),

@@ -3,6 +3,7 @@
 //! [`KindOps`] over a built-in kind's strategy is [`Typed`]; a kind that is only known at run time implements it over
 //! JSON. Objects travel as [`AnyObject`].
 
+mod base64;
 mod explain;
 
 use std::{any::Any, borrow::Cow};
@@ -242,10 +243,14 @@ impl<S: Strategy> KindOps for Typed<S> {
             }
             Err(error) => explain(resource, json, &error),
         };
-        // Rarely a document has nothing where the type wants something, and Go would take a zero.
-        let Some(filled) = with_zeros(resource, json) else { return Err(refusal) };
-        let decoded = read::<S::Object>(&filled).map_err(|error| explain(resource, &filled, &error))?;
-        Ok(plain::<S::Object>(resource, &filled, decoded))
+        // Go reads some documents that Rust's types do not.
+        let mended = match as_go_reads(resource, json) {
+            Ok(Some(mended)) => mended,
+            Ok(None) => return Err(refusal),
+            Err(corrupt) => return Err(DecodeError { in_go: Some(corrupt.to_string()), ..refusal }),
+        };
+        let decoded = read::<S::Object>(&mended).map_err(|error| explain(resource, &mended, &error))?;
+        Ok(plain::<S::Object>(resource, &mended, decoded))
     }
 
     fn from_stored(&self, stored: &[u8]) -> serde_json::Result<BoxObject> {
@@ -461,11 +466,12 @@ fn without_zeros(resource: &Resource, json: &[u8]) -> Option<Vec<u8>> {
     has_dropped.then(|| serde_json::to_vec(&value).ok()).flatten()
 }
 
-/// The document with zeros where it has nothing, if there are any such places.
-fn with_zeros(resource: &Resource, json: &[u8]) -> Option<Vec<u8>> {
-    let root = schema::of_kind(resource.group, resource.version, resource.kind)?;
-    let mut value: Value = serde_json::from_slice(json).ok()?;
-    schema::zero::fill(&mut value, root).then(|| serde_json::to_vec(&value).ok()).flatten()
+/// The document with zeros where it has nothing, and with its base64 in order, if there is anything to mend.
+fn as_go_reads(resource: &Resource, json: &[u8]) -> Result<Option<Vec<u8>>, base64::Corrupt> {
+    let Some(root) = schema::of_kind(resource.group, resource.version, resource.kind) else { return Ok(None) };
+    let Ok(mut value) = serde_json::from_slice(json) else { return Ok(None) };
+    let is_changed = schema::zero::fill(&mut value, root) | base64::tidy(&mut value, root)?;
+    Ok(is_changed.then(|| serde_json::to_vec(&value).ok()).flatten())
 }
 
 /// The kind that JSON says it is of.

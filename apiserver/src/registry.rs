@@ -42,7 +42,7 @@ pub use self::{
     read::{ListOptions, Listed, Wanted},
     select::Selection,
     watch::{Kind, Told, Watch, WatchOptions},
-    write::{Change, Current, Writer, Written, random_suffix},
+    write::{Change, Current, Writer, random_suffix},
 };
 
 pub(crate) use self::{
@@ -207,7 +207,7 @@ impl Registry {
     pub async fn create_typed<T: Object>(&self, namespace: &str, object: T, writer: &Writer) -> Result<T> {
         let kind = self.kind_typed::<T>()?;
         let written = self.create(&kind, namespace, Box::new(object), writer).await?;
-        decode(&written.entry)
+        decode(&written)
     }
 
     /// Replaces a built-in kind's object; the object's resourceVersion, if it has one, must be the stored one's.
@@ -220,7 +220,7 @@ impl Registry {
         let at = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
         let change = |_: &Current<'_>| Ok(Box::new(object.clone()) as crate::ops::BoxObject);
         let written = self.update(&kind, at, Change::Of(crate::ops::Part::Main), writer, change).await?;
-        decode(&written.entry)
+        decode(&written)
     }
 
     /// Deletes a built-in kind's object, at once unless finalizers keep it.

@@ -18,12 +18,12 @@ use self::options::WriteOptions;
 use crate::{
     accept::Accepted,
     admission::{Notes, connect},
-    answer::{self, Include, Shape},
+    answer::{Include, Shape},
     body::{self, FieldValidation},
     documents,
     ops::{BoxObject, KindOps, Part},
     ownership,
-    registry::{Change, Current, ListOptions, Registry, Selection, Share, Wanted, Writer, Written},
+    registry::{Change, Current, ListOptions, Registry, Selection, Share, Wanted, Writer},
     request::RequestInfo,
     server::Inner,
     status_of::{self, Result},
@@ -45,8 +45,8 @@ struct Call {
     share: Share,
     /// What the client calls its program.
     agent: Arc<str>,
-    /// Where admission notes what it has to tell, if somebody else wants to know.
-    notes: Option<Arc<Notes>>,
+    /// Where everybody notes what the client is to hear beside the answer.
+    notes: Arc<Notes>,
 }
 
 impl Call {
@@ -74,8 +74,7 @@ impl Call {
     }
 
     fn plain_writer(&self) -> Writer {
-        let notes = self.notes.clone().unwrap_or_default();
-        Writer { notes, ..Writer::new(Arc::clone(&self.user)) }
+        Writer { notes: Arc::clone(&self.notes), ..Writer::new(Arc::clone(&self.user)) }
     }
 
     /// Whether the user may also create the object, as an apply to one that is not there does.
@@ -100,20 +99,6 @@ impl Call {
         }
     }
 
-    fn written(
-        &self,
-        code: StatusCode,
-        written: &Written,
-        writer: &Writer,
-        mut warnings: Vec<String>,
-    ) -> Result<Response<Body>> {
-        let mut response = self.shape().one(code, &written.entry)?;
-        warnings.extend(written.warnings.iter().cloned());
-        warnings.extend(writer.notes.warnings());
-        answer::warn(&mut response, &warnings);
-        Ok(response)
-    }
-
     async fn get(&self) -> Result<Response<Body>> {
         let (namespace, name) = self.at();
         let version = self.info.query.get("resourceVersion");
@@ -131,36 +116,32 @@ impl Call {
 
     async fn create(&self, request: Request<Body>) -> Result<Response<Body>> {
         let query = WriteOptions::of(&self.info.query, "CreateOptions")?;
-        let (object, warnings) = self.read_object(request, query.validation).await?;
+        let object = self.read_object(request, query.validation).await?;
         let (call, writer) = (self.clone(), self.writer(&query));
-        let own = writer.clone();
         let written = self
-            .to_its_end(async move { call.registry().create(&call.kind, &call.namespace, object, &own).await })
+            .to_its_end(async move { call.registry().create(&call.kind, &call.namespace, object, &writer).await })
             .await?;
-        self.written(StatusCode::CREATED, &written, &writer, warnings)
+        self.shape().one(StatusCode::CREATED, &written)
     }
 
-    async fn read_object(
-        &self,
-        request: Request<Body>,
-        validation: FieldValidation,
-    ) -> Result<(BoxObject, Vec<String>)> {
+    async fn read_object(&self, request: Request<Body>, validation: FieldValidation) -> Result<BoxObject> {
         let media = body::media_type(request.headers());
-        body::object(&*self.kind, &media, body::read(request).await?, validation)
+        let (object, dropped) = body::object(&*self.kind, &media, body::read(request).await?, validation)?;
+        dropped.into_iter().for_each(|sentence| self.notes.warn(sentence));
+        Ok(object)
     }
 
     async fn update(&self, part: Part, request: Request<Body>) -> Result<Response<Body>> {
         let query = WriteOptions::of(&self.info.query, "UpdateOptions")?;
-        let (object, warnings) = self.read_object(request, query.validation).await?;
+        let object = self.read_object(request, query.validation).await?;
         let (call, writer) = (self.clone(), self.writer(&query));
-        let own = writer.clone();
         let written = self
             .to_its_end(async move {
                 let change = |_: &Current<'_>| Ok(object.copied());
-                call.registry().update(&call.kind, call.at(), Change::Of(part), &own, change).await
+                call.registry().update(&call.kind, call.at(), Change::Of(part), &writer, change).await
             })
             .await?;
-        self.written(StatusCode::OK, &written, &writer, warnings)
+        self.shape().one(StatusCode::OK, &written)
     }
 }
 
@@ -210,15 +191,13 @@ pub(crate) async fn dispatch(
     info: Arc<RequestInfo>,
     request: Request<Body>,
 ) -> Result<Response<Body>> {
+    let notes = request.extensions().get::<Arc<Notes>>().cloned().unwrap_or_default();
     if let Some(remote) = server.aggregation.serves(&info) {
         return Ok(server.aggregation.answer(&remote, &user, request).await);
     }
     if let Some(handler) = server.handlers.iter().find(|handler| handler.serves(&info)) {
-        let notes = request.extensions().get::<Arc<Notes>>().cloned();
-        let warnings = connect::admit(&server.registry, &user, &info, notes).await?;
-        let mut response = handler.handle(&user, &info, request).await?;
-        answer::warn(&mut response, &warnings);
-        return Ok(response);
+        connect::admit(&server.registry, &user, &info, &notes).await?;
+        return handler.handle(&user, &info, request).await;
     }
     if !info.is_resource {
         return documents::answer(&server, request.method(), &info, request.headers());
@@ -245,16 +224,10 @@ pub(crate) async fn dispatch(
     let include = Include::of(&info, accepted.form)?;
     let agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let agent = agent.into();
-    let notes = request.extensions().get::<Arc<Notes>>().cloned();
+    if let Some(sentence) = kind.deprecation() {
+        notes.warn(sentence);
+    }
     let share = request.extensions().get().copied().unwrap_or(Share::Whole);
     let call = Call { server, user, info, kind, namespace, accepted, include, share, agent, notes };
-    let mut response = if is_binding {
-        subresources::bind_by_name(&call, request).await?
-    } else {
-        call.answer(resource, request).await?
-    };
-    if let Some(sentence) = call.kind.deprecation() {
-        answer::warn(&mut response, &[sentence.to_owned()]);
-    }
-    Ok(response)
+    if is_binding { subresources::bind_by_name(&call, request).await } else { call.answer(resource, request).await }
 }

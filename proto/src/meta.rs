@@ -9,8 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 pub use self::condition::{Condition, find_condition, is_condition_true, remove_condition, set_condition};
 pub use self::lean::lean;
 pub use self::validation::{
-    ANNOTATIONS_SIZE_LIMIT, validate_annotations, validate_finalizers, validate_labels, validate_object_meta,
-    validate_object_meta_update, validate_owner_references,
+    ANNOTATIONS_SIZE_LIMIT, is_qualified_finalizer, validate_annotations, validate_finalizers, validate_labels,
+    validate_object_meta, validate_object_meta_update, validate_owner_references, validate_qualified_finalizers,
 };
 
 /// The finalizer of a deletion that leaves the dependents alone.

@@ -14,6 +14,7 @@
 //!   nodeSelector:{}|atomic            a map; `{Type}` when its values are objects
 //!   raw:any                           anything
 //!   since|time                        a time that the type has to have
+//!   data:{}|bytes                     bytes, or a map of them
 //! ```
 
 pub mod openapi;
@@ -94,6 +95,8 @@ pub struct Field {
     pub is_required_time: bool,
     /// Whether it is a map of amounts (`resource.Quantity`).
     pub is_amounts: bool,
+    /// Whether it holds bytes, which JSON has in base64, or is a map of them.
+    pub is_bytes: bool,
     child: Option<Child>,
 }
 
@@ -237,6 +240,7 @@ fn read_field(package: &str, token: &'static str) -> Field {
         granular: false,
         is_required_time: false,
         is_amounts: false,
+        is_bytes: false,
         child: (!child.is_empty()).then(|| Child { name: full_name(package, child), ty: OnceLock::new() }),
     };
     for part in parts {
@@ -255,6 +259,7 @@ fn read_field(package: &str, token: &'static str) -> Field {
             "granular" => field.granular = true,
             "time" => field.is_required_time = true,
             "amounts" => field.is_amounts = true,
+            "bytes" => field.is_bytes = true,
             _ => {}
         }
     }
@@ -322,7 +327,7 @@ mod tests {
                 );
             }
         }
-        let words = ["merge", "replace", "retainKeys", "set", "map", "atomic", "granular", "time", "amounts"];
+        let words = ["merge", "replace", "retainKeys", "set", "map", "atomic", "granular", "time", "amounts", "bytes"];
         for token in FACTS.iter().flat_map(|text| text.split_whitespace()) {
             for part in token.split('|').skip(1) {
                 let word = part.split('=').next().unwrap();

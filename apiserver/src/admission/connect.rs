@@ -95,27 +95,21 @@ fn options(info: &RequestInfo, kind: &str) -> Map<String, Value> {
     options
 }
 
-/// Asks whether a connection may be made, if the request wants one; the warnings for the client. What admission has to tell
-/// the audit stands in `notes`.
+/// Asks whether a connection may be made, if the request wants one. What admission has to tell the client and the audit
+/// stands in `notes`.
 ///
 /// # Errors
 /// The first refusal; 400 for a dry run, of which connections know nothing.
 ///
 /// # Cancel safety
 /// Safe; webhooks may have had the request.
-pub(crate) async fn admit(
-    registry: &Registry,
-    user: &User,
-    info: &RequestInfo,
-    notes: Option<Arc<Notes>>,
-) -> Result<Vec<String>> {
-    let Some(kind) = options_of(info).and_then(kind) else { return Ok(Vec::new()) };
+pub(crate) async fn admit(registry: &Registry, user: &User, info: &RequestInfo, notes: &Notes) -> Result<()> {
+    let Some(kind) = options_of(info).and_then(kind) else { return Ok(()) };
     if info.query.find("dryRun").is_some_and(|value| !value.is_empty()) {
         return Err(Box::new(Status::bad_request("dryRun is not supported")));
     }
     let content = options(info, kind.resource().kind);
     let mut object: BoxObject = Box::new(Custom { content, ..Custom::default() });
-    let notes = notes.unwrap_or_default();
     let write = Write {
         registry,
         user,
@@ -128,7 +122,7 @@ pub(crate) async fn admit(
         old: None,
         dry_run: false,
         delete_options: None,
-        notes: &notes,
+        notes,
     };
     if registry.webhooks().mutate(&write, Some(&mut object), &mut Reinvocation::default()).await? {
         // The connection is the client's: what it asked for can be refused, but is not made another.
@@ -137,8 +131,7 @@ pub(crate) async fn admit(
         )));
     }
     registry.policies().validate(&write, Some(&*object)).await?;
-    registry.webhooks().validate(&write, Some(&*object)).await?;
-    Ok(notes.warnings())
+    registry.webhooks().validate(&write, Some(&*object)).await
 }
 
 #[cfg(test)]

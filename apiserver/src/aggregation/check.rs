@@ -216,7 +216,6 @@ async fn write(registry: &Registry, name: &str, finding: &Finding) -> Answered<(
     let Some(kind) = registry.kind("apiregistration.k8s.io", "v1", API_SERVICES) else { return Ok(()) };
     let change = |current: &Current<'_>| {
         let mut object = current.object.copied();
-        object.meta_mut().resource_version = None;
         let Some(service) = object.as_any_mut().downcast_mut::<APIService>() else { return Ok(object) };
         if service.spec.as_ref().is_none_or(|spec| spec.service.is_none()) {
             return Ok(object);

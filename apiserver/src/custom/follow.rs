@@ -380,7 +380,6 @@ async fn write_status(registry: &Registry, name: &str, status: &DefinitionStatus
                 set_condition(now, condition.clone());
             }
         }
-        object.meta_mut().resource_version = None;
         Ok(object)
     };
     registry.update(&kind, ("", name), Change::Of(Part::Status), &writer(), change).await.map(drop)

@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use coracle_proto::{
-    field,
+    field, meta,
     name::{NameRule, subdomain_rule},
     resource::Resource,
 };
@@ -213,12 +213,42 @@ impl CustomKind {
         } else {
             checks::check(&self.schema, &new, old.as_ref(), "", &mut errors);
         }
+        if let Some(scale) = &self.scale {
+            let wanted = (part != Part::Status).then_some(&scale.wanted);
+            for steps in wanted.into_iter().chain([&scale.current]) {
+                check_replicas(&new, steps, &mut errors);
+            }
+        }
+        if !self.schema.has_rules {
+            return errors;
+        }
         // Rules may rely on what the schema says only where it holds.
-        if errors.is_empty() {
+        let breaks_schema = |error: &field::Error| {
+            use field::ErrorKind::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
+            matches!(error.kind, NotSupported | Required | TooLong | TooMany | TypeInvalid)
+        };
+        if errors.iter().any(breaks_schema) {
+            let why = "some validation rules were not checked because the object was invalid; correct the existing \
+                       errors to complete validation";
+            errors.push(field::Error::invalid(&field::Path::new("<nil>"), Value::Null, why));
+        } else {
             rules::check(&self.schema, &new, old.as_ref(), &mut errors);
         }
         errors
     }
+}
+
+/// Whether a scale can tell the number at this path.
+fn check_replicas(object: &Value, steps: &[String], errors: &mut field::Errors) {
+    let Some(number) = steps.iter().try_fold(object, |value, step| value.get(step)).and_then(Value::as_i64) else {
+        return;
+    };
+    let why = match number {
+        ..0 => "should be a non-negative integer".to_owned(),
+        number if number > i64::from(i32::MAX) => format!("should be less than or equal to {}", i32::MAX),
+        _ => return,
+    };
+    errors.push(field::Error::invalid(&field::Path::new(format!(".{}", steps.join("."))), number, &why));
 }
 
 impl KindOps for CustomKind {
@@ -372,8 +402,17 @@ impl KindOps for CustomKind {
         })
     }
 
-    fn warnings(&self, _: &dyn AnyObject) -> Vec<String> {
-        Vec::new()
+    fn warnings(&self, object: &dyn AnyObject) -> Vec<String> {
+        let finalizers = object.meta().finalizers.iter().flatten();
+        let bare = finalizers.filter(|finalizer| !meta::is_qualified_finalizer(finalizer));
+        let tell = |finalizer: &String| {
+            let path = if finalizer.contains('.') { " including a path (/)" } else { "" };
+            format!(
+                "metadata.finalizers: {finalizer:?}: prefer a domain-qualified finalizer name{path} to avoid accidental \
+                 conflicts with other finalizer writers"
+            )
+        };
+        bare.map(tell).collect()
     }
 
     fn deprecation(&self) -> Option<&str> {

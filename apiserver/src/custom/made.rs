@@ -16,6 +16,7 @@ use super::{
     kind::{Column, ScalePaths, Schemas, Shared},
     rules,
     schema::Schema,
+    version_order,
 };
 use crate::{stored, upstream::connect::Tasks};
 
@@ -61,7 +62,17 @@ fn kind_of(definition: &Definition, version: &Version, shared: &Arc<Shared>) -> 
     let api_version = format!("{}/{}", spec.group, version.name);
     let schema = Arc::clone(shared.schemas.get(&api_version)?);
     let deprecation = version.deprecated.unwrap_or(false).then(|| {
-        version.deprecation_warning.clone().unwrap_or_else(|| format!("{api_version} {} is deprecated", names.kind))
+        version.deprecation_warning.clone().unwrap_or_else(|| {
+            let better = spec.versions.iter().filter(|other| {
+                other.served
+                    && !other.deprecated.unwrap_or(false)
+                    && version_order(&other.name) > version_order(&version.name)
+            });
+            let advice = better
+                .max_by_key(|other| version_order(&other.name))
+                .map_or_else(String::new, |other| format!("; use {}/{} {}", spec.group, other.name, names.kind));
+            format!("{api_version} {} is deprecated{advice}", names.kind)
+        })
     });
     let columns = version.additional_printer_columns.iter().flatten();
     let columns = columns

@@ -76,7 +76,8 @@ impl<'a> Place<'a> for Spot<'a> {
             Self::Of { schema, .. } => match &schema.additional {
                 Additional::Of(schema) => Some(Self::of(schema)),
                 Additional::Anything => Some(Self::Any),
-                _ if schema.preserves || schema.kind.is_none() => Some(Self::Any),
+                // Of an object of which nothing is known, anything is applied, and dropped afterwards.
+                _ if schema.preserves || schema.kind.is_none() || schema.properties.is_empty() => Some(Self::Any),
                 _ => None,
             },
             Self::BuiltIn(place) => place.rest().map(Self::BuiltIn),

@@ -1,4 +1,4 @@
-//! Fields that the schema does not know are dropped, and named.
+//! Fields that the schema does not know are dropped, and named; nothing where something has to be is dropped silently.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Map, Value};
@@ -89,6 +89,8 @@ fn map(content: &mut Map<String, Value>, schema: &Schema, is_resource: bool, dro
             return true;
         }
         match schema.under(name) {
+            // Those with a default get it later.
+            Some(of) if value.is_null() && !of.nullable && of.default.is_none() => return false,
             Some(of) => dropped.within(name, |dropped| any(value, of, dropped)),
             None if keeps_all => {}
             None => {

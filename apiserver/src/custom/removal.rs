@@ -26,7 +26,6 @@ async fn change_definition(registry: &Registry, name: &str, change: impl Fn(&mut
         if let Some(definition) = object.as_any_mut().downcast_mut::<Definition>() {
             change(definition);
         }
-        object.meta_mut().resource_version = None;
         Ok(object)
     };
     registry.update(&kind, ("", name), Change::Own, &writer(), apply).await.map(drop)

@@ -84,7 +84,8 @@ pub(super) fn type_of(schema: &Schema, name: &str, is_root: bool) -> Type {
             if let Additional::Of(value) = &schema.additional {
                 let value = type_of(value, &format!("{name}.@elem"), false);
                 let most = bound(checks.and_then(|checks| checks.max_properties));
-                return Type::Map(Box::new(Type::text()), Box::new(value), most);
+                // Kubernetes takes keys for empty when it reckons what a rule costs.
+                return Type::Map(Box::new(Type::Text(0)), Box::new(value), most);
             }
             let own = |(property, of): &(Box<str>, Schema)| {
                 (property.to_string(), type_of(of, &format!("{name}.{property}"), false))
@@ -230,10 +231,8 @@ impl Compiler {
             schema.rules = Some(Box::new(Rules { ty: ty.clone(), rules: compiled }));
         }
         let path_text = path.as_str().to_owned();
-        let is_atomic = schema.atomic;
         for (property, of) in &mut schema.properties {
             let Some(props) = props.properties.as_ref().and_then(|all| all.get(&**property)) else { continue };
-            let place = if is_atomic { place.within(&path_text) } else { place };
             let at = path.child("properties").key(property);
             self.walk(of, props, &at, &format!("{name}.{property}"), false, place);
         }
@@ -376,7 +375,7 @@ fn walk(
         Json::Object(map) => {
             for (name, value) in map {
                 if let Some(of) = schema.under(name) {
-                    let before = old.and_then(|old| old.get(name)).filter(|_| !schema.atomic);
+                    let before = old.and_then(|old| old.get(name));
                     walk(of, value, before, &below(path, name), budget, errors)?;
                 }
             }
@@ -434,23 +433,23 @@ fn run(
             Ok(Value::Bool(true)) => {}
             Ok(Value::Bool(false)) => {
                 let message = rule.message_program.as_ref().and_then(|program| message(program, &variables, budget));
-                errors.push(fault(rule.reason, &at, new, message.as_deref().unwrap_or(&rule.message)));
+                errors.push(broken(rule.reason, &at, new, message.as_deref().unwrap_or(&rule.message)));
             }
-            Ok(_) => errors.push(fault(ErrorKind::Invalid, &at, new, "cel expression evaluated to no bool")),
+            Ok(_) => errors.push(fault(schema, &at, "cel expression evaluated to no bool")),
             Err(_) if all_spent => {
                 let why =
                     "validation failed due to running out of cost budget, no further validation rules will be run";
-                errors.push(fault(ErrorKind::Invalid, &at, new, why));
+                errors.push(fault(schema, &at, why));
                 return Err(Stopped);
             }
             Err(error) if error.is_stop() => {
                 let why = format!("call cost exceeds limit for rule: {}: {}", rule.text.trim(), error.message);
-                errors.push(fault(ErrorKind::Invalid, &at, new, &why));
+                errors.push(fault(schema, &at, &why));
                 return Err(Stopped);
             }
             Err(error) => {
                 let why = format!("rule evaluation error: {}: {}", rule.text.trim(), error.message);
-                errors.push(fault(ErrorKind::Invalid, &at, new, &why));
+                errors.push(fault(schema, &at, &why));
             }
         }
     }
@@ -467,17 +466,22 @@ fn message(program: &Program, variables: &[(&str, Value); 2], budget: &mut Budge
     (!text.is_empty() && text.len() <= MAX_MESSAGE && !text.contains(['\n', '\r'])).then(|| text.to_owned())
 }
 
-/// An error of the reason that the rule names; a value that is not simple is shown by its type.
-fn fault(kind: ErrorKind, path: &Path, value: &Json, why: &str) -> Error {
-    let shown = match value {
-        Json::Object(_) => "\"object\"".to_owned(),
-        Json::Array(_) => "\"array\"".to_owned(),
-        other => other.to_string(),
-    };
+/// What keeps a rule from being worked out; the value is shown by its type.
+fn fault(schema: &Schema, path: &Path, why: &str) -> Error {
+    Error::invalid(path, schema.kind.map_or("", Kind::as_str), why)
+}
+
+/// A rule that does not hold, by the reason that it names; a value that is large is not shown.
+fn broken(kind: ErrorKind, path: &Path, value: &Json, why: &str) -> Error {
+    let is_large = value.is_object() || value.is_array();
     match kind {
         ErrorKind::Required => Error::required(path, why),
         ErrorKind::Forbidden => Error::forbidden(path, why),
+        ErrorKind::Duplicate if is_large => {
+            Error { path: path.clone(), kind: ErrorKind::Duplicate, message: "Duplicate value".to_owned() }
+        }
         ErrorKind::Duplicate => Error::duplicate(path, value.clone()),
-        _ => Error { path: path.clone(), kind: ErrorKind::Invalid, message: format!("Invalid value: {shown}: {why}") },
+        _ if is_large => Error::invalid_untold(path, why),
+        _ => Error::invalid(path, value.clone(), why),
     }
 }

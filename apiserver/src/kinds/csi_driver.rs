@@ -106,6 +106,10 @@ impl Strategy for CsiDrivers {
         errors
     }
 
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> &'static [Column] {
         COLUMNS
     }

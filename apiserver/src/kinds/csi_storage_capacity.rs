@@ -59,6 +59,10 @@ impl Strategy for CsiStorageCapacities {
         errors
     }
 
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> &'static [Column] {
         COLUMNS
     }

@@ -146,6 +146,10 @@ impl Strategy for CustomResourceDefinitions {
         Deletion::Immediate
     }
 
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> &'static [Column] {
         COLUMNS
     }

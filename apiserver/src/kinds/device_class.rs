@@ -52,6 +52,8 @@ mod tests {
         let base = json!({"metadata": {"name": "gpu"}, "spec": {"selectors": [{"cel": {"expression": "true"}}]}});
         let patches = [
             json!({"spec": {"selectors": [{}, {"cel": {"expression": "x".repeat(11_000)}}]}}),
+            json!({"spec": {"selectors": [{"cel": {"expression": ""}}, {"cel": {"expression": "device.drivr == 'x'"}}]}}),
+            json!({"spec": {"selectors": [{"cel": {"expression": "device.driver"}}, {"cel": {"expression": "never"}}]}}),
             json!({"spec": {"config": [{}, {"opaque": {"driver": "", "parameters": 1}}]}}),
             json!({"spec": {"extendedResourceName": "a b"}}),
         ];
@@ -59,12 +61,27 @@ mod tests {
         for needle in [
             "spec.selectors[0].cel: Required value",
             "spec.selectors[1].cel.expression: Too long: may not be more than 10240 bytes",
+            "spec.selectors[0].cel.expression: Invalid value: \"\": compilation failed: ERROR: <input>:1:",
+            "<input>:1:7: undefined field 'drivr'",
+            "\"device.driver\": must evaluate to bool or the unknown type, not string",
+            "<input>:1:1: undeclared reference to 'never' (in container '')",
             "spec.config[0].opaque: Required value",
             "spec.config[1].opaque.driver: Required value",
             "spec.config[1].opaque.parameters: Invalid value: \"<value omitted>\": must be a valid JSON object",
             "spec.extendedResourceName: Invalid value: \"a b\"",
         ] {
             assert!(text.contains(needle), "{needle}");
+        }
+        for fine in [
+            "device.driver == 'gpu.example.com' && device.attributes['gpu.example.com'].model == 'a100'",
+            "device.capacity['gpu.example.com'].memory.compareTo(quantity('1Gi')) >= 0",
+            "cel.bind(gpu, device.attributes['gpu.example.com'], gpu.isFast && gpu.count > 3)",
+            "device.attributes['gpu.example.com'].isFast",
+            "device.allowMultipleAllocations",
+        ] {
+            let patch = json!({"spec": {"selectors": [{"cel": {"expression": fine}}]}});
+            let told = faults(&DeviceClasses, &base, &[patch]);
+            assert_eq!(told.lines().count(), 1, "{told}");
         }
         assert_eq!(row(&DeviceClasses, &base), "gpu | <unknown>");
     }

@@ -1,8 +1,11 @@
 //! Device requests, selectors and configurations, which device classes and resource claims share (KEP-4381).
 //!
-//! Selectors' CEL expressions are bounded here and not compiled: nothing in Coracle allocates devices yet.
+//! Selectors' CEL expressions are bounded and compiled here, and not run: nothing in Coracle allocates devices yet.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, LazyLock},
+};
 
 use coracle_proto::{
     field::{Error, Errors, Path},
@@ -20,6 +23,7 @@ use super::{
     blank::{items_mut, list, text},
     resources, rules,
 };
+use crate::cel::{self, Environment, Field, ObjectType, Type};
 
 const MAX_REQUESTS: usize = 32;
 const MAX_CONSTRAINTS: usize = 32;
@@ -27,6 +31,13 @@ const MAX_SELECTORS: usize = 32;
 const MAX_ALTERNATIVES: usize = 8;
 const MAX_EXPRESSION: usize = 10 * 1024;
 const MAX_PARAMETERS: usize = 10 * 1024;
+
+/// Characters of an attribute's name, and of a driver's or a domain's.
+const MAX_ID: u64 = 32;
+const MAX_DOMAIN: u64 = 63;
+
+/// Attributes and capacities of a device.
+const MAX_ATTRIBUTES: u64 = 32;
 
 /// Configurations of a class or a claim.
 pub(super) const MAX_CONFIGS: usize = 32;
@@ -80,12 +91,42 @@ pub(super) fn validate_selectors(errors: &mut Errors, path: &Path, selectors: &[
         let at = path.index(i).child("cel");
         match &selector.cel {
             None => errors.push(Error::required(&at, "")),
-            Some(cel) if cel.expression.is_empty() => errors.push(Error::required(&at.child("expression"), "")),
             Some(cel) if cel.expression.len() > MAX_EXPRESSION => {
                 errors.push(Error::too_long(&at.child("expression"), MAX_EXPRESSION));
             }
-            Some(_) => {}
+            Some(cel) => validate_expression(errors, &at.child("expression"), &cel.expression),
         }
+    }
+}
+
+/// What an expression may ask of a device: `kubernetes.DRADevice` of KEP-4381, each map bounded as slices are.
+static OF_A_DEVICE: LazyLock<Environment> = LazyLock::new(|| {
+    let names = |value| Type::Map(Box::new(Type::Text(MAX_ID)), Box::new(value), MAX_ATTRIBUTES);
+    let by_domain = |value| Type::Map(Box::new(Type::Text(MAX_DOMAIN)), Box::new(names(value)), MAX_ATTRIBUTES);
+    let fields = [
+        ("driver", Type::Text(MAX_DOMAIN)),
+        ("attributes", by_domain(Type::Dyn)),
+        ("capacity", by_domain(Type::Named("kubernetes.Quantity"))),
+        ("allowMultipleAllocations", Type::Bool),
+    ];
+    let fields = fields.map(|(name, ty)| (name.to_owned(), Field { ty, name: name.to_owned() }));
+    let device = ObjectType { name: "kubernetes.DRADevice".to_owned(), fields: fields.into() };
+    Environment::new().with("device", Type::Object(Arc::new(device)))
+});
+
+fn validate_expression(errors: &mut Errors, path: &Path, expression: &str) {
+    match cel::compile(expression, &OF_A_DEVICE) {
+        Err(why) => errors.push(Error::invalid(path, expression, &format!("compilation failed: {why}"))),
+        Ok(program) => match program.result() {
+            Type::Bool | Type::Dyn if program.cost() > cel::PER_CALL_LIMIT => {
+                errors.push(Error::forbidden(path, "too complex, exceeds cost limit"));
+            }
+            Type::Bool | Type::Dyn => {}
+            other => {
+                let why = format!("must evaluate to bool or the unknown type, not {other}");
+                errors.push(Error::invalid(path, expression, &why));
+            }
+        },
     }
 }
 
@@ -149,11 +190,7 @@ fn validate_wanted(errors: &mut Errors, path: &Path, wanted: &Wanted<'_>) {
 }
 
 fn validate_name(errors: &mut Errors, path: &Path, given: &str) {
-    if given.is_empty() {
-        errors.push(Error::required(path, ""));
-    } else {
-        rules::messages(errors, path, given, name::dns1123_label(given));
-    }
+    rules::messages(errors, path, given, name::dns1123_label(given));
 }
 
 fn validate_request(errors: &mut Errors, path: &Path, request: &DeviceRequest) {
@@ -184,7 +221,7 @@ fn validate_request(errors: &mut Errors, path: &Path, request: &DeviceRequest) {
             if !bounded(errors, &at, alternatives, MAX_ALTERNATIVES) {
                 return;
             }
-            unique(errors, &at, alternatives.iter().map(|a| a.name.as_str()), Some("name"));
+            unique(errors, &at, alternatives.iter().map(|a| a.name.as_str()), None);
             for (i, alternative) in alternatives.iter().enumerate() {
                 let at = at.index(i);
                 validate_name(errors, &at.child("name"), &alternative.name);
@@ -275,7 +312,7 @@ pub(super) fn validate_claim(errors: &mut Errors, path: &Path, claim: &DeviceCla
     let names = names(claim);
     let (at, requests) = (path.child("requests"), list(&claim.requests));
     if bounded(errors, &at, requests, MAX_REQUESTS) {
-        unique(errors, &at, requests.iter().map(|request| request.name.as_str()), Some("name"));
+        unique(errors, &at, requests.iter().map(|request| request.name.as_str()), None);
         for (i, request) in requests.iter().enumerate() {
             validate_request(errors, &at.index(i), request);
         }

@@ -52,6 +52,10 @@ impl Strategy for Leases {
         errors
     }
 
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> &'static [Column] {
         COLUMNS
     }

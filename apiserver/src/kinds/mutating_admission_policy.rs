@@ -61,6 +61,10 @@ impl Strategy for MutatingAdmissionPolicies {
         true
     }
 
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> &'static [Column] {
         COLUMNS
     }

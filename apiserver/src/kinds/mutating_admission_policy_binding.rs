@@ -63,6 +63,10 @@ impl Strategy for MutatingAdmissionPolicyBindings {
         true
     }
 
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> &'static [Column] {
         COLUMNS
     }

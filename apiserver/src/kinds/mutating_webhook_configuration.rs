@@ -48,6 +48,10 @@ impl Strategy for MutatingWebhookConfigurations {
         true
     }
 
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> &'static [Column] {
         webhooks::COLUMNS
     }

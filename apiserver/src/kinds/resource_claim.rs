@@ -182,7 +182,7 @@ mod tests {
         for needle in [
             "spec.devices.requests[0].name: Invalid value: \"A\"",
             "spec.devices.requests[1]: Required value: exactly one of `exactly` or `firstAvailable` is required",
-            "spec.devices.requests[3].name: Duplicate value: \"c\"",
+            "spec.devices.requests[3]: Duplicate value: \"c\"",
             "spec.devices.requests[0].exactly.deviceClassName: Required value",
             "spec.devices.requests[0].exactly.allocationMode: Unsupported value: \"Some\": supported values: \"All\", \"ExactCount\"",
             "exactly.count: Invalid value: 2: must not be specified when allocationMode is 'All'",

@@ -77,6 +77,10 @@ impl Strategy for RuntimeClasses {
         errors
     }
 
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> &'static [Column] {
         COLUMNS
     }

@@ -126,15 +126,12 @@ impl Strategy for StorageClasses {
     }
 
     fn validate_update(&self, new: &StorageClass, old: &StorageClass) -> Errors {
-        let mut errors = Errors::new();
+        let mut errors = self.validate(new);
         rules::immutable(&mut errors, &Path::new("parameters"), &new.parameters, &old.parameters);
         rules::immutable(&mut errors, &Path::new("provisioner"), &new.provisioner, &old.provisioner);
         rules::immutable(&mut errors, &Path::new("reclaimPolicy"), &new.reclaim_policy, &old.reclaim_policy);
         let at = Path::new("volumeBindingMode");
         rules::immutable(&mut errors, &at, &new.volume_binding_mode, &old.volume_binding_mode);
-        if new.allowed_topologies != old.allowed_topologies {
-            validate_topologies(&mut errors, &Path::new("allowedTopologies"), list(&new.allowed_topologies));
-        }
         errors
     }
 

@@ -138,6 +138,10 @@ impl Strategy for ValidatingAdmissionPolicies {
         true
     }
 
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> &'static [Column] {
         COLUMNS
     }

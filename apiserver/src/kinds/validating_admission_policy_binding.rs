@@ -78,6 +78,10 @@ impl Strategy for ValidatingAdmissionPolicyBindings {
         true
     }
 
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> &'static [Column] {
         COLUMNS
     }

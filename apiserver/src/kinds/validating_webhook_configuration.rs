@@ -48,6 +48,10 @@ impl Strategy for ValidatingWebhookConfigurations {
         true
     }
 
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> &'static [Column] {
         webhooks::COLUMNS
     }

@@ -115,6 +115,10 @@ impl Strategy for VolumeAttachments {
         self.validate(new)
     }
 
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> &'static [Column] {
         COLUMNS
     }

@@ -46,9 +46,6 @@ pub(super) fn explain(resource: &Resource, json: &[u8], error: &serde_json::Erro
 /// What Go's package `encoding/json` says of a value of the wrong type: `json: cannot unmarshal string into Go struct field
 /// ContainerPort.spec.containers.ports.hostPort of type int32`.
 fn in_go(root: &'static Type, within: &[Within], why: &str) -> Option<String> {
-    if let Some((_, at)) = why.split_once(", offset ").filter(|_| why.starts_with("Invalid symbol ")) {
-        return Some(format!("illegal base64 data at input byte {}", at.split('.').next()?));
-    }
     let (wrong, rest) = why.split_once(", expected ")?;
     let (expected, _) = rest.rsplit_once(" at line ")?;
     let got = wrong.strip_prefix("invalid type: ").or_else(|| wrong.strip_prefix("invalid value: "))?;
@@ -65,7 +62,7 @@ fn in_go(root: &'static Type, within: &[Within], why: &str) -> Option<String> {
         _ => return None,
     };
     // What holds the value, and what of the path are fields of types.
-    let (mut inner, mut next, mut fields) = (root, Some(root), Vec::new());
+    let (mut inner, mut next, mut fields, mut held) = (root, Some(root), Vec::new(), None);
     let (mut shape, mut is_element) = (Shape::Object, true);
     for place in within {
         match place {
@@ -73,6 +70,7 @@ fn in_go(root: &'static Type, within: &[Within], why: &str) -> Option<String> {
                 inner = next?;
                 let field = inner.field(key)?;
                 fields.push(key.as_str());
+                held = Some(field);
                 (next, shape, is_element) = (field.child(), field.shape, field.shape == Shape::Object);
             }
             _ => is_element = true,
@@ -91,6 +89,9 @@ fn in_go(root: &'static Type, within: &[Within], why: &str) -> Option<String> {
         "a string" => "string".to_owned(),
         "a boolean" => "bool".to_owned(),
         "a sequence" => format!("[]{}", element()),
+        "a base64-encoded string" => "[]uint8".to_owned(),
+        "a map" if held.is_some_and(|field| field.is_bytes) => "map[string][]uint8".to_owned(),
+        "a map" if held.is_some_and(|field| field.is_amounts) => "v1.ResourceList".to_owned(),
         "a map" => format!("map[string]{}", element()),
         name => next.filter(|ty| ty.name.ends_with(&format!(".{name}"))).map(named)?,
     };

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use coracle_proto::status::Status;
+use coracle_store::Entry;
 
 use super::{
     Registry, Writer,
     attempts::{exhausted, rounds},
-    write::{Change, Current, Owners, Written, put_in_namespace, wrong_name},
+    write::{Change, Current, Owners, put_in_namespace, wrong_name},
 };
 use crate::{
     ops::{KindOps, Part},
@@ -33,7 +34,7 @@ impl Registry {
         config: &Config,
         writer: &Writer,
         may_create: impl Fn() -> Result<()>,
-    ) -> Result<(Written, bool)> {
+    ) -> Result<(Arc<Entry>, bool)> {
         let resource = kind.resource();
         ownership::check(&**kind, part, config)?;
         let who = writer.who(ownership::subresource(part));
@@ -84,7 +85,7 @@ impl Registry {
         at: (&str, &str),
         config: &Config,
         writer: &Writer,
-    ) -> Result<Written> {
+    ) -> Result<Arc<Entry>> {
         ownership::check(&**kind, Part::Main, config)?;
         let who = writer.who("scale");
         let versions = Versions::default();

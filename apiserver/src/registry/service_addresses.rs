@@ -4,7 +4,10 @@
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use bytes::Bytes;
-use coracle_proto::field::{self, Path};
+use coracle_proto::{
+    field::{self, Path},
+    status::Status,
+};
 use coracle_store::{Compare, Entry, Op, Range, Txn};
 use k8s_openapi::{
     api::{
@@ -82,6 +85,38 @@ struct Named {
     entry: Option<std::sync::Arc<Entry>>,
 }
 
+/// Refuses families that a cluster of IPv4 alone does not have. A headless service whose endpoints somebody else writes may
+/// have any.
+fn check_families(service: &Service, old: Option<&Service>) -> Result<()> {
+    let families = |service: &Service| {
+        let spec = service.spec.clone().unwrap_or_default();
+        (spec.ip_family_policy, spec.ip_families.unwrap_or_default())
+    };
+    let wanted = families(service);
+    let Some(spec) = service.spec.as_ref().filter(|_| old.map(families).as_ref() != Some(&wanted)) else {
+        return Ok(());
+    };
+    let has_selector = spec.selector.as_ref().is_some_and(|selector| !selector.is_empty());
+    if spec.type_.as_deref() == Some("ExternalName") || spec.cluster_ip.as_deref() == Some("None") && !has_selector {
+        return Ok(());
+    }
+    let (path, mut errors) = (Path::new("spec"), field::Errors::new());
+    let (policy, families) = wanted;
+    if let Some(policy) = policy.filter(|policy| policy == "RequireDualStack") {
+        let why = "this cluster is not configured for dual-stack services";
+        errors.push(field::Error::invalid(&path.child("ipFamilyPolicy"), policy, why));
+    }
+    for (i, family) in families.iter().enumerate().filter(|(_, family)| *family != "IPv4") {
+        let at = path.child("ipFamilies").index(i);
+        errors.push(field::Error::invalid(&at, family.as_str(), "not configured on this cluster"));
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let name = service.metadata.name.as_deref().unwrap_or_default();
+    Err(Box::new(Status::invalid("", "Service", name, &errors)))
+}
+
 impl Registry {
     /// The ranges that addresses may be from now: of ServiceCIDRs that are ready and stay.
     fn service_ranges(&self) -> Result<Vec<Named>> {
@@ -123,6 +158,7 @@ impl Registry {
         let had = old.and_then(address_of);
         let mut has = None;
         if let Some(service) = new {
+            check_families(service, old)?;
             if wants_cluster_ip(service) {
                 let ranges = self.service_ranges()?;
                 let (free, range) = self.free_address(service, &ranges)?;

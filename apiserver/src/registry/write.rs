@@ -70,15 +70,6 @@ impl Writer {
     }
 }
 
-/// What a write left behind.
-#[derive(Clone, Debug)]
-pub struct Written {
-    /// The version written, or that would have been.
-    pub entry: Arc<Entry>,
-    /// What the writer should be told all the same.
-    pub warnings: Vec<String>,
-}
-
 /// What an update begins with.
 pub struct Current<'a> {
     /// The object, with its resourceVersion.
@@ -215,7 +206,7 @@ impl Registry {
         namespace: &str,
         mut object: BoxObject,
         writer: &Writer,
-    ) -> Result<Written> {
+    ) -> Result<Arc<Entry>> {
         let kind = kind.modern().unwrap_or(kind);
         let resource = kind.resource();
         let meta = object.meta_mut();
@@ -242,7 +233,7 @@ impl Registry {
         mut object: BoxObject,
         owners: Owners,
         writer: &Writer,
-    ) -> Result<Written> {
+    ) -> Result<Arc<Entry>> {
         let resource = kind.resource();
         kind.default(&mut *object);
         drop_empty(object.meta_mut());
@@ -279,8 +270,7 @@ impl Registry {
         if admission::mutate(&write, Some(&mut object)).await? {
             ownership::readable_or(&mut *object, owned, &writer.notes);
             if object.meta().namespace.as_deref().unwrap_or_default() != namespace {
-                let message = "the namespace of the provided object does not match the namespace sent on the request";
-                return Err(Box::new(Status::bad_request(message)));
+                return Err(wrong_namespace());
             }
             prepare_new(&**kind, &mut *object, &uid, writer);
         }
@@ -289,6 +279,7 @@ impl Registry {
         kind.default(&mut *object);
         let path = Path::new("metadata");
         let mut errors = meta::validate_object_meta(object.meta(), resource.scope, kind.name_rule(), &path);
+        errors.extend(check_finalizers(&**kind, object.meta(), &path));
         errors.extend(kind.validate(&*object));
         refuse(resource, &name, &errors)?;
         let write = admission::Write {
@@ -323,9 +314,11 @@ impl Registry {
                     encode(&**kind, &*object)?
                 }
             };
-            let warnings = kind.warnings(&*object);
+            kind.warnings(&*object).into_iter().for_each(|sentence| writer.notes.warn(sentence));
             if writer.dry_run {
-                return Ok(Written { entry: unstored(key, value, Revision::NONE), warnings });
+                // What cannot be converted for the store is refused here as well.
+                to_store(&**kind, value.clone()).await?;
+                return Ok(unstored(key, value, Revision::NONE));
             }
             if has_version {
                 let message = "resourceVersion should not be set on objects to be created";
@@ -352,7 +345,7 @@ impl Registry {
             if result.succeeded {
                 self.take_over(resource);
                 let entry = one_seen_as(&**kind, first_put(&result)?).await?;
-                return Ok(Written { entry, warnings });
+                return Ok(entry);
             }
             if self.store.get(&key).is_some() {
                 return Err(taken());
@@ -404,7 +397,7 @@ impl Registry {
         what: Change,
         writer: &Writer,
         mut change: impl FnMut(&Current<'_>) -> Result<BoxObject>,
-    ) -> Result<Written> {
+    ) -> Result<Arc<Entry>> {
         let kind = kind.modern().unwrap_or(kind);
         let resource = kind.resource();
         let key = stored::key(resource.storage, namespace, name);
@@ -423,7 +416,7 @@ impl Registry {
                 let error = field::Error {
                     path: Path::new("metadata").child("resourceVersion"),
                     kind: field::ErrorKind::Invalid,
-                    message: "Invalid value: 0x0: must be specified for an update".to_owned(),
+                    message: "Invalid value: 0: must be specified for an update".to_owned(),
                 };
                 return Err(Box::new(Status::invalid(resource.group, resource.plural, name, &[error])));
             }
@@ -466,7 +459,15 @@ impl Registry {
                 charged = self.charge(&write, &*new, writer.now)?;
             }
             new.meta_mut().resource_version = None;
-            let warnings = kind.warnings(&*new);
+            if what.part() == Some(Part::Main) {
+                let mut told = kind.warnings(&*new);
+                if kind.is_custom() {
+                    // Only what is new is worth a word.
+                    let before = kind.warnings(&*old);
+                    told.retain(|sentence| !before.contains(sentence));
+                }
+                told.into_iter().for_each(|sentence| writer.notes.warn(sentence));
+            }
             let is_done = is_done(&**kind, &*new);
             let beside = self.beside(&**kind, (!is_done).then_some(&mut *new), Some(&*old), writer)?.and(charged);
             let before = unchanged(&**kind, &entry, &seen, &*old)?;
@@ -475,7 +476,7 @@ impl Registry {
                 value = encode(&**kind, &*new)?;
             }
             if value == before && !is_done && is_in_storage_version(&**kind, &entry.value) {
-                return Ok(Written { entry: seen, warnings });
+                return Ok(seen);
             }
             if kind.counts_generations() && what.part().is_some_and(Part::is_of_spec) {
                 let annotations = |o: &dyn AnyObject| o.meta().annotations.clone();
@@ -487,7 +488,8 @@ impl Registry {
                 }
             }
             if writer.dry_run {
-                return Ok(Written { entry: unstored(key, value, entry.mod_revision), warnings });
+                to_store(&**kind, value.clone()).await?;
+                return Ok(unstored(key, value, entry.mod_revision));
             }
             let mut compare = vec![Compare::unchanged(key.clone(), entry.mod_revision)];
             compare.extend(beside.compare);
@@ -504,10 +506,10 @@ impl Registry {
             if result.succeeded {
                 self.take_over(resource);
                 if is_done {
-                    return Ok(Written { entry: unstored(key, value, result.revision), warnings });
+                    return Ok(unstored(key, value, result.revision));
                 }
                 let entry = one_seen_as(&**kind, first_put(&result)?).await?;
-                return Ok(Written { entry, warnings });
+                return Ok(entry);
             }
         }
         Err(exhausted())
@@ -532,11 +534,7 @@ impl Registry {
             // An object without a namespace of its own may be said to be in one: manifests are written so.
             _ if namespace.is_empty() => new.namespace = None,
             "" => new.namespace.clone_from(&old.namespace),
-            given if given != namespace => {
-                return Err(Box::new(Status::bad_request(format!(
-                    "the namespace of the object ({given}) does not match the namespace on the request ({namespace})"
-                ))));
-            }
+            given if given != namespace => return Err(wrong_namespace()),
             _ => {}
         }
         if !is_empty(new.uid.as_ref()) && new.uid != old.uid {
@@ -581,6 +579,11 @@ fn drop_empty(meta: &mut ObjectMeta) {
     meta.owner_references = meta.owner_references.take().filter(|list| !list.is_empty());
 }
 
+fn wrong_namespace() -> Box<Status> {
+    let message = "the namespace of the provided object does not match the namespace sent on the request";
+    Box::new(Status::bad_request(message))
+}
+
 pub(super) fn wrong_name(given: &str, name: &str) -> Box<Status> {
     Box::new(Status::bad_request(if given.is_empty() {
         format!("the name of the object ({name} based on URL) was undeterminable: name must be provided")
@@ -616,15 +619,24 @@ pub(super) fn put_in_namespace(meta: &mut ObjectMeta, namespace: &str) -> Result
     if namespace.is_empty() || is_empty(meta.namespace.as_ref()) {
         meta.namespace = (!namespace.is_empty()).then(|| namespace.to_owned());
     } else if meta.namespace.as_deref() != Some(namespace) {
-        let message = "the namespace of the provided object does not match the namespace sent on the request";
-        return Err(Box::new(Status::bad_request(message)));
+        return Err(wrong_namespace());
     }
     Ok(())
+}
+
+/// Kinds of Kubernetes' oldest groups want finalizers with a domain; what extends the API takes any.
+fn check_finalizers(kind: &dyn KindOps, meta: &ObjectMeta, path: &Path) -> field::Errors {
+    const EXTENSIONS: &[&str] = &["admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io"];
+    if kind.is_custom() || EXTENSIONS.contains(&kind.resource().group) {
+        return field::Errors::new();
+    }
+    meta::validate_qualified_finalizers(meta.finalizers.as_deref().unwrap_or_default(), &path.child("finalizers"))
 }
 
 fn check_change(kind: &dyn KindOps, part: Part, new: &dyn AnyObject, old: &dyn AnyObject) -> field::Errors {
     let path = Path::new("metadata");
     let mut errors = meta::validate_object_meta_update(new.meta(), old.meta(), &path);
+    errors.extend(check_finalizers(kind, new.meta(), &path));
     errors.extend(kind.validate_change(part, new, old));
     errors
 }

@@ -1,7 +1,5 @@
 //! DELETE of one object and of many.
 
-use std::sync::Arc;
-
 use axum::body::Body;
 use coracle_proto::{
     field::{self, Path},
@@ -75,11 +73,10 @@ fn validate(options: &DeleteOptions) -> Result<()> {
 pub(super) async fn one(call: &Call, request: Request<Body>) -> Result<Response<Body>> {
     let (options, dry_run) = options(call, request).await?;
     let (own, writer) = (call.clone(), call.deleter(dry_run));
-    let notes = Arc::clone(&writer.notes);
     let deleted =
         call.to_its_end(async move { own.registry().delete(&own.kind, own.at(), &options, &writer).await }).await?;
     let resource = call.kind.resource();
-    let mut response = match deleted {
+    Ok(match deleted {
         Deleted::Gone(entry) if !(resource.group.is_empty() && RETURNED.contains(&resource.plural)) => {
             let header = Header::of(&entry);
             let details = Details {
@@ -94,9 +91,7 @@ pub(super) async fn one(call: &Call, request: Request<Body>) -> Result<Response<
             answer::json_value(StatusCode::OK, &success(&status))
         }
         Deleted::Gone(entry) | Deleted::Marked(entry) => call.shape().one(StatusCode::OK, &entry)?,
-    };
-    answer::warn(&mut response, &notes.warnings());
-    Ok(response)
+    })
 }
 
 /// A success has no code in its body.

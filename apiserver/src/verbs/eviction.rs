@@ -265,7 +265,7 @@ impl Call {
             let written = self.registry().update(&self.kind, self.at(), Change::Own, writer, change).await?;
             if has_version(&options) {
                 // The version to delete is the one just written.
-                options = for_version(&options, Some(written.entry.mod_revision.to_string()));
+                options = for_version(&options, Some(written.mod_revision.to_string()));
             }
         }
         self.registry().delete(&self.kind, self.at(), &options, writer).await.map(|_| ())

@@ -113,7 +113,13 @@ fn patched(
         };
         Box::new(Status::invalid("", "", "", &[error]))
     };
-    let (object, unknown) = body::decode(kind, &json, validation).map_err(|status| invalid(&status.message))?;
+    let handled = format!("{0} in version \"{1}\" cannot be handled as a {0}: ", resource.kind, resource.version);
+    let (object, unknown) = body::decode(kind, &json, validation)
+        .map_err(|status| invalid(status.message.strip_prefix(&handled).unwrap_or(&status.message)))?;
+    let faults = kind.validate(&*object);
+    if let Some(unreadable) = faults.iter().find(|error| error.kind == field::ErrorKind::Unreadable) {
+        return Err(invalid(&unreadable.message));
+    }
     let told: Vec<String> = match validation {
         FieldValidation::Ignore => Vec::new(),
         FieldValidation::Warn | FieldValidation::Strict => found.iter().cloned().chain(unknown).collect(),
@@ -177,20 +183,17 @@ pub(super) async fn patch(call: &Call, part: Part, request: Request<Body>) -> Re
     let options = WriteOptions::of_patch(&call.info.query, PatchKind::Other)?;
     let (patch, found) = Patch::read(&media, &body::read(request).await?)?;
     let (own, writer) = (call.clone(), call.writer(&options));
-    let noting = writer.clone();
-    let (written, warnings) = call
+    let written = call
         .to_its_end(async move {
-            let mut warnings = Vec::new();
             let change = |current: &Current<'_>| {
                 let (object, told) = patched(&patch, &found, &*own.kind, current, options.validation)?;
-                warnings = told;
+                told.into_iter().for_each(|sentence| own.notes.warn(sentence));
                 Ok(object)
             };
-            let written = own.registry().update(&own.kind, own.at(), Change::Of(part), &writer, change).await?;
-            Ok((written, warnings))
+            own.registry().update(&own.kind, own.at(), Change::Of(part), &writer, change).await
         })
         .await?;
-    call.written(StatusCode::OK, &written, &noting, warnings)
+    call.shape().one(StatusCode::OK, &written)
 }
 
 /// Reads a configuration to apply, with sentences about keys that stand in it twice.
@@ -230,15 +233,14 @@ async fn apply(call: &Call, part: Part, request: Request<Body>) -> Result<Respon
         ))));
     }
     let (own, writer) = (call.clone(), call.writer(&options));
-    let noting = writer.clone();
+    twice.iter().for_each(|why| call.notes.warn(format!("yaml: {why}")));
     let (written, is_new) = call
         .to_its_end(async move {
             let may_create = || own.may_create();
             own.registry().apply(&own.kind, own.at(), part, &config, &writer, may_create).await
         })
         .await?;
-    let warnings = twice.iter().map(|why| format!("yaml: {why}")).collect();
-    call.written(if is_new { StatusCode::CREATED } else { StatusCode::OK }, &written, &noting, warnings)
+    call.shape().one(if is_new { StatusCode::CREATED } else { StatusCode::OK }, &written)
 }
 
 #[cfg(test)]

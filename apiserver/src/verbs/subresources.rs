@@ -6,6 +6,7 @@ use coracle_proto::{
     field::{self, Path},
     status::Status,
 };
+use coracle_store::Entry;
 use http::{Request, Response, StatusCode};
 use k8s_openapi::{
     api::core::v1::{Binding, Pod, PodCondition},
@@ -24,7 +25,7 @@ use crate::{
     answer, body,
     ops::{BoxObject, KindOps, Part},
     ownership::Config,
-    registry::{Change, Current, Written},
+    registry::{Change, Current},
     status_of::{self, Result},
 };
 
@@ -186,7 +187,7 @@ async fn set_scale(call: &Call, request: Request<Body>) -> Result<Response<Body>
         (options, Wanted::Whole(value))
     };
     let (own, writer) = (call.clone(), call.writer(&options));
-    let written: Written = call
+    let written = call
         .to_its_end(async move {
             let change = |current: &Current<'_>| scaled(&*own.kind, current, &wanted);
             own.registry().update(&own.kind, own.at(), Change::Scale, &writer, change).await
@@ -208,8 +209,8 @@ async fn apply_scale(call: &Call, request: Request<Body>) -> Result<Response<Bod
     shown(call, &written)
 }
 
-fn shown(call: &Call, written: &Written) -> Result<Response<Body>> {
-    let object = call.registry().object_of(&*call.kind, &written.entry)?;
+fn shown(call: &Call, written: &Entry) -> Result<Response<Body>> {
+    let object = call.registry().object_of(&*call.kind, written)?;
     Ok(answer::json_value(StatusCode::OK, &scale(&*call.kind, &object)?))
 }
 

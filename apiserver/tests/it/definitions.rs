@@ -149,7 +149,7 @@ async fn versions_are_converted_and_come_and_go() {
     let beta = "/apis/example.com/v1beta1/namespaces/default/foos";
     let seen = c.get(&format!("{beta}/a")).await;
     assert_eq!(seen.body["apiVersion"], "example.com/v1beta1");
-    assert_eq!(seen.warnings, ["299 - \"example.com/v1beta1 Foo is deprecated\""]);
+    assert_eq!(seen.warnings, ["299 - \"example.com/v1beta1 Foo is deprecated; use example.com/v1 Foo\""]);
     let through = c.merge(&format!("{beta}/a"), &json!({"spec": {"a": 2}})).await;
     assert_eq!((through.code, through.body["metadata"]["generation"].as_i64()), (200, Some(2)));
     assert_eq!(c.get(&format!("{FOOS}/a")).await.body["spec"]["a"], 2);

@@ -135,7 +135,7 @@ async fn an_update_of_a_budget_names_the_version_it_is_of() {
     c.post(budgets, &json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1}})).await;
     let refused =
         c.put(&format!("{budgets}/b"), &json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 2}})).await;
-    let message = "poddisruptionbudgets.policy \"b\" is invalid: metadata.resourceVersion: Invalid value: 0x0: must be \
+    let message = "poddisruptionbudgets.policy \"b\" is invalid: metadata.resourceVersion: Invalid value: 0: must be \
                    specified for an update";
     assert_eq!(refused.refusal(), (422, "Invalid", message));
     c.stop().await;

@@ -49,7 +49,14 @@ async fn a_json_patch_is_done_whole_or_not_at_all() {
     assert_eq!((refused.code, refused.refusal().1), (422, "Invalid"), "{}", refused.body);
     let malformed = patch(json!([{"op": "jump", "path": "/data"}])).await;
     assert_eq!(malformed.code, 400, "{}", malformed.body);
+    let mistyped = patch(json!([{"op": "replace", "path": "/data", "value": "x"}])).await;
+    assert_eq!(mistyped.code, 422, "{}", mistyped.body);
+    let words = "}\": json: cannot unmarshal string into Go struct field ConfigMap.data of type map[string]string";
+    assert!(mistyped.refusal().2.ends_with(words), "{}", mistyped.body);
     assert_eq!(c.get(&format!("{MAPS}/x")).await.body["data"], json!({"a": "2", "b": "3"}));
+    // As in Kubernetes, what is to be replaced need not be there.
+    let added = patch(json!([{"op": "replace", "path": "/data/c", "value": "4"}])).await;
+    assert_eq!((added.code, &added.body["data"]), (200, &json!({"a": "2", "b": "3", "c": "4"})));
     c.stop().await;
 }
 

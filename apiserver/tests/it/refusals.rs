@@ -50,9 +50,41 @@ async fn unknown_and_duplicate_fields_are_told_or_refused_as_asked() {
     let warned = c.send("POST", MAPS, "application/json", body).await;
     assert_eq!(warned.code, 201);
     assert!(warned.warnings.contains(&"299 - \"unknown field \\\"foo\\\"\"".to_owned()), "{:?}", warned.warnings);
+    let refused = c.send("POST", MAPS, "application/json", r#"{"metadata":{"name":"X_"},"foo":1}"#).await;
+    let told = vec!["299 - \"unknown field \\\"foo\\\"\"".to_owned()];
+    assert_eq!((refused.code, refused.warnings), (422, told), "who is refused is warned all the same");
     let body = body.replace("\"x\"", "\"y\"");
     let ignored = c.send("POST", &format!("{MAPS}?fieldValidation=Ignore"), "application/json", body).await;
     assert_eq!((ignored.code, ignored.warnings.len()), (201, 0));
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn bytes_are_read_as_manifests_write_them() {
+    const SECRETS: &str = "/api/v1/namespaces/default/secrets";
+    let c = Cluster::start().await;
+    let wrapped = json!({"metadata": {"name": "x"}, "data": {"a": "aGVs\nbG8=\n"}});
+    let made = c.post(SECRETS, &wrapped).await;
+    assert_eq!((made.code, &made.body["data"]), (201, &json!({"a": "aGVsbG8="})), "{}", made.body);
+    let corrupt = c.post(SECRETS, &json!({"metadata": {"name": "y"}, "data": {"a": "aGVs*"}})).await;
+    let words = "Secret in version \"v1\" cannot be handled as a Secret: illegal base64 data at input byte 4";
+    assert_eq!(corrupt.refusal(), (400, "BadRequest", words));
+    let number = c.post(SECRETS, &json!({"metadata": {"name": "y"}, "data": {"a": 1}})).await;
+    assert!(number.refusal().2.ends_with("struct field Secret.data of type []uint8"), "{}", number.body);
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn some_kinds_are_only_replaced_as_they_were_read() {
+    const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    let c = Cluster::start().await;
+    let lease = json!({"metadata": {"name": "x"}, "spec": {"holderIdentity": "a"}});
+    let made = c.post(LEASES, &lease).await;
+    assert_eq!(made.code, 201, "{}", made.body);
+    let words = "leases.coordination.k8s.io \"x\" is invalid: metadata.resourceVersion: Invalid value: 0: must be \
+                 specified for an update";
+    assert_eq!(c.put(&format!("{LEASES}/x"), &lease).await.refusal(), (422, "Invalid", words));
+    assert_eq!(c.put(&format!("{LEASES}/x"), &made.body).await.code, 200);
     c.stop().await;
 }
 

@@ -57,6 +57,7 @@ async fn a_validating_webhook_is_told_all_and_may_refuse() {
     let bad = c.post(MAPS, &map("bad")).await;
     let denied = "admission webhook \"v.example.com\" denied the request: no tea";
     assert_eq!(bad.refusal(), (418, "Teapot", denied));
+    assert_eq!(bad.warnings, ["299 - \"one\"", "299 - \"two\""], "who is refused is warned all the same");
     let changed = c.merge(&format!("{MAPS}/good"), &json!({"data": {"b": "2"}})).await;
     assert_eq!((changed.code, changed.warnings), (200, vec!["299 - \"look out\"".to_owned()]));
     assert_eq!(message(&c.delete(&format!("{MAPS}/good")).await), (418, denied));

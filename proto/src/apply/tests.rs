@@ -312,7 +312,7 @@ fn what_does_not_fit_is_named_with_its_path() {
         (json!({"spec": {"foo": 1}}), ".spec.foo: field not declared in schema"),
         (
             json!({"spec": {"template": {"spec": {"containers": "x"}}}}),
-            ".spec.template.spec.containers: expected list, got x",
+            ".spec.template.spec.containers: expected list, got &{x}",
         ),
         (
             json!({"spec": {"template": {"spec": {"containers": [{"name": "a"}, {"name": "a"}]}}}}),
@@ -327,7 +327,7 @@ fn what_does_not_fit_is_named_with_its_path() {
             json!({"metadata": {"bar": 1}, "spec": {"bar": 1}}),
             "errors:\n  .metadata.bar: field not declared in schema\n  .spec.bar: field not declared in schema",
         ),
-        (json!({"spec": {"replicas": {}}}), ".spec.replicas: expected any scalar, got {}"),
+        (json!({"spec": {"replicas": {}}}), ".spec.replicas: expected any scalar, got &{{}}"),
     ] {
         assert_eq!(validate(deployments(), &config, Duplicates::Refused).unwrap_err().to_string(), why);
     }

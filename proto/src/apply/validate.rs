@@ -71,10 +71,11 @@ pub fn validate<'a>(place: impl Place<'a>, value: &Value, duplicates: Duplicates
     if problems.0.is_empty() { Ok(()) } else { Err(problems) }
 }
 
+/// A value as Go prints the pointer that holds it.
 fn shown(value: &Value) -> String {
     match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+        Value::String(text) => format!("&{{{text}}}"),
+        other => format!("&{{{other}}}"),
     }
 }
 

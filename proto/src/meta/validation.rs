@@ -160,8 +160,7 @@ pub fn validate_owner_references(owners: &[OwnerReference], path: &Path) -> Erro
         }
         for (field, value) in [("kind", &owner.kind), ("name", &owner.name), ("uid", &owner.uid)] {
             if value.is_empty() {
-                let detail = format!("{field} must not be empty");
-                errors.push(Error::invalid(&path.child(field), "", &detail));
+                errors.push(Error::invalid(&path.child(field), "", "must not be empty"));
             }
         }
         if owner.api_version == "v1" && owner.kind == "Event" {
@@ -185,7 +184,7 @@ pub fn validate_owner_references(owners: &[OwnerReference], path: &Path) -> Erro
     errors
 }
 
-/// Checks finalizers: qualified names, Kubernetes' own or with a domain, and not both ways to treat dependents.
+/// Checks finalizers: qualified names, and not both ways to treat dependents.
 #[must_use]
 pub fn validate_finalizers(finalizers: &[String], path: &Path) -> Errors {
     let mut errors = Errors::new();
@@ -197,11 +196,23 @@ pub fn validate_finalizers(finalizers: &[String], path: &Path) -> Errors {
         let detail = format!("finalizer {ORPHAN_FINALIZER} and {FOREGROUND_FINALIZER} cannot be both set");
         errors.push(Error::invalid(path, to_value(&finalizers), &detail));
     }
-    for (i, finalizer) in finalizers.iter().enumerate() {
-        if !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer.as_str()) {
-            let detail = "name is neither a standard finalizer name nor is it fully qualified";
-            errors.push(Error::invalid(&path.index(i), finalizer.as_str(), detail));
-        }
+    errors
+}
+
+/// Whether a finalizer is one of Kubernetes' own, or has a domain.
+#[must_use]
+pub fn is_qualified_finalizer(finalizer: &str) -> bool {
+    finalizer.contains('/') || STANDARD_FINALIZERS.contains(&finalizer)
+}
+
+/// Checks that all finalizers are Kubernetes' own or have a domain, as most built-in kinds want it. Custom resources take
+/// any, and warn.
+#[must_use]
+pub fn validate_qualified_finalizers(finalizers: &[String], path: &Path) -> Errors {
+    let mut errors = Errors::new();
+    for (i, finalizer) in finalizers.iter().enumerate().filter(|(_, finalizer)| !is_qualified_finalizer(finalizer)) {
+        let detail = "name is neither a standard finalizer name nor is it fully qualified";
+        errors.push(Error::invalid(&path.index(i), finalizer.as_str(), detail));
     }
     errors
 }
@@ -270,20 +281,23 @@ mod tests {
             created(empty, Scope::Cluster),
             [
                 "metadata.ownerReferences.apiVersion: Invalid value: \"\": version must not be empty",
-                "metadata.ownerReferences.kind: Invalid value: \"\": kind must not be empty",
-                "metadata.ownerReferences.name: Invalid value: \"\": name must not be empty",
-                "metadata.ownerReferences.uid: Invalid value: \"\": uid must not be empty",
+                "metadata.ownerReferences.kind: Invalid value: \"\": must not be empty",
+                "metadata.ownerReferences.name: Invalid value: \"\": must not be empty",
+                "metadata.ownerReferences.uid: Invalid value: \"\": must not be empty",
             ]
         );
     }
 
     #[test]
     fn finalizers_are_kubernetes_own_or_have_a_domain() {
+        let finalizers = ["orphan", "x.io/y", "mine"].map(str::to_owned);
+        let told = validate_qualified_finalizers(&finalizers, &Path::new("metadata.finalizers"));
         assert_eq!(
-            created(json!({"name": "a", "finalizers": ["orphan", "x.io/y", "mine"]}), Scope::Cluster),
+            told.iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["metadata.finalizers[2]: Invalid value: \"mine\": name is neither a standard finalizer name nor is it \
                  fully qualified"]
         );
+        assert!(created(json!({"name": "a", "finalizers": finalizers}), Scope::Cluster).is_empty());
         let both = created(json!({"name": "a", "finalizers": ["orphan", "foregroundDeletion"]}), Scope::Cluster);
         assert!(both[0].ends_with("finalizer orphan and foregroundDeletion cannot be both set"), "{both:?}");
     }

@@ -352,6 +352,10 @@ mod tests {
                 assert_eq!(field.is_required_time, is_time && is_required, "{name}.{}: {schema}", field.name);
                 let values = properties[field.name]["additionalProperties"].to_string();
                 assert_eq!(field.is_amounts, values.contains(".resource.Quantity\""), "{name}.{}", field.name);
+                let is_bytes = [&properties[field.name], &properties[field.name]["additionalProperties"]]
+                    .iter()
+                    .any(|schema| schema["format"] == "byte");
+                assert_eq!(field.is_bytes, is_bytes, "{name}.{}", field.name);
                 let is_list = properties[field.name]["type"] == "array";
                 assert_eq!(field.shape == super::super::Shape::List, is_list, "{name}.{}", field.name);
                 let text = properties[field.name].to_string();

@@ -233,7 +233,6 @@ async fn settle(registry: &Registry, name: &str) -> Result<()> {
             let expression_warnings = (!warnings.is_empty()).then(|| warnings.clone());
             status.type_checking = Some(TypeChecking { expression_warnings });
         }
-        object.meta_mut().resource_version = None;
         Ok(object)
     };
     let writer = Writer::new(User::new("system:apiserver", &["system:masters"]));
