@@ -1,9 +1,10 @@
-//! The node's own HTTPS server, for the API server alone: health, pods, logs, exec, attach, port-forward, figures.
+//! The node's own HTTPS server, for the API server and whom it lets: health, pods, logs, exec, attach, port-forward, figures.
 //!
-//! Every request comes over TLS with a client certificate of the cluster's authority, and only the API server's identity
-//! is let in (`system:masters`, or the name kube-apiserver uses towards kubelets); anyone else is refused before a
-//! route is looked at.
+//! Every request comes over TLS. The API server's own identity is let in by its certificate (`system:masters`, or the name
+//! kube-apiserver uses towards kubelets); about anyone else with a certificate of the cluster's authority, or with a token,
+//! the API server is asked; and whoever has neither is refused before a route is looked at.
 
+mod access;
 mod exec;
 mod identity;
 mod logs;
@@ -42,9 +43,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Serving;
 use crate::context::Context;
+use access::Access;
 use identity::Identity;
 
-/// Connections at once; only the API server connects, so more are strangers.
+/// Connections at once; the API server and a few that read figures connect, so more are strangers.
 const CONNECTIONS: usize = 256;
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -245,6 +247,7 @@ fn tls(serving: &Serving) -> Result<ServerConfig, Error> {
 
 /// The routes; each stands behind [`identity::guard`].
 pub(crate) fn router(context: Arc<Context>) -> Router {
+    let access = Arc::new(Access::new(context.client.clone(), context.config.node_name.clone()));
     Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/pods", get(pods))
@@ -258,7 +261,7 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .fallback(|request: Request| async move {
             failure(StatusCode::NOT_FOUND, "NotFound", &format!("the node does not serve {}", request.uri().path()))
         })
-        .layer(axum::middleware::from_fn(identity::guard))
+        .layer(axum::middleware::from_fn_with_state(access, identity::guard))
         .with_state(context)
 }
 

@@ -138,3 +138,45 @@ fn what_a_container_uses_is_told() {
     assert!(sample("container_cpu_usage_seconds_total") > 0.0, "{metrics}");
     assert!(sample("container_start_time_seconds") > 1.7e9, "{metrics}");
 }
+
+/// How metrics-server asks for it, and Prometheus: at the node itself, with a token and the cluster's authority.
+#[test]
+fn figures_are_told_to_whom_a_role_allows_it() {
+    let cluster = cluster();
+    cluster.kubectl(&["create", "serviceaccount", "metrics"]);
+    cluster.kubectl(&["create", "serviceaccount", "other"]);
+    cluster.kubectl(&["create", "clusterrole", "figures", "--verb=get", "--resource=nodes/metrics"]);
+    cluster.kubectl(&[
+        "create",
+        "clusterrolebinding",
+        "figures",
+        "--clusterrole=figures",
+        "--serviceaccount=default:metrics",
+    ]);
+    let authority = cluster.scratch().join("ca.crt");
+    let path = "jsonpath={.data.ca\\.crt}";
+    cluster.wait_jsonpath(&["configmap/kube-root-ca.crt"], "{.metadata.name}", "kube-root-ca.crt");
+    fs::write(&authority, cluster.kubectl(&["get", "configmap", "kube-root-ca.crt", "-o", path])).unwrap();
+    let node = |path: &str| {
+        let path = format!("jsonpath={path}");
+        cluster.kubectl(&["get", "node", "node-1", "-o", &path])
+    };
+    let address = node("{.status.addresses[?(@.type==\"InternalIP\")].address}");
+    let port = node("{.status.daemonEndpoints.kubeletEndpoint.Port}");
+    let ask = |account: &str, path: &str| {
+        let token = cluster.kubectl(&["create", "token", account]);
+        let header = format!("Authorization: Bearer {}", token.trim());
+        let url = format!("https://{address}:{port}{path}");
+        let authority = authority.display().to_string();
+        cluster.host.stdout("curl", &["-s", "--cacert", &authority, "-H", &header, "-w", "\n%{http_code}", &url])
+    };
+    let told = ask("metrics", "/metrics/resource");
+    assert!(told.ends_with("\n200") && told.contains("\nnode_cpu_usage_seconds_total "), "{told}");
+    for (account, path) in
+        [("metrics", "/pods"), ("metrics", "/exec/default/a/b?command=id"), ("other", "/metrics/resource")]
+    {
+        let told = ask(account, path);
+        let who = format!("Forbidden (user=system:serviceaccount:default:{account}, ");
+        assert!(told.ends_with("\n403") && told.contains(&who), "{account} {path}: {told}");
+    }
+}

@@ -1,13 +1,14 @@
 //! Who asks: the subject of the client's certificate, and whether it may.
 
-use axum::extract::Request;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use http::StatusCode;
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::failure;
+use super::access::Access;
 
 /// The name the API server uses towards nodes.
 const API_SERVER: &str = "kube-apiserver-kubelet-client";
@@ -41,18 +42,16 @@ impl Identity {
     }
 }
 
-/// Lets the API server in and no one else.
-pub(crate) async fn guard(request: Request, next: Next) -> Response {
+/// Lets the API server in, without asking it, and whom it says may.
+pub(crate) async fn guard(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
     let identity = request.extensions().get::<Identity>().cloned().unwrap_or_default();
-    match &identity.name {
-        None => failure(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized"),
-        Some(_) if identity.may() => next.run(request).await,
-        Some(name) => {
-            let message =
-                format!("Forbidden (user={name}, path={}): only the API server may ask a node", request.uri().path());
-            failure(StatusCode::FORBIDDEN, "Forbidden", &message)
+    if !identity.may() {
+        let checked = access.check(&identity, request.headers(), request.method(), request.uri().path()).await;
+        if let Err(response) = checked {
+            return response;
         }
     }
+    next.run(request).await
 }
 
 #[cfg(test)]
@@ -60,12 +59,18 @@ mod tests {
     use axum::Router;
     use axum::body::Body;
     use axum::routing::get;
+    use http::StatusCode;
     use tower::ServiceExt;
 
     use super::*;
 
     async fn ask(identity: Option<Identity>) -> StatusCode {
-        let router = Router::new().route("/pods", get(|| async { "ok" })).layer(axum::middleware::from_fn(guard));
+        // An API server that answers nothing with yes.
+        let denies = axum::routing::any(|| async { r#"{"spec": {}, "status": {"allowed": false}}"# });
+        let api: Router<()> = Router::new().fallback(denies);
+        let access = Arc::new(Access::new(kube::Client::new(api, "default"), "n1".to_owned()));
+        let guard = axum::middleware::from_fn_with_state(access, guard);
+        let router = Router::new().route("/pods", get(|| async { "ok" })).layer(guard);
         let mut request = http::Request::get("/pods").body(Body::empty()).unwrap();
         if let Some(identity) = identity {
             request.extensions_mut().insert(identity);
@@ -74,7 +79,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_api_server_is_let_in() {
+    async fn only_the_api_server_is_let_in_without_being_asked() {
         let who = |name: &str, group: &str| Identity { name: Some(name.into()), groups: vec![group.into()] };
         for (identity, want) in [
             (None, StatusCode::UNAUTHORIZED),
