@@ -50,6 +50,12 @@ pub enum Error {
         /// The pod that has it.
         owner: String,
     },
+    /// A pod is to be reached by ports of the host before it has an address.
+    #[error("pod {uid} has no address that ports of the host could lead to")]
+    NotAttached {
+        /// The pod.
+        uid: String,
+    },
     /// The pod's network namespace cannot be opened or entered.
     #[error("network namespace {namespace}")]
     Namespace {

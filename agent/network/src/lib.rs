@@ -16,10 +16,12 @@
 //!  eth0 10.42.0.7/32 ───veth─── c<mark>-<hash>   10.42.0.7/32 dev c<mark>-<hash> src 10.42.0.1
 //!  default via 10.42.0.1        cor-<mark>       an empty bridge that carries 10.42.0.1/32, the gateway's address
 //!                               unreachable 10.42.0.0/24, so that free addresses answer at once and never leave the host
-//!                               nftables table `coracle-<mark>`: masquerade for what leaves the cluster
+//!                               nftables table `coracle-<mark>`: masquerade for what leaves the cluster, and the host's
+//!                               ports that lead to pods
 //! ```
 //!
-//! Entry points: [`Network::open`], [`Network::attach`], [`Network::detach`], [`Network::reconcile`], [`Network::purge`].
+//! Entry points: [`Network::open`], [`Network::attach`], [`Network::publish`], [`Network::detach`],
+//! [`Network::reconcile`], [`Network::purge`].
 //!
 //! **Invariant:** everything this crate makes carries the mark in its name, and nothing of it is left after a purge.
 //!
@@ -32,6 +34,7 @@ mod error;
 mod ipam;
 mod link;
 mod network;
+mod ports;
 mod records;
 mod sysctl;
 
@@ -40,3 +43,4 @@ pub mod nft;
 pub use config::{Config, Ipv4Net};
 pub use error::Error;
 pub use network::{Attachment, Netns, Network, Purged};
+pub use ports::{HostPort, Protocol};

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Config, Error};
+use crate::{Config, Error, HostPort};
 
 mod worker;
 
@@ -149,6 +149,22 @@ impl Network {
         let uid = pod_uid.to_owned();
         let netns = netns.into();
         self.run(move |worker| worker.attach(&uid, &netns)).await
+    }
+
+    /// Makes these ports of the host, and no others, lead to the pod, which is attached. They do until it is detached, also
+    /// after the agent was restarted.
+    ///
+    /// # Guarantees
+    /// Idempotent. Who had one of them before has it no more: whoever calls decides who may.
+    ///
+    /// # Errors
+    /// [`Error::NotAttached`], and the kernel's refusals.
+    ///
+    /// # Cancel safety
+    /// A dropped call is still carried out.
+    pub async fn publish(&self, pod_uid: &str, ports: Vec<HostPort>) -> Result<(), Error> {
+        let uid = pod_uid.to_owned();
+        self.run(move |worker| worker.publish(&uid, ports)).await
     }
 
     /// Takes the pod's interface and routes away and frees its address. Nothing to do is no error.

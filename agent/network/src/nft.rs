@@ -72,6 +72,8 @@ pub enum Hook {
 }
 
 impl Hook {
+    /// The order before connections are known of (`NF_IP_PRI_RAW`).
+    pub const RAW: i32 = -300;
     /// The order among base chains at which destinations are rewritten (`NF_IP_PRI_NAT_DST`).
     pub const DESTINATION_NAT: i32 = -100;
     /// The order at which packets are filtered (`NF_IP_PRI_FILTER`).

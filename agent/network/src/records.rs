@@ -10,12 +10,15 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Error, Ipv4Net};
+use crate::{Error, HostPort, Ipv4Net};
 
 /// A pod's address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PodRecord {
     pub(crate) ip: Ipv4Addr,
+    /// Ports of the host that lead to it.
+    #[serde(default)]
+    pub(crate) ports: Vec<HostPort>,
 }
 
 /// What was done to the node itself.
@@ -83,6 +86,17 @@ impl Records {
         write(&self.directory.join("last.json"), &record.ip)?;
         self.last = Some(record.ip);
         self.pods.insert(uid.to_owned(), record);
+        Ok(())
+    }
+
+    /// Notes other ports of a pod that has an address.
+    pub(crate) fn set_ports(&mut self, uid: &str, ports: Vec<HostPort>) -> Result<(), Error> {
+        let path = self.pod_path(uid);
+        if let Some(pod) = self.pods.get_mut(uid) {
+            let record = PodRecord { ports, ..pod.clone() };
+            write(&path, &record)?;
+            *pod = record;
+        }
         Ok(())
     }
 
@@ -175,7 +189,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("network");
         let mut records = Records::open(&root).unwrap();
-        records.insert("pod-a", PodRecord { ip: "10.0.0.2".parse().unwrap() }).unwrap();
+        records.insert("pod-a", PodRecord { ip: "10.0.0.2".parse().unwrap(), ports: Vec::new() }).unwrap();
         fs::write(root.join("pods/torn.json"), "{\"ip\":\"10.").unwrap();
         fs::write(root.join("pods/half.new"), "{}").unwrap();
         let mut again = Records::open(&root).unwrap();

@@ -13,9 +13,10 @@ use rtnetlink::packet_route::route::RouteType;
 
 use super::{Attachment, Netns, Purged};
 use crate::{
-    Config, Error, ipam,
+    Config, Error, HostPort, ipam,
     link::{Links, Mac, Route, VethEnd},
     nft::{Batch, Chain, ChainKind, Family, Hook, NftError, Rule, Table},
+    ports,
     records::{NodeRecord, PodRecord, Records, check_uid},
     sysctl,
 };
@@ -131,8 +132,39 @@ impl Worker {
             return Ok(());
         }
         let host_if = self.config.veth(uid);
+        let published = self.records.pods().get(uid).is_some_and(|pod| !pod.ports.is_empty());
+        if published {
+            // Before the address is free: no port may lead to who has it next.
+            self.records.set_ports(uid, Vec::new())?;
+            self.filter()?;
+        }
         self.links.session(async |session| session.delete(&host_if).await)?;
         self.records.remove(uid)
+    }
+
+    pub(super) fn publish(&mut self, uid: &str, ports: Vec<HostPort>) -> Result<(), Error> {
+        let Some(pod) = self.records.pods().get(uid) else {
+            return Err(Error::NotAttached { uid: uid.to_owned() });
+        };
+        if pod.ports.is_empty() && ports.is_empty() {
+            return Ok(());
+        }
+        let lose = |(other, pod): (&String, &PodRecord)| {
+            let kept: Vec<HostPort> =
+                pod.ports.iter().filter(|had| !ports.iter().any(|p| p.collides(had))).copied().collect();
+            (other != uid && kept.len() < pod.ports.len()).then(|| (other.clone(), kept))
+        };
+        for (other, kept) in self.records.pods().iter().filter_map(lose).collect::<Vec<_>>() {
+            tracing::warn!(pod = uid, owner = other, "a port of the host leads to another pod from now on");
+            self.records.set_ports(&other, kept)?;
+        }
+        if ports.iter().any(HostPort::is_on_loopback) {
+            // What this host sends from its loopback address may leave by the pod's interface; what comes in by it to such an
+            // address is dropped (`ports::add`).
+            sysctl::set_for_interface("ipv4", &self.config.veth(uid), "route_localnet", "1")?;
+        }
+        self.records.set_ports(uid, ports)?;
+        self.filter()
     }
 
     pub(super) fn reconcile(&mut self, live: &BTreeSet<String>) -> Result<Vec<String>, Error> {
@@ -214,7 +246,7 @@ impl Worker {
         let range = self.config.pod_cidr;
         let ip = ipam::next(&range, self.records.last(), &self.records.taken())
             .ok_or_else(|| Error::Exhausted { pod_cidr: range, capacity: ipam::capacity(&range) })?;
-        self.records.insert(uid, PodRecord { ip })?;
+        self.records.insert(uid, PodRecord { ip, ports: Vec::new() })?;
         Ok(self.describe(uid, ip))
     }
 
@@ -273,9 +305,14 @@ impl Worker {
         let table = self.table();
         let mut batch = Batch::new();
         batch.replace_table(&table);
-        if self.config.masquerade {
-            let chain = Chain::base(&table, "postrouting", ChainKind::Nat, Hook::Postrouting, Hook::SOURCE_NAT);
+        let chain = Chain::base(&table, "postrouting", ChainKind::Nat, Hook::Postrouting, Hook::SOURCE_NAT);
+        let published = self.records.pods().values().filter(|pod| !pod.ports.is_empty());
+        let published: Vec<(Ipv4Addr, &[HostPort])> = published.map(|pod| (pod.ip, pod.ports.as_slice())).collect();
+        if self.config.masquerade || !published.is_empty() {
             batch.add_chain(&chain);
+        }
+        ports::add(&mut batch, &table, &chain, &published);
+        if self.config.masquerade {
             let rule = Rule::new()
                 .source(&self.config.pod_cidr)
                 .destination_not(&self.config.pod_cidr)

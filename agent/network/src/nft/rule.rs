@@ -1,4 +1,7 @@
-//! Rules: what is looked at in a packet, and what becomes of it. Each step loads into, or compares, register 1.
+//! Rules: what is looked at in a packet, and what becomes of it. Each step loads into, or compares, register 1;
+//! where two values are needed at once, the second is in register 2.
+
+use std::net::Ipv4Addr;
 
 use super::message::Attributes;
 use crate::Ipv4Net;
@@ -43,6 +46,7 @@ pub enum Verdict {
 }
 
 const REGISTER: u32 = 1;
+const SECOND_REGISTER: u32 = 2;
 const VERDICT_REGISTER: u32 = 0;
 
 impl Rule {
@@ -112,6 +116,62 @@ impl Rule {
         );
         data.nested(3, &value(with));
         self.expression("cmp", &data)
+    }
+
+    /// Matches packets to an address that is this host's own.
+    #[must_use]
+    pub fn destination_is_local(self) -> Self {
+        /// `RTN_LOCAL`, in the host's order as the kernel keeps it in the register.
+        const LOCAL: u32 = 2;
+        let mut data = Attributes::default();
+        data.number(1, REGISTER);
+        data.number(2, 3);
+        data.number(3, 2);
+        self.expression("fib", &data).compare(Compare::Equal, &LOCAL.to_ne_bytes())
+    }
+
+    /// Matches packets that came by a cable, not from this host itself: the loopback interface is the first of every
+    /// network namespace.
+    #[must_use]
+    pub fn from_outside(self) -> Self {
+        const INPUT_INTERFACE: u32 = 4;
+        self.meta(INPUT_INTERFACE).compare(Compare::NotEqual, &1_u32.to_ne_bytes())
+    }
+
+    /// Matches packets of a protocol (TCP, UDP, …) to a port.
+    #[must_use]
+    pub fn port(self, protocol: u8, port: u16) -> Self {
+        const PROTOCOL: u32 = 16;
+        self.meta(PROTOCOL)
+            .compare(Compare::Equal, &[protocol])
+            .payload(PayloadBase::Transport, 2, 2)
+            .compare(Compare::Equal, &port.to_be_bytes())
+    }
+
+    /// Sends the connection to another address and port.
+    #[must_use]
+    pub fn redirect(self, to: Ipv4Addr, port: u16) -> Self {
+        let mut data = Attributes::default();
+        data.number(1, 1);
+        data.number(2, 2);
+        data.number(3, REGISTER);
+        data.number(5, SECOND_REGISTER);
+        self.immediate(REGISTER, &to.octets()).immediate(SECOND_REGISTER, &port.to_be_bytes()).expression("nat", &data)
+    }
+
+    fn immediate(self, register: u32, bytes: &[u8]) -> Self {
+        let mut data = Attributes::default();
+        data.number(1, register);
+        data.nested(2, &value(bytes));
+        self.expression("immediate", &data)
+    }
+
+    /// Loads what the kernel knows of the packet.
+    fn meta(self, key: u32) -> Self {
+        let mut data = Attributes::default();
+        data.number(1, REGISTER);
+        data.number(2, key);
+        self.expression("meta", &data)
     }
 
     /// Counts packets and bytes that come this far.

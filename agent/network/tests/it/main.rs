@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use coracle_network::{Attachment, Config, Error, Network};
+use coracle_network::{Attachment, Config, Error, HostPort, Network, Protocol};
 use nix::sched::{CloneFlags, setns, unshare};
 
 /// Long enough for any machine; only a failing test waits it out.
@@ -375,5 +375,132 @@ fn a_bad_namespace_is_a_clear_error_and_leaves_nothing_half_made() {
         assert!(matches!(network.attach("../a", namespace()).await, Err(Error::PodUid { .. })));
         network.reconcile(BTreeSet::new()).await.unwrap();
         assert!(!run("ip", &["-o", "link"]).contains("ct1-"));
+    });
+}
+
+fn tcp_port(host_ip: Option<&str>, host_port: u16, listener: &TcpListener) -> HostPort {
+    let pod_port = listener.local_addr().unwrap().port();
+    HostPort { protocol: Protocol::Tcp, host_ip: host_ip.map(|ip| ip.parse().unwrap()), host_port, pod_port }
+}
+
+/// Whom a listener sees when somebody connects to a port of the host.
+fn seen(listener: &TcpListener, address: &str, connect: impl FnOnce(SocketAddr) -> TcpStream) -> IpAddr {
+    let client = connect(address.parse().unwrap());
+    let (server, peer) = listener.accept().unwrap();
+    drop((client, server));
+    peer.ip()
+}
+
+#[test]
+fn ports_of_the_host_lead_to_a_pod_from_everywhere_until_it_is_gone() {
+    on_a_host(async |state| {
+        let network = Network::open(config(state)).await.unwrap();
+        run("ip", &["address", "add", "192.0.2.1/32", "dev", "lo"]);
+        let (a_ns, a) = pod(&network, "a").await;
+        let (b_ns, b) = pod(&network, "b").await;
+        let listener = inside(&a_ns, listen);
+        let (ip, gateway) = (IpAddr::from(a.ip), IpAddr::from(a.gateway));
+        network.publish("a", vec![tcp_port(None, 8080, &listener)]).await.unwrap();
+
+        let own = [gateway, IpAddr::from([192, 0, 2, 1])];
+        let from = seen(&listener, "127.0.0.1:8080", dial);
+        assert!(own.contains(&from), "a pod cannot answer a loopback address: {from}");
+        assert_eq!(seen(&listener, "192.0.2.1:8080", dial), own[1]);
+        assert_eq!(seen(&listener, "192.0.2.1:8080", |to| inside(&b_ns, || dial(to))), IpAddr::from(b.ip));
+        let from = seen(&listener, "192.0.2.1:8080", |to| inside(&a_ns, || dial(to)));
+        assert!(own.contains(&from), "a pod cannot answer itself: {from}");
+
+        // The next agent knows them; the same again is no change; another pod's connections are its own.
+        drop(network);
+        let network = Network::open(config(state)).await.unwrap();
+        network.publish("a", vec![tcp_port(None, 8080, &listener)]).await.unwrap();
+        assert_eq!(seen(&listener, "192.0.2.1:8080", |to| inside(&b_ns, || dial(to))), IpAddr::from(b.ip));
+        assert_ne!(seen(&listener, "127.0.0.1:8080", dial), ip);
+
+        network.detach("a").await.unwrap();
+        let refused = TcpStream::connect_timeout(&"192.0.2.1:8080".parse().unwrap(), PATIENCE).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        let error = network.publish("a", vec![tcp_port(None, 8080, &listener)]).await.unwrap_err();
+        assert_eq!(error.to_string(), "pod a has no address that ports of the host could lead to");
+        let rules = run("nft", &["list", "ruleset"]);
+        assert!(!rules.contains("8080") && !rules.contains("host-ports"), "{rules}");
+    });
+}
+
+#[test]
+fn a_port_is_told_from_others_by_address_and_protocol_and_the_newest_has_it() {
+    on_a_host(async |state| {
+        let network = Network::open(config(state)).await.unwrap();
+        run("ip", &["address", "add", "192.0.2.1/32", "dev", "lo"]);
+        let (a_ns, _) = pod(&network, "a").await;
+        let (b_ns, _) = pod(&network, "b").await;
+        let (a, b) = (inside(&a_ns, listen), inside(&b_ns, listen));
+        let udp = inside(&b_ns, || UdpSocket::bind("0.0.0.0:0").unwrap());
+        udp.set_read_timeout(Some(PATIENCE)).unwrap();
+        let pod_port = udp.local_addr().unwrap().port();
+        let datagrams = HostPort { protocol: Protocol::Udp, host_ip: None, host_port: 53, pod_port };
+        network.publish("a", vec![tcp_port(Some("127.0.0.1"), 53, &a)]).await.unwrap();
+        network.publish("b", vec![tcp_port(Some("192.0.2.1"), 53, &b), datagrams]).await.unwrap();
+        seen(&a, "127.0.0.1:53", dial);
+        seen(&b, "192.0.2.1:53", dial);
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.send_to(b"ask", "127.0.0.1:53").unwrap();
+        let mut heard = [0; 3];
+        let (_, from) = udp.recv_from(&mut heard).unwrap();
+        udp.send_to(b"say", from).unwrap();
+        let (_, from) = client.recv_from(&mut heard).unwrap();
+        assert_eq!((&heard, from), (b"say", "127.0.0.1:53".parse().unwrap()));
+
+        network.publish("a", vec![tcp_port(None, 53, &a)]).await.unwrap();
+        seen(&a, "192.0.2.1:53", dial);
+    });
+}
+
+/// What a pod's interface lets pass for the host's sake must not let the pod at what listens for the host alone.
+#[test]
+fn a_pod_with_a_port_of_the_host_does_not_reach_the_hosts_loopback() {
+    on_a_host(async |state| {
+        let network = Network::open(config(state)).await.unwrap();
+        let (a_ns, a) = pod(&network, "a").await;
+        let listener = inside(&a_ns, listen);
+        network.publish("a", vec![tcp_port(None, 8080, &listener)]).await.unwrap();
+        assert_eq!(run("sysctl", &["-n", &format!("net.ipv4.conf.{}.route_localnet", a.host_if)]).trim(), "1");
+        let secret = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = secret.local_addr().unwrap().port();
+        let honest = UdpSocket::bind((a.gateway, 0)).unwrap();
+        let other = honest.local_addr().unwrap().port();
+        inside(&a_ns, || {
+            // A pod's own loopback is in the way until the pod gives it up, which it may if it has the capability.
+            std::fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1").unwrap();
+            run("ip", &["route", "del", "table", "local", "local", "127.0.0.0/8", "dev", "lo"]);
+            run("ip", &["route", "del", "table", "local", "local", "127.0.0.1", "dev", "lo"]);
+            run(
+                "ip",
+                &[
+                    "route",
+                    "add",
+                    "127.0.0.1/32",
+                    "via",
+                    &a.gateway.to_string(),
+                    "dev",
+                    "eth0",
+                    "src",
+                    &a.ip.to_string(),
+                ],
+            );
+            let socket = UdpSocket::bind((a.ip, 0)).unwrap();
+            socket.send_to(b"forged", ("127.0.0.1", port)).unwrap();
+            socket.send_to(b"honest", (a.gateway, other)).unwrap();
+        });
+        let mut heard = [0; 6];
+        honest.set_read_timeout(Some(PATIENCE)).unwrap();
+        honest.recv_from(&mut heard).unwrap();
+        assert_eq!(&heard, b"honest");
+        // The forged one was sent before, by the same way.
+        secret.set_nonblocking(true).unwrap();
+        assert_eq!(secret.recv_from(&mut heard).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        let dropped = run("nft", &["list", "chain", "ip", "coracle-t1", "loopback"]);
+        assert!(dropped.contains("packets 1 "), "{dropped}");
     });
 }
