@@ -25,6 +25,7 @@ use crate::clear;
 use crate::config::Config;
 use crate::context::{Context, PodTable, Services};
 use crate::cri;
+use crate::devices::{self, DeviceError, Devices};
 use crate::eviction::{self, Eviction, Pressure};
 use crate::hold::{Hold, HoldError};
 use crate::images;
@@ -92,6 +93,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// Devices cannot be given out.
+    #[error("look at the host's devices")]
+    Devices(#[source] DeviceError),
     /// Containers cannot be run here.
     #[error("open the container runtime")]
     Runtime(#[source] coracle_runtime::Error),
@@ -149,7 +153,9 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
         Some(path) => Some(cri::Server::bind(path).await?),
         None => None,
     };
-    let machine = read_machine(&config).await?;
+    let mut machine = read_machine(&config).await?;
+    let devices = Devices::open(config.devices.clone(), &config.data_dir).map_err(Error::Devices)?;
+    machine.devices = devices.counts();
 
     // The range the node asks for is its own wish, or what the cluster gives it. What it had before it has until the cluster
     // says otherwise: its static pods need no API server.
@@ -165,7 +171,7 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     let wanted = node::node(&config, &machine, port, Some(range), Readiness::Ready);
     let fails = power_fails(&config)?;
     let Opened { context, writer, found, tracker, objects_end, pressure, power, evictions } =
-        open(config, range, &machine, client, wanted.clone()).await?;
+        open(config, range, &machine, devices, client, wanted.clone()).await?;
 
     let mut tasks = JoinSet::new();
     // The order of the end: pods first, while status, events and the server still work; then the rest.
@@ -177,6 +183,7 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     spawn(&mut tasks, "events", writer.run(rest.clone()));
     spawn(&mut tasks, "eviction", eviction::run(Arc::clone(&context), pressure, rest.clone()));
     spawn(&mut tasks, "images", images::run(Arc::clone(&context), rest.clone()));
+    spawn(&mut tasks, "devices", devices::run(Arc::clone(&context), rest.clone()));
     let (give, manifests) = watch::channel(None);
     spawn(&mut tasks, "manifests", manifests::run(Arc::clone(&context), give, rest.clone()));
     let (foreign, found): (Vec<_>, Vec<_>) = found.into_iter().partition(|sandbox| cri::is_made_here(&sandbox.spec));
@@ -293,6 +300,7 @@ async fn open(
     config: Config,
     range: Ipv4Net,
     machine: &machine::Machine,
+    devices: Devices,
     client: kube::Client,
     wanted: Node,
 ) -> Result<Opened, Error> {
@@ -339,6 +347,7 @@ async fn open(
     };
     let allocatable = node::allocatable(machine, config.max_pods)
         .iter()
+        .filter(|(name, _)| !machine.devices.contains_key(*name))
         .map(|(name, quantity)| (name.clone(), resources::milli(quantity)))
         .collect();
     let (pressure, seen) = watch::channel(Pressure::of(machine, config.thresholds));
@@ -351,6 +360,7 @@ async fn open(
         host: Host { ips: vec![config.node_ip] },
         memory: machine.memory,
         allocatable,
+        devices,
         node: RwLock::new(Arc::new(wanted)),
         services: RwLock::new(Arc::new(Services::new())),
         table: PodTable::default(),

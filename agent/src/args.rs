@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::Taint;
 use tokio::sync::watch;
 
 use crate::config::{Config, ImageLimits, Serving, ShutdownGrace};
+use crate::devices::class::DeviceClass;
 use crate::place::Place;
 
 /// Flags of a node, the same in every program that runs one.
@@ -75,6 +76,9 @@ pub struct NodeArgs {
     /// Kernel parameters pods may set besides the safe ones, as in `net.ipv4.conf.*`.
     #[arg(long, env = "CORACLE_ALLOWED_UNSAFE_SYSCTLS", value_delimiter = ',', value_parser = sysctl)]
     pub allowed_unsafe_sysctls: Vec<String>,
+    /// Devices that pods may request by a name, as in home.example/zigbee=/dev/serial/by-id/usb-*; may be repeated.
+    #[arg(long, env = "CORACLE_DEVICE", value_name = "NAME=/dev/PATH", value_delimiter = ',')]
+    pub device: Vec<DeviceClass>,
 }
 
 /// A kernel parameter's name, or the beginning of some.
@@ -217,6 +221,7 @@ impl NodeArgs {
             max_pods: self.max_pods,
             pod_pids_limit: self.pod_pids_limit.0,
             allowed_unsafe_sysctls: self.allowed_unsafe_sysctls.clone(),
+            devices: self.device.clone(),
             image_limits,
             thresholds: crate::Thresholds::USUAL,
             lease_renewal: crate::LEASE_RENEWAL,

@@ -11,6 +11,8 @@ use coracle_runtime::image::Registries;
 use k8s_openapi::api::core::v1::Taint;
 use tokio::sync::watch;
 
+use crate::devices::class::DeviceClass;
+
 /// Everything the node agent needs to know; nothing is read from the environment.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -60,6 +62,8 @@ pub struct Config {
     pub pod_pids_limit: Option<u32>,
     /// Kernel parameters pods may set besides the safe ones: names with dots, or beginnings that end in `.*`.
     pub allowed_unsafe_sysctls: Vec<String>,
+    /// Devices of the host that pods may ask for by name.
+    pub devices: Vec<DeviceClass>,
     /// How long pods get when the machine goes down; it is not listened for without.
     pub shutdown_grace: Option<ShutdownGrace>,
     /// When images that nobody uses go.

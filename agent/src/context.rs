@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::config::Config;
+use crate::devices::Devices;
 use crate::event::Recorder;
 use crate::eviction::{Eviction, Pressure};
 use crate::objects::ObjectCache;
@@ -46,8 +47,10 @@ pub(crate) struct Context {
     pub(crate) host: Host,
     /// The node's memory in bytes.
     pub(crate) memory: u64,
-    /// What the node has for pods, in thousandths.
+    /// What the node has for pods, in thousandths, but for devices.
     pub(crate) allocatable: Amounts,
+    /// Devices of the host, and which pods have them.
+    pub(crate) devices: Devices,
     /// The node as it was registered.
     pub(crate) node: RwLock<Arc<Node>>,
     /// The pods on this node.

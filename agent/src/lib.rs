@@ -1,7 +1,7 @@
 //! The node agent: takes the pods bound to its node from the API server, runs them with the container runtime and the
 //! pod network, and tells how they are.
 //!
-//! It never schedules, never answers users (only the API server asks its HTTPS server), and keeps no state of its own: what
+//! It never schedules, never answers users (the API server asks its HTTPS server, and whom that lets), and keeps no state of its own: what
 //! it must know after a restart is in the runtime's records and in the pods' statuses.
 //!
 //! ```text
@@ -31,6 +31,7 @@ mod clear;
 mod config;
 mod context;
 mod cri;
+mod devices;
 mod event;
 mod eviction;
 mod hold;
@@ -56,6 +57,7 @@ pub use args::{MemberArgs, NodeArgs, PidsLimit, Surroundings, registries};
 pub use clear::{ClearError, clear};
 pub use config::{Config, ImageLimits, LEASE_RENEWAL, Serving, ShutdownGrace, Thresholds};
 pub use cri::Error as CriError;
+pub use devices::{DeviceError, class::DeviceClass};
 pub use hold::HoldError;
 pub use member::run_member;
 pub use place::Place;

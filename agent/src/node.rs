@@ -140,6 +140,7 @@ pub(crate) fn capacity(machine: &Machine, max_pods: usize) -> BTreeMap<String, Q
     for (size, count) in &machine.hugepages {
         all.insert(format!("hugepages-{size}"), Quantity(count.to_string()));
     }
+    all.extend(machine.devices.iter().map(|(class, count)| (class.clone(), Quantity(count.to_string()))));
     all
 }
 
@@ -306,7 +307,9 @@ pub(crate) async fn keep_status(context: Arc<Context>, port: u16, range: Ipv4Net
     let mut written: Option<(NodeStatus, tokio::time::Instant)> = None;
     let mut pressure = context.pressure.clone();
     let mut power = context.power.clone();
+    let mut plugged = context.devices.changes();
     loop {
+        plugged.mark_unchanged();
         let short = *pressure.borrow_and_update();
         let readiness = match *power.borrow_and_update() {
             Power::Up => Readiness::Ready,
@@ -316,7 +319,8 @@ pub(crate) async fn keep_status(context: Arc<Context>, port: u16, range: Ipv4Net
         let config = context.config.clone();
         let data_dir = config.data_dir.clone();
         let machine = tokio::task::spawn_blocking(move || machine::read(&data_dir)).await;
-        if let Ok(Ok(machine)) = machine {
+        if let Ok(Ok(mut machine)) = machine {
+            machine.devices = context.devices.counts();
             let images = images(&context);
             let old = written.as_ref().map(|(s, _)| s.clone()).or_else(|| context.node().status.clone());
             let new = status(&config, &machine, port, &images, old.as_ref(), (readiness, short), now);
@@ -358,6 +362,7 @@ pub(crate) async fn keep_status(context: Arc<Context>, port: u16, range: Ipv4Net
             () = tokio::time::sleep(LOOK) => {}
             Ok(()) = pressure.changed() => {}
             Ok(()) = power.changed() => {}
+            Ok(()) = plugged.changed() => {}
         }
     }
 }

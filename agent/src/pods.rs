@@ -297,6 +297,7 @@ impl Pods {
             }
         }
         let mut keep: BTreeSet<String> = live.iter().chain(self.desired.keys()).cloned().collect();
+        self.context.devices.keep(|uid| keep.contains(uid));
         // Sandboxes that are no pods' have networks and images too; none begins until all is swept.
         let _none_begins = self.context.beginning.write().await;
         match cri::uids(&self.context.runtime).await {

@@ -78,3 +78,84 @@ fn variables_come_from_a_file_that_an_init_container_left() {
     let waits = "{.status.containerStatuses[0].state.waiting.reason}";
     cluster.wait_jsonpath(&["pod/trick"], waits, "CreateContainerConfigError");
 }
+
+/// A directory in the host's `/dev` with devices of a test's own; gone with it.
+struct Sticks(std::path::PathBuf);
+
+impl Sticks {
+    fn plug(&self, name: &str) {
+        use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+        let old = nix::sys::stat::umask(Mode::empty());
+        // The kernel's log: a device that every host has and no container may use, and that anybody who may can open.
+        mknod(&self.0.join(name), SFlag::S_IFCHR, Mode::from_bits_truncate(0o660), makedev(1, 11)).expect("a device");
+        nix::sys::stat::umask(old);
+    }
+}
+
+impl Drop for Sticks {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_stick_is_used_by_one_pod_that_asks_for_it_by_name() {
+    let sticks = Sticks(format!("/dev/coracle-e2e-{}", std::process::id()).into());
+    let flag = format!("home.example/stick={}/usb-*", sticks.0.display());
+    let cluster = Cluster::start_on(Host::new(), &["--device", &flag]);
+    cluster.import("busybox", "busybox:1");
+    let capacity = "{.status.capacity.home\\.example/stick} {.status.allocatable.home\\.example/stick}";
+    cluster.wait_jsonpath(&["node/node-1"], capacity, "0 0");
+    let pod = |name: &str, rest: &str, limits: &str| {
+        cluster.apply(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 0\n  {rest}\n  \
+             containers:\n  - name: c\n    image: busybox:1\n    command: [sh, -c, exec sleep 1000000]\n    \
+             resources: {{limits: {limits}}}\n"
+        ));
+    };
+    let stick = "{home.example/stick: 1}";
+    pod("one", "restartPolicy: Always", stick);
+    let why = "0/1 nodes are available: 1 Insufficient home.example/stick.";
+    wait_for("the word that there is none", Duration::from_secs(60), || {
+        let message = "jsonpath={.status.conditions[?(@.type==\"PodScheduled\")].message}";
+        let message = cluster.kubectl(&["get", "pod/one", "-o", message]);
+        if message.starts_with(why) { Ok(()) } else { Err(message) }
+    });
+
+    // Neither the directory nor the device were there when the node began.
+    std::fs::create_dir(&sticks.0).unwrap();
+    sticks.plug("usb-a");
+    sticks.plug("other");
+    cluster.wait_jsonpath(&["node/node-1"], capacity, "1 1");
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/one", "--timeout=60s"]);
+    let path = sticks.0.join("usb-a").display().to_string();
+    let open = |pod: &str, path: &str| {
+        let script = format!("test -c {path} && : > {path} && echo opened");
+        cluster.try_kubectl(&["exec", pod, "--", "sh", "-c", &script])
+    };
+    assert_eq!(open("one", &path), Ok("opened\n".to_owned()));
+    let other = sticks.0.join("other").display().to_string();
+    assert!(open("one", &other).is_err(), "only what was asked for is there");
+
+    // Who asks for nothing can make the node, as Kubernetes' default capabilities allow, and not open it.
+    pod("none", "restartPolicy: Always", "{}");
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/none", "--timeout=60s"]);
+    assert!(open("none", &path).is_err());
+    cluster.kubectl(&["exec", "none", "--", "mknod", "/made", "c", "1", "11"]);
+    let refused = open("none", "/made").unwrap_err();
+    assert!(refused.contains("Operation not permitted"), "{refused}");
+
+    // It is given to the next one when it is free, also to one whose root is nobody on the host.
+    pod("two", "hostUsers: false", stick);
+    wait_for("the word that it is taken", Duration::from_secs(60), || {
+        let message = "jsonpath={.status.conditions[?(@.type==\"PodScheduled\")].message}";
+        let message = cluster.kubectl(&["get", "pod/two", "-o", message]);
+        if message.starts_with(why) { Ok(()) } else { Err(message) }
+    });
+    cluster.kubectl(&["delete", "pod/one", "--wait=true"]);
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/two", "--timeout=60s"]);
+    assert_eq!(open("two", &path), Ok("opened\n".to_owned()));
+
+    std::fs::remove_file(&path).unwrap();
+    cluster.wait_jsonpath(&["node/node-1"], capacity, "0 0");
+}

@@ -1,5 +1,6 @@
 //! What the machine is and has, read from `/proc`, `/sys` and the file system.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -25,6 +26,8 @@ pub(crate) struct Machine {
     pub(crate) pids_free: u64,
     /// Bytes of huge pages by size (`2Mi`).
     pub(crate) hugepages: Vec<(String, u64)>,
+    /// Devices that pods may ask for, by the name of their class. They are told by what the node was configured with.
+    pub(crate) devices: BTreeMap<String, usize>,
     /// `6.18.0`.
     pub(crate) kernel: String,
     /// `Debian GNU/Linux 12 (bookworm)`.
@@ -60,6 +63,7 @@ pub(crate) fn read(data: &Path) -> io::Result<Machine> {
         inodes: (space.files(), space.files_available()),
         pids_free: pid_max.saturating_sub(threads.unwrap_or(0)),
         hugepages: hugepages(Path::new("/sys/kernel/mm/hugepages")),
+        devices: BTreeMap::new(),
         kernel: nix::sys::utsname::uname()?.release().to_string_lossy().into_owned(),
         os_image: os_image(&word("/etc/os-release")),
         boot_id: word("/proc/sys/kernel/random/boot_id"),

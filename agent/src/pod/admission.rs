@@ -64,14 +64,18 @@ pub(crate) type Port = (String, String, i32);
 
 /// The ports of the host that `pod` wants.
 pub(crate) fn ports(pod: &Pod) -> Vec<Port> {
+    published(pod).map(|(port, _)| port).collect()
+}
+
+/// The same, each with the port of the container it is to lead to.
+pub(crate) fn published(pod: &Pod) -> impl Iterator<Item = (Port, i32)> {
     let all = spec(pod).containers().iter().chain(spec(pod).init_containers().iter().filter(|c| is_sidecar(c)));
-    all.flat_map(|c| c.ports.iter().flatten())
-        .filter_map(|port| {
-            let any = |ip: &String| ip == "0.0.0.0" || ip == "::";
-            let ip = port.host_ip.clone().filter(|ip| !any(ip)).unwrap_or_default();
-            Some((ip, port.protocol.clone().unwrap_or_else(|| "TCP".into()), port.host_port.filter(|p| *p > 0)?))
-        })
-        .collect()
+    all.flat_map(|c| c.ports.iter().flatten()).filter_map(|port| {
+        let any = |ip: &String| ip == "0.0.0.0" || ip == "::";
+        let ip = port.host_ip.clone().filter(|ip| !any(ip)).unwrap_or_default();
+        let host = (ip, port.protocol.clone().unwrap_or_else(|| "TCP".into()), port.host_port.filter(|p| *p > 0)?);
+        Some((host, port.container_port))
+    })
 }
 
 fn collide(a: &Port, b: &Port) -> bool {
@@ -163,13 +167,25 @@ pub(crate) fn admit(pod: &Pod, node: &Node, room: &Room) -> Result<(), Refusal> 
     Ok(())
 }
 
+/// Whether it is a resource that is none of Kubernetes' own.
+pub(crate) fn is_extended(name: &str) -> bool {
+    name.split_once('/').is_some_and(|(domain, _)| domain != "kubernetes.io" && !domain.ends_with(".kubernetes.io"))
+}
+
+/// What of the node `pod` requests. Extended resources that no node has are the cluster's, which nobody counts here.
+fn counted_requests(pod: &Pod, room: &Room) -> Amounts {
+    let mut requests = resources::pod_requests(pod);
+    requests.retain(|name, _| !is_extended(name) || room.allocatable.contains_key(name));
+    requests
+}
+
 /// What the node has too little of for `pod`, and how much, in thousandths; `pods` is the number of them.
 pub(crate) fn shortage(pod: &Pod, room: &Room) -> Amounts {
     let mut short = Amounts::new();
     if room.pods >= room.max_pods {
         short.insert("pods".to_owned(), 1000);
     }
-    for (name, wanted) in resources::pod_requests(pod) {
+    for (name, wanted) in counted_requests(pod, room) {
         let amount = |of: &Amounts| of.get(&name).copied().unwrap_or(0);
         let missing = amount(&room.used) + wanted - amount(&room.allocatable);
         if wanted > 0 && missing > 0 {
@@ -184,7 +200,7 @@ pub(crate) fn has_room(pod: &Pod, room: &Room) -> Result<(), Refusal> {
     if room.pods >= room.max_pods {
         return Err(out_of("pods", 1, room.pods, room.max_pods));
     }
-    for (name, wanted) in resources::pod_requests(pod) {
+    for (name, wanted) in counted_requests(pod, room) {
         if wanted == 0 {
             continue;
         }
@@ -255,7 +271,11 @@ mod tests {
         let node: Node =
             serde_json::from_value(json!({"metadata": {"name": "n1", "labels": {"disk": "ssd", "n": "5"}}})).unwrap();
         let room = Room {
-            allocatable: Amounts::from([("cpu".into(), 2000), ("memory".into(), (1 << 30) * 1000)]),
+            allocatable: Amounts::from([
+                ("cpu".into(), 2000),
+                ("memory".into(), (1 << 30) * 1000),
+                ("example.com/gpu".into(), 1000),
+            ]),
             used: Amounts::from([("cpu".into(), 1500)]),
             pods: 3,
             max_pods: 110,
@@ -278,7 +298,11 @@ mod tests {
             "OutOfcpu: Node didn't have enough resource: cpu, requested: 501, used: 1500, capacity: 2000"
         );
         assert!(check(with(json!({"memory": "2Gi"}))).starts_with("OutOfmemory: "));
-        assert!(check(with(json!({"example.com/gpu": "1"}))).starts_with("OutOfexample.com/gpu: "));
+        assert_eq!(check(with(json!({"example.com/gpu": "1", "example.com/licence": "7"}))), "ok");
+        assert_eq!(
+            check(with(json!({"example.com/gpu": "2"}))),
+            "OutOfexample.com/gpu: Node didn't have enough resource: example.com/gpu, requested: 2, used: 0, capacity: 1"
+        );
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub(crate) struct Ingredients<'a> {
     pub(crate) image_volumes: &'a BTreeMap<String, Vec<PathBuf>>,
     /// Where a mount's `subPath` is on the host, by the mount's path.
     pub(crate) sub_paths: &'a BTreeMap<String, PathBuf>,
+    /// Devices the container has, each at the same path as on the host.
+    pub(crate) devices: &'a [PathBuf],
     /// The pod's own files: name in `/etc` and path on the host.
     pub(crate) etc: &'a [(&'static str, PathBuf)],
     /// The file that becomes the termination message.
@@ -142,11 +144,20 @@ pub(crate) fn container_spec(
     runtime.stdin_once = container.stdin_once.unwrap_or(false);
     runtime.stop_signal =
         container.lifecycle.as_ref().and_then(|l| l.stop_signal.clone()).unwrap_or_else(|| image.stop_signal.clone());
-    runtime.devices = Vec::<Device>::new();
+    runtime.devices = ingredients.devices.iter().map(|path| device(path)).collect();
     runtime.annotations =
         vec![(IMAGE.to_owned(), ingredients.image_name.clone()), (IMAGE_ID.to_owned(), ingredients.image_id.clone())];
     runtime.annotations.extend(ingredients.round.map(|round| (ROUND.to_owned(), round.to_string())));
     Ok(runtime)
+}
+
+/// One of the host's devices, to be used and not to be made anew.
+fn device(path: &Path) -> Device {
+    Device {
+        host_path: path.to_owned(),
+        container_path: path.to_string_lossy().into_owned(),
+        permissions: "rw".to_owned(),
+    }
 }
 
 impl Ingredients<'_> {
@@ -294,6 +305,7 @@ mod tests {
             volumes: &volumes,
             image_volumes: &BTreeMap::from([("i".to_owned(), vec![PathBuf::from("/layers/1")])]),
             sub_paths: &BTreeMap::new(),
+            devices: &["/dev/ttyUSB0".into()],
             etc: &[("hosts", PathBuf::from("/pods/u1/hosts"))],
             termination_log: "/pods/u1/log".into(),
             seccomp_dir: Path::new("/seccomp"),

@@ -33,6 +33,11 @@ pub(crate) fn units(milli: i128) -> i64 {
     i64::try_from(milli.div_euclid(1000) + i128::from(milli.rem_euclid(1000) > 0)).unwrap_or(i64::MAX)
 }
 
+/// So many whole units in thousandths.
+pub(crate) fn thousandths(count: usize) -> i128 {
+    i128::try_from(count).map_or(i128::MAX, |count| count.saturating_mul(1000))
+}
+
 fn amounts(list: Option<&BTreeMap<String, Quantity>>) -> Amounts {
     list.into_iter().flatten().map(|(name, q)| (name.clone(), milli(q))).collect()
 }

@@ -161,6 +161,11 @@ impl Start {
                 self.config_failure("CreateContainerConfigError", why)
             })?
         };
+        let devices = self
+            .context
+            .devices
+            .of(&self.pod, &self.container)
+            .map_err(|e| self.config_failure("CreateContainerConfigError", chain(&e)))?;
         let etc =
             [("hosts", dir.etc("hosts")), ("hostname", dir.etc("hostname")), ("resolv.conf", dir.etc("resolv.conf"))];
         let ingredients = Ingredients {
@@ -172,6 +177,7 @@ impl Start {
             volumes: &self.volumes,
             image_volumes: &image_volumes,
             sub_paths: &sub_paths,
+            devices: &devices,
             etc: &etc,
             termination_log,
             seccomp_dir: &self.context.config.seccomp_dir(),

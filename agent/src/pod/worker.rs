@@ -298,6 +298,9 @@ impl Worker {
         self.cancel.cancel();
         self.probers.shutdown().await;
         self.jobs.shutdown().await;
+        if self.finished || self.facts.torn_down {
+            self.context.devices.release(&self.uid);
+        }
         self.context.table.with(|table| table.remove(&self.uid));
         self.context.table.room_freed();
     }
@@ -387,6 +390,9 @@ impl Worker {
             entry.attempts.clone_from(&self.facts.attempts);
             (Some(std::mem::replace(&mut entry.over, over)), known)
         });
+        if over && was == Some(false) {
+            self.context.devices.release(&self.uid);
+        }
         if (over && was == Some(false)) || known {
             self.context.table.room_freed();
         }

@@ -63,6 +63,22 @@ impl FileChanges {
         Ok(())
     }
 
+    /// Wakes also when another name is in the directory or one is gone, or when the directory itself goes; not when its
+    /// files are written.
+    ///
+    /// # Errors
+    /// As [`Self::of_file`].
+    pub fn of_names(&self, directory: &Path) -> io::Result<()> {
+        let flags = AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_DELETE
+            | AddWatchFlags::IN_MOVE
+            | AddWatchFlags::IN_DELETE_SELF
+            | AddWatchFlags::IN_MOVE_SELF
+            | AddWatchFlags::IN_ONLYDIR;
+        self.inotify.add_watch(directory, flags)?;
+        Ok(())
+    }
+
     /// Wakes whenever the text of a file may be another one, whether it is written in place, replaced, or a link that is
     /// changed somewhere on the way, as a mounted ConfigMap is.
     ///

@@ -67,7 +67,7 @@ pub(super) fn open_sources(plan: &Plan<'_>) -> Result<Sources, StartError> {
         IpcNamespace::Host => Path::new("/dev/shm"),
     };
     let shm = sys::clone_mount(shm, false).at("mount", || format!("open {}", shm.display()))?;
-    let devices = if spec.privileged { devices::of_host()? } else { devices::named(&spec.devices)? };
+    let devices = if spec.privileged { devices::of_host()? } else { devices::named(&spec.devices, plan.users)? };
     Ok(Sources { mounts, shm, devices })
 }
 

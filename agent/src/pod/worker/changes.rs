@@ -45,6 +45,13 @@ impl Worker {
             app_armor: coracle_runtime::apparmor_enabled(),
             ..Room::default()
         };
+        // What somebody else has written into the node's object is counted too, as far as this node sees to nothing of it.
+        let node = self.context.node();
+        let told = node.status.as_ref().and_then(|status| status.allocatable.as_ref()).into_iter().flatten();
+        let extended = told.filter(|(name, _)| admission::is_extended(name));
+        room.allocatable.extend(extended.map(|(name, quantity)| (name.clone(), resources::milli(quantity))));
+        let plugged = self.context.devices.counts();
+        room.allocatable.extend(plugged.into_iter().map(|(class, count)| (class, resources::thousandths(count))));
         for other in table.iter().filter(|(uid, e)| **uid != self.uid && !e.over).map(|(_, e)| e) {
             room.pods += 1;
             room.ports.extend(admission::ports(&other.pod));

@@ -11,6 +11,7 @@ use nix::{
     unistd::{Gid, Uid},
 };
 
+use super::Users;
 use super::file::{self, Kind};
 use crate::{
     error::StartError,
@@ -55,14 +56,17 @@ pub(super) fn make_defaults() -> Result<(), StartError> {
     Ok(())
 }
 
-/// The devices a container asks for by name.
-pub(super) fn named(devices: &[Device]) -> Result<Vec<Node>, StartError> {
+/// The devices a container asks for by name. Whose each is on the host it is in the container, also if that has users of its
+/// own.
+pub(super) fn named(devices: &[Device], users: Option<Users<'_>>) -> Result<Vec<Node>, StartError> {
+    let on_host = |id| Users::on_host(users, id);
     devices
         .iter()
         .map(|device| {
             let what = || format!("look at device {}", device.host_path.display());
             let found = fs::metadata(&device.host_path).at("device", what)?;
             node(PathBuf::from(&device.container_path), &found)
+                .map(|node| Node { owner: (on_host(node.owner.0), on_host(node.owner.1)), ..node })
                 .ok_or_else(|| refuse("device", format!("{} is no device", device.host_path.display())))
         })
         .collect()
@@ -89,7 +93,10 @@ fn collect(directory: &Path, depth: u32, nodes: &mut Vec<Node>) -> std::io::Resu
         // A device that was unplugged meanwhile is not there to be shown.
         let Ok(found) = fs::symlink_metadata(entry.path()) else { continue };
         if found.is_dir() && depth < DEEPEST {
-            collect(&entry.path(), depth + 1, nodes)?;
+            match collect(&entry.path(), depth + 1, nodes) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                other => other?,
+            }
         } else {
             nodes.extend(node(entry.path(), &found));
         }
