@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::{cluster::Cluster, wait::wait_for};
+use nix::sys::signal::Signal;
+
+use crate::{cluster::Cluster, host::Host, wait::wait_for};
 
 fn cluster() -> Cluster {
     let cluster = Cluster::start();
@@ -193,4 +195,45 @@ fn a_pod_on_the_hosts_network_has_the_hosts_address() {
     cluster.wait_jsonpath(&["pod/host"], "{.status.phase}", "Succeeded");
     let address = cluster.kubectl(&["get", "pod/host", "-o", "jsonpath={.status.podIP}"]);
     assert_eq!(cluster.kubectl(&["logs", "host"]), format!("{address} {address}\n"));
+}
+
+/// As Kubernetes has it: one number of the host leads to several pods, if addresses or protocols tell them apart.
+#[test]
+fn ports_of_the_host_lead_to_the_pods_that_have_them() {
+    let mut cluster = cluster();
+    cluster.host.stdout("ip", &["address", "add", "192.0.2.1/32", "dev", "lo"]);
+    let pod = |name: &str, host_ip: &str, protocol: &str| {
+        let script = format!("mkdir /www; echo {name} > /www/index.html; exec httpd -f -p 8080 -h /www");
+        cluster.apply(
+            &serde_json::json!({
+                "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+                // With no time at all the object would be gone before the pod.
+                "spec": {"terminationGracePeriodSeconds": 1, "containers": [{
+                    "name": "c", "image": "busybox:1", "command": ["sh", "-c", script],
+                    "ports": [{"containerPort": 8080, "hostPort": 8088, "hostIP": host_ip, "protocol": protocol}],
+                    "readinessProbe": {"httpGet": {"port": 8080}, "periodSeconds": 1},
+                }]},
+            })
+            .to_string(),
+        );
+        cluster.kubectl(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=90s"]);
+    };
+    pod("here", "127.0.0.1", "TCP");
+    pod("there", "192.0.2.1", "TCP");
+    pod("datagrams", "192.0.2.1", "UDP");
+    let get = |host: &Host, address: &str| host.stdout("curl", &["-sS", &format!("http://{address}:8088/")]);
+    assert_eq!(get(&cluster.host, "127.0.0.1"), "here\n");
+    assert_eq!(get(&cluster.host, "192.0.2.1"), "there\n");
+    // A pod reaches them as anybody does.
+    assert_eq!(cluster.kubectl(&["exec", "here", "--", "wget", "-qO-", "http://192.0.2.1:8088/"]), "there\n");
+
+    // The next agent finds them as they were.
+    cluster.end(Signal::SIGKILL);
+    cluster.up();
+    assert_eq!(get(&cluster.host, "192.0.2.1"), "there\n");
+    cluster.kubectl(&["delete", "pod/there", "--wait=true"]);
+    let refused = cluster.host.output("curl", &["-sS", "http://192.0.2.1:8088/"]);
+    // What curl says when nobody takes its connection.
+    assert_eq!(refused.status.code(), Some(7), "{refused:?}");
+    assert_eq!(get(&cluster.host, "127.0.0.1"), "here\n");
 }

@@ -16,7 +16,7 @@ use super::messages::{
     ListPodSandboxRequest, ListPodSandboxResponse, Nothing, PodSandboxConfig, PodSandboxRequest,
     PodSandboxStatusRequest, PodSandboxStatusResponse, RunPodSandboxRequest, RunPodSandboxResponse,
 };
-use super::sandbox_spec::{Surroundings, sandbox_spec};
+use super::sandbox_spec::{Surroundings, host_ports, sandbox_spec};
 use super::view::{Seen, selects};
 use super::{Front, failed, invalid, nanoseconds, records, refused};
 use crate::claims;
@@ -41,6 +41,7 @@ pub(super) async fn run(front: Arc<Front>, request: RunPodSandboxRequest) -> Res
         pids_limit: context.config.pod_pids_limit,
     };
     let spec = sandbox_spec(&config, &around)?;
+    host_ports(&config)?;
     let metadata = config.metadata.clone().unwrap_or_default();
     let reserved = front.records.reserve(&metadata)?;
     // What belongs to nobody is not swept while this is nobody's.
@@ -64,6 +65,7 @@ async fn furnish(front: &Front, sandbox: &Sandbox, config: &PodSandboxConfig, ui
     let own = sandbox.spec().network == NetworkNamespace::Own;
     let hosts = if own {
         let attached = context.network.attach(uid, sandbox.netns_path()).await.map_err(|error| failed(&error))?;
+        context.network.publish(uid, host_ports(config)?).await.map_err(|error| failed(&error))?;
         let name = &sandbox.spec().hostname;
         format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{}\t{name}\n", attached.ip)
     } else {

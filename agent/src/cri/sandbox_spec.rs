@@ -1,7 +1,9 @@
 //! From a sandbox's configuration to the runtime's specification of it. Pure.
 
+use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
+use coracle_network::{HostPort, Protocol};
 use coracle_process::grpc::{Code, Refusal, Result};
 use coracle_runtime::{
     IpcNamespace, LogLimits, NetworkNamespace, PidNamespace, QosClass, Resources, SandboxSpec, UserNamespace,
@@ -81,6 +83,36 @@ fn check_sysctl(name: &str, network: NetworkNamespace, ipc: IpcNamespace) -> Res
     Ok(())
 }
 
+/// The ports of the host that are to lead to a sandbox with its own network; mappings without one mean nothing to a node.
+pub(super) fn host_ports(config: &PodSandboxConfig) -> Result<Vec<HostPort>> {
+    const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+    let number = |what: &str, port: i32| match u16::try_from(port) {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(invalid(format!("{what} {port} is no port"))),
+    };
+    let mappings = config.port_mappings.iter().filter(|mapping| mapping.host_port != 0);
+    let ports = mappings.map(|mapping| {
+        let protocol = usize::try_from(mapping.protocol).ok().and_then(|number| PROTOCOLS.get(number));
+        let host_ip = match mapping.host_ip.as_str() {
+            "" | "0.0.0.0" | "::" => None,
+            text => match text.parse::<IpAddr>() {
+                Ok(IpAddr::V4(ip)) => Some(ip),
+                Ok(IpAddr::V6(_)) => {
+                    return Err(unsupported("host ports at IPv6 addresses are not supported: sandboxes have none"));
+                }
+                Err(_) => return Err(invalid(format!("host_ip {text:?} is no address"))),
+            },
+        };
+        Ok(HostPort {
+            protocol: *protocol.ok_or_else(|| invalid(format!("protocol {} is unknown", mapping.protocol)))?,
+            host_ip,
+            host_port: number("host_port", mapping.host_port)?,
+            pod_port: number("container_port", mapping.container_port)?,
+        })
+    });
+    ports.collect()
+}
+
 /// The specification of a sandbox with this configuration.
 pub(super) fn sandbox_spec(config: &PodSandboxConfig, around: &Surroundings<'_>) -> Result<SandboxSpec> {
     let metadata = config.metadata.as_ref().ok_or_else(|| invalid("sandbox config must include metadata"))?;
@@ -112,10 +144,6 @@ pub(super) fn sandbox_spec(config: &PodSandboxConfig, around: &Surroundings<'_>)
         Node => IpcNamespace::Host,
         _ => IpcNamespace::Pod,
     };
-    let host_ports = config.port_mappings.iter().any(|mapping| mapping.host_port > 0);
-    if host_ports && network == NetworkNamespace::Own {
-        return Err(unsupported("host ports are not there yet: a sandbox is reached at its own address"));
-    }
     let linux = config.linux.clone().unwrap_or_default();
     let mut sysctls = Vec::new();
     for (name, value) in &linux.sysctls {
@@ -212,9 +240,31 @@ mod tests {
             options.network = 2;
             linux.sysctls.insert("net.ipv4.ip_forward".into(), "1".into());
         });
-        let mapping = PortMapping { host_port: 80, ..PortMapping::default() };
-        check(Unimplemented, &|config, _, _| config.port_mappings = vec![mapping.clone()]);
         check(Unimplemented, &|_, _, options| options.userns_options = Some(Users::default()));
+    }
+
+    #[test]
+    fn host_ports_are_read_and_checked() {
+        let ports = |change: &dyn Fn(&mut PortMapping)| {
+            let mut mapping = PortMapping { host_port: 8080, container_port: 80, ..PortMapping::default() };
+            change(&mut mapping);
+            host_ports(&PodSandboxConfig { port_mappings: vec![mapping], ..PodSandboxConfig::default() })
+        };
+        let plain = HostPort { protocol: Protocol::Tcp, host_ip: None, host_port: 8080, pod_port: 80 };
+        assert_eq!(ports(&|_| {}).unwrap(), [plain]);
+        assert_eq!(ports(&|mapping| mapping.host_ip = "::".into()).unwrap(), [plain]);
+        assert_eq!(ports(&|mapping| mapping.host_port = 0).unwrap(), []);
+        let here = HostPort { protocol: Protocol::Udp, host_ip: Some([127, 0, 0, 1].into()), ..plain };
+        let read = ports(&|mapping| (mapping.protocol, mapping.host_ip) = (1, "127.0.0.1".into()));
+        assert_eq!(read.unwrap(), [here]);
+        use Code::{InvalidArgument, Unimplemented};
+        let code = |change: &dyn Fn(&mut PortMapping)| ports(change).unwrap_err().0;
+        assert_eq!(code(&|mapping| mapping.protocol = 3), InvalidArgument);
+        assert_eq!(code(&|mapping| mapping.host_port = 65_536), InvalidArgument);
+        assert_eq!(code(&|mapping| mapping.host_port = -1), InvalidArgument);
+        assert_eq!(code(&|mapping| mapping.container_port = 0), InvalidArgument);
+        assert_eq!(code(&|mapping| mapping.host_ip = "here".into()), InvalidArgument);
+        assert_eq!(code(&|mapping| mapping.host_ip = "::1".into()), Unimplemented);
     }
 
     #[test]

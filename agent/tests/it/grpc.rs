@@ -33,6 +33,10 @@ messages! {
         #[prost(string, repeated, tag = "1")] servers: Vec<String>,
         #[prost(string, repeated, tag = "2")] searches: Vec<String>,
     }
+    Mapping {
+        #[prost(int32, tag = "2")] container_port: i32,
+        #[prost(int32, tag = "3")] host_port: i32,
+    }
     Namespaces {
         #[prost(int32, tag = "1")] network: i32,
         #[prost(int32, tag = "2")] pid: i32,
@@ -48,6 +52,7 @@ messages! {
         #[prost(string, tag = "2")] hostname: String,
         #[prost(string, tag = "3")] log_directory: String,
         #[prost(message, optional, tag = "4")] dns: Option<Dns>,
+        #[prost(message, repeated, tag = "5")] ports: Vec<Mapping>,
         #[prost(btree_map = "string, string", tag = "6")] labels: BTreeMap<String, String>,
         #[prost(btree_map = "string, string", tag = "7")] annotations: BTreeMap<String, String>,
         #[prost(message, optional, tag = "8")] linux: Option<SandboxLinux>,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coracle_network::{HostPort, Protocol};
 use coracle_runtime::{ContainerId, Exit, NetworkNamespace, Resources, Sandbox, SandboxId};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
@@ -22,7 +23,7 @@ use crate::event::{Kind, Recorder};
 use crate::node;
 use crate::pod::environment::Objects;
 use crate::pod::start::{Failure, Start, blocking, chain, downward};
-use crate::pod::{self, container_spec, host_files, lifecycle};
+use crate::pod::{self, admission, container_spec, host_files, lifecycle};
 use crate::volume::set::{self, PodDir};
 use crate::volume::{self, Tokens};
 
@@ -174,6 +175,7 @@ async fn set_up_steps(
     let sandbox = context.runtime.create_sandbox(&spec).await.map_err(|e| failed(&e))?;
     let ips: Vec<IpAddr> = if own_network {
         let attached = context.network.attach(uid, sandbox.netns_path()).await.map_err(|e| failed(&e))?;
+        context.network.publish(uid, host_ports(pod)).await.map_err(|e| failed(&e))?;
         vec![IpAddr::V4(attached.ip)]
     } else {
         context.host.ips.clone()
@@ -197,6 +199,29 @@ async fn set_up_steps(
     let (volumes, refresh_tokens) =
         volumes(context, pod, objects, &ips).await.map_err(|(volume, why)| SandboxFailure::Volume { volume, why })?;
     Ok(SetUp { sandbox, ips, volumes, refresh_tokens })
+}
+
+/// The ports of the host that lead to the pod. Those of addresses that pods have none of lead nowhere.
+fn host_ports(pod: &Pod) -> Vec<HostPort> {
+    let number = |port: i32| u16::try_from(port).ok().filter(|port| *port > 0);
+    admission::published(pod)
+        .filter_map(|(port, container_port)| {
+            let (host_ip, protocol, host_port) = port;
+            Some(HostPort {
+                protocol: match protocol.as_str() {
+                    "UDP" => Protocol::Udp,
+                    "SCTP" => Protocol::Sctp,
+                    _ => Protocol::Tcp,
+                },
+                host_ip: match host_ip.as_str() {
+                    "" => None,
+                    ip => Some(ip.parse().ok()?),
+                },
+                host_port: number(host_port)?,
+                pod_port: number(container_port)?,
+            })
+        })
+        .collect()
 }
 
 fn write_files(dir: &PodDir, files: &[(&str, String)]) -> Result<(), volume::Error> {

@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use super::{Cri, EXITED, INVALID, code, container, text};
 use crate::deaths::with_node;
-use crate::grpc::{Empty, Event, Exec, Ports, Text, begin, get};
+use crate::grpc::{Empty, Event, Exec, Mapping, Ports, SandboxConfig, Text, begin, get};
 
 #[test]
 fn what_happens_is_told_to_who_listens() {
@@ -103,6 +103,34 @@ fn exec_attach_and_port_forward_are_streams_that_are_had_once() {
         let url = cri.ask::<Text>("PortForward", &Ports { id: sandbox.clone(), ports: vec![8080] }).await.unwrap().text;
         assert!(url.contains("/portforward/"), "{url}");
         let _: Empty = cri.ask("RemovePodSandbox", &text(&sandbox)).await.unwrap();
+        node.kill();
+    });
+}
+
+#[test]
+fn a_port_of_the_host_leads_to_a_sandbox_while_it_is_there() {
+    use std::io::{Read as _, Write as _};
+    with_node("cri8", |mut node| async move {
+        node.start().await;
+        let cri = Cri::of(&node);
+        let mapping = |container_port| vec![Mapping { container_port, host_port: 8081 }];
+        let refused = cri.run(SandboxConfig { ports: mapping(0), ..cri.sandbox("wrong") }).await;
+        assert_eq!(code(refused), INVALID);
+        let sandbox = cri.run(SandboxConfig { ports: mapping(8080), ..cri.sandbox("web") }).await.unwrap();
+        let id =
+            cri.create(&sandbox, container("app", &["busybox", "nc", "-ll", "-p", "8080", "-e", "cat"])).await.unwrap();
+        cri.start(&id).await.unwrap();
+        let listens = ["sh", "-c", "until echo | busybox nc 127.0.0.1 8080; do sleep 0.1; done"];
+        assert_eq!(cri.exec(&id, &listens, 60).await.unwrap().0, 0);
+        let mut stream = std::net::TcpStream::connect("127.0.0.1:8081").unwrap();
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+        stream.write_all(b"echoed").unwrap();
+        let mut said = [0; 6];
+        stream.read_exact(&mut said).unwrap();
+        assert_eq!(&said, b"echoed");
+        drop(stream);
+        let _: Empty = cri.ask("RemovePodSandbox", &text(&sandbox)).await.unwrap();
+        assert!(std::net::TcpStream::connect("127.0.0.1:8081").is_err());
         node.kill();
     });
 }
