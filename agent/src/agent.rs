@@ -345,7 +345,7 @@ async fn open(
         host_hosts: read("/etc/hosts"),
         host_name: read("/proc/sys/kernel/hostname").trim().to_owned(),
     };
-    let allocatable = node::allocatable(machine, config.max_pods)
+    let allocatable = node::allocatable(machine, config.max_pods, &config.reserved)
         .iter()
         .filter(|(name, _)| !machine.devices.contains_key(*name))
         .map(|(name, quantity)| (name.clone(), resources::milli(quantity)))

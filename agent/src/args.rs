@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use coracle_network::Ipv4Net;
 use coracle_process::WrongUse;
+use coracle_proto::quantity::Quantity;
 use coracle_runtime::image::Registries;
 use k8s_openapi::api::core::v1::Taint;
 use tokio::sync::watch;
@@ -76,6 +77,12 @@ pub struct NodeArgs {
     /// Kernel parameters pods may set besides the safe ones, as in `net.ipv4.conf.*`.
     #[arg(long, env = "CORACLE_ALLOWED_UNSAFE_SYSCTLS", value_delimiter = ',', value_parser = sysctl)]
     pub allowed_unsafe_sysctls: Vec<String>,
+    /// What of the machine is for the system and not for pods, as in cpu=200m,memory=500Mi,ephemeral-storage=1Gi.
+    #[arg(long, env = "CORACLE_SYSTEM_RESERVED", value_name = "RESOURCE=AMOUNT", value_delimiter = ',', value_parser = reserved)]
+    pub system_reserved: Vec<(String, i128)>,
+    /// What of it is for Coracle itself, likewise.
+    #[arg(long, env = "CORACLE_KUBE_RESERVED", value_name = "RESOURCE=AMOUNT", value_delimiter = ',', value_parser = reserved)]
+    pub kube_reserved: Vec<(String, i128)>,
     /// Devices that pods may request by a name, as in home.example/zigbee=/dev/serial/by-id/usb-*; may be repeated.
     #[arg(long, env = "CORACLE_DEVICE", value_name = "NAME=/dev/PATH", value_delimiter = ',')]
     pub device: Vec<DeviceClass>,
@@ -165,6 +172,16 @@ impl NodeArgs {
         self.node_ip.unwrap_or_else(default_address)
     }
 
+    /// What is not for pods, in thousandths.
+    fn reserved(&self) -> BTreeMap<String, i128> {
+        let mut sum = BTreeMap::<String, i128>::new();
+        for (name, amount) in self.system_reserved.iter().chain(&self.kube_reserved) {
+            let total = sum.entry(name.clone()).or_default();
+            *total = total.saturating_add(*amount);
+        }
+        sum
+    }
+
     /// How long pods get when the machine goes down.
     fn shutdown_grace(&self) -> Result<Option<ShutdownGrace>, WrongUse> {
         let (all, critical) = (self.shutdown_grace_period, self.shutdown_grace_period_critical_pods);
@@ -222,6 +239,7 @@ impl NodeArgs {
             pod_pids_limit: self.pod_pids_limit.0,
             allowed_unsafe_sysctls: self.allowed_unsafe_sysctls.clone(),
             devices: self.device.clone(),
+            reserved: self.reserved(),
             image_limits,
             thresholds: crate::Thresholds::USUAL,
             lease_renewal: crate::LEASE_RENEWAL,
@@ -296,6 +314,20 @@ fn unix_socket(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(path))
 }
 
+/// An amount of something that can be kept from pods, in thousandths.
+fn reserved(text: &str) -> Result<(String, i128), String> {
+    const KINDS: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
+    let (name, amount) = text.split_once('=').ok_or("a reservation looks like RESOURCE=AMOUNT")?;
+    if !KINDS.contains(&name) {
+        return Err(format!("{name:?} cannot be reserved: it must be one of {}", KINDS.join(", ")));
+    }
+    let amount = amount.parse::<Quantity>().map_err(|error| format!("{amount:?}: {error}"))?;
+    match i128::from(amount.milli_value()) {
+        amount if amount >= 0 => Ok((name.to_owned(), amount)),
+        _ => Err(format!("{text:?} must not be negative")),
+    }
+}
+
 fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("a label looks like KEY=VALUE")?;
     let faults = coracle_proto::name::qualified_name(key).into_iter().chain(coracle_proto::name::label_value(value));
@@ -367,6 +399,16 @@ mod tests {
         }
         for wrong in ["", "-1", "0", "7", "many", "4294967296"] {
             assert!(wrong.parse::<PidsLimit>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_from_pods_is_summed_up() {
+        let flags = ["--system-reserved", "cpu=100m,memory=1Gi", "--kube-reserved", "cpu=0.2"];
+        let want = BTreeMap::from([("cpu".to_owned(), 300), ("memory".to_owned(), 1000 << 30)]);
+        assert_eq!(node(&flags).reserved(), want);
+        for wrong in ["cpu", "pods=1", "cpu=much", "memory=-1Gi", ""] {
+            assert!(reserved(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -62,6 +62,8 @@ pub struct Config {
     pub pod_pids_limit: Option<u32>,
     /// Kernel parameters pods may set besides the safe ones: names with dots, or beginnings that end in `.*`.
     pub allowed_unsafe_sysctls: Vec<String>,
+    /// What of the machine is not for pods, in thousandths: `cpu`, `memory`, `ephemeral-storage`.
+    pub reserved: BTreeMap<String, i128>,
     /// Devices of the host that pods may ask for by name.
     pub devices: Vec<DeviceClass>,
     /// How long pods get when the machine goes down; it is not listened for without.

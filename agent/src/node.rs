@@ -144,14 +144,22 @@ pub(crate) fn capacity(machine: &Machine, max_pods: usize) -> BTreeMap<String, Q
     all
 }
 
-/// What pods may take of it: memory without the eviction threshold, disk without its tenth.
-pub(crate) fn allocatable(machine: &Machine, max_pods: usize) -> BTreeMap<String, Quantity> {
+/// What pods may take of it: memory without the eviction threshold, disk without its tenth, and nothing of what is reserved.
+pub(crate) fn allocatable(
+    machine: &Machine,
+    max_pods: usize,
+    reserved: &BTreeMap<String, i128>,
+) -> BTreeMap<String, Quantity> {
     let mut all = capacity(machine, max_pods);
-    all.insert(
-        "memory".into(),
-        Quantity(format!("{}Ki", machine.memory.saturating_sub(Thresholds::USUAL.memory) / 1024)),
-    );
-    all.insert("ephemeral-storage".into(), Quantity((machine.disk / 10 * 9).to_string()));
+    // In thousandths, with which a reservation that is larger than the machine leaves nothing.
+    let rest = |name: &str, has: u64| (i128::from(has) * 1000 - reserved.get(name).copied().unwrap_or(0)).max(0);
+    let cpus = rest("cpu", u64::try_from(machine.cpus).unwrap_or(u64::MAX));
+    let cpus = if cpus % 1000 == 0 { (cpus / 1000).to_string() } else { format!("{cpus}m") };
+    let memory = rest("memory", machine.memory.saturating_sub(Thresholds::USUAL.memory)) / 1000;
+    let disk = rest("ephemeral-storage", machine.disk / 10 * 9) / 1000;
+    all.insert("cpu".into(), Quantity(cpus));
+    all.insert("memory".into(), Quantity(format!("{}Ki", memory / 1024)));
+    all.insert("ephemeral-storage".into(), Quantity(disk.to_string()));
     all
 }
 
@@ -227,7 +235,7 @@ fn status(
             NodeAddress { type_: "Hostname".into(), address: config.node_name.clone() },
         ]),
         capacity: Some(capacity(machine, config.max_pods)),
-        allocatable: Some(allocatable(machine, config.max_pods)),
+        allocatable: Some(allocatable(machine, config.max_pods, &config.reserved)),
         conditions: Some(conditions),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(port) }),
@@ -529,6 +537,23 @@ mod tests {
             ..NodeCondition::default()
         };
         NodeStatus { conditions: Some(conditions.iter().map(one).collect()), ..NodeStatus::default() }
+    }
+
+    #[test]
+    fn pods_may_take_what_is_neither_reserved_nor_a_threshold() {
+        let machine = Machine { cpus: 4, memory: 4 << 30, disk: 100 << 30, ..Machine::default() };
+        let of = |reserved: &[(&str, i128)]| {
+            let reserved = reserved.iter().map(|(name, amount)| ((*name).to_owned(), *amount)).collect();
+            let all = allocatable(&machine, 110, &reserved);
+            ["cpu", "memory", "ephemeral-storage", "pods"].map(|name| all[name].0.clone()).join(" ")
+        };
+        assert_eq!(of(&[]), "4 4091904Ki 96636764160 110");
+        assert_eq!(
+            of(&[("cpu", 300), ("memory", 1000 << 30), ("ephemeral-storage", 1000 << 30)]),
+            "3700m 3043328Ki 95563022336 110"
+        );
+        assert_eq!(of(&[("cpu", 1000)]), "3 4091904Ki 96636764160 110");
+        assert_eq!(of(&[("memory", 1_000_000 << 30)]), "4 0Ki 96636764160 110");
     }
 
     #[test]

@@ -96,6 +96,7 @@ fn config(dir: &Path, mark: &str) -> Config {
         max_pods: 10,
         pod_pids_limit: Some(4096),
         allowed_unsafe_sysctls: vec![],
+        reserved: [].into(),
         devices: vec![],
         thresholds: Thresholds::NONE,
         lease_renewal: coracle_agent::LEASE_RENEWAL,
