@@ -28,6 +28,7 @@ use crate::cri;
 use crate::devices::{self, DeviceError, Devices};
 use crate::eviction::{self, Eviction, Pressure};
 use crate::hold::{Hold, HoldError};
+use crate::image_rights::ImageRights;
 use crate::images;
 use crate::manifests;
 use crate::node::{self, Readiness, machine};
@@ -102,6 +103,9 @@ pub enum Error {
     /// The image store cannot be opened.
     #[error("open the image store")]
     Images(#[source] coracle_runtime::image::Error),
+    /// Whose images there are cannot be known.
+    #[error("read which pods may use which images")]
+    Rights(#[source] io::Error),
     /// What is left on the host cannot be noted beside the data.
     #[error("note what this node leaves on its host")]
     Note(#[source] clear::ClearError),
@@ -321,6 +325,7 @@ async fn open(
     })
     .await
     .map_err(Error::Images)?;
+    let image_rights = ImageRights::open(&config.data_dir, |name| images.get(name).is_some()).map_err(Error::Rights)?;
     let network = Network::open(coracle_network::Config {
         mark: config.mark.clone(),
         pod_cidr: range,
@@ -371,6 +376,7 @@ async fn open(
         runtime,
         network,
         images,
+        image_rights,
         objects,
         events,
         names,

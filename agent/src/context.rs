@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::devices::Devices;
 use crate::event::Recorder;
 use crate::eviction::{Eviction, Pressure};
+use crate::image_rights::ImageRights;
 use crate::objects::ObjectCache;
 use crate::pod::facts::Attempt;
 use crate::pod::host_files::Names;
@@ -35,6 +36,8 @@ pub(crate) struct Context {
     pub(crate) network: Network,
     /// Images.
     pub(crate) images: ImageStore,
+    /// Whose pods may use which of them.
+    pub(crate) image_rights: Arc<ImageRights>,
     /// ConfigMaps and Secrets pods use.
     pub(crate) objects: ObjectCache,
     /// Where events are told.

@@ -35,6 +35,7 @@ mod devices;
 mod event;
 mod eviction;
 mod hold;
+mod image_rights;
 mod images;
 mod join;
 mod log;

@@ -40,6 +40,20 @@ fn a_private_registry_gives_images_to_who_shows_the_secret() {
     runs(&cluster, "friend");
     let id = cluster.kubectl(&["get", "pod/friend", "-o", "jsonpath={.status.containerStatuses[0].imageID}"]);
     assert!(id.starts_with(&format!("{}/busybox@sha256:", registry.address)), "{id}");
+
+    // The image is here now, and for who has the secret only: others have to be let in by the registry, as before.
+    cluster.apply(&sleeper("later", &image, ""));
+    waits_with(&cluster, "later", "ImagePullBackOff");
+    let never = sleeper("never", &image, "").replace("command:", "imagePullPolicy: Never, command:");
+    cluster.apply(&never);
+    let message = waits_with(&cluster, "never", "ErrImageNeverPull");
+    assert!(message.contains("is not present with pull policy of Never"), "{message}");
+    // Who has it need not ask the registry.
+    drop(registry);
+    cluster.apply(&sleeper("another", &image, "  imagePullSecrets: [{name: pull}]\n"));
+    runs(&cluster, "another");
+    let events = cluster.kubectl(&["get", "events", "--field-selector", "involvedObject.name=another,reason=Pulled"]);
+    assert!(events.contains("already present on machine and can be accessed by the pod"), "{events}");
 }
 
 #[test]

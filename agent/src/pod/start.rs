@@ -1,9 +1,10 @@
 //! Starting one container: image, configuration, process, `postStart`. What fails becomes a reason the status shows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as StdError;
+use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -305,16 +306,19 @@ impl Start {
         };
         let name = reference.to_string();
         let policy = policy.unwrap_or("IfNotPresent");
-        let present = self.context.images.get(&name);
+        let present = self.context.images.get(&name).filter(|_| policy != "Always");
+        let credentials = self.keyring().lookup(&reference);
+        let may = |image: &Image| self.context.image_rights.may(&reference, &image.id.to_string(), &credentials);
         match (policy, present) {
-            ("Always", _) | ("IfNotPresent", None) => {}
-            (_, Some(image)) => {
+            (_, Some(image)) if may(&image) => {
                 let message =
                     format!("Container image \"{asked}\" already present on machine and can be accessed by the pod");
                 self.image_event(of, Kind::Normal, "Pulled", message);
                 return Ok((image, name));
             }
-            (_, None) => {
+            ("Always" | "IfNotPresent", _) => {}
+            // Who may not use an image learns nothing of its being here.
+            (_, _) => {
                 let message = format!("Container image \"{asked}\" is not present with pull policy of Never");
                 self.image_event(of, Kind::Warning, "ErrImageNeverPull", message.clone());
                 self.image_event(of, Kind::Warning, "Failed", "Error: ErrImageNeverPull".into());
@@ -326,9 +330,18 @@ impl Start {
         let pulled = async {
             let _permit = self.context.pulls.acquire().await.map_err(|_| image::Error::Interrupted)?;
             let waited = begin.elapsed();
-            let mut request = PullRequest::new(reference.clone());
-            request.credentials = self.keyring().lookup(&reference);
-            self.context.images.pull(request).await.map(|image| (image, waited))
+            let (rights, of) = (Arc::clone(&self.context.image_rights), reference.clone());
+            let file = rights.file().to_owned();
+            let pull = noted(&file, move || rights.begin(&of)).await?;
+            let request = PullRequest { credentials, ..PullRequest::new(reference) };
+            let (image, credential) = self.context.images.pull_as(request).await?;
+            let (id, images) = (image.id.to_string(), self.context.images.clone());
+            noted(&file, move || {
+                let here: BTreeSet<String> = images.list().iter().map(|image| image.id.to_string()).collect();
+                pull.done(&id, credential.as_ref(), |image| here.contains(image))
+            })
+            .await?;
+            Ok::<_, image::Error>((image, waited))
         };
         let result = tokio::select! {
             biased;
@@ -376,6 +389,15 @@ impl Start {
         }
         keyring
     }
+}
+
+/// Notes something of images in a file, on a blocking thread.
+async fn noted<T: Send + 'static>(
+    file: &Path,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, image::Error> {
+    let done = tokio::task::spawn_blocking(work).await.map_err(io::Error::other).flatten();
+    done.map_err(|source| image::Error::Io { action: "write", path: file.to_owned(), source })
 }
 
 fn seconds(duration: std::time::Duration) -> String {

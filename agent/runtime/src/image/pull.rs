@@ -7,7 +7,8 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 
 use super::{
-    Digest, Error, Image, ImageConfig, ImageStore, LayerRecord, Platform, PullEvent, PullRequest, Reference,
+    Credential, Digest, Error, Image, ImageConfig, ImageStore, LayerRecord, Platform, PullEvent, PullRequest,
+    Reference,
     index::{Index, Pin},
     manifest::{Descriptor, Document, Manifest, choose, platforms},
     registry::{RawManifest, RegistryError, Repository},
@@ -20,6 +21,11 @@ const PARALLEL: usize = 3;
 
 /// Pieces of a layer between the network and the disk, each at most what one read of a socket gives.
 const PIECES: usize = 32;
+
+/// The credential the registry has let in, if it is one of the request's own.
+async fn own(request: &PullRequest, repository: &Repository) -> Option<Credential> {
+    repository.whose().await.filter(|credential| request.credentials.contains(credential))
+}
 
 impl ImageStore {
     /// Pulls an image, or makes sure it is the one its registry has. Of two pulls of one reference the second waits for the
@@ -34,13 +40,25 @@ impl ImageStore {
     /// # Cancel safety
     /// A dropped pull leaves nothing behind but whole layers, which [`ImageStore::collect_garbage`] removes.
     pub async fn pull(&self, request: PullRequest) -> Result<Image, Error> {
+        self.pull_as(request).await.map(|(image, _)| image)
+    }
+
+    /// As [`ImageStore::pull`], and tells which of the request's own credentials the registry let in; none where it lets in
+    /// anybody, or who has the standing credentials of `registries.yaml`.
+    ///
+    /// # Errors
+    /// As [`ImageStore::pull`].
+    ///
+    /// # Cancel safety
+    /// As [`ImageStore::pull`].
+    pub async fn pull_as(&self, request: PullRequest) -> Result<(Image, Option<Credential>), Error> {
         let _turn = self.inner.pulls.lock(&request.reference).await;
         let (repository, found) = self.resolve(&request).await?;
         let reference = &request.reference;
         let found = match found {
             Found::Image(digest, image) => {
                 request.tell(PullEvent::Resolved { digest });
-                return Ok(*image);
+                return Ok((*image, own(&request, &repository).await));
             }
             Found::Manifest(found) => found,
         };
@@ -75,7 +93,9 @@ impl ImageStore {
         let layers = self.pull_layers(&request, &repository, &manifest, diff_ids).await?;
         let store = self.clone();
         let (tags, digests) = names(reference, &found.digest);
-        blocking(move || store.inner.index.add(&bytes, config, layers, &tags, &digests)).await?
+        let credential = own(&request, &repository).await;
+        let image = blocking(move || store.inner.index.add(&bytes, config, layers, &tags, &digests)).await??;
+        Ok((image, credential))
     }
 
     /// Asks the mirrors and the registry in order. What the last one says is told: it is the registry itself.

@@ -144,6 +144,11 @@ impl Repository {
         Ok(Self { endpoint, client, timeouts, image, authorization })
     }
 
+    /// With whose credential the registry has let us in; `None` for anybody.
+    pub(super) async fn whose(&self) -> Option<Credential> {
+        self.authorization.lock().await.whose()
+    }
+
     /// The digest a tag has now; `None` when the registry does not say without sending the manifest.
     pub(super) async fn head(&self, selector: &str) -> Result<Option<Digest>, RegistryError> {
         let url = self.url(&format!("manifests/{selector}"));

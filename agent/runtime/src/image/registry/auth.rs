@@ -48,6 +48,11 @@ impl Authorization {
         self.header.clone()
     }
 
+    /// Who the registry takes us for; nobody in particular when it has not asked.
+    pub(super) fn whose(&self) -> Option<Credential> {
+        self.header.as_ref().and(self.candidates.get(self.current)).cloned().flatten()
+    }
+
     pub(super) fn proven(&mut self, used: Option<&str>) {
         self.proven |= used.is_some() && used == self.header.as_deref();
     }

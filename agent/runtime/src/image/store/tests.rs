@@ -128,7 +128,14 @@ async fn basic_credentials_are_tried_in_order() {
     let error = store.pull(wrong).await.unwrap_err().to_string();
     assert!(error.contains("401 Unauthorized"), "{error}");
     let right = PullRequest { credentials: vec![user("me", "wrong"), user("me", "secret")], ..pull(&name) };
-    store.pull(right).await.unwrap();
+    assert_eq!(store.pull_as(right.clone()).await.unwrap().1, Some(user("me", "secret")));
+    // What is here already is not had without the registry's word.
+    assert_eq!(store.pull_as(right).await.unwrap().1, Some(user("me", "secret")));
+    assert!(store.pull(pull(&name)).await.is_err());
+
+    let open = Server::start(move |request| fixture.answer(request));
+    let public = PullRequest { credentials: vec![user("me", "secret")], ..pull(&format!("{}/a", open.address())) };
+    assert_eq!(store.pull_as(public).await.unwrap().1, None);
 }
 
 #[tokio::test]
