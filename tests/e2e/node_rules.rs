@@ -85,10 +85,8 @@ struct Sticks(std::path::PathBuf);
 impl Sticks {
     fn plug(&self, name: &str) {
         use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-        let old = nix::sys::stat::umask(Mode::empty());
         // The kernel's log: a device that every host has and no container may use, and that anybody who may can open.
-        mknod(&self.0.join(name), SFlag::S_IFCHR, Mode::from_bits_truncate(0o660), makedev(1, 11)).expect("a device");
-        nix::sys::stat::umask(old);
+        mknod(&self.0.join(name), SFlag::S_IFCHR, Mode::from_bits_truncate(0o600), makedev(1, 11)).expect("a device");
     }
 }
 
@@ -106,9 +104,10 @@ fn a_stick_is_used_by_one_pod_that_asks_for_it_by_name() {
     cluster.import("busybox", "busybox:1");
     let capacity = "{.status.capacity.home\\.example/stick} {.status.allocatable.home\\.example/stick}";
     cluster.wait_jsonpath(&["node/node-1"], capacity, "0 0");
+    // With no time to end the object would be gone before the pod, and the next one would come too early.
     let pod = |name: &str, rest: &str, limits: &str| {
         cluster.apply(&format!(
-            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 0\n  {rest}\n  \
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 1\n  {rest}\n  \
              containers:\n  - name: c\n    image: busybox:1\n    command: [sh, -c, exec sleep 1000000]\n    \
              resources: {{limits: {limits}}}\n"
         ));
