@@ -42,8 +42,6 @@ use crate::{event, pods};
 
 mod range;
 
-/// Images pulled at once.
-const PULLS: usize = 3;
 /// The longest wait between two tries to register the node.
 const REGISTER_MOST: Duration = Duration::from_secs(5);
 
@@ -371,7 +369,7 @@ async fn open(
         table: PodTable::default(),
         images_changed: Notify::new(),
         beginning: tokio::sync::RwLock::default(),
-        pulls: Semaphore::new(PULLS),
+        pulls: Semaphore::new(config.pulls),
         client,
         runtime,
         network,

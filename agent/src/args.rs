@@ -83,6 +83,10 @@ pub struct NodeArgs {
     /// What of it is for Coracle itself, likewise.
     #[arg(long, env = "CORACLE_KUBE_RESERVED", value_name = "RESOURCE=AMOUNT", value_delimiter = ',', value_parser = reserved)]
     pub kube_reserved: Vec<(String, i128)>,
+    /// How many images may be pulled at once; 1 for one after the other.
+    #[arg(long, env = "CORACLE_MAX_PARALLEL_IMAGE_PULLS", value_name = "NUMBER", default_value_t = 3,
+        value_parser = clap::value_parser!(u16).range(1..))]
+    pub max_parallel_image_pulls: u16,
     /// Devices that pods may request by a name, as in home.example/zigbee=/dev/serial/by-id/usb-*; may be repeated.
     #[arg(long, env = "CORACLE_DEVICE", value_name = "NAME=/dev/PATH", value_delimiter = ',')]
     pub device: Vec<DeviceClass>,
@@ -240,6 +244,7 @@ impl NodeArgs {
             allowed_unsafe_sysctls: self.allowed_unsafe_sysctls.clone(),
             devices: self.device.clone(),
             reserved: self.reserved(),
+            pulls: usize::from(self.max_parallel_image_pulls),
             image_limits,
             thresholds: crate::Thresholds::USUAL,
             lease_renewal: crate::LEASE_RENEWAL,

@@ -62,6 +62,8 @@ pub struct Config {
     pub pod_pids_limit: Option<u32>,
     /// Kernel parameters pods may set besides the safe ones: names with dots, or beginnings that end in `.*`.
     pub allowed_unsafe_sysctls: Vec<String>,
+    /// How many images may be pulled at once. A small disk and a home's line do not get faster with more than a few.
+    pub pulls: usize,
     /// What of the machine is not for pods, in thousandths: `cpu`, `memory`, `ephemeral-storage`.
     pub reserved: BTreeMap<String, i128>,
     /// Devices of the host that pods may ask for by name.

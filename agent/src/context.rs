@@ -68,7 +68,7 @@ pub(crate) struct Context {
     pub(crate) images_changed: Notify,
     /// Held together by those who begin something that is no pod's, and alone by who removes what belongs to nobody.
     pub(crate) beginning: tokio::sync::RwLock<()>,
-    /// Images pulled at once: a small disk and a home's line do not get faster with more.
+    /// Room for so many images to be pulled at once.
     pub(crate) pulls: Semaphore,
 }
 

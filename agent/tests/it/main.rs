@@ -97,6 +97,7 @@ fn config(dir: &Path, mark: &str) -> Config {
         pod_pids_limit: Some(4096),
         allowed_unsafe_sysctls: vec![],
         reserved: [].into(),
+        pulls: 1,
         devices: vec![],
         thresholds: Thresholds::NONE,
         lease_renewal: coracle_agent::LEASE_RENEWAL,
