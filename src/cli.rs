@@ -31,11 +31,13 @@ pub(crate) enum Verb {
     Up(commands::up::Args),
     /// Run the control plane only.
     Server(commands::server::Args),
+    /// Run a member that votes and keeps nothing of what is stored: two servers and a witness may lose any one.
+    Witness(commands::witness::Args),
     /// Run one node of a cluster elsewhere.
     Agent(commands::agent::Args),
     /// Stop what `up` left behind on this host.
     Down(commands::down::Args),
-    /// Make, list and revoke the tokens nodes and servers join with.
+    /// Make, list and revoke the tokens nodes, servers and witnesses join with.
     Token(commands::token::Args),
     /// Say in one paragraph what an object waits for, since when, and what can be done.
     Why(commands::why::Args),

@@ -12,6 +12,7 @@ pub(crate) mod snapshot;
 pub(crate) mod token;
 pub(crate) mod up;
 pub(crate) mod why;
+pub(crate) mod witness;
 
 use coracle_process::logging;
 
@@ -20,7 +21,12 @@ use crate::cli::{Cli, Verb};
 /// Runs a verb to its end.
 pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
     logging::install(&cli.logging)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("coracle").build()?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if matches!(cli.command, Verb::Witness(_)) {
+        // It has next to nothing to do, on a machine that has little memory: each thread has some for itself.
+        builder.worker_threads(1);
+    }
+    let runtime = builder.enable_all().thread_name("coracle").build()?;
     // TLS of clients and servers alike; a second provider never gets in.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let result = runtime.block_on(async {
@@ -33,6 +39,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
                 args.server.config_file = cli.config;
                 server::run(args).await
             }
+            Verb::Witness(args) => witness::run(args).await,
             Verb::Agent(args) => agent::run(args).await,
             Verb::Down(args) => down::run(args).await,
             Verb::Token(args) => token::run(args).await,

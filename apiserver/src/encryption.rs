@@ -206,7 +206,7 @@ impl Encryption {
         if self.owner == Owner::Operator {
             return Err(Error::NotOurs { file: self.file.clone() });
         }
-        let servers = store.cluster().members.len();
+        let servers = store.cluster().members.iter().filter(|member| !member.info.witness).count();
         if servers > 1 {
             return Err(Error::Several { servers });
         }

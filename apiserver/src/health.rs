@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use axum::body::Body;
 use http::{HeaderValue, Response, StatusCode, header};
 
-use crate::{request::RequestInfo, server::Inner};
+use crate::{request::RequestInfo, server::Inner, servers::Server};
 
 /// One thing that must be well.
 type Check = fn(&Inner) -> Result<(), String>;
@@ -16,7 +16,7 @@ const READY: &[(&str, Check)] = &[
     ("ping", |_| Ok(())),
     // The store, by the name that whoever asks Kubernetes about it uses.
     ("etcd", |server| match (server.progress.is_running(), server.registry.store().status().refusing) {
-        (true, None) => Ok(()),
+        (true, None) => has_majority(server),
         (true, Some(why)) => Err(format!("the store refuses writes: {why}")),
         (false, _) => Err("the store does not take writes".to_owned()),
     }),
@@ -29,6 +29,17 @@ const READY: &[(&str, Check)] = &[
         true => Err("the server is stopping".to_owned()),
     }),
 ];
+
+/// Whether somebody leads: a server without a majority takes no writes. A lone one has nobody to wait for.
+fn has_majority(server: &Inner) -> Result<(), String> {
+    let servers = server.servers().servers;
+    let voters: Vec<&Server> = servers.iter().filter(|server| server.votes).collect();
+    if servers.iter().any(|server| server.leads) || voters.iter().all(|voter| voter.own) {
+        return Ok(());
+    }
+    let (all, there) = (voters.len(), voters.iter().filter(|voter| voter.reached).count());
+    Err(format!("no server leads: {there} of the {all} that vote are there, and {} have to agree", all / 2 + 1))
+}
 
 /// Answers a health path; none if it is not one.
 pub(crate) fn answer(server: &Inner, info: &RequestInfo) -> Option<Response<Body>> {

@@ -53,6 +53,7 @@ pub mod security;
 
 mod peers;
 pub mod servers;
+pub mod witness;
 
 mod aggregation;
 mod proxy;

@@ -34,7 +34,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::identity::{MEMBERS, member_profile};
+pub(crate) use self::identity::{GROUPS, member_profile};
 use self::{hearing::Heard, sending::Line};
 use crate::pki::ClientVerifier;
 
@@ -189,7 +189,7 @@ impl Peers {
         S: tokio::io::AsyncRead + Unpin,
     {
         match identity::member_of(certificates, verifier, store.cluster_id(), jiff::Timestamp::now()) {
-            Ok(member) => hearing::hear(self, stream, member, store, shutdown).await,
+            Ok(who) => hearing::hear(self, stream, who, store, shutdown).await,
             Err(why) => hearing::strange(&why),
         }
     }

@@ -32,6 +32,7 @@ mod kubeconfig;
 mod request;
 mod signing;
 mod tls;
+mod witness;
 
 use std::{
     net::IpAddr,
@@ -46,6 +47,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::tls::PEERS;
 use self::tls::Swap;
+pub(crate) use self::witness::WitnessKeys;
 pub use self::{
     authority::{Authority, Profile, Usage},
     identity::Identity,
@@ -107,8 +109,11 @@ pub struct Config {
     pub lifetime: Duration,
 }
 
+/// The file with the authority's certificate.
+pub(crate) const AUTHORITY: &str = "ca.crt";
+
 /// The files a further server of the cluster needs before its first start, the first last: its being there says all are.
-const SHARED: [&str; 4] = ["ca.crt", "ca.key", "sa.key", "front-proxy-ca.pem"];
+const SHARED: [&str; 4] = [AUTHORITY, "ca.key", "sa.key", "front-proxy-ca.pem"];
 
 /// What of this directory a further server of the cluster needs, by file name; and `more`, if it is there.
 ///
@@ -360,6 +365,15 @@ impl Pki {
     /// A name that no certificate can hold.
     pub fn issue(&self, profile: &Profile, now: Timestamp) -> Result<Identity, Error> {
         self.authority.issue(profile, now)
+    }
+
+    /// Signs the key of a member that keeps no key of the cluster's (a certificate signing request, PEM): nobody renews the
+    /// certificate, so it is valid as long as the authority is.
+    ///
+    /// # Errors
+    /// The request is malformed or its signature is wrong.
+    pub(crate) fn sign_member(&self, request: &str, profile: &Profile, now: Timestamp) -> Result<String, Error> {
+        self.authority.sign_for_life(request, profile, now)
     }
 
     /// TLS for the server's port: the current serving certificate, HTTP/2 and HTTP/1.1. Clients are asked for a

@@ -16,6 +16,7 @@ use tokio::{io::AsyncRead, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::running::Runner;
+pub(crate) use self::{opening::bind, running::GOODBYE};
 use crate::{
     aggregation::Aggregation,
     audit::{self, Audit},

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!   GET    /coracle/v1/servers          all of them
-//!   POST   /coracle/v1/servers          a further one, which shows a token that was made for servers
+//!   POST   /coracle/v1/servers          a further one, or a witness, which shows a token that was made for such
 //!   DELETE /coracle/v1/servers/NAME     one less, dead or alive, by name or id
 //! ```
 //!
 //! They are paths without objects, so RBAC guards them by `nonResourceURLs`: the second is for the bearers of server
 //! tokens, the others for administrators. A server that joins is handed the cluster's keys, so its token is worth as much
-//! as they are: it is good for one server, and gone when that one was admitted.
+//! as they are: it is good for one server, and gone when that one was admitted. A witness is handed a certificate for a key
+//! of its own, and no other key.
 
 pub(crate) mod endpoints;
 mod joining;
@@ -27,7 +28,7 @@ use std::{
 use axum::body::Body;
 use bytes::Bytes;
 use coracle_proto::{
-    join_token::{BootstrapToken, SECRET_NAMESPACE, SERVER_GROUP},
+    join_token::{BootstrapToken, SECRET_NAMESPACE, SERVER_GROUP, WITNESS_GROUP},
     name,
     status::Status,
 };
@@ -35,12 +36,12 @@ use coracle_store::{Compare, Error as StoreError, MemberId, MemberInfo, Op, Stor
 use futures::future::BoxFuture;
 use http::{Request, Response, StatusCode};
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::joining::{Error as JoinError, Join};
 pub(crate) use self::{
-    joining::prepare,
+    joining::{Kind, prepare},
     leading::while_leading,
     place::{Place, own_addresses},
 };
@@ -49,8 +50,8 @@ use crate::{
     authz::MASTERS,
     body,
     encryption::Encryption,
-    peers::Peers,
-    pki,
+    peers::{Peers, member_profile},
+    pki::{self, Pki},
     request::RequestInfo,
     server::Handler,
     status_of::{self, Result},
@@ -64,8 +65,9 @@ pub(crate) const PATH: &str = "/coracle/v1/servers";
 /// How long a change of the members is tried while another is under way, or while there is no leader.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Between two attempts.
-const PAUSE: Duration = Duration::from_millis(100);
+/// What was refused is tried again when the members, or who leads, have changed. Some refusals have no such end (a message
+/// that was lost): they are tried again after so long.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// The file with the keys that stored values are sealed with, among the others of the cluster.
 const ENCRYPTION: &str = "encryption.yaml";
@@ -86,6 +88,9 @@ pub(crate) struct JoinRequest {
     pub(crate) dns_domain: String,
     /// It was given the keys that values are sealed with in a file.
     pub(crate) has_encryption_config: bool,
+    /// It wants to be a witness, which has no flags that must be the same, and asks for a certificate (PEM).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) certificate_request: Option<String>,
 }
 
 /// What a server that was admitted is told.
@@ -99,8 +104,11 @@ pub(crate) struct Admitted {
     pub(crate) own: u64,
     /// The members there are.
     pub(crate) members: Vec<Known>,
-    /// The cluster's keys, by file name.
+    /// The cluster's keys, by file name; of a witness the authority's certificate alone.
     pub(crate) files: Vec<(String, String)>,
+    /// A witness's certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) certificate: Option<String>,
 }
 
 /// Where a member is found.
@@ -122,6 +130,9 @@ pub struct Server {
     pub addresses: Vec<String>,
     /// It votes; otherwise it is catching up.
     pub votes: bool,
+    /// It is a witness, and keeps nothing of what is stored.
+    #[serde(default)]
+    pub witness: bool,
     /// It leads.
     pub leads: bool,
     /// It is the one that was asked.
@@ -143,6 +154,7 @@ pub(crate) struct Servers {
     pub(crate) store: Store,
     pub(crate) peers: Arc<Peers>,
     pub(crate) encryption: Arc<Encryption>,
+    pub(crate) pki: Arc<Pki>,
     pub(crate) pki_dir: PathBuf,
     /// This server's name.
     pub(crate) name: String,
@@ -193,6 +205,7 @@ impl Servers {
                 name,
                 addresses: if no_addresses { self.addresses.clone() } else { member.info.addresses.clone() },
                 votes: member.votes,
+                witness: member.info.witness,
                 leads: cluster.leader == Some(member.id) || (own && is_only),
                 own,
                 reached: own || heard.contains(&member.id),
@@ -233,13 +246,17 @@ impl Servers {
         if let Some(why) = name::dns1123_subdomain(&request.name).first() {
             return Err(Box::new(Status::bad_request(format!("{:?} is no name for a server: {why}", request.name))));
         }
-        let info = MemberInfo { name: request.name.clone(), addresses: request.addresses.clone() };
+        let info = info_of(request);
         let is_address = |text: &String| {
             text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
         };
         if !info.is_valid() || info.addresses.is_empty() || !info.addresses.iter().all(is_address) {
             let why = "a server that joins must say at which addresses (host:port) the others reach it";
             return Err(Box::new(Status::bad_request(why)));
+        }
+        if let Some(request) = &request.certificate_request {
+            let read = pki::requested_key(request);
+            return read.map(drop).map_err(|error| Box::new(Status::bad_request(error.to_string())));
         }
         let own = [("--service-cidr", &self.service_cidr), ("--dns-domain", &self.dns_domain)];
         for ((flag, own), theirs) in own.into_iter().zip([&request.service_cidr, &request.dns_domain]) {
@@ -267,8 +284,10 @@ impl Servers {
     async fn admit(&self, user: &User, body: &Bytes) -> Result<Admitted> {
         let request: JoinRequest = serde_json::from_slice(body)
             .map_err(|error| Box::new(Status::bad_request(format!("this is no request to join: json: {error}"))))?;
-        if !user.is_in(SERVER_GROUP) && !user.is_in(MASTERS) {
-            let why = format!("User {:?} may not add a server", user.name);
+        let (group, what) =
+            if request.certificate_request.is_some() { (WITNESS_GROUP, "witness") } else { (SERVER_GROUP, "server") };
+        if !user.is_in(group) && !user.is_in(MASTERS) {
+            let why = format!("User {:?} may not add a {what}", user.name);
             return Err(Box::new(Status::forbidden("", "servers", &request.name, &why)));
         }
         self.check(&request)?;
@@ -285,7 +304,21 @@ impl Servers {
             );
             return Err(refused(409, "Conflict", why));
         }
-        let info = MemberInfo { name: request.name.clone(), addresses: request.addresses.clone() };
+        let info = info_of(&request);
+        if info.witness {
+            let (witnesses, servers): (Vec<_>, Vec<_>) = cluster.members.iter().partition(|m| m.info.witness);
+            if let Some(witness) = witnesses.first() {
+                let why = format!(
+                    "there is a witness already, {:?}: if it is gone for good, remove it (coracle server remove {0})",
+                    witness.info.name
+                );
+                return Err(refused(409, "Conflict", why));
+            }
+            if servers.len() < 2 {
+                let why = "a witness is of use beside two servers: add the second server first";
+                return Err(refused(409, "Conflict", why));
+            }
+        }
         let own = self.patiently(|| self.store.admit(info.clone())).await.map_err(|error| match error {
             StoreError::QuorumAtRisk => {
                 refused(409, "Conflict", "there are as many servers as a cluster may have: remove one first")
@@ -303,12 +336,19 @@ impl Servers {
                 };
             }
         }
-        tracing::info!(member = own.to_string(), name = request.name, "a server was admitted");
+        tracing::info!(member = own.to_string(), name = request.name, witness = info.witness, "a server was admitted");
         let pki_dir = self.pki_dir.clone();
         let more: &[&str] = if self.encryption.is_own() { &[ENCRYPTION] } else { &[] };
         let files = tokio::task::spawn_blocking(move || pki::shared_files(&pki_dir, more)).await;
         let files = files.map_err(|_| Box::new(Status::internal("the keys could not be read")))?;
-        let files = files.map_err(|error| status_of::broken("the cluster's keys cannot be read", &error))?;
+        let mut files = files.map_err(|error| status_of::broken("the cluster's keys cannot be read", &error))?;
+        let mut certificate = None;
+        if let Some(request) = &request.certificate_request {
+            files.retain(|(name, _)| name == pki::AUTHORITY);
+            let profile = member_profile(self.store.cluster_id(), own, Kind::Witness);
+            let signed = self.pki.sign_member(request, &profile, jiff::Timestamp::now());
+            certificate = Some(signed.map_err(|error| status_of::broken("the witness gets no certificate", &error))?);
+        }
         let known = self.store.cluster().members.into_iter().filter(|member| member.id != own);
         Ok(Admitted {
             cluster: hex::encode(self.store.cluster_id()),
@@ -316,6 +356,7 @@ impl Servers {
             own: own.0,
             members: known.map(|member| Known { id: member.id.0, addresses: member.info.addresses }).collect(),
             files,
+            certificate,
         })
     }
 
@@ -337,7 +378,7 @@ impl Servers {
         }
         let addresses =
             if self.addresses.is_empty() { vec![request.reached_at.clone()] } else { self.addresses.clone() };
-        let info = MemberInfo { name: self.name.clone(), addresses };
+        let info = MemberInfo { name: self.name.clone(), addresses, witness: false };
         if !info.is_valid() {
             return Err(Box::new(Status::bad_request("the server was reached at an address longer than any")));
         }
@@ -395,7 +436,7 @@ impl Servers {
 
     /// Whether this server is none of the cluster's any more.
     pub(crate) fn was_removed(&self) -> bool {
-        matches!(self.store.status().refusing, Some(StoreError::Removed))
+        was_removed(&self.store)
     }
 
     /// Whether somebody asked this server to leave.
@@ -403,26 +444,12 @@ impl Servers {
         self.leaving.load(Ordering::SeqCst)
     }
 
-    /// Waits until this server is none of the cluster's any more; for ever after `shutdown`.
-    pub(crate) async fn removed(&self, shutdown: &CancellationToken) {
-        let mut changes = self.store.cluster_changes();
-        loop {
-            changes.mark_unchanged();
-            if self.was_removed() {
-                return;
-            }
-            tokio::select! {
-                () = shutdown.cancelled() => return std::future::pending().await,
-                // The store lives at least as long as this.
-                _ = changes.changed() => {}
-            }
-        }
-    }
-
     /// Waits until this server knows everything that was acknowledged before; a lone one does. False if it is to stop.
     pub(crate) async fn caught_up(&self, shutdown: &CancellationToken) -> bool {
+        let mut changes = self.store.cluster_changes();
         let mut is_told = false;
         loop {
+            changes.mark_unchanged();
             let caught_up = tokio::select! {
                 () = shutdown.cancelled() => return false,
                 caught_up = self.store.barrier() => caught_up,
@@ -439,33 +466,7 @@ impl Servers {
             }
             tokio::select! {
                 () = shutdown.cancelled() => return false,
-                () = tokio::time::sleep(PAUSE) => {}
-            }
-        }
-    }
-
-    /// Tells the others where this server is found, whenever it is not what they know, until `shutdown`.
-    pub(crate) async fn keep_described(&self, shutdown: &CancellationToken) {
-        let mut changes = self.store.cluster_changes();
-        loop {
-            changes.mark_unchanged();
-            let cluster = self.store.cluster();
-            let own = cluster.members.iter().find(|member| member.id == cluster.own);
-            let wanted = MemberInfo { name: self.name.clone(), addresses: self.addresses.clone() };
-            let is_news = cluster.members.len() > 1
-                && !wanted.addresses.is_empty()
-                && own.is_some_and(|own| own.info.addresses != wanted.addresses);
-            let mut retry = false;
-            if is_news {
-                let name = own.map(|own| own.info.name.clone()).filter(|name| !name.is_empty());
-                let wanted = MemberInfo { name: name.unwrap_or(wanted.name), ..wanted };
-                retry = self.store.describe(wanted).await.is_err();
-            }
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                // The store lives at least as long as this.
-                _ = changes.changed() => {}
-                () = tokio::time::sleep(PAUSE * 10), if retry => {}
+                () = changed(&mut changes) => {}
             }
         }
     }
@@ -476,11 +477,77 @@ impl Servers {
         F: Future<Output = std::result::Result<T, StoreError>>,
     {
         let end = Instant::now() + PATIENCE;
+        let mut changes = self.store.cluster_changes();
         loop {
+            // Before it is tried, so that nothing that happens meanwhile is missed.
+            changes.mark_unchanged();
             match change().await {
-                Err(StoreError::Unavailable) if Instant::now() < end => tokio::time::sleep(PAUSE).await,
+                Err(StoreError::Unavailable) if Instant::now() < end => changed(&mut changes).await,
                 done => return done,
             }
+        }
+    }
+}
+
+/// Waits until it is worth while to try again what was refused.
+async fn changed(changes: &mut watch::Receiver<()>) {
+    // The store lives at least as long as whoever waits.
+    let _ = tokio::time::timeout(AGAIN, changes.changed()).await;
+}
+
+/// What the others are to know of who wants to join.
+fn info_of(request: &JoinRequest) -> MemberInfo {
+    MemberInfo {
+        name: request.name.clone(),
+        addresses: request.addresses.clone(),
+        witness: request.certificate_request.is_some(),
+    }
+}
+
+/// Whether this store's member is none of the cluster's any more.
+fn was_removed(store: &Store) -> bool {
+    matches!(store.status().refusing, Some(StoreError::Removed))
+}
+
+/// Waits until this store's member is none of the cluster's any more; for ever after `shutdown`.
+pub(crate) async fn removed(store: &Store, shutdown: &CancellationToken) {
+    let mut changes = store.cluster_changes();
+    loop {
+        changes.mark_unchanged();
+        if was_removed(store) {
+            return;
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return std::future::pending().await,
+            // The store lives at least as long as this.
+            _ = changes.changed() => {}
+        }
+    }
+}
+
+/// Tells the others where this store's member is found, whenever it is not what they know, until `shutdown`. It is called
+/// `name` unless they have called it something before.
+pub(crate) async fn keep_described(store: &Store, name: &str, addresses: &[String], shutdown: &CancellationToken) {
+    let mut changes = store.cluster_changes();
+    loop {
+        changes.mark_unchanged();
+        let cluster = store.cluster();
+        let own = cluster.members.iter().find(|member| member.id == cluster.own);
+        let is_news = cluster.members.len() > 1
+            && !addresses.is_empty()
+            && own.is_some_and(|own| own.info.addresses != addresses);
+        let mut retry = false;
+        if is_news {
+            let known = own.map(|own| own.info.name.clone()).filter(|name| !name.is_empty());
+            let name = known.unwrap_or_else(|| name.to_owned());
+            let wanted = MemberInfo { name, addresses: addresses.to_vec(), ..MemberInfo::default() };
+            retry = store.describe(wanted).await.is_err();
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            // The store lives at least as long as this.
+            _ = changes.changed() => {}
+            () = tokio::time::sleep(AGAIN), if retry => {}
         }
     }
 }

@@ -7,7 +7,8 @@
 //!
 //! The part behind the hash is a bootstrap token as kubeadm makes them, kept as a Secret of the type
 //! `bootstrap.kubernetes.io/token` in `kube-system`; such a token authenticates as `system:bootstrap:<id>`. One token has
-//! one role, written as a group: joining nodes, [`NODE_GROUP`], or a further server, [`SERVER_GROUP`].
+//! one role, written as a group: joining nodes, [`NODE_GROUP`], a further server, [`SERVER_GROUP`], or a witness,
+//! [`WITNESS_GROUP`].
 //!
 //! First contact, for the joiner: take the last certificate the server shows in the TLS handshake, compare its SHA-256
 //! with the token's, and let it be the only root the server's own certificate may hang on. The secret is sent over a
@@ -24,6 +25,9 @@ pub const NODE_GROUP: &str = "system:bootstrappers:coracle:nodes";
 /// The group of users that may add a server to the cluster, which is then handed all of its keys, and nothing else.
 pub const SERVER_GROUP: &str = "system:bootstrappers:coracle:servers";
 
+/// The group of users that may add a witness to the cluster, which is handed none of its keys, and nothing else.
+pub const WITNESS_GROUP: &str = "system:bootstrappers:coracle:witnesses";
+
 /// What a token is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -31,6 +35,8 @@ pub enum Role {
     Nodes,
     /// One further server.
     Server,
+    /// One witness.
+    Witness,
 }
 
 impl Role {
@@ -40,6 +46,7 @@ impl Role {
         match self {
             Self::Nodes => NODE_GROUP,
             Self::Server => SERVER_GROUP,
+            Self::Witness => WITNESS_GROUP,
         }
     }
 }
@@ -312,6 +319,8 @@ mod tests {
         assert_eq!(record.groups, [NODE_GROUP]);
         let server = Record::from_secret(&token().to_secret(Role::Server, None, "")).unwrap();
         assert_eq!(server.groups, [SERVER_GROUP]);
+        let witness = Record::from_secret(&token().to_secret(Role::Witness, None, "")).unwrap();
+        assert_eq!(witness.groups, [WITNESS_GROUP]);
         assert!(record.is_valid(end - jiff::SignedDuration::from_secs(1)) && !record.is_valid(end));
     }
 

@@ -72,8 +72,9 @@ impl Cluster {
         cluster.open(&dir.join("0"), None).await?;
         for name in ["1", "2"] {
             let first = cluster.members.first().context("the first member")?.store.clone();
-            let own = first.admit(MemberInfo { name: name.to_owned(), addresses: Vec::new() }).await?;
-            let joining = Joining { cluster: first.cluster_id(), founder: first.cluster().founder, own };
+            let own = first.admit(MemberInfo { name: name.to_owned(), ..MemberInfo::default() }).await?;
+            let joining =
+                Joining { cluster: first.cluster_id(), founder: first.cluster().founder, own, witness: false };
             cluster.open(&dir.join(name), Some(joining)).await?;
             let (mut changes, voters) = (first.cluster_changes(), cluster.members.len());
             let votes = async {

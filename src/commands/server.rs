@@ -87,6 +87,7 @@ fn show(list: &List) -> anyhow::Result<()> {
     for server in &list.servers {
         let role = match (server.leads, server.votes) {
             (true, _) => "leader",
+            (false, true) if server.witness => "witness",
             (false, true) => "voter",
             (false, false) => "learner",
         };
@@ -108,11 +109,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     signals.guard(&shutdown, serve(args, start, shutdown.clone())).await
 }
 
-/// The cluster to join, if one was named.
-fn join(server: Option<String>, token: Option<&str>) -> anyhow::Result<Option<Join>> {
+/// The cluster to join, if one was named; `kind` is the flag that its token is made with.
+pub(super) fn join(server: Option<String>, token: Option<&str>, kind: &str) -> anyhow::Result<Option<Join>> {
     let Some(server) = server else { return Ok(None) };
     let Some(token) = token else {
-        return Err(WrongUse("--join: needs --token (coracle token create --server)".to_owned()).into());
+        return Err(WrongUse(format!("--join: needs --token (coracle token create {kind})")).into());
     };
     let token = token.parse().map_err(|error| WrongUse(format!("--token: {error}")))?;
     Ok(Some(Join { server, token }))
@@ -121,7 +122,7 @@ fn join(server: Option<String>, token: Option<&str>) -> anyhow::Result<Option<Jo
 async fn serve(args: Args, start: Instant, shutdown: CancellationToken) -> anyhow::Result<()> {
     let instance = Instance::new(&args.server.data_dir)?;
     let controller = args.controller.config()?;
-    let join = join(args.join, args.token.as_deref())?;
+    let join = join(args.join, args.token.as_deref(), "--server")?;
     let (server, runner) = up::open(args.server, &instance, join).await?;
     let mut components = Components::default();
     components.start("API server", |shutdown| async move { Ok(runner.run(shutdown).await?) });

@@ -1,11 +1,13 @@
-//! `coracle token`: the tokens nodes and servers join with.
+//! `coracle token`: the tokens nodes, servers and witnesses join with.
 
 use std::{io::Write, time::Duration};
 
 use anyhow::{Context, bail};
 use base64::Engine;
 use clap::Subcommand;
-use coracle_proto::join_token::{BootstrapToken, JoinToken, Record, Role, SECRET_NAMESPACE, SECRET_TYPE, SERVER_GROUP};
+use coracle_proto::join_token::{
+    BootstrapToken, JoinToken, Record, Role, SECRET_NAMESPACE, SECRET_TYPE, SERVER_GROUP, WITNESS_GROUP,
+};
 use k8s_openapi::{api::core::v1::Secret, jiff::Timestamp};
 use kube::{
     Api,
@@ -37,6 +39,9 @@ pub(crate) enum What {
         /// much as they are until it was used.
         #[arg(long)]
         server: bool,
+        /// For one witness instead of nodes: whoever shows it is given no key of the cluster, but a vote.
+        #[arg(long, conflicts_with = "server")]
+        witness: bool,
         /// What it is for.
         #[arg(long, default_value = "")]
         description: String,
@@ -57,8 +62,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let secrets: Api<Secret> = Api::namespaced(args.reach.client().await?, SECRET_NAMESPACE);
     let mut out = std::io::stdout().lock();
     match args.what {
-        What::Create { ttl, server, description } => {
-            let role = if server { Role::Server } else { Role::Nodes };
+        What::Create { ttl, server, witness, description } => {
+            let role = match (server, witness) {
+                (true, _) => Role::Server,
+                (false, true) => Role::Witness,
+                (false, false) => Role::Nodes,
+            };
             let token = BootstrapToken::generate(|below| rand::rng().random_range(0..below.max(1)));
             let expires = (ttl > 0).then(|| Timestamp::now() + Duration::from_secs(u64::from(ttl) * 3600));
             secrets.create(&PostParams::default(), &token.to_secret(role, expires, &description)).await?;
@@ -69,7 +78,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             writeln!(out, "{:<8} {:<7} {:<22} DESCRIPTION", "ID", "FOR", "EXPIRES")?;
             for record in found.items.iter().filter_map(Record::from_secret) {
                 let expires = record.expires.map_or_else(|| "never".to_owned(), |time| time.to_string());
-                let role = if record.groups.iter().any(|group| group == SERVER_GROUP) { "server" } else { "nodes" };
+                let is_for = |role: &str| record.groups.iter().any(|group| group == role);
+                let roles = [(SERVER_GROUP, "server"), (WITNESS_GROUP, "witness")];
+                let role = roles.iter().find(|(group, _)| is_for(group)).map_or("nodes", |(_, role)| role);
                 writeln!(out, "{:<8} {role:<7} {expires:<22} {}", record.token.id(), record.description)?;
             }
         }

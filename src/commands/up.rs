@@ -17,7 +17,7 @@ use coracle_apiserver::{
     user::User,
 };
 use coracle_controller::ClusterCidr;
-use coracle_process::Signals;
+use coracle_process::{Signals, WrongUse};
 use k8s_openapi::{api::core::v1::Node, jiff::Timestamp};
 use kube::{Api, Client, runtime::wait::await_condition};
 use tokio::sync::watch;
@@ -47,6 +47,11 @@ pub(crate) struct Args {
     /// Run the control plane only.
     #[arg(long, env = "CORACLE_NO_AGENT")]
     no_agent: bool,
+    // Known so that whoever looks for them here is told where they are.
+    #[arg(long, hide = true)]
+    join: Option<String>,
+    #[arg(long, hide = true, requires = "join")]
+    token: Option<String>,
 }
 
 /// A `kube::Client` that talks to the API server in this process as `user`.
@@ -155,6 +160,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 async fn up(args: Args, start: Instant, shutdown: CancellationToken) -> anyhow::Result<()> {
+    if args.join.is_some() {
+        let why = "--join: `coracle up` begins a cluster and joins none: a further server is `coracle server --join URL \
+                   --token TOKEN`, and a node beside it `coracle agent`, with a data directory of its own";
+        return Err(WrongUse(why.to_owned()).into());
+    }
     let instance = Instance::new(&args.server.data_dir)?;
     if !args.no_agent {
         coracle_agent::check_rights()

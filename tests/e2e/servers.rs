@@ -15,30 +15,46 @@ use serde_json::Value;
 
 use crate::{cluster::LONG, host::Host, wait::wait_for};
 
+mod witness;
+
 /// Servers on one host, each with an address and a data directory of its own.
 struct Servers {
     host: Host,
     folder: tempfile::TempDir,
+    /// Where each listens.
+    addresses: BTreeMap<String, String>,
     running: BTreeMap<String, Child>,
 }
 
-const ADDRESSES: [(&str, &str); 4] = [("a", "192.0.2.1"), ("b", "192.0.2.2"), ("c", "192.0.2.3"), ("d", "192.0.2.4")];
-
-fn address(name: &str) -> &'static str {
-    ADDRESSES.iter().find(|(known, _)| *known == name).unwrap().1
-}
+const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
+/// Runs what must not come up, and say why.
+#[track_caller]
+fn refused(mut command: std::process::Command, words: &str) {
+    let output = command.output().unwrap();
+    let said = text(&output);
+    assert!(output.status.code() == Some(1) && said.contains(words), "{command:?}: {}: {said}", output.status);
+}
+
 impl Servers {
     fn new() -> Self {
         let host = Host::new();
-        for (_, address) in ADDRESSES {
-            host.stdout("ip", &["address", "add", &format!("{address}/32"), "dev", "lo"]);
+        let mut servers =
+            Self { host, folder: tempfile::tempdir().unwrap(), addresses: BTreeMap::new(), running: BTreeMap::new() };
+        for (number, name) in (1..).zip(NAMES) {
+            servers.moves(name, &format!("192.0.2.{number}"));
         }
-        Self { host, folder: tempfile::tempdir().unwrap(), running: BTreeMap::new() }
+        servers
+    }
+
+    /// From now on it is found at another address.
+    fn moves(&mut self, name: &str, address: &str) {
+        self.host.stdout("ip", &["address", "add", &format!("{address}/32"), "dev", "lo"]);
+        self.addresses.insert(name.to_owned(), address.to_owned());
     }
 
     fn dir(&self, name: &str) -> PathBuf {
@@ -50,18 +66,29 @@ impl Servers {
     }
 
     fn command(&self, name: &str, flags: &[&str]) -> std::process::Command {
-        let mut command = self.host.command(env!("CARGO_BIN_EXE_coracle"));
-        command.args(["server", "--listen", &format!("{}:6443", address(name))]).env("CORACLE_SERVER_NAME", name);
-        command.arg("--data-dir").arg(self.dir(name));
-        command.arg("--kubeconfig").arg(self.dir(&format!("{name}.kubeconfig"))).args(flags);
-        command.stdin(Stdio::null());
+        let kubeconfig = self.dir(&format!("{name}.kubeconfig"));
+        let mut command = self.member("server", name, &["--kubeconfig", kubeconfig.to_str().unwrap()]);
+        command.args(flags);
         command
     }
 
-    fn start(&mut self, name: &str, flags: &[&str]) {
+    /// A member of the store: a server, or a witness.
+    fn member(&self, verb: &str, name: &str, flags: &[&str]) -> std::process::Command {
+        let mut command = self.host.command(env!("CARGO_BIN_EXE_coracle"));
+        command.args([verb, "--listen", &format!("{}:6443", self.addresses[name])]).env("CORACLE_SERVER_NAME", name);
+        command.arg("--data-dir").arg(self.dir(name)).args(flags).stdin(Stdio::null());
+        command
+    }
+
+    fn spawn(&mut self, name: &str, mut command: std::process::Command) {
         let log = File::options().create(true).append(true).open(self.dir(&format!("{name}.log"))).unwrap();
-        let child = self.command(name, flags).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         self.running.insert(name.to_owned(), child);
+    }
+
+    fn start(&mut self, name: &str, flags: &[&str]) {
+        let command = self.command(name, flags);
+        self.spawn(name, command);
         wait_for(&format!("server {name} to be ready"), LONG, || {
             self.kubectl(name, &["get", "--raw", "/readyz"]).map_err(|error| (error, self.log(name)))
         });
@@ -75,9 +102,7 @@ impl Servers {
     /// Runs a server that must not come up; what it says.
     #[track_caller]
     fn refused(&self, name: &str, flags: &[&str], words: &str) {
-        let output = self.command(name, flags).output().unwrap();
-        let said = text(&output);
-        assert!(output.status.code() == Some(1) && said.contains(words), "{flags:?}: {}: {said}", output.status);
+        refused(self.command(name, flags), words);
     }
 
     fn end(&mut self, name: &str, signal: Signal) -> ExitStatus {
@@ -86,11 +111,15 @@ impl Servers {
         child.wait().unwrap()
     }
 
-    fn kubectl(&self, at: &str, arguments: &[&str]) -> Result<String, String> {
+    fn kubectl_command(&self, at: &str, arguments: &[&str]) -> std::process::Command {
         let mut command = self.host.command("kubectl");
         command.arg("--kubeconfig").arg(self.dir(at).join("admin.kubeconfig"));
         command.arg("--cache-dir").arg(self.dir(&format!("{at}.cache"))).args(arguments);
-        let output = command.output().unwrap();
+        command
+    }
+
+    fn kubectl(&self, at: &str, arguments: &[&str]) -> Result<String, String> {
+        let output = self.kubectl_command(at, arguments).output().unwrap();
         if output.status.success() {
             Ok(String::from_utf8_lossy(&output.stdout).into_owned())
         } else {
@@ -124,9 +153,13 @@ impl Servers {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
+    fn list(&self, at: &str) -> Result<Value, String> {
+        Ok(serde_json::from_str(&self.kubectl(at, &["get", "--raw", "/coracle/v1/servers"])?).unwrap())
+    }
+
     /// The servers as one of them sees them, by name: role and whether it is reached.
     fn members(&self, at: &str) -> Result<BTreeMap<String, (String, bool)>, String> {
-        let list: Value = serde_json::from_str(&self.kubectl(at, &["get", "--raw", "/coracle/v1/servers"])?).unwrap();
+        let list = self.list(at)?;
         let role = |server: &Value| match (server["leads"] == true, server["votes"] == true) {
             (true, _) => "leader",
             (false, true) => "voter",
@@ -156,7 +189,9 @@ impl Servers {
 
     #[track_caller]
     fn wait_endpoints(&self, at: &str, names: &[&str]) {
-        let wanted = names.iter().map(|name| address(name)).collect::<Vec<_>>().join(" ");
+        let mut wanted: Vec<&str> = names.iter().map(|name| self.addresses[*name].as_str()).collect();
+        wanted.sort_unstable();
+        let wanted = wanted.join(" ");
         for (what, path) in [
             ("endpoints", "jsonpath={.subsets[*].addresses[*].ip}"),
             ("endpointslices", "jsonpath={.endpoints[*].addresses[0]}"),
@@ -174,7 +209,7 @@ impl Servers {
             let status = self.end(&name, Signal::SIGTERM);
             assert!(status.success(), "{name} ended with {status}:\n{}", self.log(&name));
         }
-        for (name, _) in ADDRESSES {
+        for name in NAMES {
             let log = self.log(name);
             let errors: Vec<&str> = log.lines().filter(|line| line.contains(" ERROR ")).collect();
             assert_eq!(errors, Vec::<&str>::new(), "errors in the log of {name}");
@@ -260,6 +295,83 @@ fn three_servers_are_one_cluster_and_each_may_die() {
     assert!(any.contains("orderly"), "{any}");
     servers.start(&leader, &[]);
     servers.done(&leader, &["get", "configmap", "a"]);
+
+    // One that starts alone says what it waits for, shows what it has, and takes nothing.
+    let only = rest[0];
+    servers.end(&leader, Signal::SIGKILL);
+    servers.end(only, Signal::SIGKILL);
+    let command = servers.command(only, &[]);
+    servers.spawn(only, command);
+    let (read, ready, written) = std::thread::scope(|scope| {
+        let raw = |path: &str| servers.kubectl(only, &["get", "--raw", path]);
+        let read = scope.spawn(move || {
+            wait_for("what it has", LONG, || raw("/api/v1/namespaces/default/configmaps?resourceVersion=0"))
+        });
+        let ready = scope.spawn(move || {
+            wait_for("what it waits for", LONG, || match raw("/readyz/etcd") {
+                Err(said) if said.contains("no server leads") => Ok(said),
+                other => Err(other),
+            })
+        });
+        let written = wait_for("a write to be refused", LONG, || {
+            match servers.kubectl(only, &["create", "configmap", "refused"]) {
+                Err(said) if said.contains("refused -") => Err(said),
+                other => Ok(other),
+            }
+        });
+        (read.join().unwrap(), ready.join().unwrap(), written.unwrap_err())
+    });
+    assert!(read.contains("orderly"), "{read}");
+    assert!(ready.contains("1 of the 3 that vote are there, and 2 have to agree"), "{ready}");
+    assert!(written.contains("majority") || written.contains("may or may not have been made"), "{written}");
+    servers.start(&leader, &[]);
+    servers.wait_endpoints(only, &[only, &leader]);
+    servers.stop();
+}
+
+#[test]
+fn five_servers_go_on_without_two_and_one_comes_back_at_another_address() {
+    let mut servers = Servers::new();
+    servers.start("a", &[]);
+    for name in &NAMES[1..] {
+        let token = servers.token(&["--server"]);
+        servers.join(name, &token);
+    }
+    let leader = servers.wait_voters("a", &NAMES);
+    let mut rest: Vec<&str> = NAMES.into_iter().filter(|name| *name != leader).collect();
+    let moved = rest.pop().unwrap();
+    // Where it is found, and who it is.
+    let found = |servers: &Servers, at: &str| {
+        let list = servers.list(at)?;
+        let found = list["servers"].as_array().unwrap().iter().find(|server| server["name"] == moved);
+        found.map(|found| (found["addresses"][0].clone(), found["id"].clone())).ok_or_else(|| list.to_string())
+    };
+    let (_, id) = found(&servers, &leader).unwrap();
+
+    servers.end(&leader, Signal::SIGKILL);
+    servers.end(moved, Signal::SIGKILL);
+    for at in &rest {
+        let create = ["create", "configmap", &format!("at-{at}")];
+        wait_for("a write without two of five", LONG, || match servers.kubectl(at, &create) {
+            Err(said) if !said.contains("already exists") => Err(said),
+            _ => Ok(()),
+        });
+    }
+
+    // Another address makes it no other member, also to one that only knew where it was before.
+    servers.moves(moved, "192.0.2.9");
+    servers.start(moved, &[]);
+    servers.start(&leader, &[]);
+    for at in NAMES {
+        wait_for(&format!("{at} to know where {moved} is"), LONG, || match found(&servers, at)? {
+            known if known == ("192.0.2.9:6443".into(), id.clone()) => Ok(()),
+            (address, id) => Err(format!("{id} at {address}")),
+        });
+        servers.wait_voters(at, &NAMES);
+    }
+    servers.wait_endpoints(&leader, &NAMES);
+    servers.done(moved, &["get", "configmap", &format!("at-{}", rest[0])]);
+    servers.done(moved, &["create", "configmap", "moved"]);
     servers.stop();
 }
 
@@ -317,7 +429,7 @@ fn who_may_not_join_is_told_why() {
         assert!(!servers.dir("b/store").exists() && !servers.dir("b/pki/ca.key").exists(), "nothing is given away");
     };
     let nodes = servers.token(&[]);
-    refused(&servers, &nodes, &[], "the token is not one for servers");
+    refused(&servers, &nodes, &[], "the token is not one for a server");
     let token = servers.token(&["--server"]);
     let (start, last) = token.split_at(token.len() - 1);
     let wrong = format!("{start}{}", if last == "a" { "b" } else { "a" });
@@ -402,7 +514,11 @@ fn a_node_goes_on_with_other_servers() {
         let kept = servers.dir("node/agent/membership.json");
         wait_for("the node to know all servers", LONG, || {
             let kept = fs::read_to_string(&kept).unwrap_or_default();
-            if ADDRESSES[..3].iter().all(|(_, ip)| kept.contains(ip)) { Ok(()) } else { Err(servers.log("node")) }
+            if NAMES[..3].iter().all(|name| kept.contains(&servers.addresses[*name])) {
+                Ok(())
+            } else {
+                Err(servers.log("node"))
+            }
         });
         first.kill().unwrap();
         first.wait().unwrap();

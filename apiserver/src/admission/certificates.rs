@@ -6,7 +6,7 @@ use super::{Operation, Write};
 use crate::{
     authz::{Attributes, Decision, MASTERS},
     ops::AnyObject,
-    peers::MEMBERS,
+    peers::GROUPS,
     pki::Requested,
     status_of::Result,
 };
@@ -59,8 +59,8 @@ fn check_subject(write: &Write<'_>, new: &CertificateSigningRequest) -> Result<(
         let why = format!("use of {CLIENTS} signer with system:masters group is not allowed");
         return Err(write.forbidden(&why));
     }
-    if requested.organizations.iter().any(|group| group == MEMBERS) {
-        let why = format!("use of {CLIENTS} signer with {MEMBERS} group is not allowed");
+    if let Some(group) = GROUPS.into_iter().find(|group| requested.organizations.iter().any(|asked| asked == group)) {
+        let why = format!("use of {CLIENTS} signer with {group} group is not allowed");
         return Err(write.forbidden(&why));
     }
     Ok(())

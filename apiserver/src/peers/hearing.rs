@@ -15,7 +15,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{CONNECT, PACKET, Peers, SILENCE, frame};
-use crate::seldom::Seldom;
+use crate::{seldom::Seldom, servers::Kind};
 
 /// Whoever reaches the port can try.
 static STRANGE: Seldom = Seldom::new();
@@ -61,16 +61,22 @@ pub(super) fn strange(why: &str) {
     }
 }
 
-pub(super) async fn hear<S>(peers: &Peers, stream: S, member: MemberId, store: &Store, shutdown: &CancellationToken)
-where
+pub(super) async fn hear<S>(
+    peers: &Peers,
+    stream: S,
+    who: (MemberId, Kind),
+    store: &Store,
+    shutdown: &CancellationToken,
+) where
     S: AsyncRead + Unpin,
 {
+    let (member, _) = who;
     let replaced = peers.heard.begin(member);
     let result = tokio::select! {
         biased;
         () = shutdown.cancelled() => Ok(()),
         () = replaced.cancelled() => Ok(()),
-        result = listen(peers, stream, member, store) => result,
+        result = listen(peers, stream, who, store) => result,
     };
     peers.heard.end(member, &replaced);
     if let Err(why) = result {
@@ -78,14 +84,14 @@ where
     }
 }
 
-async fn listen<S>(peers: &Peers, stream: S, member: MemberId, store: &Store) -> Result<(), String>
+async fn listen<S>(peers: &Peers, stream: S, (member, kind): (MemberId, Kind), store: &Store) -> Result<(), String>
 where
     S: AsyncRead + Unpin,
 {
     let mut stream = BufReader::with_capacity(64 << 10, stream);
     let silent = |_| "it said nothing for too long".to_owned();
     let hello = timeout(CONNECT, frame::read_hello(&mut stream)).await.map_err(silent)?;
-    let said = MemberInfo { name: String::new(), addresses: hello.map_err(|error| error.to_string())?.addresses };
+    let said = MemberInfo { addresses: hello.map_err(|error| error.to_string())?.addresses, ..MemberInfo::default() };
     if said.is_valid() && !said.addresses.is_empty() {
         peers.are_at([(member, said.addresses)]);
     }
@@ -97,7 +103,11 @@ where
         if packet.is_empty() {
             continue;
         }
-        match store.deliver(member, &packet).await {
+        let delivered = match kind {
+            Kind::Server => store.deliver(member, &packet).await,
+            Kind::Witness => store.deliver_of_witness(member, &packet).await,
+        };
+        match delivered {
             Ok(()) => {}
             Err(error @ Error::Malformed { .. }) => {
                 tracing::warn!(

@@ -9,7 +9,7 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
-use super::{Error, Identity};
+use super::{Error, Identity, identity::validity};
 
 const LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
@@ -245,6 +245,21 @@ impl Authority {
         Ok(super::identity::certificate_pem(&certificate))
     }
 
+    /// Signs the key of a certificate signing request (PEM) as [`Authority::sign_request`], for as long as this authority
+    /// is valid itself; returns the certificate's PEM.
+    ///
+    /// # Errors
+    /// The request is malformed or its signature is wrong.
+    pub(super) fn sign_for_life(&self, request: &str, profile: &Profile, now: Timestamp) -> Result<String, Error> {
+        let request = CertificateSigningRequestParams::from_pem(request)
+            .map_err(|error| Error::Malformed(format!("not a certificate signing request: {error}")))?;
+        let own = x509_parser::parse_x509_certificate(&self.der).ok();
+        let end = own.and_then(|(_, own)| validity(&own)).map(|(_, end)| end.duration_since(now));
+        let lifetime = end.and_then(|left| Duration::try_from(left).ok()).unwrap_or(self.lifetime);
+        let certificate = self.sign_until(&profile.into(), &request.public_key, now, lifetime)?;
+        Ok(super::identity::certificate_pem(&certificate))
+    }
+
     fn sign(
         &self,
         grant: impl Into<Grant>,
@@ -252,6 +267,17 @@ impl Authority {
         now: Timestamp,
     ) -> Result<CertificateDer<'static>, Error> {
         let grant = grant.into();
+        let lifetime = grant.lifetime.unwrap_or(self.lifetime).min(self.lifetime);
+        self.sign_until(&grant, key, now, lifetime)
+    }
+
+    fn sign_until(
+        &self,
+        grant: &Grant,
+        key: &impl PublicKeyData,
+        now: Timestamp,
+        lifetime: Duration,
+    ) -> Result<CertificateDer<'static>, Error> {
         let what = || format!("the certificate of {:?}", grant.common_name);
         let mut params =
             CertificateParams::new(grant.alt_names.clone()).map_err(|source| Error::Make { what: what(), source })?;
@@ -270,7 +296,7 @@ impl Authority {
             }
         }
         params.use_authority_key_identifier_extension = true;
-        let params = dated(params, now, grant.lifetime.unwrap_or(self.lifetime).min(self.lifetime));
+        let params = dated(params, now, lifetime);
         let certificate = params.signed_by(key, &self.issuer).map_err(|source| Error::Make { what: what(), source })?;
         Ok(certificate.der().clone())
     }

@@ -26,7 +26,7 @@ use crate::{
     proxy::Proxies,
     registry::{Facts, Registry},
     security::{Nodes, Security},
-    servers::{self, Place, Requests, Servers},
+    servers::{self, Kind, Place, Requests, Servers},
     snapshot,
     upstream::connect::Tasks,
 };
@@ -57,7 +57,7 @@ fn pki_config(config: &Config, address: SocketAddr) -> pki::Config {
 const PORT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Listens on the address; waits a moment for a port that is still taken, for which there is no notification.
-async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let patience = tokio::time::Instant::now() + PORT_PATIENCE;
     loop {
         match TcpListener::bind(address).await {
@@ -91,7 +91,7 @@ impl ApiServer {
             // Before anything is written beside it for this server's names and addresses.
             return Err(Error::Store { dir: dir.clone(), source: coracle_store::Error::Locked { dir, pid } });
         }
-        let place = servers::prepare(&config, address).await?;
+        let place = servers::prepare(&config, address, servers::Kind::Server).await?;
         let keys = pki_config(&config, address);
         let opened = tokio::task::spawn_blocking(move || Pki::open(keys, jiff::Timestamp::now())).await;
         let pki = Arc::new(opened.map_err(Error::Panicked)?.map_err(Error::Pki)?);
@@ -106,7 +106,8 @@ impl ApiServer {
             peers.are_at(place.others());
             place.opened(&config.data_dir).map_err(Error::Pki)?;
         }
-        let shown = pki.issue(&member_profile(store.cluster_id(), store.cluster().own), jiff::Timestamp::now());
+        let shown =
+            pki.issue(&member_profile(store.cluster_id(), store.cluster().own, Kind::Server), jiff::Timestamp::now());
         let shown = shown.map_err(Error::Pki)?;
         let (member, member_due) = (Shown::new(&shown).map_err(Error::Pki)?, shown.renew_at());
         let (keys, given, kept) = (config.data_dir.join("pki"), config.encryption.clone(), store.clone());
@@ -151,6 +152,7 @@ impl ApiServer {
             store: registry.store().clone(),
             peers: Arc::clone(&peers),
             encryption: Arc::clone(&encryption),
+            pki: Arc::clone(&pki),
             pki_dir: config.data_dir.join("pki"),
             name: config.server_name(),
             addresses: own_addresses,

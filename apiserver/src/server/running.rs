@@ -18,11 +18,11 @@ use crate::{
     peers::{Lines, member_profile},
     pki,
     security::{Signer, TokenSecrets},
-    servers,
+    servers::{self, Kind},
 };
 
 /// How long connections may take to end when the server stops.
-const GOODBYE: Duration = Duration::from_secs(5);
+pub(crate) const GOODBYE: Duration = Duration::from_secs(5);
 
 /// So often the first objects are tried, and so long after one another.
 const FIRST_OBJECTS: u32 = 5;
@@ -137,7 +137,7 @@ impl Inner {
         let (server, ends) = (Arc::clone(self), keys_end.clone());
         parts.spawn(async move {
             let cluster = server.registry.store().cluster();
-            let profile = member_profile(server.registry.store().cluster_id(), cluster.own);
+            let profile = member_profile(server.registry.store().cluster_id(), cluster.own, Kind::Server);
             let take = |identity: &pki::Identity| {
                 if let Err(error) = server.member.set(identity) {
                     let error: &(dyn std::error::Error + 'static) = &error;
@@ -255,14 +255,15 @@ impl Inner {
         let (server, ends) = (ApiServer { inner: Arc::clone(self) }, self.shutdown.clone());
         parts.spawn(async move {
             let Inner { registry, peers, servers, config, .. } = server.inner.as_ref();
+            let store = registry.store();
             let told = async {
                 server.ready().await;
                 let writer = bootstrap::self_writer();
                 let keep = servers::endpoints::keep(registry, peers, &writer, ends.clone());
-                tokio::join!(servers.keep_described(&ends), keep);
+                tokio::join!(servers::keep_described(store, &servers.name, &servers.addresses, &ends), keep);
             };
             tokio::select! {
-                () = servers.removed(&ends) => {
+                () = servers::removed(store, &ends) => {
                     let removed = Error::Removed { dir: config.data_dir.clone() };
                     if servers.is_leaving() { Ok(()) } else { Err(removed) }
                 }

@@ -23,7 +23,8 @@ fn wanted(store: &Store, heard: &BTreeSet<MemberId>) -> Option<BTreeSet<SocketAd
     if !leads(store) || own.info.addresses.is_empty() {
         return None;
     }
-    let there = cluster.members.iter().filter(|m| m.votes && (m.id == cluster.own || heard.contains(&m.id)));
+    let servers = cluster.members.iter().filter(|member| member.votes && !member.info.witness);
+    let there = servers.filter(|m| m.id == cluster.own || heard.contains(&m.id));
     let addresses = there.filter_map(|member| member.info.addresses.first()?.parse().ok());
     Some(addresses.filter(|address: &SocketAddr| is_reachable(&address.ip())).collect())
 }

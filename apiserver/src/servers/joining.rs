@@ -8,17 +8,38 @@ use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use sha2::{Digest as _, Sha256};
 
 use super::{Admitted, ENCRYPTION, JoinRequest, PATH, Place, place};
-use crate::{config::Config, pki};
+use crate::{
+    config::Config,
+    pki::{self, WitnessKeys},
+};
 
 /// How long the other server may take: a change of the members may be under way.
 const LIMIT: Duration = Duration::from_secs(40);
+
+/// What joins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A server.
+    Server,
+    /// A witness.
+    Witness,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Server => "server",
+            Self::Witness => "witness",
+        })
+    }
+}
 
 /// Which cluster to join, and by what right.
 #[derive(Clone, Debug)]
 pub struct Join {
     /// One of its servers, `https://host:port`.
     pub server: String,
-    /// A token made for servers.
+    /// A token made for what joins.
     pub token: JoinToken,
 }
 
@@ -37,20 +58,24 @@ pub enum Error {
     /// The token is worth nothing.
     #[error(
         "joining {server}: the token is not valid: wrong, expired, revoked, or used already (a token is good for one \
-         server); on a server of the cluster, `coracle token create --server` makes one"
+         {kind}); on a server of the cluster, `coracle token create --{kind}` makes one"
     )]
     Token {
         /// The other server.
         server: String,
+        /// What joins.
+        kind: String,
     },
     /// The token is good for something else.
     #[error(
-        "joining {server}: the token is not one for servers ({why}); on a server of the cluster, \
-         `coracle token create --server` makes one"
+        "joining {server}: the token is not one for a {kind} ({why}); on a server of the cluster, \
+         `coracle token create --{kind}` makes one"
     )]
-    NotForServers {
+    OtherToken {
         /// The other server.
         server: String,
+        /// What joins.
+        kind: String,
         /// Its words.
         why: String,
     },
@@ -61,6 +86,20 @@ pub enum Error {
         server: String,
         /// Why not.
         why: String,
+    },
+    /// The data directory is not one of this kind.
+    #[error("{}: holds no {kind}: a witness and a server each keep a data directory of their own", dir.display())]
+    OtherKind {
+        /// The data directory.
+        dir: PathBuf,
+        /// What was to start.
+        kind: String,
+    },
+    /// There is no cluster to be a witness of.
+    #[error("{}: holds no witness yet: its first start needs --join and --token (coracle token create --witness)", dir.display())]
+    NoCluster {
+        /// The data directory.
+        dir: PathBuf,
     },
     /// The data directory is another cluster's.
     #[error("{}: holds a server of another cluster than the one the token is for: to join that, use an empty directory", dir.display())]
@@ -107,15 +146,22 @@ fn is_of(config: &Config, token: &JoinToken) -> bool {
 ///
 /// # Errors
 /// [`Error`]; nothing was changed here but in the case of [`Error::Keys`].
-pub(crate) async fn prepare(config: &Config, address: SocketAddr) -> Result<Option<Place>, Error> {
+pub(crate) async fn prepare(config: &Config, address: SocketAddr, kind: Kind) -> Result<Option<Place>, Error> {
     let dir = config.data_dir.clone();
     let kept = Place::load(&dir).map_err(|source| Error::File { dir: dir.clone(), source })?;
     let has_store = dir.join("store/identity").exists();
+    let is_witness = kept.as_ref().is_some_and(|kept| kept.witness);
+    if (kept.is_some() || has_store) && is_witness != (kind == Kind::Witness) {
+        return Err(Error::OtherKind { dir, kind: kind.to_string() });
+    }
     match (&kept, has_store) {
         (Some(kept), false) if kept.opened => return Err(Error::StoreGone { dir }),
         _ => {}
     }
-    let Some(join) = &config.join else { return Ok(kept) };
+    let Some(join) = &config.join else {
+        let lacks = kind == Kind::Witness && kept.is_none();
+        return if lacks { Err(Error::NoCluster { dir }) } else { Ok(kept) };
+    };
     if kept.is_some() || has_store {
         // The flags of a service stay what they were when it was started first.
         return if is_of(config, &join.token) {
@@ -128,11 +174,15 @@ pub(crate) async fn prepare(config: &Config, address: SocketAddr) -> Result<Opti
     if dir.join("pki/ca.crt").exists() {
         return Err(Error::Occupied { dir });
     }
-    let joined = ask(config, join, address).await?;
+    let joined = ask(config, join, address, kind).await?;
     Ok(Some(joined))
 }
 
-async fn ask(config: &Config, join: &Join, address: SocketAddr) -> Result<Place, Error> {
+async fn ask(config: &Config, join: &Join, address: SocketAddr, kind: Kind) -> Result<Place, Error> {
+    let keys = match kind {
+        Kind::Server => None,
+        Kind::Witness => Some(WitnessKeys::request().map_err(Error::Keys)?),
+    };
     let server = join.server.clone();
     let failed = |source| Error::Contact { server: server.clone(), source };
     let (host, port) = first_contact::host_and_port(&join.server).map_err(failed)?;
@@ -155,14 +205,15 @@ async fn ask(config: &Config, join: &Join, address: SocketAddr) -> Result<Place,
             service_cidr: config.service_cidr.to_string(),
             dns_domain: config.dns_domain.clone(),
             has_encryption_config: config.encryption.is_some(),
+            certificate_request: keys.as_ref().map(|(_, request)| request.clone()),
         };
         // It has nothing in it that JSON cannot say.
         serde_json::to_string(&request).unwrap_or_default()
     });
     let answered = answered.await.map_err(|error| match error {
-        ContactError::Refused { code: 401, .. } => Error::Token { server: join.server.clone() },
+        ContactError::Refused { code: 401, .. } => Error::Token { server: join.server.clone(), kind: kind.to_string() },
         ContactError::Refused { code: 403, message } => {
-            Error::NotForServers { server: join.server.clone(), why: message }
+            Error::OtherToken { server: join.server.clone(), kind: kind.to_string(), why: message }
         }
         error => failed(error),
     })?;
@@ -175,6 +226,7 @@ async fn ask(config: &Config, join: &Join, address: SocketAddr) -> Result<Place,
         addresses,
         members: admitted.members,
         opened: false,
+        witness: kind == Kind::Witness,
     };
     if place.joining().is_none() {
         return Err(Error::Answer { server: join.server.clone(), why: "no cluster's id".to_owned() });
@@ -183,7 +235,18 @@ async fn ask(config: &Config, join: &Join, address: SocketAddr) -> Result<Place,
     let (dir, kept) = (config.data_dir.clone(), place.clone());
     let done = tokio::task::spawn_blocking(move || {
         // Cut off in between, the next start finds keys without a store, and says so.
-        pki::take_shared_files(&dir.join("pki"), &admitted.files, more)?;
+        let keys_dir = dir.join("pki");
+        match (keys, admitted.certificate) {
+            (None, _) => pki::take_shared_files(&keys_dir, &admitted.files, more)?,
+            (Some((key, _)), Some(certificate)) => {
+                let authority = admitted.files.iter().find(|(name, _)| name == pki::AUTHORITY);
+                let authority = authority.map(|(_, pem)| pem.as_str()).unwrap_or_default();
+                WitnessKeys::keep(&keys_dir, authority, &key, &certificate)?;
+            }
+            (Some(_), None) => {
+                return Err(pki::Error::Malformed("the other server knows of no witnesses".to_owned()));
+            }
+        }
         kept.save(&dir)
     });
     done.await.unwrap_or_else(|error| Err(pki::Error::Malformed(error.to_string()))).map_err(Error::Keys)?;

@@ -29,6 +29,9 @@ pub(crate) struct Place {
     pub(super) members: Vec<Known>,
     /// Its store is there.
     pub(super) opened: bool,
+    /// It is a witness.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) witness: bool,
 }
 
 fn file(data_dir: &Path) -> PathBuf {
@@ -70,7 +73,7 @@ impl Place {
     /// Whose member an empty directory becomes.
     pub(crate) fn joining(&self) -> Option<Joining> {
         let cluster = hex::decode(&self.cluster).ok()?.try_into().ok()?;
-        Some(Joining { cluster, founder: MemberId(self.founder), own: MemberId(self.own) })
+        Some(Joining { cluster, founder: MemberId(self.founder), own: MemberId(self.own), witness: self.witness })
     }
 
     /// Where the others were found.

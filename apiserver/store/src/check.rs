@@ -6,7 +6,11 @@
 use protobuf::Message as _;
 use raft::eraftpb::{ConfChange, ConfChangeV2, Entry, EntryType, Message, MessageType};
 
-use crate::{codec::Malformed, command::Proposal};
+use crate::{
+    codec::Malformed,
+    command::{Command, Proposal},
+    packet::{Packet, Question, Reply},
+};
 
 /// Beyond this no term and no index is believed: raft-rs adds to them.
 const FAR: u64 = 1 << 62;
@@ -73,6 +77,32 @@ pub(crate) fn check(message: &Message, from: u64, own: Standing) -> Result<(), M
     }
 }
 
+/// Checks a packet of member `from`, which is a witness: it never leads and has nothing to say of what is stored, but it may
+/// stand where nobody watches over it.
+///
+/// # Errors
+/// [`Malformed`]: it must be dropped.
+pub(crate) fn of_witness(packet: &Packet, from: u64) -> Result<(), Malformed> {
+    let may = match packet {
+        Packet::Raft(message) => matches!(
+            message.msg_type,
+            MessageType::MsgAppendResponse
+                | MessageType::MsgHeartbeatResponse
+                | MessageType::MsgRequestVoteResponse
+                | MessageType::MsgRequestPreVoteResponse
+        ),
+        Packet::Forward(bytes) => {
+            matches!(Proposal::decode(bytes)?.command, Command::Describe { id, .. } if id == from)
+        }
+        // Any question is one whether it is still a member.
+        Packet::Ask { question, .. } => *question == Question::ReadIndex,
+        Packet::Reply { reply, .. } => *reply == Reply::Unavailable,
+        Packet::Pull { .. } | Packet::Installed { .. } | Packet::Removed | Packet::Pace { .. } => true,
+        Packet::Refused { .. } | Packet::Offer { .. } | Packet::Chunk { .. } => false,
+    };
+    if may { Ok(()) } else { Err(Malformed("a witness says what only servers say")) }
+}
+
 /// `RaftLog::maybe_append` takes entries to follow `index`, one by one, and terms never to go down; and `RaftLog::term`
 /// says 0 of whatever is beyond the log's end, so that a message that says 0 too would seem to continue the log there.
 fn entries(message: &Message) -> Result<(), Malformed> {
@@ -104,5 +134,68 @@ fn payload(entry: &Entry) -> Result<(), Malformed> {
         EntryType::EntryConfChangeV2 => ConfChangeV2::default()
             .merge_from_bytes(&entry.data)
             .map_err(|_| Malformed("change of the members cannot be read")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{checkpoint::Mark, peer::MemberInfo, revision::Revision, txn::Txn};
+
+    const OWN: u64 = 7;
+
+    fn raft(msg_type: MessageType) -> Packet {
+        Packet::Raft(Box::new(Message { msg_type, ..Message::default() }))
+    }
+
+    fn forward(command: Command) -> Packet {
+        let proposal = Proposal { member: OWN, life: 1, number: 1, time: 0, forwarded: true, command };
+        Packet::Forward(proposal.encode())
+    }
+
+    fn ask(question: Question) -> Packet {
+        Packet::Ask { life: 1, number: 1, question }
+    }
+
+    fn reply(reply: Reply) -> Packet {
+        Packet::Reply { life: 1, number: 1, reply }
+    }
+
+    #[test]
+    fn a_witness_answers_and_says_where_it_is_and_nothing_else() {
+        let mark = Mark { index: 1, term: 1, revision: Revision(1), members: Default::default(), received: true };
+        for (packet, may) in [
+            (raft(MessageType::MsgAppendResponse), true),
+            (raft(MessageType::MsgHeartbeatResponse), true),
+            (raft(MessageType::MsgRequestVoteResponse), true),
+            (raft(MessageType::MsgRequestPreVoteResponse), true),
+            (raft(MessageType::MsgAppend), false),
+            (raft(MessageType::MsgHeartbeat), false),
+            (raft(MessageType::MsgRequestVote), false),
+            (raft(MessageType::MsgRequestPreVote), false),
+            (raft(MessageType::MsgTimeoutNow), false),
+            (forward(Command::Describe { id: OWN, info: MemberInfo::default() }), true),
+            (forward(Command::Describe { id: OWN + 1, info: MemberInfo::default() }), false),
+            (forward(Command::Txn(Txn::default())), false),
+            (forward(Command::Compact { revision: Revision(1) }), false),
+            (Packet::Forward(vec![9]), false),
+            (ask(Question::ReadIndex), true),
+            (ask(Question::Admit(MemberInfo::default())), false),
+            (ask(Question::Dismiss(1)), false),
+            (ask(Question::KeepAlive(1)), false),
+            (reply(Reply::Unavailable), true),
+            (reply(Reply::Number(1)), false),
+            (Packet::Pull { transfer: 1, from: 0 }, true),
+            (Packet::Installed { transfer: 1, index: 1 }, true),
+            (Packet::Removed, true),
+            (Packet::Pace { millis: 1 }, true),
+            (Packet::Refused { life: 1, number: 1 }, false),
+            (Packet::Offer { transfer: 1, mark, items: 1 }, false),
+            (Packet::Chunk { transfer: 1, from: 0, next: 1, bytes: Bytes::new() }, false),
+        ] {
+            assert_eq!(of_witness(&packet, OWN).is_ok(), may, "{packet:?}");
+        }
     }
 }

@@ -107,7 +107,15 @@ impl Command {
     }
 }
 
+/// Where the command's kind stands in an encoded proposal.
+const KIND: usize = 1 + 4 * 8;
+
 impl Proposal {
+    /// Whether an encoded proposal says something of the members, which those need to know too who keep nothing else.
+    pub(crate) fn is_of_members(bytes: &[u8]) -> bool {
+        bytes.get(KIND) == Some(&tag::DESCRIBE)
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.command.size());
         out.put_u8(if self.forwarded { FORWARDED } else { VERSION });

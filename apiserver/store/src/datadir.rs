@@ -3,7 +3,7 @@
 //! ```text
 //! lock       held by the process that has the store open (flock(2)); says its number
 //! format     "coracle-store 1"
-//! identity   cluster, member and founder; a member's number is never used again after the directory is lost
+//! identity   cluster, member, founder, and whether it is a witness; a member's number is never used again after the directory is lost
 //! life       how often the store was opened
 //! log/       the Raft log
 //! state/     the last checkpoint; while it is written anew, state.new/ and state.old/ beside it
@@ -28,6 +28,9 @@ use crate::{
 /// The format this version writes, and the only one it reads.
 const FORMAT: u32 = 1;
 
+/// The line of a witness's identity.
+const WITNESS: &str = "witness";
+
 /// Who a member is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
@@ -37,6 +40,14 @@ pub(crate) struct Identity {
     pub(crate) member: u64,
     /// The cluster's first member.
     pub(crate) founder: u64,
+    /// It keeps votes and where the log stands, and nothing of what is stored.
+    pub(crate) witness: bool,
+}
+
+impl Identity {
+    fn is_of(&self, joining: Joining) -> bool {
+        (joining.own.0, joining.cluster, joining.witness) == (self.member, self.cluster, self.witness)
+    }
 }
 
 /// An opened, locked data directory.
@@ -73,7 +84,7 @@ impl DataDir {
             Some(text) => parse(&text).ok_or_else(|| corrupt("identity", "not a member's identity"))?,
             None => return Err(corrupt("identity", "is missing")),
         };
-        if joining.is_some_and(|joining| joining.own.0 != identity.member || joining.cluster != identity.cluster) {
+        if joining.is_some_and(|joining| !identity.is_of(joining)) {
             return Err(Error::Occupied { dir: dir.to_owned() });
         }
         let life = match read(&dir.join("life"))? {
@@ -96,10 +107,12 @@ impl DataDir {
 /// Makes the directory's contents; `format` comes last, so that an interrupted making begins anew.
 fn make(dir: &Path, joining: Option<Joining>) -> Result<()> {
     let identity = match joining {
-        Some(Joining { cluster, founder, own }) => Identity { cluster, member: own.0, founder: founder.0 },
+        Some(Joining { cluster, founder, own, witness }) => {
+            Identity { cluster, member: own.0, founder: founder.0, witness }
+        }
         None => {
             let member = rand::random_range(1 << 48..1 << 62);
-            Identity { cluster: rand::random(), member, founder: member }
+            Identity { cluster: rand::random(), member, founder: member, witness: false }
         }
     };
     for part in ["log", "state"] {
@@ -112,8 +125,12 @@ fn make(dir: &Path, joining: Option<Joining>) -> Result<()> {
         made.map_err(Error::io(format!("make {}", part.display())))?;
     }
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let Identity { cluster, member, founder } = identity;
-    let text = format!("cluster {}\nmember {member:016x}\nfounder {founder:016x}\n", hex(&cluster));
+    let Identity { cluster, member, founder, witness } = identity;
+    let mut text = format!("cluster {}\nmember {member:016x}\nfounder {founder:016x}\n", hex(&cluster));
+    if witness {
+        text.push_str(WITNESS);
+        text.push('\n');
+    }
     write(dir, "identity", &text)?;
     write(dir, "format", &format_line())?;
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -138,7 +155,12 @@ fn parse(text: &str) -> Option<Identity> {
         Some(line) => id(line.strip_prefix("founder ")?)?,
         None => member,
     };
-    Some(Identity { cluster, member, founder })
+    let witness = match lines.next() {
+        Some(WITNESS) => true,
+        Some(_) => return None,
+        None => false,
+    };
+    Some(Identity { cluster, member, founder, witness })
 }
 
 /// The process that has the store in `dir` open now, if one has: its number, as far as the lock file says it. Nothing is

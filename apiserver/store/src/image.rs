@@ -46,6 +46,12 @@ impl Image {
         Self { mark, items: leases.chain(peers).chain(entries).collect() }
     }
 
+    /// The same with the members alone: what a witness keeps.
+    pub(crate) fn of_members(&self) -> Self {
+        let items = self.items.iter().filter(|item| matches!(item, Item::Peer(..))).cloned().collect();
+        Self { mark: self.mark.clone(), items }
+    }
+
     /// The state it shows.
     pub(crate) fn state(&self, retention: Retention) -> State {
         let (mut entries, mut leases, mut peers) = (Vec::new(), Vec::new(), Vec::new());

@@ -5,13 +5,15 @@
 //! log's [`Disk`](crate::disk::Disk). A lone member has no ticks: it has nobody to send heartbeats to, and campaigns at
 //! once.
 
-use std::{ops::Range, sync::Arc};
+use std::{cmp::Reverse, collections::BTreeSet, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use protobuf::Message as _;
 use raft::{
-    Config, ProgressState, RawNode, ReadState, SnapshotStatus, StateRole,
-    eraftpb::{ConfChange, ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType, Message},
+    Config, GetEntriesContext, ProgressState, RawNode, ReadState, SnapshotStatus, StateRole,
+    eraftpb::{
+        ConfChange, ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType, Message, MessageType,
+    },
 };
 
 use crate::{
@@ -27,6 +29,9 @@ use crate::{
 /// How far a learner may be behind and still count as caught up, in entries: what is under way in a busy moment.
 const BEHIND: u64 = 256;
 
+/// A witness's patience, in ticks: longer than any machine runs.
+const FOR_EVER: usize = 1 << 31;
+
 /// Who a member is this time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Own {
@@ -34,6 +39,8 @@ pub(crate) struct Own {
     pub(crate) id: u64,
     /// The cluster's first member.
     pub(crate) founder: u64,
+    /// It has nothing to lead with, and never stands for election.
+    pub(crate) witness: bool,
     /// Which of its lives: one more at every start, so that a proposal's number is never taken for an earlier life's.
     pub(crate) life: u64,
     /// Ticks without a leader after which it stands for election: drawn anew each time from this range.
@@ -65,6 +72,9 @@ pub(crate) struct Member<D: Disk> {
     node: RawNode<Log<D>>,
     own: Own,
     number: u64,
+    /// Changes of the members that this leader knows of and may not have applied: the index, who, and whether it votes
+    /// then.
+    pending: Vec<(u64, u64, bool)>,
 }
 
 impl<D: Disk> Member<D> {
@@ -73,7 +83,7 @@ impl<D: Disk> Member<D> {
     /// # Errors
     /// [`Error::Failed`] if raft-rs does not accept the log.
     pub(crate) fn new(log: Log<D>, own: Own, applied: u64) -> Result<Self> {
-        Ok(Self { node: node(log, &own, applied)?, own, number: 0 })
+        Ok(Self { node: node(log, &own, applied)?, own, number: 0, pending: Vec::new() })
     }
 
     /// The same member begun anew from what its log holds, forgetting what did not get there.
@@ -109,7 +119,7 @@ impl<D: Disk> Member<D> {
 
     /// Whether this member is the only one that votes, and so elects itself.
     pub(crate) fn is_alone(&self) -> bool {
-        is_alone(self.log(), self.own.id)
+        is_alone(self.log(), &self.own)
     }
 
     /// Whether there is anybody to send anything to, or to hear from.
@@ -149,10 +159,24 @@ impl<D: Disk> Member<D> {
     pub(crate) fn step(&mut self, message: Message, from: u64) -> Result<(), Malformed> {
         let own = Standing { id: self.own.id, term: self.node.raft.term, last: self.last() };
         check(&message, from, own)?;
+        if self.own.witness && message.msg_type == MessageType::MsgTimeoutNow {
+            return Err(Malformed("a witness is told to lead"));
+        }
         if let Err(error) = self.node.step(message) {
             tracing::debug!(error = &error as &dyn std::error::Error, "a peer's message was dropped");
         }
         Ok(())
+    }
+
+    /// Leads no more, and leaves it to others to lead.
+    pub(crate) fn step_down(&mut self) {
+        let term = self.node.raft.term;
+        self.node.raft.become_follower(term, 0);
+    }
+
+    /// Does not stand for election now, however long it has heard of no leader.
+    pub(crate) fn rest(&mut self) {
+        self.node.raft.election_elapsed = 0;
     }
 
     /// Ticks since a leader was last heard of.
@@ -218,6 +242,7 @@ impl<D: Disk> Member<D> {
         let single = ConfChangeSingle { change_type, node_id, ..ConfChangeSingle::default() };
         let change = ConfChangeV2 { changes: vec![single].into(), context: context.into(), ..ConfChangeV2::default() };
         self.node.propose_conf_change(Vec::new(), change).map_err(|_| Error::Unavailable)?;
+        self.pending.push((index, node_id, change_type == ConfChangeType::AddNode));
         Ok(index)
     }
 
@@ -256,16 +281,63 @@ impl<D: Disk> Member<D> {
         id == self.own.id || self.node.raft.prs().get(id).is_some_and(|progress| progress.recent_active)
     }
 
-    /// The active voter that has most of the log, other than this leader.
-    pub(crate) fn successor(&self) -> Option<u64> {
+    /// The active voter that has most of the log, other than this leader and `witness`.
+    pub(crate) fn successor(&self, witness: Option<u64>) -> Option<u64> {
         let voters = self.log().members().voters.iter().copied();
-        let others = voters.filter(|id| *id != self.own.id && self.is_active(*id));
+        let others = voters.filter(|id| *id != self.own.id && Some(*id) != witness && self.is_active(*id));
         others.max_by_key(|id| self.node.raft.prs().get(*id).map_or(0, |progress| progress.matched))
     }
 
     /// Hands leadership over.
     pub(crate) fn hand_over(&mut self, to: u64) {
         self.node.transfer_leader(to);
+    }
+
+    /// This member has come to lead: looks which changes of the members leaders before have left.
+    pub(crate) fn find_pending(&mut self) {
+        self.pending.clear();
+        let log = &self.node.raft.raft_log;
+        let entries = log.entries(log.applied + 1, None, GetEntriesContext::empty(false)).unwrap_or_default();
+        for entry in entries.iter().filter(|entry| entry.entry_type == EntryType::EntryConfChangeV2) {
+            let mut change = ConfChangeV2::default();
+            if change.merge_from_bytes(&entry.data).is_ok() {
+                let changes = change.changes.iter();
+                let votes = |single: &ConfChangeSingle| single.change_type == ConfChangeType::AddNode;
+                self.pending.extend(changes.map(|single| (entry.index, single.node_id, votes(single))));
+            }
+        }
+    }
+
+    /// How far so many voters have come as make a majority: first with `witness`, which has to come yet, then without it,
+    /// if they are enough. As it is for the members there are, and for those there will be by changes that are under way.
+    pub(crate) fn kept_beside(&self, witness: u64) -> (u64, Option<u64>) {
+        let applied = self.node.raft.raft_log.applied;
+        let mut voters: BTreeSet<u64> = self.log().members().voters.iter().copied().collect();
+        let mut kept = self.kept_among(&voters, witness);
+        for (_, id, votes) in self.pending.iter().filter(|(index, ..)| *index > applied) {
+            if *votes {
+                voters.insert(*id)
+            } else {
+                voters.remove(id)
+            };
+            let (with, without) = self.kept_among(&voters, witness);
+            kept = (kept.0.min(with), kept.1.zip(without).map(|(one, other)| one.min(other)));
+        }
+        kept
+    }
+
+    fn kept_among(&self, voters: &BTreeSet<u64>, witness: u64) -> (u64, Option<u64>) {
+        let progress = self.node.raft.prs();
+        let others = voters.iter().filter(|id| **id != witness);
+        let mut matched: Vec<u64> = others.map(|id| progress.get(*id).map_or(0, |known| known.matched)).collect();
+        matched.sort_unstable_by_key(|index| Reverse(*index));
+        let majority = voters.len() / 2;
+        (matched.get(majority.saturating_sub(1)).copied().unwrap_or_default(), matched.get(majority).copied())
+    }
+
+    /// How far this member knows that the log is committed.
+    pub(crate) fn committed(&self) -> u64 {
+        self.node.raft.raft_log.committed
     }
 
     /// How far all have come that this leader hears of: what lies before, none of them needs of the log.
@@ -317,6 +389,7 @@ impl<D: Disk> Member<D> {
 
     /// What [`Member::turn`] gave back has been applied up to `index`.
     pub(crate) fn applied(&mut self, index: u64) {
+        self.pending.retain(|(pending, ..)| *pending > index);
         self.node.advance_apply_to(index);
         self.node.mut_store().applied(index);
     }
@@ -351,26 +424,27 @@ impl<D: Disk> Member<D> {
     }
 }
 
-fn is_alone<D: Disk>(log: &Log<D>, id: u64) -> bool {
+fn is_alone<D: Disk>(log: &Log<D>, own: &Own) -> bool {
     let members = log.members();
-    members.voters == [id] && members.voters_outgoing.is_empty()
+    !own.witness && members.voters == [own.id] && members.voters_outgoing.is_empty()
 }
 
 fn node<D: Disk>(mut log: Log<D>, own: &Own, applied: u64) -> Result<RawNode<Log<D>>> {
     // So that a store on a full disk, where no election can be written down, still reads everything it acknowledged.
-    if is_alone(&log, own.id) {
+    if is_alone(&log, own) {
         log.commit_alone(applied);
     }
     RawNode::new(&config(own, applied), log, &bridge::logger()).map_err(failed)
 }
 
 fn config(own: &Own, applied: u64) -> Config {
+    let stands = if own.witness { FOR_EVER..FOR_EVER + 1 } else { own.patience.clone() };
     Config {
         id: own.id,
         applied,
         election_tick: own.patience.start,
-        min_election_tick: own.patience.start,
-        max_election_tick: own.patience.end,
+        min_election_tick: stands.start,
+        max_election_tick: stands.end,
         heartbeat_tick: 1,
         pre_vote: true,
         check_quorum: true,

@@ -25,12 +25,16 @@ pub struct MemberInfo {
     pub name: String,
     /// Where its peers reach it, `host:port`.
     pub addresses: Vec<String>,
+    /// It keeps votes and where the log stands, and nothing of what is stored. It stays what it was admitted as.
+    pub witness: bool,
 }
 
 /// Longest name or address, that of a DNS name with a port.
 const LONGEST: usize = 300;
 /// Most addresses of one member.
 const ADDRESSES: usize = 8;
+/// The bit of the number of addresses that says that it is a witness: what was written before there were any has it not.
+const WITNESS: u32 = 1 << 31;
 
 impl MemberInfo {
     /// Whether it is within the bounds: few addresses, all of them short.
@@ -45,7 +49,8 @@ impl MemberInfo {
 
     pub(crate) fn put(&self, out: &mut Vec<u8>) {
         out.put_bytes(self.name.as_bytes());
-        out.put_u32(u32::try_from(self.addresses.len()).unwrap_or(u32::MAX));
+        let count = u32::try_from(self.addresses.len()).unwrap_or(!WITNESS) & !WITNESS;
+        out.put_u32(if self.witness { count | WITNESS } else { count });
         self.addresses.iter().for_each(|address| out.put_bytes(address.as_bytes()));
     }
 
@@ -54,8 +59,13 @@ impl MemberInfo {
             std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| Malformed("a member's name is not text"))
         };
         let name = text(from.slice()?)?;
-        let addresses = (0..from.count(4)?).map(|_| text(from.slice()?)).collect::<Result<_, _>>()?;
-        let info = Self { name, addresses };
+        let count = from.u32()?;
+        let (count, witness) = (count & !WITNESS, count & WITNESS != 0);
+        if count as usize > ADDRESSES {
+            return Err(Malformed("a member has too many addresses"));
+        }
+        let addresses = (0..count).map(|_| text(from.slice()?)).collect::<Result<_, _>>()?;
+        let info = Self { name, addresses, witness };
         if info.is_valid() { Ok(info) } else { Err(Malformed("a member's name or addresses are too long")) }
     }
 }
@@ -88,3 +98,25 @@ impl Peer {
 
 /// The members by id.
 pub(crate) type Peers = BTreeMap<u64, Peer>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_of_a_member_is_read_back() {
+        let addresses = vec!["192.0.2.1:6443".to_owned(), "[::1]:6443".to_owned()];
+        for witness in [false, true] {
+            for addresses in [Vec::new(), addresses.clone()] {
+                let info = MemberInfo { name: "attic".to_owned(), addresses, witness };
+                let mut out = Vec::new();
+                info.put(&mut out);
+                assert_eq!(MemberInfo::take(&mut Reader(&out)), Ok(info));
+            }
+        }
+        let mut many = Vec::new();
+        many.put_bytes(b"attic");
+        many.put_u32(9);
+        assert!(MemberInfo::take(&mut Reader(&many)).is_err());
+    }
+}

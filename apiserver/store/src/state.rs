@@ -107,10 +107,21 @@ impl State {
         &self.peers
     }
 
-    /// A member has been admitted, or says anew where it is.
-    pub(crate) fn describe(&mut self, id: u64, info: MemberInfo) {
+    /// A member has been admitted.
+    pub(crate) fn admit(&mut self, id: u64, info: MemberInfo) {
         self.peers.entry(id).or_default().info = info;
         self.dirty.peers.insert(id);
+    }
+
+    /// A member says anew where it is. What it was admitted as it stays: on that hangs what it is sent.
+    pub(crate) fn describe(&mut self, id: u64, info: MemberInfo) {
+        let witness = self.peers.get(&id).is_some_and(|peer| peer.info.witness);
+        self.admit(id, MemberInfo { witness, ..info });
+    }
+
+    /// The member that is a witness, if one is.
+    pub(crate) fn witness(&self) -> Option<u64> {
+        self.peers.iter().find(|(_, peer)| peer.info.witness).map(|(id, _)| *id)
     }
 
     /// A member is one no more.

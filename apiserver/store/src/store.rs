@@ -6,6 +6,7 @@ use raft::eraftpb::ConfState;
 use tokio::sync::oneshot;
 
 use crate::{
+    check,
     checkpoint::{Checkpoints, Mark},
     codec::Malformed,
     command::{Answer, Command},
@@ -63,6 +64,8 @@ pub struct Joining {
     pub founder: MemberId,
     /// The id the new member was given.
     pub own: MemberId,
+    /// It was admitted as a witness.
+    pub witness: bool,
 }
 
 impl Config {
@@ -208,9 +211,28 @@ impl Store {
     /// # Errors
     /// [`Error::Malformed`]: no member sends such a packet, and it was dropped. [`Error::Closed`].
     pub async fn deliver(&self, from: MemberId, packet: &[u8]) -> Result<()> {
+        self.take_in(from, packet, |_| Ok(())).await
+    }
+
+    /// As [`Store::deliver`], from a peer that is a witness: it may answer, and say where it is, and nothing else. Who takes
+    /// a witness over writes nothing by it.
+    ///
+    /// # Errors
+    /// As [`Store::deliver`]; [`Error::Malformed`] also: no witness says that.
+    pub async fn deliver_of_witness(&self, from: MemberId, packet: &[u8]) -> Result<()> {
+        self.take_in(from, packet, |packet| check::of_witness(packet, from.0)).await
+    }
+
+    async fn take_in(
+        &self,
+        from: MemberId,
+        packet: &[u8],
+        check: impl FnOnce(&Packet) -> std::result::Result<(), Malformed>,
+    ) -> Result<()> {
         let room = self.shared.queue.peers_room(packet.len()).await?;
         let size = packet.len();
-        let packet = Packet::decode(packet).map_err(|Malformed(what)| Error::Malformed { what })?;
+        let packet = Packet::decode(packet).and_then(|packet| check(&packet).map(|()| packet));
+        let packet = packet.map_err(|Malformed(what)| Error::Malformed { what })?;
         self.shared.queue.push(Request::Packet { from: from.0, packet, size, room })
     }
 
@@ -396,7 +418,7 @@ pub(crate) fn open<D: Disk, E: Engine>(
         }
     };
     let (log, recovery) = Log::open(disk, identity.cluster, &mark, config.checkpoint_bytes / 4)?;
-    let own = Own { id: identity.member, founder: identity.founder, life, patience };
+    let own = Own { id: identity.member, founder: identity.founder, witness: identity.witness, life, patience };
     let member = Member::new(log, own, mark.index)?;
     let shared = Arc::new(Shared::new(state));
     let settings = Settings { retention: config.retention, checkpoint_bytes: config.checkpoint_bytes, transport };

@@ -30,6 +30,7 @@ use self::{
     pace::Pace,
     peers::{Asker, Passing},
     reads::Reads,
+    witness::Telling,
 };
 
 mod cutting;
@@ -38,6 +39,7 @@ mod members;
 mod pace;
 mod peers;
 mod reads;
+mod witness;
 
 /// Bytes and proposals in one group commit: about what a disk writes in the time it takes to sync.
 const GROUP_BYTES: usize = 4 << 20;
@@ -121,6 +123,7 @@ pub(crate) struct Worker<D: Disk> {
     changes: Changes,
     images: Images,
     pace: Pace,
+    telling: Telling,
     /// Entries applied, for who judges.
     #[cfg(test)]
     pub(crate) trace: Vec<Entry>,
@@ -155,10 +158,11 @@ impl<D: Disk> Worker<D> {
             changes: Changes::default(),
             images: Images::default(),
             pace: Pace::default(),
+            telling: Telling::default(),
             #[cfg(test)]
             trace: Vec::new(),
         };
-        worker.tell_group();
+        worker.know_members();
         worker.drain(now)?;
         match worker.take_the_lead(now) {
             // A store on a full disk is read, and writes when there is room.
@@ -386,8 +390,13 @@ impl<D: Disk> Worker<D> {
     /// Writes, commits and applies until nothing is left to do.
     fn drain(&mut self, now: Now) -> Result<()> {
         while let Some(member) = &mut self.member {
-            let (images, transport) = (&mut self.images, &*self.settings.transport);
-            let Some(turn) = member.turn(|message| images.send(message, transport, now))? else { break };
+            let (images, telling, transport) = (&mut self.images, &mut self.telling, &*self.settings.transport);
+            let turn = member.turn(|message| {
+                if let Some(message) = telling.take(message) {
+                    images.send(message, telling.witness(), transport, now);
+                }
+            });
+            let Some(turn) = turn? else { break };
             if let Some(error) = member.log().take_damage() {
                 return Err(error);
             }
@@ -404,6 +413,7 @@ impl<D: Disk> Worker<D> {
                 self.member()?.applied(index);
             }
         }
+        self.tell_witness();
         self.answer_reads();
         self.offer_image(now);
         self.note_leadership(now);
@@ -483,7 +493,7 @@ impl<D: Disk> Worker<D> {
         // Another may have room.
         if self.leads
             && let Some(member) = &mut self.member
-            && let Some(successor) = member.successor()
+            && let Some(successor) = member.successor(self.telling.witness())
         {
             member.hand_over(successor);
         }
@@ -509,6 +519,7 @@ impl<D: Disk> Worker<D> {
         let member = self.member.take().map(|member| member.restart(applied)).transpose()?;
         self.member = member;
         self.leads = false;
+        self.telling.end();
         self.drain(now)
     }
 

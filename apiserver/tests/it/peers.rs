@@ -1,6 +1,6 @@
 //! Strangers, and members gone wrong, at the port where members of the store speak to each other.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use coracle_apiserver::pki::{Profile, Usage};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
@@ -97,6 +97,36 @@ async fn what_no_member_says_ends_its_connection_and_nothing_else() {
         after_hello(&frame(&[1, 1])),
     ] {
         is_cut_off(connect(&c, Some(&member(&own, 7))).await, &said).await;
+    }
+    let made = c.post("/api/v1/namespaces/default/configmaps", &json!({"metadata": {"name": "well"}})).await;
+    assert_eq!(made.code, 201, "{}", made.body);
+}
+
+/// What a server may say, and a witness may not: that it did not propose a write.
+#[tokio::test]
+async fn a_witness_that_speaks_as_a_server_is_cut_off() {
+    let c = Cluster::start().await;
+    let own = hex::encode(c.server.registry().store().cluster_id());
+    let mut said = frame(br#"{"addresses": []}"#);
+    said.extend(frame(&[&[1, 3][..], &[0; 16]].concat()));
+    let witness = Profile { group: Some("system:coracle:witnesses".to_owned()), ..member(&own, 7) };
+    let mut stream = connect(&c, Some(&witness)).await;
+    stream.write_all(&said).await.unwrap();
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    // Who says nothing is left after a while too, so it goes on.
+    let goes_on = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if writer.write_all(&frame(b"")).await.is_err() || writer.flush().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let mut heard = Vec::new();
+    tokio::select! {
+        _ = reader.read_to_end(&mut heard) => {}
+        () = goes_on => {}
+        () = tokio::time::sleep(Duration::from_secs(60)) => panic!("it is heard out"),
     }
     let made = c.post("/api/v1/namespaces/default/configmaps", &json!({"metadata": {"name": "well"}})).await;
     assert_eq!(made.code, 201, "{}", made.body);

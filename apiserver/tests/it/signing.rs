@@ -141,7 +141,7 @@ async fn nobody_asks_for_a_certificate_of_the_superusers() {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     // Nor for one of the servers themselves, which opens the store.
-    for group in ["system:masters", "system:coracle:members"] {
+    for group in ["system:masters", "system:coracle:members", "system:coracle:witnesses"] {
         let mut params = params.clone();
         params.distinguished_name.push(DnType::OrganizationName, group);
         let pem = params.serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap();

@@ -261,7 +261,11 @@ pub(super) const ROLES: &[(&str, &[&str], &[&str])] = &[
     // Nodes go on with other servers when theirs is gone.
     ("coracle:server-finder", &["g:system:nodes"], &["list,watch discovery.k8s.io endpointslices"]),
     // A further server, which is given all there is.
-    ("coracle:server-joiner", &["g:system:bootstrappers:coracle:servers"], &["post url /coracle/v1/servers"]),
+    (
+        "coracle:server-joiner",
+        &["g:system:bootstrappers:coracle:servers", "g:system:bootstrappers:coracle:witnesses"],
+        &["post url /coracle/v1/servers"],
+    ),
 ];
 
 /// The controllers' roles (`system:controller:` before the name). Each is bound to the controller's service account, as

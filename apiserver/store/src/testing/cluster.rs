@@ -5,7 +5,7 @@
 //! `CORACLE_SEED=n` runs that seed alone, `CORACLE_SEEDS=n` so many.
 
 use std::{
-    collections::{BTreeMap, hash_map::DefaultHasher},
+    collections::{BTreeMap, BTreeSet, hash_map::DefaultHasher},
     fmt::Write as _,
     hash::{Hash, Hasher},
     sync::Arc,
@@ -24,6 +24,7 @@ use self::{
 };
 use super::{model::command, state::told, world::Dice};
 use crate::{
+    check,
     command::{Command, Outcome},
     datadir::Identity,
     error::{Error, Result},
@@ -51,12 +52,16 @@ const STEP: u64 = 20;
 const SAFETY: u64 = 700;
 const HEAL: u64 = 900;
 const MOST: usize = 6;
+/// Servers beside a witness, and how many there may be in some seeds.
+const TWO: usize = 2;
+const FEW: usize = 4;
 
 /// What a client waits for.
 enum Asked {
     Write(usize, oneshot::Receiver<Outcome>),
     Read(u64, usize, oneshot::Receiver<Result<Revision>>),
-    Admit(oneshot::Receiver<Result<MemberId>>),
+    /// Whether it is to be a witness.
+    Admit(bool, oneshot::Receiver<Result<MemberId>>),
     Dismiss(u64, oneshot::Receiver<Result<()>>),
     Other(oneshot::Receiver<Outcome>),
 }
@@ -91,12 +96,16 @@ struct Simulation {
     images: u64,
     /// Members say what no correct member says: nothing is promised then but that nobody panics.
     lies: bool,
+    /// How many servers there are, and whether a witness is to be beside them.
+    most: usize,
+    witness: bool,
+    witnesses: BTreeSet<u64>,
 }
 
 impl Simulation {
     fn new(seed: u64) -> Self {
         let mut dice = Dice(seed ^ 0xC1);
-        let founder = Identity { cluster: CLUSTER, member: FOUNDER, founder: FOUNDER };
+        let founder = Identity { cluster: CLUSTER, member: FOUNDER, founder: FOUNDER, witness: false };
         let machine = Machine::new(founder, dice.next(), 10 + dice.below(10));
         Self {
             dice,
@@ -115,7 +124,15 @@ impl Simulation {
             reads: 0,
             images: 0,
             lies: false,
+            most: MOST,
+            witness: false,
+            witnesses: BTreeSet::new(),
         }
+    }
+
+    /// Two servers, or some more, and a witness.
+    fn witnessed(seed: u64, most: usize) -> Self {
+        Self { most, witness: true, ..Self::new(seed) }
     }
 
     /// Wall clocks jump by an hour and back; nothing may depend on them.
@@ -127,9 +144,10 @@ impl Simulation {
         Way { own, sent: Arc::clone(&self.net.sent) }
     }
 
-    /// A machine that runs, drawn by lot.
+    /// A server that runs, drawn by lot.
     fn running(&mut self) -> Option<usize> {
-        let running: Vec<usize> = (0..self.machines.len()).filter(|at| self.machines[*at].running.is_some()).collect();
+        let runs = |machine: &Machine| machine.running.is_some() && !machine.identity.witness;
+        let running: Vec<usize> = (0..self.machines.len()).filter(|at| runs(&self.machines[*at])).collect();
         (!running.is_empty()).then(|| running[self.dice.below(running.len())])
     }
 
@@ -146,6 +164,9 @@ impl Simulation {
                 continue;
             };
             self.images += u64::from(matches!(packet, Packet::Installed { .. }));
+            if self.witnesses.contains(&from) {
+                assert_eq!(check::of_witness(&packet, from), Ok(()), "a witness may say what it says: {packet:?}");
+            }
             let room = Arc::clone(&run.room).try_acquire_owned().unwrap();
             machine.asked.push(Request::Packet { from, packet, size: bytes.len(), room });
         }
@@ -205,7 +226,9 @@ impl Simulation {
             self.net.hold(count, machine.until);
         }
         for entry in std::mem::take(&mut run.worker.trace) {
-            if !self.lies {
+            if machine.identity.witness {
+                self.log.witnessed(&entry);
+            } else if !self.lies {
                 self.log.applied(own, entry);
             }
         }
@@ -244,9 +267,9 @@ impl Simulation {
                     Err(TryRecvError::Closed) => {}
                     Err(TryRecvError::Empty) => self.asked.push(Asked::Read(began, index, answer)),
                 },
-                Asked::Admit(mut answer) => match answer.try_recv() {
-                    Ok(Ok(id)) => self.come(id.0),
-                    Err(TryRecvError::Empty) => self.asked.push(Asked::Admit(answer)),
+                Asked::Admit(witness, mut answer) => match answer.try_recv() {
+                    Ok(Ok(id)) => self.come(id.0, witness),
+                    Err(TryRecvError::Empty) => self.asked.push(Asked::Admit(witness, answer)),
                     Ok(Err(_)) | Err(TryRecvError::Closed) => {}
                 },
                 Asked::Dismiss(id, mut answer) => match answer.try_recv() {
@@ -263,9 +286,12 @@ impl Simulation {
     }
 
     /// A machine joins as the member it was admitted as.
-    fn come(&mut self, id: u64) {
+    fn come(&mut self, id: u64, witness: bool) {
         assert!(self.machines.iter().all(|machine| machine.identity.member != id), "an id was given out twice");
-        let identity = Identity { cluster: CLUSTER, member: id, founder: FOUNDER };
+        if witness {
+            self.witnesses.insert(id);
+        }
+        let identity = Identity { cluster: CLUSTER, member: id, founder: FOUNDER, witness };
         let patience = 10 + (self.machines.len() * 3) % 11;
         self.machines.push(Machine::new(identity, self.dice.next(), patience));
     }
@@ -281,9 +307,14 @@ impl Simulation {
                 self.leaders.leads(member, term);
             }
             self.monotonic.stands(member, machine.life, applied, revision);
+            (member, term, leads, applied, revision, machine.world.lock().unwrap().steps).hash(&mut hasher);
+            if machine.identity.witness {
+                assert!(!leads, "a witness leads");
+                assert_eq!(run.shared.read().index().len(), 0, "a witness keeps what is stored");
+                continue;
+            }
             let follower = self.followers.entry((member, machine.life)).or_default();
             follower.follow(&run.shared, &self.writes);
-            (member, term, leads, applied, revision, machine.world.lock().unwrap().steps).hash(&mut hasher);
         }
         writeln!(self.transcript, "{} {:x}", self.now, hasher.finish()).unwrap();
     }
@@ -293,7 +324,7 @@ impl Simulation {
         self.unique += 1;
         let drawn = command(&mut self.dice, self.unique, self.writes.model.revision(), 3000);
         let machine = &mut self.machines[index];
-        let Some(run) = &machine.running else { return };
+        let Some(run) = machine.running.as_ref().filter(|_| !machine.identity.witness) else { return };
         if self.dice.once_in(4) {
             let (answer, answered) = oneshot::channel();
             machine.asked.push(Request::Barrier { answer });
@@ -314,21 +345,23 @@ impl Simulation {
     }
 
     fn change_members(&mut self, index: usize) {
-        let there = self.machines.iter().filter(|machine| !machine.lost).count();
-        if there < 3 || (there < MOST && self.dice.once_in(2)) {
-            self.admit(index, &format!("machine {there}"));
-        } else {
+        let there = self.machines.iter().filter(|machine| !machine.lost && !machine.identity.witness).count();
+        let witness = self.machines.iter().any(|machine| !machine.lost && machine.identity.witness);
+        let is_next = self.witness && !witness && there >= TWO;
+        if is_next || there < self.most.min(3) || (there < self.most && self.dice.once_in(2)) {
+            self.admit(index, &format!("machine {there}"), is_next);
+        } else if self.most > TWO || self.dice.once_in(4) {
             let ids: Vec<u64> = self.machines.iter().map(|machine| machine.identity.member).collect();
             let id = ids[self.dice.below(ids.len())];
             self.dismiss(index, id);
         }
     }
 
-    fn admit(&mut self, index: usize, name: &str) {
+    fn admit(&mut self, index: usize, name: &str, witness: bool) {
         let (answer, answered) = oneshot::channel();
-        let info = MemberInfo { name: name.to_owned(), addresses: Vec::new() };
+        let info = MemberInfo { name: name.to_owned(), addresses: Vec::new(), witness };
         self.machines[index].asked.push(Request::Admit { info, answer });
-        self.asked.push(Asked::Admit(answered));
+        self.asked.push(Asked::Admit(witness, answered));
     }
 
     fn dismiss(&mut self, index: usize, id: u64) {
@@ -407,6 +440,49 @@ impl Simulation {
         self.transcript
     }
 
+    /// One of two servers and a witness is lost, at any moment of a time in which all were well, though not the network: so
+    /// what a leader has said is heard by one and not by the other.
+    fn lose_one(mut self) -> String {
+        let mut well = 0;
+        for step in 0.. {
+            assert!(step < 2000, "they have not come together: {}", self.standing());
+            self.step();
+            let Some(index) = self.running() else { continue };
+            if self.machines.len() < 3 && step % 50 == 10 {
+                self.change_members(index);
+            }
+            let votes = |machine: &Machine| {
+                let members = machine.running.as_ref().map(|run| run.shared.cluster().members);
+                members.is_some_and(|members| members.iter().filter(|member| member.votes).count() == 3)
+            };
+            well = if self.machines.len() == 3 && self.machines.iter().all(votes) { well + 1 } else { 0 };
+            self.ask(index);
+            // Some time after the last change, whoever leads knows that the others keep up.
+            if well == 60 {
+                self.net.loses = Some(4);
+            }
+            if well > 60 && self.dice.once_in(20) {
+                break;
+            }
+        }
+        let lost = self.dice.below(3);
+        self.net.heal();
+        self.machines[lost].running = None;
+        self.machines[lost].lost = true;
+        let mut waited = 0;
+        let before = self.writes.answered;
+        // What was under way may still be answered.
+        while self.writes.answered < before + 20 {
+            waited += 1;
+            assert!(waited < 400, "nothing is written without {lost}: {}", self.standing());
+            self.step();
+            if let Some(index) = self.running() {
+                self.ask(index);
+            }
+        }
+        format!("{lost} lost, {waited} steps")
+    }
+
     /// How the members stand, for who looks into a seed.
     fn standing(&self) -> String {
         let mut out = String::new();
@@ -438,8 +514,11 @@ impl Simulation {
                 }
             }
             if step > HEAL - 450 && step < HEAL - 440 {
-                for index in 0..self.machines.len() {
-                    self.ask(index);
+                // One server may be all that is left to be asked.
+                for _ in 0..if self.witness { 4 } else { 1 } {
+                    for index in 0..self.machines.len() {
+                        self.ask(index);
+                    }
                 }
             }
         }
@@ -460,7 +539,7 @@ impl Simulation {
         );
         let waiting: Vec<&str> = self.asked.iter().map(Asked::name).collect();
         assert!(waiting.is_empty(), "{waiting:?} wait although nothing is wrong: {}", self.standing());
-        let mut stands = None;
+        let (mut stands, mut shown) = (None, None);
         let running = self.machines.iter().filter_map(|machine| machine.running.as_ref());
         let furthest = running.max_by_key(|run| run.worker.standing().2).map(|run| run.shared.cluster().members);
         let members: Vec<u64> = furthest.unwrap_or_default().iter().map(|member| member.id.0).collect();
@@ -470,7 +549,7 @@ impl Simulation {
             let Some(run) = &machine.running else { continue };
             let cluster = run.shared.cluster();
             let (_, _, applied) = run.worker.standing();
-            let found = (applied, run.shared.read().revision(), cluster.leader, cluster.members.clone());
+            let found = (applied, cluster.leader, cluster.members.clone());
             let member = machine.identity.member;
             // Whoever it knew was gone before it heard that it had been removed, or that it belongs.
             let knows_nobody = cluster.members.iter().all(|known| known.id.0 == member || !is_running(known.id.0));
@@ -487,9 +566,14 @@ impl Simulation {
                 cluster.members.iter().any(|other| other.id.0 == member && other.votes),
                 "member {member:x} has not become a voter: {cluster:?}"
             );
-            reads::shows(&run.shared, &self.writes);
             let first = stands.get_or_insert_with(|| found.clone());
             assert_eq!(*first, found, "member {member:x} stands elsewhere than the others");
+            if machine.identity.witness {
+                continue;
+            }
+            reads::shows(&run.shared, &self.writes);
+            let revision = run.shared.read().revision();
+            assert_eq!(*shown.get_or_insert(revision), revision, "member {member:x} is at another revision");
         }
         let said = format!(
             "{} members, {} removed, {} terms, {} writes, {} reads, {} images, {} followers began anew",
@@ -507,7 +591,26 @@ impl Simulation {
 
 fn simulate(seed: u64) -> String {
     let result = std::panic::catch_unwind(|| Simulation::new(seed).run());
-    result.unwrap_or_else(|_| panic!("repro: CORACLE_SEED={seed} cargo test -p coracle-store --lib cluster"))
+    result.unwrap_or_else(|_| panic!("repro: CORACLE_SEED={seed} cargo test -p coracle-store --lib a_cluster_keeps"))
+}
+
+fn simulate_witnessed(seed: u64) -> String {
+    let most = if seed.is_multiple_of(3) { FEW } else { TWO };
+    let result = std::panic::catch_unwind(|| Simulation::witnessed(seed, most).run());
+    result.unwrap_or_else(|_| {
+        panic!("repro: CORACLE_SEED={seed} cargo test -p coracle-store --lib a_cluster_with_a_witness")
+    })
+}
+
+/// Runs a simulation from so many seeds, or from the one that is asked for.
+fn for_each_seed(count: u64, simulate: impl Fn(u64) -> String) {
+    if let Some(seed) = number("CORACLE_SEED") {
+        println!("{}", simulate(seed));
+        return;
+    }
+    for seed in 0..number("CORACLE_SEEDS").unwrap_or(count) {
+        simulate(seed);
+    }
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -516,13 +619,22 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn a_cluster_keeps_what_it_promised_whatever_happens() {
-    if let Some(seed) = number("CORACLE_SEED") {
-        println!("{}", simulate(seed));
-        return;
-    }
-    for seed in 0..number("CORACLE_SEEDS").unwrap_or(500) {
-        simulate(seed);
-    }
+    for_each_seed(500, simulate);
+}
+
+#[test]
+fn a_cluster_with_a_witness_keeps_what_it_promised_whatever_happens() {
+    for_each_seed(200, simulate_witnessed);
+}
+
+/// The servers and the witness are well, and under load, when one of the three is gone for good. It fails if the witness is
+/// told of anything before both servers have it.
+#[test]
+fn two_servers_and_a_witness_survive_the_loss_of_any_one() {
+    for_each_seed(60, |seed| {
+        let result = std::panic::catch_unwind(|| Simulation::witnessed(seed, TWO).lose_one());
+        result.unwrap_or_else(|_| panic!("seed {seed}"))
+    });
 }
 
 /// Each found something once: a write that was refused and whose copy was done all the same, a log that was cut where a
@@ -534,6 +646,14 @@ fn a_cluster_keeps_what_it_promised_whatever_happens() {
 fn clusters_that_found_something_stay_found() {
     for seed in [116, 133, 151, 163, 221, 231, 243, 266, 290, 1067, 1702, 2802, 5007, 8949, 1894] {
         simulate(seed);
+    }
+}
+
+/// Each did not come to itself once when nothing was wrong any more.
+#[test]
+fn clusters_with_a_witness_that_found_something_stay_found() {
+    for seed in [377, 1136] {
+        simulate_witnessed(seed);
     }
 }
 
@@ -557,7 +677,7 @@ fn the_last_one_left_goes_on_after_a_crash() {
             panic!("seed {seed}: {}", simulation.standing());
         };
         steps_until(&mut simulation, &|simulation| voters(simulation) == Some(1));
-        simulation.admit(0, "other");
+        simulation.admit(0, "other", false);
         steps_until(&mut simulation, &|simulation| voters(simulation) == Some(2));
         let other = simulation.machines[1].identity.member;
         simulation.dismiss(0, other);
@@ -571,6 +691,7 @@ fn the_last_one_left_goes_on_after_a_crash() {
 fn two_runs_of_a_cluster_are_the_same() {
     for seed in 1000..1005 {
         assert!(simulate(seed) == simulate(seed), "seed {seed}");
+        assert!(simulate_witnessed(seed) == simulate_witnessed(seed), "seed {seed} with a witness");
     }
 }
 

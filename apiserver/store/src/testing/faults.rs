@@ -35,7 +35,7 @@ const NOW: Now = Now { steady: Duration::ZERO, wall: 0 };
 fn start(world: &Arc<Mutex<World>>) -> Result<Opened<SimDisk>> {
     let config =
         Config { dir: "".into(), retention: Retention::default(), checkpoint_bytes: CHECKPOINT, joining: None };
-    let identity = Identity { cluster: [7; 16], member: 1, founder: 1 };
+    let identity = Identity { cluster: [7; 16], member: 1, founder: 1, witness: false };
     let begin = Start { identity, life: 1, patience: 10..11, transport: Arc::new(Nowhere) };
     let mut checkpoints = Checkpoints::new(SimEngine(Arc::clone(world)));
     open(SimDisk(Arc::clone(world)), &mut checkpoints, begin, &config, |_| NOW)
@@ -268,7 +268,7 @@ fn damage_is_refused_with_its_place_and_the_way_out() {
 fn a_log_of_another_cluster_is_refused() {
     let world = World::new(1);
     drop(start(&world).unwrap());
-    let identity = Identity { cluster: [8; 16], member: 1, founder: 1 };
+    let identity = Identity { cluster: [8; 16], member: 1, founder: 1, witness: false };
     let begin = Start { identity, life: 1, patience: 10..11, transport: Arc::new(Nowhere) };
     let config =
         Config { dir: "".into(), retention: Retention::default(), checkpoint_bytes: CHECKPOINT, joining: None };

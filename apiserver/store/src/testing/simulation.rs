@@ -96,7 +96,7 @@ impl Simulation {
         self.lives += 1;
         let config =
             Config { dir: "".into(), retention: Retention::default(), checkpoint_bytes: 12 << 10, joining: None };
-        let identity = Identity { cluster: [7; 16], member: 1, founder: 1 };
+        let identity = Identity { cluster: [7; 16], member: 1, founder: 1, witness: false };
         let start = Start { identity, life: self.lives, patience: 10..11, transport: Arc::new(Nowhere) };
         let mut checkpoints = Checkpoints::new(SimEngine(Arc::clone(&self.world)));
         let now = self.now();

@@ -57,8 +57,9 @@ pub(super) struct Images {
 }
 
 impl Images {
-    /// Sends a message of raft-rs; in the place of one with a snapshot an image is offered.
-    pub(super) fn send(&mut self, message: Message, transport: &dyn Transport, now: Now) {
+    /// Sends a message of raft-rs; in the place of one with a snapshot an image is offered, and to `witness` one of the
+    /// members alone.
+    pub(super) fn send(&mut self, message: Message, witness: Option<u64>, transport: &dyn Transport, now: Now) {
         let to = message.to;
         if message.msg_type != MessageType::MsgSnapshot {
             transport.send(MemberId(to), Packet::Raft(Box::new(message)).encode());
@@ -66,11 +67,13 @@ impl Images {
         }
         let Some((image, used)) = &mut self.image else { return };
         *used = now.steady;
-        // Images of one index are alike, even those a member takes in two of its lives. So a transfer named by it never
-        // mixes two states, whatever is heard late, and goes on where it was when it is begun again.
+        // Images of one index are alike, even those a member takes in two of its lives, and those for a witness. So a
+        // transfer named by it never mixes two states, whatever is heard late, and goes on where it was when it is begun
+        // again.
         let transfer = image.mark.index;
+        let image = if Some(to) == witness { Arc::new(image.of_members()) } else { Arc::clone(image) };
         let (mark, items) = (image.mark.clone(), image.items.len() as u64);
-        self.sending.insert(to, Sending { transfer, image: Arc::clone(image), heard: now.steady });
+        self.sending.insert(to, Sending { transfer, image, heard: now.steady });
         transport.send(MemberId(to), Packet::Offer { transfer, mark, items }.encode());
     }
 
@@ -255,7 +258,7 @@ impl<D: Disk> Worker<D> {
                 drop(waiting.answer.send(Err(Error::OutcomeUnknown)));
             }
             tracing::info!(index = mark.index, revision = mark.revision.0, "the image is this member's state now");
-            self.tell_group();
+            self.know_members();
             self.shared.tell_cluster_changed();
         }
         self.send(saved.from, &Packet::Installed { transfer: saved.transfer, index: mark.index });

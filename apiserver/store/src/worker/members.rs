@@ -90,8 +90,10 @@ impl<D: Disk> Worker<D> {
     }
 
     fn try_admit(&mut self, info: &MemberInfo) -> Result<(u64, u64)> {
+        let witness = self.telling.witness();
         let member = self.leading()?;
-        if !info.is_valid() || member.ids().count() >= MOST {
+        // A second witness would make majorities in which too few keep what is stored.
+        if !info.is_valid() || member.ids().count() >= MOST || info.witness && witness.is_some() {
             return Err(Error::QuorumAtRisk);
         }
         let mut context = Vec::with_capacity(info.size());
@@ -120,6 +122,7 @@ impl<D: Disk> Worker<D> {
     }
 
     fn try_dismiss(&mut self, id: u64) -> Result<(u64, u64)> {
+        let witness = self.telling.witness();
         let member = self.leading()?;
         if !member.is_member(id) {
             return Err(Error::MemberNotFound { id: MemberId(id) });
@@ -135,7 +138,7 @@ impl<D: Disk> Worker<D> {
         }
         if id == member.own().id {
             // A leader does not remove itself: another leads first, and is asked again.
-            if let Some(successor) = member.successor() {
+            if let Some(successor) = member.successor(witness) {
                 member.hand_over(successor);
             }
             return Err(Error::Unavailable);
@@ -174,7 +177,8 @@ impl<D: Disk> Worker<D> {
 
     /// Lets another lead, if this member does and there is one.
     pub(super) fn hand_over(&mut self, answer: oneshot::Sender<()>) {
-        let successor = self.member.as_ref().filter(|member| member.is_leader()).and_then(Member::successor);
+        let leading = self.member.as_ref().filter(|member| member.is_leader());
+        let successor = leading.and_then(|member| member.successor(self.telling.witness()));
         match (successor, &mut self.member) {
             (Some(successor), Some(member)) => {
                 member.hand_over(successor);
@@ -188,15 +192,20 @@ impl<D: Disk> Worker<D> {
 
     /// Notices that this member leads, or leads no more, or that another does.
     pub(super) fn note_leadership(&mut self, now: Now) {
-        let Some(member) = &self.member else { return };
+        let Some(member) = &mut self.member else { return };
         let (leads, leader, is_alone) = (member.is_leader(), member.leader(), member.is_alone());
         if leads && !self.leads {
             tracing::debug!(term = member.term(), "this member leads");
+            member.find_pending();
+            self.telling.begin(member.last());
             self.deadlines.clear();
             let state = self.shared.read();
             for (id, held) in state.leases().iter() {
                 self.deadlines.start(id, held.ttl, now.steady);
             }
+        }
+        if !leads {
+            self.telling.end();
         }
         if !leads && !is_alone {
             // The new leader gives every lease its time anew.
@@ -228,13 +237,20 @@ impl<D: Disk> Worker<D> {
             }
             for id in after.iter().filter(|id| !before.contains(id)) {
                 let info = MemberInfo::take(&mut Reader(&said)).unwrap_or_default();
-                state.describe(*id, info);
+                state.admit(*id, info);
             }
         }
-        self.tell_group();
+        self.know_members();
         self.shared.tell_cluster_changed();
         self.changed(entry.index, entry.term);
         Ok(())
+    }
+
+    /// Notices who the members are.
+    pub(super) fn know_members(&mut self) {
+        let witness = self.shared.read().witness();
+        self.telling.is_told(witness);
+        self.tell_group();
     }
 
     pub(super) fn tell_group(&self) {

@@ -129,6 +129,7 @@ impl<D: Disk> Worker<D> {
         if self.pace.ticks >= stretch {
             self.pace.ticks = 0;
             member.tick();
+            self.tick_telling();
         } else {
             member.beat();
         }

@@ -30,6 +30,9 @@ const WITHOUT_LEADER: Duration = Duration::from_secs(3);
 /// How long anything waits for what it asked of the other members. An election or two fit in.
 const PATIENCE: Duration = Duration::from_secs(6);
 
+/// A leader that hears that it was removed leaves it to the others for so long to elect another: some elections.
+const REST: Duration = Duration::from_secs(3);
+
 /// A member that was removed stays no longer than this.
 const LINGERING: Duration = Duration::from_secs(15);
 
@@ -54,6 +57,8 @@ pub(super) struct Passing {
     /// Who has said that this is no member any more, and since when that is known.
     removed_by: BTreeSet<u64>,
     removed: Option<Duration>,
+    /// Until then it leaves it to others to stand for election.
+    rests: Option<Duration>,
 }
 
 /// Who asked the leader something.
@@ -192,7 +197,10 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    fn step(&mut self, message: raft::eraftpb::Message, from: u64) -> Result<(), Malformed> {
+    fn step(&mut self, mut message: raft::eraftpb::Message, from: u64) -> Result<(), Malformed> {
+        if self.member.as_ref().is_some_and(|member| member.own().witness) {
+            super::witness::strip(&mut message);
+        }
         if message.msg_type == MessageType::MsgAppend && !message.entries.is_empty() {
             // As with proposals: what there is no room for is not taken in at all.
             let bytes = message.entries.iter().map(|entry| entry.data.len() + 64).sum();
@@ -348,7 +356,7 @@ impl<D: Disk> Worker<D> {
     /// Ticks, if there are peers and the time has come.
     pub(super) fn consider_tick(&mut self, now: Now) {
         let waits = self.waits_for_peers();
-        let Some(member) = &self.member else { return };
+        let Some(member) = &mut self.member else { return };
         if !member.has_peers() && !waits || matches!(self.phase, Phase::Failed(_)) {
             self.passing.next_tick = None;
             return;
@@ -359,6 +367,9 @@ impl<D: Disk> Worker<D> {
         }
         // After a stall one tick, not all that were missed: the others' messages wait to be read.
         self.passing.next_tick = Some(now.steady + TICK);
+        if self.passing.rests.is_some_and(|until| now.steady < until) {
+            member.rest();
+        }
         self.tick(now);
         self.ask_whether_removed();
         self.consider_leaving(now);
@@ -372,17 +383,18 @@ impl<D: Disk> Worker<D> {
         self.tell();
     }
 
-    /// Who has no vote never stands for election, and would never hear that it was removed; nor would a voter that knows
-    /// those who are left as learners only, whom it does not ask for their votes. So they ask now and then.
+    /// Who has no vote never stands for election, nor does a witness, and would never hear that it was removed; nor would
+    /// a voter that knows those who are left as learners only, whom it does not ask for their votes. So they ask now and
+    /// then.
     fn ask_whether_removed(&mut self) {
         let Some(member) = &self.member else { return };
         let silence = member.silence();
-        let votes = member.log().members().voters.contains(&member.own().id);
+        let stands = !member.own().witness && member.log().members().voters.contains(&member.own().id);
         let knows_learners = !member.log().members().learners.is_empty();
         self.passing.alone = if member.leader().is_none() { self.passing.alone + 1 } else { 0 };
         let is_forgotten = knows_learners && self.passing.alone > 0 && self.passing.alone.is_multiple_of(LONELY);
-        if votes && is_forgotten
-            || !votes && silence > 0 && silence.is_multiple_of(LONELY)
+        if stands && is_forgotten
+            || !stands && silence > 0 && silence.is_multiple_of(LONELY)
             || self.passing.removed.is_some()
         {
             self.ask_all();
@@ -437,6 +449,14 @@ impl<D: Disk> Worker<D> {
     /// A peer that knows says that this is no member any more.
     fn told_removed(&mut self, from: u64, now: Now) {
         self.passing.removed_by.insert(from);
+        // Who has removed it takes nothing from it any more, and the witness, which is not told what the servers that stay
+        // have not got, takes it for the leader.
+        if self.telling.witness().is_some()
+            && let Some(member) = self.member.as_mut().filter(|member| member.is_leader())
+        {
+            member.step_down();
+            self.passing.rests = Some(now.steady + REST);
+        }
         self.stay_a_while(now);
     }
 

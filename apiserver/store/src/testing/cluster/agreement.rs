@@ -1,4 +1,5 @@
-//! Invariant: whatever two members apply at one index of the log is the same, and what is committed stays so.
+//! Invariant: whatever two members apply at one index of the log is the same, and what is committed stays so. A witness
+//! knows of it the term at least.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +9,8 @@ use raft::eraftpb::Entry;
 #[derive(Default)]
 pub(super) struct Agreement {
     entries: BTreeMap<u64, Entry>,
+    /// What a witness applied, by the term.
+    witnessed: BTreeMap<u64, u64>,
 }
 
 impl Agreement {
@@ -17,7 +20,19 @@ impl Agreement {
             assert!(same, "member {member:x} applied another entry at {} than those before", entry.index);
             return;
         }
+        let witnessed = self.witnessed.get(&entry.index).is_none_or(|term| *term == entry.term);
+        assert!(witnessed, "member {member:x} applied another entry at {} than a witness", entry.index);
         self.entries.insert(entry.index, entry);
+    }
+
+    /// A witness applied an entry.
+    pub(super) fn witnessed(&mut self, entry: &Entry) {
+        let first = *self.witnessed.entry(entry.index).or_insert(entry.term);
+        let other = self.entries.get(&entry.index);
+        let same = first == entry.term && other.is_none_or(|other| other.term == entry.term);
+        assert!(same, "a witness applied another entry at {} than those before", entry.index);
+        let bare = other.is_none_or(|other| entry.data.is_empty() || entry.data == other.data);
+        assert!(bare, "a witness applied something else at {}", entry.index);
     }
 
     pub(super) fn get(&self, index: u64) -> Option<&Entry> {

@@ -28,7 +28,7 @@ impl Simulation {
                 return simulation;
             }
             if step % 20 == 10 && simulation.machines.len() < 3 && simulation.asked.is_empty() {
-                simulation.admit(0, &format!("machine {step}"));
+                simulation.admit(0, &format!("machine {step}"), false);
             }
         }
         panic!("seed {seed}: {}", simulation.standing());

@@ -123,7 +123,7 @@ async fn say(store: &Store, cuts: &Mutex<BTreeSet<u64>>, words: &[&str]) -> Resu
             let cluster = u128::from_be_bytes(store.cluster_id());
             format!("{cluster} {}", store.cluster().founder.0)
         }
-        "admit" => store.admit(MemberInfo { name: words[1].to_owned(), addresses: Vec::new() }).await?.0.to_string(),
+        "admit" => store.admit(MemberInfo { name: words[1].to_owned(), ..MemberInfo::default() }).await?.0.to_string(),
         "dismiss" => store.dismiss(MemberId(id(1))).await.map(|()| "done".to_owned())?,
         "voters" => store.cluster().members.iter().filter(|member| member.votes).count().to_string(),
         "leader" => store.cluster().leader.map_or(0, |leader| leader.0).to_string(),
@@ -172,7 +172,7 @@ fn the_member() {
         let mut words = text.split(' ');
         let cluster = words.next().unwrap().parse::<u128>().unwrap().to_be_bytes();
         let mut id = || MemberId(words.next().unwrap().parse().unwrap());
-        Joining { cluster, founder: id(), own: id() }
+        Joining { cluster, founder: id(), own: id(), witness: false }
     });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
