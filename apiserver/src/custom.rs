@@ -15,7 +15,7 @@ mod checks;
 mod conversion;
 mod defaults;
 mod follow;
-mod formats;
+pub(crate) mod formats;
 mod kind;
 mod made;
 mod names;

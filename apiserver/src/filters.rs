@@ -48,6 +48,12 @@ const MAX_SOURCES: usize = 16;
 /// Panics can be brought about by whoever knows how, as often as he likes.
 static PANICS: Seldom = Seldom::new();
 
+/// Whether each `%` begins an escape, as in RFC 3986, section 2.1.
+fn is_escaped_well(path: &str) -> bool {
+    let is_code = |after: &str| after.as_bytes().get(..2).is_some_and(|code| code.iter().all(u8::is_ascii_hexdigit));
+    path.split('%').skip(1).all(is_code)
+}
+
 /// Whether a patch is a server-side apply, which is counted as such.
 fn is_apply(headers: &HeaderMap) -> bool {
     let media = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
@@ -200,6 +206,11 @@ async fn try_answer(
     let length = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
     if length > MAX_URI {
         return Err(Box::new(Status::failure(414, "", "the request's URI is too long")));
+    }
+    if !is_escaped_well(request.uri().path()) {
+        return Err(Box::new(Status::bad_request(
+            "the request's path has a % that two hexadecimal digits do not follow",
+        )));
     }
     let (user, address) = match peer {
         Peer::InProcess(user) => (Ok(user), IpAddr::V4(Ipv4Addr::LOCALHOST)),

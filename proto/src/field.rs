@@ -203,7 +203,8 @@ impl Error {
     /// `Too many: <actual>: must have at most <max> items`.
     #[must_use]
     pub fn too_many(path: &Path, actual: usize, max: usize) -> Self {
-        let message = format!("Too many: {actual}: must have at most {max} items");
+        let items = if max == 1 { "item" } else { "items" };
+        let message = format!("Too many: {actual}: must have at most {max} {items}");
         Self { path: path.clone(), kind: ErrorKind::TooMany, message }
     }
 

@@ -308,11 +308,14 @@ impl<'a> Run<'a, '_> {
             Err(error) if error.is_stop() => return Err(error),
             other => other,
         };
-        let second = self.eval(b).and_then(boolean)?;
-        if second == decides {
-            return Ok(Value::Bool(decides));
-        }
-        first.map(Value::Bool)
+        let second = match self.eval(b).and_then(boolean) {
+            Ok(value) if value == decides => return Ok(Value::Bool(decides)),
+            Err(error) if error.is_stop() => return Err(error),
+            other => other,
+        };
+        // Of two errors the first is told.
+        first?;
+        second.map(Value::Bool)
     }
 
     /// One round: the body with the round's names bound.

@@ -1,6 +1,11 @@
 //! Formats of texts that schemas name; others are ignored, as in Kubernetes.
 
+use std::collections::BTreeMap;
+
 use coracle_proto::name;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 
 use crate::{cel::format, go_regex};
 
@@ -80,6 +85,65 @@ fn is_base64(text: &str) -> bool {
     base64::engine::general_purpose::STANDARD.decode(text).is_ok()
 }
 
+/// Formats that texts may have; of others nothing is checked.
+const TEXTS: &[&str] = &[
+    "bsonobjectid",
+    "uri",
+    "email",
+    "hostname",
+    "ipv4",
+    "ipv6",
+    "cidr",
+    "mac",
+    "uuid",
+    "uuid3",
+    "uuid4",
+    "uuid5",
+    "isbn",
+    "isbn10",
+    "isbn13",
+    "creditcard",
+    "ssn",
+    "hexcolor",
+    "rgbcolor",
+    "byte",
+    "password",
+    "date",
+    "duration",
+    "datetime",
+    "k8sshortname",
+    "k8slongname",
+];
+
+/// The formats in a schema that nothing is checked of, each once: who wrote them may think otherwise.
+pub(crate) fn unknown(schema: &JSONSchemaProps, found: &mut Vec<String>) {
+    if let Some(format) = schema.format.as_ref().filter(|format| !format.is_empty()) {
+        let is_known = match schema.type_.as_deref().unwrap_or_default() {
+            "" | "string" => TEXTS.contains(&format.replace('-', "").as_str()),
+            "integer" => ["int32", "int64"].contains(&format.as_str()),
+            "number" => ["float", "double"].contains(&format.as_str()),
+            _ => false,
+        };
+        if !is_known && !found.contains(format) {
+            found.push(format.clone());
+        }
+    }
+    let (items, more) = match &schema.items {
+        None => (None, None),
+        Some(JSONSchemaPropsOrArray::Schema(one)) => (Some(&**one), None),
+        Some(JSONSchemaPropsOrArray::Schemas(all)) => (None, Some(all)),
+    };
+    let lists = [&schema.all_of, &schema.any_of, &schema.one_of].into_iter().flatten().chain(more).flatten();
+    let maps = [&schema.properties, &schema.pattern_properties, &schema.definitions].into_iter().flatten();
+    let bools = [&schema.additional_properties, &schema.additional_items].into_iter().flatten();
+    let bools = bools.filter_map(|of| match of {
+        JSONSchemaPropsOrBool::Schema(schema) => Some(&**schema),
+        JSONSchemaPropsOrBool::Bool(_) => None,
+    });
+    let parts = items.into_iter().chain(schema.not.as_deref()).chain(bools).chain(lists);
+    parts.chain(maps.flat_map(BTreeMap::values)).for_each(|part| unknown(part, found));
+}
+
 /// Whether a text is of the format; anything is of a format that is not known.
 pub(super) fn is_of(format: &str, text: &str) -> bool {
     match format.replace('-', "").as_str() {
@@ -123,7 +187,24 @@ pub(super) fn is_of(format: &str, text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn formats_that_are_not_known_are_found_wherever_they_are() {
+        let schema = serde_json::from_value(json!({"type": "object", "properties": {
+            "a": {"type": "string", "format": "int64"},
+            "b": {"type": "integer", "format": "int64"},
+            "c": {"type": "array", "items": {"type": "string", "format": "k8s-short-name"}},
+            "d": {"type": "object", "additionalProperties": {"anyOf": [{"format": "odd"}, {"format": "cidr"}]}},
+            "e": {"type": "number", "format": "decimal"},
+            "f": {"type": "string", "format": "odd", "not": {"format": "even"}},
+        }}));
+        let mut found = Vec::new();
+        unknown(&schema.unwrap(), &mut found);
+        assert_eq!(found, ["int64", "odd", "decimal", "even"]);
+    }
 
     #[test]
     fn texts_are_checked_by_their_formats() {

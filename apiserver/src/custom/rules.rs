@@ -27,12 +27,21 @@ const MAX_MESSAGE: usize = 5120;
 struct Rule {
     program: Program,
     text: String,
+    /// What is told when it does not hold, and whether the definition has it.
     message: String,
+    has_message: bool,
     message_program: Option<Program>,
     reason: ErrorKind,
     field_path: String,
     uses_old: bool,
     optional_old: bool,
+}
+
+impl Rule {
+    /// By what a person knows it that could not be worked out.
+    fn told(&self) -> &str {
+        if self.has_message { &self.message } else { self.text.trim() }
+    }
 }
 
 /// The rules about one value, and the value's type.
@@ -309,6 +318,7 @@ impl Compiler {
         let message = rule.message.as_deref().map(str::trim).filter(|text| !text.is_empty());
         Some(Rule {
             program,
+            has_message: message.is_some(),
             message: message.map_or_else(|| format!("failed rule: {}", rule.rule.trim()), str::to_owned),
             text: rule.rule.clone(),
             message_program,
@@ -376,7 +386,10 @@ fn walk(
             for (name, value) in map {
                 if let Some(of) = schema.under(name) {
                     let before = old.and_then(|old| old.get(name));
-                    walk(of, value, before, &below(path, name), budget, errors)?;
+                    // An entry of a map is named otherwise than a field.
+                    let is_field = schema.property(name).is_some();
+                    let at = if is_field { below(path, name) } else { format!("{path}[{name}]") };
+                    walk(of, value, before, &at, budget, errors)?;
                 }
             }
         }
@@ -443,12 +456,24 @@ fn run(
                 return Err(Stopped);
             }
             Err(error) if error.is_stop() => {
-                let why = format!("call cost exceeds limit for rule: {}: {}", rule.text.trim(), error.message);
+                let why = format!(
+                    "'{}': no further validation rules will be run due to call cost exceeds limit for rule: {}",
+                    error.message,
+                    rule.told()
+                );
                 errors.push(fault(schema, &at, &why));
                 return Err(Stopped);
             }
             Err(error) => {
-                let why = format!("rule evaluation error: {}: {}", rule.text.trim(), error.message);
+                let why = if error.message.starts_with("no such overload") {
+                    format!(
+                        "'{}': call arguments did not match a supported operator, function or macro signature for rule: {}",
+                        error.message,
+                        rule.told()
+                    )
+                } else {
+                    format!("{} evaluating rule: {}", error.message, rule.told())
+                };
                 errors.push(fault(schema, &at, &why));
             }
         }

@@ -18,7 +18,10 @@ use super::{
     blank::{drop_blank, fill_text, list},
     cells,
 };
-use crate::kind::{Column, Context, Deletion, NAME, Strategy};
+use crate::{
+    custom::formats,
+    kind::{Column, Context, Deletion, NAME, Strategy},
+};
 use coracle_proto::{field::Errors, resource::Resource};
 
 /// The strategy of `customresourcedefinitions.apiextensions.k8s.io`.
@@ -144,6 +147,14 @@ impl Strategy for CustomResourceDefinitions {
         };
         set_condition(object.status.get_or_insert_default(), condition);
         Deletion::Immediate
+    }
+
+    fn warnings(&self, object: &CustomResourceDefinition) -> Vec<String> {
+        let schemas =
+            object.spec.versions.iter().filter_map(|version| version.schema.as_ref()?.open_api_v3_schema.as_ref());
+        let mut unknown = Vec::new();
+        schemas.for_each(|schema| formats::unknown(schema, &mut unknown));
+        unknown.into_iter().map(|format| format!("unrecognized format {format:?}")).collect()
     }
 
     fn allows_unconditional_update(&self) -> bool {

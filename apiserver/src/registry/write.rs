@@ -410,7 +410,9 @@ impl Registry {
             let old = self.object_of(&**kind, &seen)?;
             let mut new = change(&Current { object: &*old, entry: &seen })?;
             let is_by_client = matches!(what, Change::Of(_));
-            if is_by_client && is_empty(new.meta().resource_version.as_ref()) && !kind.allows_unconditional_update() {
+            let is_blind = is_by_client && is_empty(new.meta().resource_version.as_ref());
+            self.check_identity(&**kind, &*old, &mut *new, name, namespace)?;
+            if is_blind && !kind.allows_unconditional_update() {
                 // Kubernetes names the resource here where it names the kind elsewhere.
                 // And writes the missing number as it does no other.
                 let error = field::Error {
@@ -420,7 +422,6 @@ impl Registry {
                 };
                 return Err(Box::new(Status::invalid(resource.group, resource.plural, name, &[error])));
             }
-            self.check_identity(&**kind, &*old, &mut *new, name, namespace)?;
             let mut charged = Beside::default();
             if let Some(part) = what.part() {
                 // Validation looks at the version the update is based on.
@@ -461,7 +462,7 @@ impl Registry {
             new.meta_mut().resource_version = None;
             if what.part() == Some(Part::Main) {
                 let mut told = kind.warnings(&*new);
-                if kind.is_custom() {
+                if is_extension(&**kind) {
                     // Only what is new is worth a word.
                     let before = kind.warnings(&*old);
                     told.retain(|sentence| !before.contains(sentence));
@@ -624,10 +625,15 @@ pub(super) fn put_in_namespace(meta: &mut ObjectMeta, namespace: &str) -> Result
     Ok(())
 }
 
+/// Whether a kind extends the API, or came by such an extension.
+fn is_extension(kind: &dyn KindOps) -> bool {
+    const EXTENSIONS: &[&str] = &["admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io"];
+    kind.is_custom() || EXTENSIONS.contains(&kind.resource().group)
+}
+
 /// Kinds of Kubernetes' oldest groups want finalizers with a domain; what extends the API takes any.
 fn check_finalizers(kind: &dyn KindOps, meta: &ObjectMeta, path: &Path) -> field::Errors {
-    const EXTENSIONS: &[&str] = &["admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io"];
-    if kind.is_custom() || EXTENSIONS.contains(&kind.resource().group) {
+    if is_extension(kind) {
         return field::Errors::new();
     }
     meta::validate_qualified_finalizers(meta.finalizers.as_deref().unwrap_or_default(), &path.child("finalizers"))

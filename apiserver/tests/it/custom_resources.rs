@@ -142,6 +142,44 @@ async fn rules_in_cel_hold_at_creation_and_over_changes() {
 }
 
 #[tokio::test]
+async fn a_rule_that_breaks_or_cannot_be_worked_out_says_where_and_why() {
+    let c = Cluster::start().await;
+    let limits = json!({"type": "object", "additionalProperties": {
+        "type": "integer", "x-kubernetes-validations": [{"rule": "self < 10", "message": "is at most 9"}]}});
+    let wait = json!({"type": "string", "maxLength": 9, "minLength": 2, "pattern": "^[1-9]", "x-kubernetes-validations": [
+        {"rule": "duration(self) < duration('1h')", "message": "must be less than an hour"}]});
+    let link = json!({"type": "string", "format": "link", "maxLength": 99, "x-kubernetes-validations": [{"rule": "isURL(self)"}]});
+    let size = json!({"type": "integer", "format": "int32"});
+    let properties = json!({"limits": limits, "wait": wait, "link": link, "size": size});
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": properties}}});
+    let definition = foos(&schema);
+    let made = c.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions?dryRun=All", &definition).await;
+    assert_eq!((made.code, made.warnings), (201, vec!["299 - \"unrecognized format \\\"link\\\"\"".to_owned()]));
+    establish(&c, &definition).await;
+    for (spec, words) in [
+        (json!({"limits": {"a": 10}}), "spec.limits[a]: Invalid value: 10: is at most 9"),
+        (
+            json!({"wait": "5 apples"}),
+            "spec.wait: Invalid value: \"string\": type conversion error from 'string' to 'google.protobuf.Duration' \
+             evaluating rule: must be less than an hour",
+        ),
+        (json!({"wait": "0"}), "spec.wait: Invalid value: \"0\": spec.wait in body should be at least 2 chars long"),
+        (
+            json!({"link": "http://#%blah$#@"}),
+            "spec.link: Invalid value: \"http://#%blah$#@\": failed rule: isURL(self)",
+        ),
+        (
+            json!({"size": 3_000_000_000_u32}),
+            "<nil>: Invalid value: \"\": Checked value must be of type integer with format int32 in spec.size",
+        ),
+    ] {
+        let refused = c.post(FOOS, &foo("a", spec)).await;
+        assert_eq!(refused.refusal().2, format!("Foo.example.com \"a\" is invalid: {words}"));
+    }
+    c.stop().await;
+}
+
+#[tokio::test]
 async fn who_replaces_an_object_says_which_version_of_it() {
     let c = Cluster::start().await;
     establish(&c, &definition()).await;

@@ -85,6 +85,10 @@ async fn some_kinds_are_only_replaced_as_they_were_read() {
                  specified for an update";
     assert_eq!(c.put(&format!("{LEASES}/x"), &lease).await.refusal(), (422, "Invalid", words));
     assert_eq!(c.put(&format!("{LEASES}/x"), &made.body).await.code, 200);
+    // Which object it is comes first.
+    let other = c.put(&format!("{LEASES}/x"), &json!({"metadata": {"name": "y"}})).await;
+    let words = "the name of the object (y) does not match the name on the URL (x)";
+    assert_eq!(other.refusal(), (400, "BadRequest", words));
     c.stop().await;
 }
 
@@ -96,6 +100,7 @@ async fn what_is_not_there_and_what_is_not_served_differ() {
     for (method, path, code, words) in [
         ("GET", "/api/v1/namespaces/default/configmaps/x", 404, "configmaps \"x\" not found"),
         ("POST", "/api/v1/namespaces/nowhere/configmaps", 404, "namespaces \"nowhere\" not found"),
+        ("GET", "/api/v1/namespaces/default/configmaps/100%", 400, "a % that two hexadecimal digits do not follow"),
         ("GET", "/api/v1/nothings", 404, missing),
         ("GET", "/api/v9/pods", 404, missing),
         ("POST", "/api/v1/configmaps", 404, missing),

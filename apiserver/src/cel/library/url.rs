@@ -52,8 +52,8 @@ impl Url {
         };
         let end = rest.find('/').unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
-        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-        is_host(host).then(|| own(scheme, host, path)).flatten()
+        let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+        (is_user(user) && is_host(host)).then(|| own(scheme, host, path)).flatten()
     }
 
     /// The host without port and brackets.
@@ -99,7 +99,23 @@ fn is_host(host: &str) -> bool {
         None => port.is_empty(),
         Some(digits) => digits.bytes().all(|b| b.is_ascii_digit()),
     };
-    is_port && !name.contains(['<', '>', '"', '\\', '^', '`', '{', '|', '}', ' ', '/'])
+    is_port && is_name(name)
+}
+
+/// Whether a host's name has nothing but what may stand there, or bytes beyond ASCII written as `%E2`.
+fn is_name(name: &str) -> bool {
+    let is_plain = |c: char| !c.is_ascii() || c.is_ascii_alphanumeric() || "-_.~!$&'()*+,;=:[]<>\"".contains(c);
+    let mut parts = name.split('%');
+    parts.next().is_none_or(|part| part.chars().all(is_plain))
+        && parts.all(|part| {
+            let (Some(code), Some(rest)) = (part.get(..2), part.get(2..)) else { return false };
+            u8::from_str_radix(code, 16).is_ok_and(|byte| !byte.is_ascii()) && rest.chars().all(is_plain)
+        })
+}
+
+/// Whether what stands before the `@` is fit for a name and a password.
+fn is_user(user: &str) -> bool {
+    user.chars().all(|c| c.is_ascii_alphanumeric() || "-._:~!$&'()*+,;=%@".contains(c)) && is_escaped_well(user)
 }
 
 /// The functions of this group.

@@ -111,7 +111,7 @@ pub(super) fn stored_versions(object: &CustomResourceDefinition) -> Errors {
     let path = Path::new("status").child("storedVersions");
     let stored = object.status.as_ref().map_or(&[][..], |status| list(&status.stored_versions));
     if stored.is_empty() {
-        return vec![Error::invalid(&path, stored.to_vec(), "must have at least one stored version")];
+        return vec![Error::invalid(&path, serde_json::Value::Null, "must have at least one stored version")];
     }
     let mut errors = Errors::new();
     for version in object.spec.versions.iter().filter(|version| version.storage && !stored.contains(&version.name)) {
@@ -165,7 +165,8 @@ fn versions(
     }
     if spec.versions.iter().filter(|version| version.storage).count() != 1 {
         let why = "must have exactly one version marked as storage version";
-        errors.push(Error::invalid(&at, rules::json(&spec.versions), why));
+        let told = if spec.versions.is_empty() { serde_json::Value::Null } else { rules::json(&spec.versions) };
+        errors.push(Error::invalid(&at, told, why));
     }
     // A schema that stays as it is was checked when it came.
     match alike(spec, |version| version.schema.as_ref()) {
