@@ -232,6 +232,17 @@ fn four_programs_are_a_cluster_and_each_may_die() {
         apart.start_part(part, &[]);
         apart.wait_jsonpath(&["deployment", "web"], READY, replicas);
     }
+    // One that waits beside it goes on in its place.
+    let kubeconfig = apart.dir("server/scheduler.kubeconfig");
+    apart.start(0, "standby", &program("coracle-scheduler"), &["--kubeconfig", kubeconfig.to_str().unwrap()]);
+    let lease = ["lease", "-n", "kube-system", "kube-scheduler"];
+    let holder = [&["get"], &lease[..], &["-o", "jsonpath={.spec.holderIdentity}"]].concat();
+    let before = apart.kubectl(&holder);
+    apart.end("scheduler", Signal::SIGKILL);
+    apart.kubectl(&["scale", "deployment/web", "--replicas", "5"]);
+    apart.wait_jsonpath(&["deployment", "web"], READY, "5");
+    assert_ne!(apart.kubectl(&holder), before);
+    apart.start_part("scheduler", &[]);
     apart.end("apiserver", Signal::SIGKILL);
     apart.start_part("apiserver", &[]);
     apart.wait_ready();

@@ -9,12 +9,13 @@
 //! It knows nothing of clusters but that credentials for one end and are exchanged in time (`client`).
 //!
 //! Entry points: [`run`] for a whole program, [`Signals`] and [`logging`] for one with a command line of its own,
-//! [`with_kubeconfig`] and [`Exchange`] for who talks to an API server, [`FileChanges`] for files that change meanwhile, [`first_contact`] for who joins
+//! [`with_kubeconfig`] and [`Exchange`] for who talks to an API server, [`while_elected`] for who works alone of many, [`FileChanges`] for files that change meanwhile, [`first_contact`] for who joins
 //! a cluster, [`grpc`] for who serves it.
 
 #![forbid(unsafe_code)]
 
 mod client;
+mod election;
 mod file_changes;
 pub mod first_contact;
 pub mod grpc;
@@ -23,6 +24,7 @@ mod program;
 mod signals;
 
 pub use client::{Exchange, not_after, with_kubeconfig};
+pub use election::while_elected;
 pub use file_changes::FileChanges;
 pub use first_contact::{ContactError, FirstContact};
 pub use program::{Program, WrongUse, fail, run};
