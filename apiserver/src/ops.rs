@@ -26,6 +26,7 @@ use crate::{
 };
 
 use self::explain::{MAX_NESTING, explain, nesting};
+pub(crate) use self::explain::{explain_metadata, in_apply};
 
 /// An object of a kind that the holder need not know.
 pub trait AnyObject: Any + Send + Sync {

@@ -29,7 +29,7 @@ use serde_json::Value;
 
 use crate::{
     admission::Notes,
-    ops::{AnyObject, KindOps, Part},
+    ops::{AnyObject, KindOps, Part, in_apply},
     status_of::{self, Result},
     user::User,
 };
@@ -440,7 +440,8 @@ fn decode(kind: &dyn KindOps, mut object: Value, managed: Managed, config: &Valu
     let json = serde_json::to_vec(&object).map_err(|error| status_of::broken("an object cannot be encoded", &error))?;
     let decoded = kind.decode(&json).map_err(|error| {
         let path = error.path.strip_prefix(resource.kind).unwrap_or(&error.path);
-        status_of::untyped(&described(config), &format!("{path}: {}", error.why))
+        let why = in_apply(&error.why).unwrap_or_else(|| error.why.clone());
+        status_of::untyped(&described(config), &format!("{path}: {why}"))
     })?;
     let mut object = decoded.object;
     object.meta_mut().managed_fields = managed.encode();

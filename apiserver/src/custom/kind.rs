@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Custom, SimplePath, checks, conversion::Converter, defaults, place::Spot, prune, rules, schema::Schema};
 use crate::{
     kind::{AGE, Context, Deletion, NAME, Scale, age, human_duration},
-    ops::{AnyObject, BoxObject, DecodeError, Decoded, KindOps, Part, dotted},
+    ops::{AnyObject, BoxObject, DecodeError, Decoded, KindOps, Part, dotted, explain_metadata},
     ownership::{self, BySchema, Owners, Versions},
 };
 
@@ -161,15 +161,14 @@ impl CustomKind {
 
     /// Fields as an object of this version, with the names of those that were dropped.
     fn take(&self, mut content: Map<String, Value>) -> Result<Decoded, DecodeError> {
-        let wrong = |path: &str, why: String| DecodeError { path: path.to_owned(), why, in_go: None };
         let kind = self.row.kind;
         let mut unknown = Vec::new();
         let meta = match content.remove("metadata") {
             None | Some(Value::Null) => ObjectMeta::default(),
             Some(meta) => {
                 let see = |path: serde_ignored::Path<'_>| unknown.push(format!("metadata.{}", dotted(&path)));
-                serde_ignored::deserialize(meta, see)
-                    .map_err(|error: serde_json::Error| wrong(&format!("{kind}.metadata"), error.to_string()))?
+                serde_ignored::deserialize(&meta, see)
+                    .map_err(|error: serde_json::Error| explain_metadata(kind, &meta, &error))?
             }
         };
         unknown.extend(prune::object(&mut content, &self.schema));

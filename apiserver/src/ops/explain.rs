@@ -5,6 +5,8 @@ use coracle_proto::{
     schema::{self, Shape, Type},
 };
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
 use super::DecodeError;
 
 /// As deep as JSON of a built-in kind may be nested. Reading a type takes stack for each level, most of all the schema of a
@@ -43,12 +45,59 @@ pub(super) fn explain(resource: &Resource, json: &[u8], error: &serde_json::Erro
     }
 }
 
-/// What Go's package `encoding/json` says of a value of the wrong type: `json: cannot unmarshal string into Go struct field
-/// ContainerPort.spec.containers.ports.hostPort of type int32`.
-fn in_go(root: &'static Type, within: &[Within], why: &str) -> Option<String> {
+/// Says what is wrong with the metadata of a kind that has no type of its own.
+pub(crate) fn explain_metadata(kind: &str, metadata: &serde_json::Value, error: &serde_json::Error) -> DecodeError {
+    // Read from text again it tells where.
+    let json = serde_json::to_vec(metadata).unwrap_or_default();
+    let again = serde_json::from_slice::<ObjectMeta>(&json).err();
+    let error = again.as_ref().unwrap_or(error);
+    let (within, why) = (place_at(&json, offset(&json, error)), error.to_string());
+    let root = schema::definition("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
+    let path = path_of(&within);
+    let dot = if path.is_empty() { "" } else { "." };
+    DecodeError {
+        path: format!("{kind}.metadata{dot}{path}"),
+        in_go: root.and_then(|root| in_go(root, &within, &why)),
+        why,
+    }
+}
+
+/// What server-side apply says of a scalar of the wrong type, which Kubernetes finds before it reads the object.
+pub(crate) fn in_apply(why: &str) -> Option<String> {
+    let (got, expected) = unexpected(why)?;
+    let (what, literal) = got.split_once(' ').unwrap_or((got, ""));
+    let literal = literal.trim_start_matches("point ").trim_matches(['`', '"']);
+    let is_scalar = matches!(what, "string" | "boolean" | "integer" | "floating");
+    match expected {
+        "a string" if is_scalar => Some(format!("expected string, got &value.valueUnstructured{{Value:{literal}}}")),
+        "a boolean" if is_scalar => Some(format!("expected boolean, got &{{{literal}}}")),
+        "i32" | "i64" | "f64" => {
+            let ty = match what {
+                "string" => "string",
+                "boolean" => "bool",
+                "map" => "map[string]interface {}",
+                "sequence" => "[]interface {}",
+                // A number, though not one that fits.
+                _ => return None,
+            };
+            Some(format!("expected numeric (int or float), got {ty}"))
+        }
+        _ => None,
+    }
+}
+
+/// What there was, and what was expected, in serde's words.
+fn unexpected(why: &str) -> Option<(&str, &str)> {
     let (wrong, rest) = why.split_once(", expected ")?;
     let (expected, _) = rest.rsplit_once(" at line ")?;
     let got = wrong.strip_prefix("invalid type: ").or_else(|| wrong.strip_prefix("invalid value: "))?;
+    Some((got, expected))
+}
+
+/// What Go's package `encoding/json` says of a value of the wrong type: `json: cannot unmarshal string into Go struct field
+/// ContainerPort.spec.containers.ports.hostPort of type int32`.
+fn in_go(root: &'static Type, within: &[Within], why: &str) -> Option<String> {
+    let (got, expected) = unexpected(why)?;
     let number = |literal: &str| literal.trim_matches('`').to_owned();
     let is_whole = matches!(expected, "i32" | "i64");
     let got = match got.split_once(' ').unwrap_or((got, "")) {
@@ -185,6 +234,21 @@ mod tests {
         }
         let json = format!(r#"{{"metadata":{}1"#, "[".repeat(MAX_NESTING));
         assert_eq!(Typed::shared(Pods).decode(json.as_bytes()).err().unwrap().why, "exceeded max depth");
+    }
+
+    #[test]
+    fn applied_scalars_of_another_type_are_told_as_kubernetes_tells_them() {
+        for (json, words) in [
+            (r#"{"metadata":{"name":1}}"#, "expected string, got &value.valueUnstructured{Value:1}"),
+            (r#"{"metadata":{"labels":{"a":true}}}"#, "expected string, got &value.valueUnstructured{Value:true}"),
+            (r#"{"spec":{"hostNetwork":"yes"}}"#, "expected boolean, got &{yes}"),
+            (r#"{"spec":{"priority":"high"}}"#, "expected numeric (int or float), got string"),
+            (r#"{"spec":{"priority":{}}}"#, "expected numeric (int or float), got map[string]interface {}"),
+        ] {
+            let error = Typed::shared(Pods).decode(json.as_bytes()).err().unwrap();
+            assert_eq!(in_apply(&error.why).as_deref(), Some(words), "{json}: {}", error.why);
+        }
+        assert_eq!(in_apply("quantities must match"), None);
     }
 
     #[test]

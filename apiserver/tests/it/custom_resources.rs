@@ -125,6 +125,30 @@ async fn objects_are_defaulted_pruned_and_checked() {
 }
 
 #[tokio::test]
+async fn metadata_of_another_type_is_told_as_of_any_kind() {
+    let c = Cluster::start().await;
+    establish(&c, &definition()).await;
+    for (metadata, words) in [
+        (json!({"name": 1}), "json: cannot unmarshal number into Go struct field ObjectMeta.name of type string"),
+        (
+            json!({"name": "a", "labels": {"tier": 1}}),
+            "json: cannot unmarshal number into Go struct field ObjectMeta.labels of type string",
+        ),
+        (
+            json!({"name": "a", "annotations": -1}),
+            "json: cannot unmarshal number into Go struct field ObjectMeta.annotations of type map[string]string",
+        ),
+        (json!("a"), "json: cannot unmarshal string into Go value of type v1.ObjectMeta"),
+    ] {
+        let sent = json!({"apiVersion": "example.com/v1", "kind": "Foo", "metadata": metadata});
+        let refused = c.post(FOOS, &sent).await;
+        let expected = format!("Foo in version \"v1\" cannot be handled as a Foo: {words}");
+        assert_eq!(refused.refusal(), (400, "BadRequest", expected.as_str()));
+    }
+    c.stop().await;
+}
+
+#[tokio::test]
 async fn rules_in_cel_hold_at_creation_and_over_changes() {
     let c = Cluster::start().await;
     establish(&c, &definition()).await;
