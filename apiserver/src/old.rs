@@ -29,8 +29,10 @@ type Change = fn(&mut Map<String, Value>);
 struct Conversion {
     /// Since when the version was deprecated in Kubernetes, and since when it was gone: `1.14`, `1.22`.
     deprecated: (&'static str, &'static str),
-    /// From the old shape, with the old version's own defaults filled in.
+    /// From the old shape. What is not said stays unsaid, so that parts of objects can be converted as well.
     to_modern: Change,
+    /// What the old version fills in where today's does otherwise, in today's shape.
+    defaults: Change,
     /// Into the old shape.
     to_old: Change,
 }
@@ -62,6 +64,18 @@ pub(crate) fn of(kinds: &[Arc<dyn KindOps>]) -> Vec<Arc<dyn KindOps>> {
     resource::old::rows().iter().filter_map(wrap).collect()
 }
 
+impl Old {
+    fn unreadable(&self, error: &serde_json::Error) -> DecodeError {
+        DecodeError { path: self.resource.kind.to_owned(), why: error.to_string(), in_go: None }
+    }
+
+    /// An object of today's shape, with the old version's own defaults filled in.
+    fn filled(&self, mut object: Map<String, Value>) -> Result<Decoded, DecodeError> {
+        (self.conversion.defaults)(&mut object);
+        self.modern.decode(&serde_json::to_vec(&object).map_err(|error| self.unreadable(&error))?)
+    }
+}
+
 impl KindOps for Old {
     fn resource(&self) -> &'static Resource {
         self.resource
@@ -76,17 +90,26 @@ impl KindOps for Old {
     }
 
     fn decode(&self, json: &[u8]) -> Result<Decoded, DecodeError> {
-        let unreadable = |error: serde_json::Error| DecodeError {
-            path: self.resource.kind.to_owned(),
-            why: error.to_string(),
-            in_go: None,
-        };
-        let mut object: Map<String, Value> = serde_json::from_slice(json).map_err(unreadable)?;
+        let mut object: Map<String, Value> = serde_json::from_slice(json).map_err(|error| self.unreadable(&error))?;
         if object.contains_key("apiVersion") {
             object.insert("apiVersion".to_owned(), self.modern.resource().api_version().into());
         }
         (self.conversion.to_modern)(&mut object);
-        self.modern.decode(&serde_json::to_vec(&object).map_err(unreadable)?)
+        self.filled(object)
+    }
+
+    fn decode_merged(&self, json: &[u8]) -> Result<Decoded, DecodeError> {
+        self.filled(serde_json::from_slice(json).map_err(|error| self.unreadable(&error))?)
+    }
+
+    fn modernized(&self, config: &Value) -> Option<Value> {
+        let mut config = config.as_object().cloned()?;
+        if config.get("apiVersion")?.as_str()? != self.resource.api_version() {
+            return None;
+        }
+        config.insert("apiVersion".to_owned(), self.modern.resource().api_version().into());
+        (self.conversion.to_modern)(&mut config);
+        Some(config.into())
     }
 
     fn from_stored(&self, stored: &[u8]) -> serde_json::Result<BoxObject> {

@@ -130,6 +130,15 @@ pub trait KindOps: Send + Sync {
         None
     }
     fn decode(&self, json: &[u8]) -> Result<Decoded, DecodeError>;
+    /// What came of an apply, which is in today's shape whatever version the configuration was in.
+    fn decode_merged(&self, json: &[u8]) -> Result<Decoded, DecodeError> {
+        self.decode(json)
+    }
+    /// A configuration in today's shape, if it is of an old version.
+    fn modernized(&self, config: &Value) -> Option<Value> {
+        let _ = config;
+        None
+    }
     #[expect(clippy::wrong_self_convention, reason = "it is from the store, and the kind knows how")]
     fn from_stored(&self, stored: &[u8]) -> serde_json::Result<BoxObject>;
     fn to_stored(&self, object: &dyn AnyObject) -> serde_json::Result<Vec<u8>>;

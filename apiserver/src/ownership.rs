@@ -344,10 +344,36 @@ pub fn keep_times(new: &mut dyn AnyObject, old: &dyn AnyObject) -> bool {
 /// An apply as a client sent it.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The configuration: some fields of an object.
-    pub value: Value,
+    /// The configuration as it was sent: some fields of an object.
+    value: Value,
+    /// The same in today's shape, if it was sent in an old version's.
+    modern: Option<Value>,
     /// Whether to take fields from others.
-    pub force: bool,
+    force: bool,
+}
+
+impl Config {
+    /// A configuration of a kind, which takes fields from others if it is to.
+    pub fn new(kind: &dyn KindOps, value: Value, force: bool) -> Self {
+        Self { modern: kind.modernized(&value), value, force }
+    }
+
+    /// The configuration as it was sent.
+    #[must_use]
+    pub const fn value(&self) -> &Value {
+        &self.value
+    }
+
+    /// Whether to take fields from others.
+    #[must_use]
+    pub const fn is_forced(&self) -> bool {
+        self.force
+    }
+
+    /// What is laid over objects, which are all of today's shape.
+    fn today(&self) -> &Value {
+        self.modern.as_ref().unwrap_or(&self.value)
+    }
 }
 
 /// `namespace/name; apps/v1, Kind=Deployment`.
@@ -380,7 +406,7 @@ pub fn check(kind: &dyn KindOps, part: Part, config: &Config) -> Result<()> {
         return bad("metadata.managedFields must be nil".to_owned());
     }
     kind.owners(part, &Versions::default())
-        .check(value)
+        .check(config.today())
         .map_err(|why| status_of::untyped(&described(value), &why.to_string()))
 }
 
@@ -408,14 +434,14 @@ pub fn applied(
     if managed.is_empty() {
         managed = owners.update(empty(), &old, managed, &Who { name: BEFORE, ..*who });
     }
-    let mut done = owners.apply(&old, &config.value, managed.clone(), who, config.force);
+    let mut done = owners.apply(&old, config.today(), managed.clone(), who, config.force);
     if let Err(ApplyError::Conflicts(conflicts)) = &done
         && who.name == last_applied::KUBECTL
-        && let Some(still) = last_applied::still_so(&*owners, kind.resource(), &old)
+        && let Some(still) = last_applied::still_so(&*owners, kind, &old)
     {
         let left = conflicts.0.iter().filter(|conflict| !still.has(&conflict.path)).cloned().collect::<Vec<_>>();
         done = if left.is_empty() {
-            owners.apply(&old, &config.value, managed, who, true)
+            owners.apply(&old, config.today(), managed, who, true)
         } else {
             Err(ApplyError::Conflicts(Conflicts(left)))
         };
@@ -432,13 +458,13 @@ pub fn applied(
 }
 
 fn decode(kind: &dyn KindOps, mut object: Value, managed: Managed, config: &Value) -> Result<crate::ops::BoxObject> {
-    let resource = kind.resource();
+    let resource = kind.modern().map_or_else(|| kind.resource(), |modern| modern.resource());
     if let Some(object) = object.as_object_mut() {
         object.insert("apiVersion".to_owned(), resource.api_version().into());
         object.insert("kind".to_owned(), resource.kind.into());
     }
     let json = serde_json::to_vec(&object).map_err(|error| status_of::broken("an object cannot be encoded", &error))?;
-    let decoded = kind.decode(&json).map_err(|error| {
+    let decoded = kind.decode_merged(&json).map_err(|error| {
         let path = error.path.strip_prefix(resource.kind).unwrap_or(&error.path);
         let why = in_apply(&error.why).unwrap_or_else(|| error.why.clone());
         status_of::untyped(&described(config), &format!("{path}: {why}"))

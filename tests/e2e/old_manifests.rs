@@ -49,6 +49,12 @@ fn kubectl_applies_a_manifest_from_years_ago_and_shows_todays_object() {
     cluster.kubectl_stdin(&["apply", "-f", "-"], &OLD.replace("servicePort: 80", "servicePort: 8080"));
     assert_eq!(cluster.kubectl(&["get", "ingress", "shop", "-o", port]), "8080");
 
+    // The server applies it as well, and kubectl goes over to that without a conflict.
+    let manifest = OLD.replace("servicePort: 80", "servicePort: 9090");
+    let applied = cluster.kubectl_stdin(&["apply", "--server-side", "-f", "-"], &manifest);
+    assert!(applied.contains("deployment.extensions/web serverside-applied"), "{applied}");
+    assert_eq!(cluster.kubectl(&["get", "ingress", "shop", "-o", port]), "9090");
+
     let output = cluster.kubectl_output(&["get", "ingresses.v1beta1.extensions", "shop", "-o", "yaml"]);
     let told = String::from_utf8_lossy(&output.stderr);
     let warning = "Warning: extensions/v1beta1 Ingress is deprecated in v1.14+, unavailable in v1.22+; use \

@@ -22,26 +22,30 @@ const NOTHING: &str = "pdb.kubernetes.io/deprecated-v1beta1-empty-selector-match
 
 /// How the old version of a kind is converted.
 pub(super) fn find(group: &str, version: &str, kind: &str) -> Conversion {
-    let conversion = |deprecated, to_modern, to_old| Conversion { deprecated, to_modern, to_old };
+    let conversion = |deprecated, to_modern, defaults, to_old| Conversion { deprecated, to_modern, defaults, to_old };
     match (group, version, kind) {
-        ("extensions", _, "Deployment") => conversion(("1.9", "1.16"), first_deployment, to_old_deployment),
-        ("extensions", _, "DaemonSet") => conversion(("1.9", "1.16"), first_daemon_set, to_old_daemon_set),
-        ("extensions", _, "ReplicaSet") => conversion(("1.9", "1.16"), labelled_by_template, same),
-        ("extensions", _, "NetworkPolicy") => conversion(("1.9", "1.16"), same, same),
+        ("extensions", _, "Deployment") => conversion(("1.9", "1.16"), deployment, first_deployment, to_old_deployment),
+        ("extensions", _, "DaemonSet") => conversion(("1.9", "1.16"), daemon_set, first_workload, to_old_daemon_set),
+        ("extensions", _, "ReplicaSet") => conversion(("1.9", "1.16"), same, labelled_by_template, same),
+        ("extensions", _, "NetworkPolicy") => conversion(("1.9", "1.16"), same, same, same),
         ("extensions" | "networking.k8s.io", _, "Ingress") => {
             let deprecated = if group == "extensions" { ("1.14", "1.22") } else { ("1.19", "1.22") };
-            conversion(deprecated, ingress, to_old_ingress)
+            conversion(deprecated, ingress, paths_as_the_controller_likes, to_old_ingress)
         }
-        ("networking.k8s.io", ..) => conversion(("1.19", "1.22"), same, same),
-        ("apps", "v1beta1", "Deployment") => conversion(("1.9", "1.16"), second_deployment, to_old_deployment),
-        ("apps", "v1beta1", "StatefulSet") => conversion(("1.9", "1.16"), first_stateful_set, same),
-        ("apps", "v1beta2", "DaemonSet") => conversion(("1.9", "1.16"), daemon_set, to_old_daemon_set),
-        ("apps", ..) => conversion(("1.9", "1.16"), same, same),
-        ("policy", ..) => conversion(("1.21", "1.25"), budget, to_old_budget),
-        ("apiextensions.k8s.io", ..) => conversion(("1.16", "1.22"), definition::to_modern, definition::to_old),
-        ("batch", ..) => conversion(("1.21", "1.25"), same, same),
-        ("rbac.authorization.k8s.io", ..) => conversion(("1.17", "1.22"), same, same),
-        _ => conversion(("1.16", "1.22"), same, same),
+        ("networking.k8s.io", ..) => conversion(("1.19", "1.22"), same, same, same),
+        ("apps", "v1beta1", "Deployment") => {
+            conversion(("1.9", "1.16"), deployment, second_deployment, to_old_deployment)
+        }
+        ("apps", "v1beta1", "StatefulSet") => conversion(("1.9", "1.16"), same, first_workload, same),
+        ("apps", "v1beta2", "DaemonSet") => conversion(("1.9", "1.16"), daemon_set, same, to_old_daemon_set),
+        ("apps", ..) => conversion(("1.9", "1.16"), same, same, same),
+        ("policy", ..) => conversion(("1.21", "1.25"), budget, same, to_old_budget),
+        ("apiextensions.k8s.io", ..) => {
+            conversion(("1.16", "1.22"), definition::to_modern, definition::defaults, definition::to_old)
+        }
+        ("batch", ..) => conversion(("1.21", "1.25"), same, same, same),
+        ("rbac.authorization.k8s.io", ..) => conversion(("1.17", "1.22"), same, same, same),
+        _ => conversion(("1.16", "1.22"), same, same, same),
     }
 }
 
@@ -118,15 +122,18 @@ fn kept(object: &mut Object, annotation: &str) -> Option<i64> {
     number
 }
 
-/// What a Deployment of any old version has in common.
-fn deployment(object: &mut Object, defaults: &[(&str, i64)], step: &Value) {
-    labelled_by_template(object);
+fn deployment(object: &mut Object) {
     let revision = |spec: &mut Object| {
         let to = spec.get("rollbackTo")?.as_object()?.get("revision").and_then(Value::as_i64).unwrap_or(0);
         spec.remove("rollbackTo");
         Some(to)
     };
     keep(object, revision, ROLLBACK);
+}
+
+/// What the defaults of a Deployment have in common in all old versions.
+fn fill_deployment(object: &mut Object, defaults: &[(&str, i64)], step: &Value) {
+    labelled_by_template(object);
     let Some(spec) = inner(object, "spec") else { return };
     for (field, default) in defaults {
         fill(spec, field, (*default).into());
@@ -145,12 +152,12 @@ fn deployment(object: &mut Object, defaults: &[(&str, i64)], step: &Value) {
 /// `extensions/v1beta1`: one pod at a time, every ReplicaSet kept, no deadline.
 fn first_deployment(object: &mut Object) {
     let never = i64::from(i32::MAX);
-    deployment(object, &[("progressDeadlineSeconds", never), ("revisionHistoryLimit", never)], &json!(1));
+    fill_deployment(object, &[("progressDeadlineSeconds", never), ("revisionHistoryLimit", never)], &json!(1));
 }
 
 /// `apps/v1beta1`: two ReplicaSets kept.
 fn second_deployment(object: &mut Object) {
-    deployment(object, &[("progressDeadlineSeconds", 600), ("revisionHistoryLimit", 2)], &json!("25%"));
+    fill_deployment(object, &[("progressDeadlineSeconds", 600), ("revisionHistoryLimit", 2)], &json!("25%"));
 }
 
 fn to_old_deployment(object: &mut Object) {
@@ -169,13 +176,6 @@ fn daemon_set(object: &mut Object) {
     keep(object, generation, TEMPLATE_GENERATION);
 }
 
-/// `extensions/v1beta1`: pods are only replaced when somebody deletes them.
-fn first_daemon_set(object: &mut Object) {
-    labelled_by_template(object);
-    daemon_set(object);
-    replaced_by_hand(object);
-}
-
 fn to_old_daemon_set(object: &mut Object) {
     let Some(generation) = kept(object, TEMPLATE_GENERATION) else { return };
     if let Some(spec) = inner(object, "spec") {
@@ -183,16 +183,12 @@ fn to_old_daemon_set(object: &mut Object) {
     }
 }
 
-fn replaced_by_hand(object: &mut Object) {
+/// The first DaemonSets and StatefulSets: pods are only replaced when somebody deletes them.
+fn first_workload(object: &mut Object) {
+    labelled_by_template(object);
     if let Some(strategy) = inner(object, "spec").and_then(|spec| inner_or_new(spec, "updateStrategy")) {
         fill(strategy, "type", "OnDelete".into());
     }
-}
-
-/// `apps/v1beta1`: pods are only replaced when somebody deletes them.
-fn first_stateful_set(object: &mut Object) {
-    labelled_by_template(object);
-    replaced_by_hand(object);
 }
 
 /// Every backend below a rule, and how the rule's paths look.
@@ -237,11 +233,16 @@ fn ingress(object: &mut Object) {
         backend(default);
     }
     each_path(spec, |path| {
-        fill(path, "pathType", "ImplementationSpecific".into());
         if let Some(own) = inner(path, "backend") {
             backend(own);
         }
     });
+}
+
+fn paths_as_the_controller_likes(object: &mut Object) {
+    if let Some(spec) = inner(object, "spec") {
+        each_path(spec, |path| fill(path, "pathType", "ImplementationSpecific".into()));
+    }
 }
 
 fn to_old_ingress(object: &mut Object) {

@@ -3,10 +3,11 @@
 //! Who applied with kubectl on the client's side owns those fields by a plain update. When the same person goes over to
 //! server-side apply, that is no conflict: fields that are still as the annotation has them are kubectl's own.
 
-use coracle_proto::{apply::Set, meta::ANNOTATIONS_SIZE_LIMIT, resource::Resource};
+use coracle_proto::{apply::Set, meta::ANNOTATIONS_SIZE_LIMIT};
 use serde_json::Value;
 
 use super::Owners;
+use crate::ops::KindOps;
 
 /// The manager whose annotation it is.
 pub(super) const KUBECTL: &str = "kubectl";
@@ -14,12 +15,14 @@ pub(super) const KUBECTL: &str = "kubectl";
 const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// The fields kubectl applied last that are still so; none without a readable annotation in the object's own version.
-pub(super) fn still_so(owners: &dyn Owners, resource: &Resource, live: &Value) -> Option<Set> {
+pub(super) fn still_so(owners: &dyn Owners, kind: &dyn KindOps, live: &Value) -> Option<Set> {
     let text = live.pointer("/metadata/annotations")?.get(ANNOTATION)?.as_str()?;
     let last: Value = serde_json::from_str(text).ok()?;
-    if last.get("apiVersion")?.as_str()? != resource.api_version() || owners.check(&last).is_err() {
+    if last.get("apiVersion")?.as_str()? != kind.resource().api_version() {
         return None;
     }
+    let last = kind.modernized(&last).unwrap_or(last);
+    owners.check(&last).ok()?;
     Some(owners.still_so(live, &last))
 }
 

@@ -197,7 +197,7 @@ pub(super) async fn patch(call: &Call, part: Part, request: Request<Body>) -> Re
 }
 
 /// Reads a configuration to apply, with sentences about keys that stand in it twice.
-pub(super) fn config(bytes: &[u8], options: &WriteOptions) -> Result<(Config, Vec<String>)> {
+pub(super) fn config(bytes: &[u8], options: &WriteOptions) -> Result<(Value, Vec<String>)> {
     let bad = |why: String| Box::new(Status::bad_request(why));
     let text = std::str::from_utf8(bytes)
         .map_err(|_| bad("error decoding YAML: error converting YAML to JSON: yaml: invalid UTF-8".to_owned()))?;
@@ -210,20 +210,10 @@ pub(super) fn config(bytes: &[u8], options: &WriteOptions) -> Result<(Config, Ve
         FieldValidation::Ignore => Vec::new(),
         FieldValidation::Warn | FieldValidation::Strict => yaml::duplicates(text),
     };
-    Ok((Config { value, force: options.force }, twice))
+    Ok((value, twice))
 }
 
 async fn apply(call: &Call, part: Part, request: Request<Body>) -> Result<Response<Body>> {
-    if let Some(modern) = call.kind.modern() {
-        let today = modern.resource();
-        let message = format!(
-            "server-side apply takes no old versions; apply {} {} instead of {}",
-            today.api_version(),
-            today.kind,
-            call.kind.resource().api_version()
-        );
-        return Err(Box::new(Status::failure(415, "UnsupportedMediaType", message)));
-    }
     let options = WriteOptions::of_patch(&call.info.query, PatchKind::Apply)?;
     let (config, twice) = config(&body::read(request).await?, &options)?;
     if options.validation == FieldValidation::Strict && !twice.is_empty() {
@@ -232,6 +222,7 @@ async fn apply(call: &Call, part: Part, request: Request<Body>) -> Result<Respon
             "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  {why}"
         ))));
     }
+    let config = Config::new(&*call.kind, config, options.force);
     let (own, writer) = (call.clone(), call.writer(&options));
     twice.iter().for_each(|why| call.notes.warn(format!("yaml: {why}")));
     let (written, is_new) = call

@@ -99,9 +99,8 @@ enum Wanted {
 }
 
 /// The configuration of a kind that a configuration of its Scale stands for.
-fn unscaled(kind: &dyn KindOps, config: &Config) -> Result<Config> {
+fn unscaled(kind: &dyn KindOps, value: &Value, force: bool) -> Result<Config> {
     let bad = |why: String| Box::new(Status::bad_request(why));
-    let value = &config.value;
     let is = |name: &str, expected: &str| value.get(name).and_then(Value::as_str) == Some(expected);
     if !is("apiVersion", "autoscaling/v1") || !is("kind", "Scale") {
         return Err(bad("invalid object type: only autoscaling/v1, Kind=Scale can be applied to scale".to_owned()));
@@ -119,7 +118,7 @@ fn unscaled(kind: &dyn KindOps, config: &Config) -> Result<Config> {
     if let (Some(replicas), Some(parent)) = (value.pointer("/spec/replicas"), parent.as_object_mut()) {
         parent.insert("spec".to_owned(), json!({"replicas": replicas}));
     }
-    Ok(Config { value: parent, force: config.force })
+    Ok(Config::new(kind, parent, force))
 }
 
 /// The autoscaling group's row for messages and patches about a Scale itself.
@@ -202,7 +201,7 @@ async fn apply_scale(call: &Call, request: Request<Body>) -> Result<Response<Bod
     let (own, writer) = (call.clone(), call.writer(&options));
     let written = call
         .to_its_end(async move {
-            let config = unscaled(&*own.kind, &config)?;
+            let config = unscaled(&*own.kind, &config, options.force)?;
             own.registry().apply_scale(&own.kind, own.at(), &config, &writer).await
         })
         .await?;

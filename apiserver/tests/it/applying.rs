@@ -27,7 +27,8 @@ fn map(data: Value) -> Value {
 }
 
 impl Cluster {
-    async fn apply(&self, path: &str, query: &str, config: &Value) -> Answer {
+    /// Server-side apply of a configuration.
+    pub(crate) async fn apply(&self, path: &str, query: &str, config: &Value) -> Answer {
         self.send("PATCH", &format!("{path}?{query}"), APPLY, config.to_string()).await
     }
 }

@@ -141,3 +141,134 @@ async fn an_old_definition_serves_its_resources() {
     assert_eq!(c.delete(&format!("{old}/{name}")).await.code, 200);
     c.stop().await;
 }
+
+#[tokio::test]
+async fn an_old_deployment_is_applied_by_the_server_with_the_defaults_of_its_version() {
+    let c = Cluster::start().await;
+    let at = format!("{OLD}/web");
+    let made = c.apply(&at, "fieldManager=me&fieldValidation=Strict", &deployment()).await;
+    assert_eq!((made.code, &made.body["apiVersion"]), (201, &json!("extensions/v1beta1")), "{}", made.body);
+    assert!(made.warnings.iter().any(|warning| warning.contains("use apps/v1 Deployment")), "{:?}", made.warnings);
+    let today = c.get(&format!("{NEW}/web")).await.body;
+    assert_eq!(today["spec"]["selector"], json!({"matchLabels": {"app": "web"}}));
+    assert_eq!(today["spec"]["strategy"]["rollingUpdate"], json!({"maxSurge": 1, "maxUnavailable": 1}));
+    let entry = &today["metadata"]["managedFields"][0];
+    assert_eq!(
+        (&entry["manager"], &entry["operation"], &entry["apiVersion"]),
+        (&json!("me"), &json!("Apply"), &json!("apps/v1"))
+    );
+    assert_eq!(entry["fieldsV1"]["f:spec"].get("f:selector"), None, "what the version fills in is nobody's");
+
+    // Once more it changes nothing; another is told who has what, in either version.
+    let again = c.apply(&at, "fieldManager=me", &deployment()).await;
+    assert_eq!((again.code, again.version()), (200, made.version()));
+    let mut other = deployment();
+    other["spec"]["template"]["spec"]["containers"][0]["image"] = "j".into();
+    for (path, version) in [(&at, "extensions/v1beta1"), (&format!("{NEW}/web"), "apps/v1")] {
+        other["apiVersion"] = version.into();
+        let refused = c.apply(path, "fieldManager=you", &other).await;
+        assert_eq!((refused.code, refused.refusal().1), (409, "Conflict"), "{}", refused.body);
+        assert!(refused.refusal().2.contains("conflict with \"me\""), "{}", refused.body);
+    }
+    other["apiVersion"] = "extensions/v1beta1".into();
+    assert_eq!(c.apply(&at, "fieldManager=you&force=true", &other).await.code, 200);
+
+    // What is no longer applied goes, and what only the old version had is kept as today's keeps it.
+    let mut config = deployment();
+    config["spec"]["rollbackTo"] = json!({"revision": 3});
+    config["spec"]["template"]["spec"]["containers"][0]["image"] = "j".into();
+    let kept = c.apply(&at, "fieldManager=me", &config).await;
+    assert_eq!(kept.body["spec"]["rollbackTo"], json!({"revision": 3}), "{}", kept.body);
+    config["spec"].as_object_mut().unwrap().remove("rollbackTo");
+    assert_eq!(c.apply(&at, "fieldManager=me", &config).await.body["spec"].get("rollbackTo"), None);
+
+    // The scale and the status are applied in the same way.
+    let scale =
+        json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "web"}, "spec": {"replicas": 4}});
+    let scaled = c.apply(&format!("{at}/scale"), "fieldManager=hpa&force=true", &scale).await;
+    assert_eq!((scaled.code, &scaled.body["spec"]["replicas"]), (200, &json!(4)), "{}", scaled.body);
+    let status = json!({"apiVersion": "extensions/v1beta1", "kind": "Deployment", "metadata": {"name": "web"},
+        "status": {"observedGeneration": 1}});
+    let told = c.apply(&format!("{at}/status"), "fieldManager=controller", &status).await;
+    assert_eq!((told.code, &told.body["status"]["observedGeneration"]), (200, &json!(1)), "{}", told.body);
+
+    let wrong = c
+        .apply(
+            &at,
+            "fieldManager=me",
+            &json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}}),
+        )
+        .await;
+    assert_eq!((wrong.code, wrong.refusal().2), (400, "invalid object type: apps/v1, Kind=Deployment"));
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn old_ingresses_and_definitions_are_applied_by_the_server_in_their_own_shape() {
+    let c = Cluster::start().await;
+    let at = |version: &str| format!("/apis/networking.k8s.io/{version}/namespaces/default/ingresses/i");
+    let ingress = |port: i64| {
+        json!({"apiVersion": "networking.k8s.io/v1beta1", "kind": "Ingress", "metadata": {"name": "i"},
+            "spec": {"backend": {"serviceName": "all", "servicePort": "http"},
+                "rules": [{"http": {"paths": [{"path": "/", "backend": {"serviceName": "web", "servicePort": port}}]}}]}})
+    };
+    for port in [80, 8080] {
+        let applied = c.apply(&at("v1beta1"), "fieldManager=me", &ingress(port)).await;
+        assert!([200, 201].contains(&applied.code), "{}", applied.body);
+        assert_eq!(applied.body["spec"]["rules"][0]["http"]["paths"][0]["backend"]["servicePort"], port);
+        let today = c.get(&at("v1")).await.body;
+        let path = &today["spec"]["rules"][0]["http"]["paths"][0];
+        assert_eq!(path["backend"], json!({"service": {"name": "web", "port": {"number": port}}}));
+        assert_eq!(path["pathType"], "ImplementationSpecific");
+        assert_eq!(today["spec"]["defaultBackend"]["service"]["port"], json!({"name": "http"}));
+    }
+    // A part of it, by another: it is the whole that must be right.
+    let part = json!({"apiVersion": "networking.k8s.io/v1beta1", "kind": "Ingress", "metadata": {"name": "i", "labels": {"a": "b"}}});
+    let labelled = c.apply(&at("v1beta1"), "fieldManager=you", &part).await;
+    assert_eq!(
+        (labelled.code, &labelled.body["spec"]["backend"]["serviceName"]),
+        (200, &json!("all")),
+        "{}",
+        labelled.body
+    );
+    let mut wrong = ingress(80);
+    wrong["spec"]["rulez"] = json!([]);
+    let refused = c.apply(&at("v1beta1"), "fieldManager=me", &wrong).await;
+    assert_eq!(refused.code, 500, "{}", refused.body);
+    assert!(refused.refusal().2.contains(".spec.rulez: field not declared in schema"), "{}", refused.body);
+
+    let definition = "/apis/apiextensions.k8s.io/v1beta1/customresourcedefinitions/tabs.e.com";
+    let mut manifest = json!({
+        "apiVersion": "apiextensions.k8s.io/v1beta1", "kind": "CustomResourceDefinition", "metadata": {"name": "tabs.e.com"},
+        "spec": {"group": "e.com", "version": "v1", "names": {"plural": "tabs", "kind": "Tab"},
+            "validation": {"openAPIV3Schema": {"properties": {"spec": {"type": "object"}}}}},
+    });
+    let made = c.apply(definition, "fieldManager=me", &manifest).await;
+    assert_eq!((made.code, &made.body["spec"]["scope"]), (201, &json!("Namespaced")), "{}", made.body);
+    let again = c.apply(definition, "fieldManager=me&dryRun=All", &manifest).await;
+    assert_eq!((again.code, &again.body["metadata"]["generation"]), (200, &json!(1)), "{}", again.body);
+    // What is said of all versions is said of none when none are named.
+    manifest["spec"].as_object_mut().unwrap().remove("version");
+    let refused = c.apply(definition, "fieldManager=me", &manifest).await;
+    assert!(refused.refusal().2.contains(".spec.validation: field not declared in schema"), "{}", refused.body);
+    c.stop().await;
+}
+
+#[tokio::test]
+async fn who_applied_an_old_manifest_by_himself_may_leave_it_to_the_server() {
+    let c = Cluster::start().await;
+    let annotation = "kubectl.kubernetes.io/last-applied-configuration";
+    let mut manifest = deployment();
+    manifest["metadata"]["annotations"] = json!({annotation: deployment().to_string()});
+    let made = c.post(&format!("{OLD}?fieldManager=kubectl-client-side-apply"), &manifest).await;
+    assert_eq!(made.code, 201, "{}", made.body);
+    let mut changed = deployment();
+    changed["spec"]["template"]["spec"]["containers"][0]["image"] = "j".into();
+    // Somebody else conflicts with the one who created it; kubectl goes on with what it had applied.
+    assert_eq!(c.apply(&format!("{OLD}/web"), "fieldManager=other", &changed).await.code, 409);
+    let applied = c.apply(&format!("{OLD}/web"), "fieldManager=kubectl", &changed).await;
+    assert_eq!(applied.code, 200, "{}", applied.body);
+    let text = applied.body["metadata"]["annotations"][annotation].as_str().unwrap();
+    assert_eq!(serde_json::from_str::<Value>(text).unwrap(), changed, "as it was written");
+    c.stop().await;
+}

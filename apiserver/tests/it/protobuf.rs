@@ -298,3 +298,32 @@ async fn a_watch_in_yaml_is_refused() {
     assert!(String::from_utf8_lossy(&body).contains("application/json;stream=watch"));
     c.stop().await;
 }
+
+#[tokio::test]
+async fn old_versions_are_written_read_and_watched_in_protobuf() {
+    let c = Cluster::start().await;
+    let ingresses = "/apis/extensions/v1beta1/namespaces/default/ingresses";
+    let backend = json!({"serviceName": "web", "servicePort": 80});
+    let ingress = json!({"apiVersion": "extensions/v1beta1", "kind": "Ingress", "metadata": {"name": "i"},
+        "spec": {"backend": backend, "rules": [{"http": {"paths": [{"backend": {"serviceName": "a", "servicePort": "b"}}]}}]}});
+    let body = protobuf::from_json(&ingress).unwrap();
+    let request = Request::post(ingresses).header(header::CONTENT_TYPE, protobuf::MEDIA).header(header::ACCEPT, GO);
+    let made = c.service().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
+    assert_eq!(made.status(), 201);
+    let made = protobuf::to_json(&made.into_body().collect().await.unwrap().to_bytes()).unwrap();
+    assert_eq!((&made["apiVersion"], &made["spec"]["backend"]), (&json!("extensions/v1beta1"), &backend));
+    assert_eq!(c.get("/apis/networking.k8s.io/v1/namespaces/default/ingresses/i").await.code, 200);
+
+    let (code, list) = read(&c, "GET", ingresses, &Value::Null).await;
+    assert_eq!((code, &list["kind"], &list["apiVersion"]), (200, &json!("IngressList"), &json!("extensions/v1beta1")));
+    let paths = &list["items"][0]["spec"]["rules"][0]["http"]["paths"];
+    assert_eq!(
+        *paths,
+        json!([{"pathType": "ImplementationSpecific", "backend": {"serviceName": "a", "servicePort": "b"}}])
+    );
+    let watch = format!("{ingresses}?watch=true&resourceVersion=0&timeoutSeconds=1");
+    let (code, media, bytes) = ask(&c, "GET", &watch, GO, &Value::Null).await;
+    assert_eq!((code, media.as_str()), (200, "application/vnd.kubernetes.protobuf;stream=watch"));
+    assert!(bytes.windows(18).any(|part| part == b"extensions/v1beta1"), "the event's object is of the old version");
+    c.stop().await;
+}

@@ -15,7 +15,7 @@
 
 use std::{collections::HashMap, sync::LazyLock};
 
-use crate::resource::RESOURCES;
+use crate::resource::{RESOURCES, old};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Type {
@@ -89,6 +89,11 @@ const FILES: &[&str] = &[
     include_str!("wire/resource.txt"),
     include_str!("wire/scheduling.txt"),
     include_str!("wire/storage.txt"),
+    // Of old versions, the messages that are not as today's.
+    include_str!("wire/old/apiextensions.txt"),
+    include_str!("wire/old/apps.txt"),
+    include_str!("wire/old/extensions.txt"),
+    include_str!("wire/old/networking.txt"),
 ];
 
 pub(super) static TABLES: LazyLock<Tables> = LazyLock::new(|| {
@@ -171,6 +176,7 @@ const GROUPS: &[(&str, &str)] = &[
     ("coordination.k8s.io", "coordination"),
     ("discovery.k8s.io", "discovery"),
     ("events.k8s.io", "events"),
+    ("extensions", "extensions"),
     ("networking.k8s.io", "networking"),
     ("node.k8s.io", "node"),
     ("policy", "policy"),
@@ -216,5 +222,13 @@ pub(super) fn message_of(api_version: &str, kind: &str) -> Option<String> {
     let shared = is_shared.then(|| format!("meta.v1.{kind}"));
     // Its fields have other numbers than today's.
     let old = (api_version == "meta.k8s.io/v1beta1").then(|| format!("meta.v1beta1.{kind}"));
-    [own, shared, old].into_iter().flatten().find(|name| TABLES.contains_key(name))
+    let of_today = || message_of_today(group, version, kind);
+    [own, shared, old].into_iter().flatten().find(|name| TABLES.contains_key(name)).or_else(of_today)
+}
+
+/// The name of today's message of a kind, or of its list, that an old group and version names.
+fn message_of_today(group: &str, version: &str, kind: &str) -> Option<String> {
+    let mut rows = old::rows().iter().filter(|row| row.group == group && row.version == version);
+    let row = rows.find(|row| row.kind == kind || row.list_kind == kind)?;
+    message_of(&old::modern(group, version, row.kind)?.api_version(), kind)
 }

@@ -1,6 +1,7 @@
 //! Protobuf bodies, by example, against the schema facts, and against bytes that are none.
 
 mod kubectl;
+mod old;
 mod round_trip;
 
 use proptest::prelude::*;

@@ -23,16 +23,23 @@ fn versions(spec: &mut Object) -> impl Iterator<Item = &mut Object> {
     all.into_iter().flatten().filter_map(Value::as_object_mut)
 }
 
-/// From `v1beta1`.
+/// What `v1beta1` has by default.
+pub(super) fn defaults(object: &mut Object) {
+    if let Some(spec) = inner_or_new(object, "spec") {
+        fill(spec, "scope", "Namespaced".into());
+    }
+}
+
+/// From `v1beta1`. What is said of all versions stays where it is when none are named, for decoding to complain of.
 pub(super) fn to_modern(object: &mut Object) {
-    let Some(spec) = inner_or_new(object, "spec") else { return };
-    fill(spec, "scope", "Namespaced".into());
+    let Some(spec) = inner(object, "spec") else { return };
     let keeps = spec.remove("preserveUnknownFields") != Some(Value::Bool(false));
     let version = spec.remove("version");
     if let (Some(name), true) = (version, spec.get("versions").and_then(Value::as_array).is_none_or(Vec::is_empty)) {
         spec.insert("versions".to_owned(), json!([{"name": name, "served": true, "storage": true}]));
     }
-    for (whole, each) in SHARED {
+    let names_versions = versions(spec).next().is_some();
+    for (whole, each) in SHARED.iter().filter(|_| names_versions) {
         let Some(value) = spec.remove(*whole).filter(|value| !value.is_null()) else { continue };
         versions(spec).for_each(|version| drop(version.insert((*each).to_owned(), value.clone())));
     }
