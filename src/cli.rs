@@ -195,7 +195,7 @@ mod tests {
     fn a_flag_beats_the_file_and_the_file_beats_the_default() {
         let text = "data-dir: /srv/a\nkeep-pods: true\nnode-name: n1\n";
         let Verb::Up(up) = parse(text, &["coracle", "up", "--node-name", "n2"]).unwrap().command else { panic!() };
-        assert_eq!(up.server.data_dir, Path::new("/srv/a"));
+        assert_eq!(up.server.whereabouts.data_dir, Path::new("/srv/a"));
         assert_eq!(up.node.node_name.as_deref(), Some("n2"));
         assert!(up.node.keep_pods);
     }

@@ -179,22 +179,38 @@ impl Config {
     }
 }
 
+/// Where a member of the cluster, a server or a witness, keeps what it has, and where it is reached.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Whereabouts {
+    /// Where everything is kept.
+    #[arg(long, env = "CORACLE_DATA_DIR", default_value = "/var/lib/coracle")]
+    pub data_dir: PathBuf,
+    /// Address and port to listen on; port 0 takes a free one.
+    #[arg(long, env = "CORACLE_LISTEN", default_value = "0.0.0.0:6443")]
+    pub listen: SocketAddr,
+    /// Address other machines reach this one at.
+    #[arg(long, env = "CORACLE_ADVERTISE")]
+    pub advertise: Option<IpAddr>,
+    /// What people call it among several; by default the host's name.
+    #[arg(long, env = "CORACLE_SERVER_NAME", value_name = "NAME")]
+    pub server_name: Option<String>,
+}
+
+impl Whereabouts {
+    /// The configuration these words mean.
+    #[must_use]
+    pub fn config(self) -> Config {
+        Config { advertise: self.advertise, server_name: self.server_name, ..Config::new(self.data_dir, self.listen) }
+    }
+}
+
 /// The command line's words for a [`Config`].
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub struct Args {
-    /// Where everything is kept.
-    #[arg(long, env = "CORACLE_DATA_DIR", default_value = "/var/lib/coracle")]
-    pub data_dir: PathBuf,
-    /// Address and port to serve the API on; port 0 takes a free one.
-    #[arg(long, env = "CORACLE_LISTEN", default_value = "0.0.0.0:6443")]
-    pub listen: SocketAddr,
-    /// Address other machines reach this server at.
-    #[arg(long, env = "CORACLE_ADVERTISE")]
-    pub advertise: Option<IpAddr>,
-    /// What people call this server among several; by default the host's name.
-    #[arg(long, env = "CORACLE_SERVER_NAME", value_name = "NAME")]
-    pub server_name: Option<String>,
+    /// Where it is.
+    #[command(flatten)]
+    pub whereabouts: Whereabouts,
     /// Range of the Services' addresses.
     #[arg(long, env = "CORACLE_SERVICE_CIDR", default_value = "10.43.0.0/16")]
     pub service_cidr: Cidr,
@@ -290,8 +306,6 @@ impl Args {
     /// A file they name cannot be read or used.
     pub fn config(self) -> Result<Config, authentication::Error> {
         Ok(Config {
-            advertise: self.advertise,
-            server_name: self.server_name,
             service_cidr: self.service_cidr,
             dns_domain: self.dns_domain,
             extra_names: self.extra_names,
@@ -304,7 +318,7 @@ impl Args {
             history: Retention { age: self.history, bytes: self.history_memory << 20 },
             encryption: self.encryption_provider_config,
             config_file: self.config_file,
-            ..Config::new(self.data_dir, self.listen)
+            ..self.whereabouts.config()
         })
     }
 }

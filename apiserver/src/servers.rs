@@ -14,6 +14,7 @@
 pub(crate) mod endpoints;
 mod joining;
 mod leading;
+mod member;
 mod place;
 
 use std::{
@@ -41,9 +42,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::joining::{Error as JoinError, Join};
 pub(crate) use self::{
-    joining::{Kind, prepare},
+    joining::Kind,
     leading::while_leading,
-    place::{Place, own_addresses},
+    member::{Arrived, Member},
 };
 use crate::{
     answer,

@@ -7,11 +7,7 @@
 //! Two servers are no safer than one, for both make the majority. With a witness beside them any one of the three may be
 //! lost. It is handed none of the cluster's keys, so it may stand where nobody watches over it.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use coracle_store::Store;
 use tokio::task::JoinSet;
@@ -22,43 +18,12 @@ use crate::{
     connections::{Door, Guest},
     peers::Peers,
     pki::{PEERS, WitnessKeys},
-    server::{Error, GOODBYE, bind},
-    servers::{self, Join, Kind, Place},
+    server::{Error, GOODBYE},
+    servers::{self, Arrived, Kind, Member},
 };
 
 /// Connections at once: some for each member there may be.
 const CONNECTIONS: usize = 64;
-
-/// Flags of a witness.
-#[derive(Clone, Debug, clap::Args)]
-pub struct Args {
-    /// Where everything is kept.
-    #[arg(long, env = "CORACLE_DATA_DIR", default_value = "/var/lib/coracle")]
-    pub data_dir: PathBuf,
-    /// Address and port to hear the servers on; port 0 takes a free one.
-    #[arg(long, env = "CORACLE_LISTEN", default_value = "0.0.0.0:6443")]
-    pub listen: SocketAddr,
-    /// Address the servers reach this witness at.
-    #[arg(long, env = "CORACLE_ADVERTISE")]
-    pub advertise: Option<IpAddr>,
-    /// What people call this witness among the servers; by default the host's name.
-    #[arg(long, env = "CORACLE_SERVER_NAME", value_name = "NAME")]
-    pub server_name: Option<String>,
-}
-
-impl Args {
-    /// The configuration these words mean, on a host of that name.
-    #[must_use]
-    pub fn config(self, hostname: String, join: Option<Join>) -> Config {
-        Config {
-            advertise: self.advertise,
-            server_name: self.server_name,
-            hostname,
-            join,
-            ..Config::new(self.data_dir, self.listen)
-        }
-    }
-}
 
 /// A witness that has its place; see [`Witness::run`].
 #[must_use = "a witness votes only while it runs"]
@@ -80,28 +45,13 @@ impl Witness {
     /// # Errors
     /// Each of them can refuse.
     pub async fn open(config: Config) -> Result<Self, Error> {
-        let listening = |source| Error::Listen { address: config.listen, source };
-        let listener = bind(config.listen).await.map_err(listening)?;
-        let address = listener.local_addr().map_err(listening)?;
-        let dir = config.data_dir.join("store");
-        if let Some(pid) = coracle_store::holder(&dir) {
-            return Err(Error::Store { dir: dir.clone(), source: coracle_store::Error::Locked { dir, pid } });
-        }
-        let place = servers::prepare(&config, address, Kind::Witness).await?;
+        let arrived = Arrived::at(&config, Kind::Witness).await?;
+        let address = arrived.address;
         let pki = config.data_dir.join("pki");
         let keys = tokio::task::spawn_blocking(move || WitnessKeys::open(&pki)).await;
         let keys = keys.map_err(Error::Panicked)?.map_err(Error::Pki)?;
-        let (peers, lines) = Peers::new();
-        let joining = place.as_ref().and_then(Place::joining);
-        let store = coracle_store::Config { joining, ..coracle_store::Config::new(&dir) };
-        let (store, driver) =
-            Store::open_among(store, Arc::clone(&peers) as _).await.map_err(|source| Error::Store { dir, source })?;
-        let addresses = servers::own_addresses(&config, address, place.as_ref());
-        peers.is_at(addresses.clone());
-        if let Some(mut place) = place {
-            peers.are_at(place.others());
-            place.opened(&config.data_dir).map_err(Error::Pki)?;
-        }
+        let (listener, member) = arrived.open(&config).await?;
+        let Member { store, driver, peers, lines, addresses } = member;
         let door = Door {
             listener,
             tls: Arc::new(keys.server_tls().map_err(Error::Pki)?),

@@ -120,7 +120,7 @@ pub(super) fn join(server: Option<String>, token: Option<&str>, kind: &str) -> a
 }
 
 async fn serve(args: Args, start: Instant, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let instance = Instance::new(&args.server.data_dir)?;
+    let instance = Instance::new(&args.server.whereabouts.data_dir)?;
     let controller = args.controller.config()?;
     let join = join(args.join, args.token.as_deref(), "--server")?;
     let (server, runner) = up::open(args.server, &instance, join).await?;

@@ -165,7 +165,7 @@ async fn up(args: Args, start: Instant, shutdown: CancellationToken) -> anyhow::
                    --token TOKEN`, and a node beside it `coracle agent`, with a data directory of its own";
         return Err(WrongUse(why.to_owned()).into());
     }
-    let instance = Instance::new(&args.server.data_dir)?;
+    let instance = Instance::new(&args.server.whereabouts.data_dir)?;
     if !args.no_agent {
         coracle_agent::check_rights()
             .map_err(|error| anyhow::anyhow!("{error}, or with --no-agent for the control plane only"))?;

@@ -3,7 +3,10 @@
 use std::io::Write;
 
 use anyhow::Context;
-use coracle_apiserver::witness::Witness;
+use coracle_apiserver::{
+    config::{Config, Whereabouts},
+    witness::Witness,
+};
 use coracle_process::Signals;
 use tokio_util::sync::CancellationToken;
 
@@ -14,7 +17,7 @@ use super::server::join;
 #[group(skip)]
 pub(crate) struct Args {
     #[command(flatten)]
-    witness: coracle_apiserver::witness::Args,
+    whereabouts: Whereabouts,
     /// A server of the cluster to join, as in https://192.0.2.1:6443; without effect once this witness has joined.
     #[arg(long, env = "CORACLE_JOIN", value_name = "URL")]
     join: Option<String>,
@@ -33,7 +36,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 async fn serve(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> {
     let join = join(args.join, args.token.as_deref(), "--witness")?;
     let hostname = nix::unistd::gethostname().context("the host's name")?.to_string_lossy().to_lowercase();
-    let witness = Witness::open(args.witness.config(hostname, join)).await?;
+    let config = Config { hostname, join, ..args.whereabouts.config() };
+    let witness = Witness::open(config).await?;
     writeln!(std::io::stdout(), "coracle is a witness now, on {}", witness.address())?;
     Ok(witness.run(shutdown).await?)
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use coracle_store::{Seal, Store};
+use coracle_store::Seal;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -21,12 +21,12 @@ use crate::{
     flow::FlowControl,
     maintenance::Maintenance,
     metrics::Metrics,
-    peers::{Peers, member_profile},
+    peers::member_profile,
     pki::{self, Pki, Shown},
     proxy::Proxies,
     registry::{Facts, Registry},
     security::{Nodes, Security},
-    servers::{self, Kind, Place, Requests, Servers},
+    servers::{Arrived, Kind, Member, Requests, Servers},
     snapshot,
     upstream::connect::Tasks,
 };
@@ -78,34 +78,18 @@ impl ApiServer {
         if config.data_dir.join(snapshot::UNFINISHED).exists() {
             return Err(Error::Unfinished { dir: config.data_dir });
         }
-        let listening = |source| Error::Listen { address: config.listen, source };
-        let listener = bind(config.listen).await.map_err(listening)?;
-        let address = listener.local_addr().map_err(listening)?;
         let etcd = match config.etcd_listen {
             Some(address) => Some(bind(address).await.map_err(|source| Error::Listen { address, source })?),
             None => None,
         };
         let etcd_address = etcd.as_ref().and_then(|listener| listener.local_addr().ok());
-        let dir = config.data_dir.join("store");
-        if let Some(pid) = coracle_store::holder(&dir) {
-            // Before anything is written beside it for this server's names and addresses.
-            return Err(Error::Store { dir: dir.clone(), source: coracle_store::Error::Locked { dir, pid } });
-        }
-        let place = servers::prepare(&config, address, servers::Kind::Server).await?;
+        let arrived = Arrived::at(&config, Kind::Server).await?;
+        let address = arrived.address;
         let keys = pki_config(&config, address);
         let opened = tokio::task::spawn_blocking(move || Pki::open(keys, jiff::Timestamp::now())).await;
         let pki = Arc::new(opened.map_err(Error::Panicked)?.map_err(Error::Pki)?);
-        let (peers, lines) = Peers::new();
-        let joining = place.as_ref().and_then(Place::joining);
-        let store = coracle_store::Config { retention: config.history, joining, ..coracle_store::Config::new(&dir) };
-        let (store, driver) =
-            Store::open_among(store, Arc::clone(&peers) as _).await.map_err(|source| Error::Store { dir, source })?;
-        let own_addresses = servers::own_addresses(&config, address, place.as_ref());
-        peers.is_at(own_addresses.clone());
-        if let Some(mut place) = place {
-            peers.are_at(place.others());
-            place.opened(&config.data_dir).map_err(Error::Pki)?;
-        }
+        let (listener, member) = arrived.open(&config).await?;
+        let Member { store, driver, peers, lines, addresses } = member;
         let shown =
             pki.issue(&member_profile(store.cluster_id(), store.cluster().own, Kind::Server), jiff::Timestamp::now());
         let shown = shown.map_err(Error::Pki)?;
@@ -155,7 +139,7 @@ impl ApiServer {
             pki: Arc::clone(&pki),
             pki_dir: config.data_dir.join("pki"),
             name: config.server_name(),
-            addresses: own_addresses,
+            addresses,
             service_cidr: config.service_cidr.to_string(),
             dns_domain: config.dns_domain.clone(),
             writes: writes.clone(),

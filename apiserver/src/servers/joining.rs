@@ -7,7 +7,10 @@ use coracle_proto::join_token::JoinToken;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use sha2::{Digest as _, Sha256};
 
-use super::{Admitted, ENCRYPTION, JoinRequest, PATH, Place, place};
+use super::{
+    Admitted, ENCRYPTION, JoinRequest, PATH,
+    place::{self, Place},
+};
 use crate::{
     config::Config,
     pki::{self, WitnessKeys},
