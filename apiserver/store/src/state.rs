@@ -259,22 +259,24 @@ impl State {
         Chosen { succeeded, branch, within: within.collect() }
     }
 
-    /// Refuses what cannot be done, before any of it is.
+    /// Refuses what cannot be done, before any of it is: the first of it.
     fn check(&self, chosen: &Chosen<'_>) -> Result<()> {
+        let mut within = chosen.within.iter();
         for op in chosen.branch {
             match op {
+                Op::Amend { key, .. } if self.index.get(key).is_none() => {
+                    return Err(Error::KeyNotFound { key: key.clone() });
+                }
                 Op::Put { lease: Some(id), .. } | Op::Amend { change: Change::Lease(Some(id)), .. }
                     if self.leases.get(*id).is_none() =>
                 {
                     return Err(Error::LeaseNotFound { id: *id });
                 }
-                Op::Amend { key, .. } if self.index.get(key).is_none() => {
-                    return Err(Error::KeyNotFound { key: key.clone() });
-                }
-                Op::Put { .. } | Op::Amend { .. } | Op::Delete { .. } | Op::Get(_) | Op::Txn(_) => {}
+                Op::Txn(_) => within.next().map_or(Ok(()), |within| self.check(within))?,
+                Op::Put { .. } | Op::Amend { .. } | Op::Delete { .. } | Op::Get(_) => {}
             }
         }
-        chosen.within.iter().try_for_each(|within| self.check(within))
+        Ok(())
     }
 
     fn perform(&mut self, chosen: &Chosen<'_>, revision: Revision, events: &mut Vec<Arc<Event>>) -> TxnResult {
