@@ -1,0 +1,58 @@
+//! What goes wrong.
+
+use tokio::sync::oneshot;
+
+use super::Simulation;
+use crate::queue::Request;
+
+impl Simulation {
+    /// Something goes wrong.
+    pub(super) fn fault(&mut self) {
+        let index = self.dice.below(self.machines.len());
+        let ids: Vec<u64> = self.machines.iter().map(|machine| machine.identity.member).collect();
+        let until = self.now + self.dice.next() % 4000;
+        let fate = self.dice.below(12);
+        let machine = &mut self.machines[index];
+        match fate {
+            0 => machine.stop(self.dice.once_in(2), until),
+            // It stalls, and goes on as if nothing had been.
+            1 => machine.until = until,
+            2 => self.net.cut(&ids, &mut self.dice),
+            3 => self.net.heal(),
+            4 => self.net.loses = Some(2 + self.dice.below(10)),
+            5 => self.net.doubles = Some(2 + self.dice.below(10)),
+            6 => self.net.delays = Some(2 + self.dice.below(10)),
+            7 => machine.world.lock().unwrap().stop_in = Some(self.dice.next() % 40),
+            8 => {
+                let mut world = machine.world.lock().unwrap();
+                world.capacity = match world.capacity {
+                    None => Some(world.used() + self.dice.below(6000)),
+                    Some(_) => None,
+                };
+            }
+            9 => machine.world.lock().unwrap().fail_sync = machine.running.is_some(),
+            10 => {
+                let (answer, _) = oneshot::channel();
+                machine.asked.push(Request::HandOver { answer });
+            }
+            // A disk is lost, if the others can do without: never two at a time.
+            _ => {
+                // Who has come furthest knows how many there are.
+                let running = self.machines.iter().filter_map(|machine| machine.running.as_ref());
+                let furthest = running.max_by_key(|run| run.worker.standing().2);
+                let votes = furthest.map(|run| run.shared.cluster().members);
+                let voters = votes.map_or(0, |members| members.iter().filter(|member| member.votes).count());
+                let gone = self.machines.iter().filter(|machine| machine.lost).count();
+                if voters >= 4 && gone == self.removed.len() {
+                    self.machines[index].lost = true;
+                    self.machines[index].running = None;
+                }
+            }
+        }
+        for machine in &mut self.machines {
+            if machine.running.is_none() {
+                machine.asked.clear();
+            }
+        }
+    }
+}
