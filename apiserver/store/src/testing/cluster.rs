@@ -96,6 +96,10 @@ struct Simulation {
     writes: Writes,
     monotonic: Monotonic,
     removed: Vec<u64>,
+    /// Who was asked to be removed, and when last.
+    dismissed: BTreeMap<u64, u64>,
+    /// When a disk was lost last.
+    lost_at: Option<u64>,
     reads: u64,
     images: u64,
     /// Members say what no correct member says: nothing is promised then but that nobody panics.
@@ -125,6 +129,8 @@ impl Simulation {
             writes: Writes::new(FOUNDER),
             monotonic: Monotonic::default(),
             removed: Vec::new(),
+            dismissed: BTreeMap::new(),
+            lost_at: None,
             reads: 0,
             images: 0,
             lies: false,

@@ -47,7 +47,9 @@ impl Simulation {
         } else if self.most > TWO || self.dice.once_in(4) {
             let ids: Vec<u64> = self.machines.iter().map(|machine| machine.identity.member).collect();
             let id = ids[self.dice.below(ids.len())];
-            self.dismiss(index, id);
+            if self.can_go(id) {
+                self.dismiss(index, id);
+            }
         }
     }
 
@@ -59,6 +61,7 @@ impl Simulation {
     }
 
     pub(super) fn dismiss(&mut self, index: usize, id: u64) {
+        self.dismissed.insert(id, self.now);
         let (answer, answered) = oneshot::channel();
         self.machines[index].asked.push(Request::Dismiss { id: MemberId(id), answer });
         self.asked.push(Asked::Dismiss(id, answered));
