@@ -10,12 +10,15 @@
 //! is there. Secrets are shown sealed, as in etcd below Kubernetes.
 //!
 //! - `messages` are etcd's types.
-//! - `kv`, `watch`, `lease`, `cluster` are its services.
+//! - `kv` and `txn`, `watch`, `lease`, `cluster` are its services.
 
 mod cluster;
 mod kv;
 mod lease;
 mod messages;
+#[cfg(test)]
+mod tests;
+mod txn;
 mod watch;
 
 use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
@@ -126,7 +129,7 @@ async fn answer(
         "/etcdserverpb.KV/Range" => call!(request => kv::range(store, who, request).await),
         "/etcdserverpb.KV/Put" => call!(request => kv::put(store, who, request).await),
         "/etcdserverpb.KV/DeleteRange" => call!(request => kv::delete(store, who, request).await),
-        "/etcdserverpb.KV/Txn" => call!(request => kv::txn(store, who, request).await),
+        "/etcdserverpb.KV/Txn" => call!(request => txn::txn(store, who, request).await),
         "/etcdserverpb.KV/Compact" => call!(request => kv::compact(store, who, request).await),
         "/etcdserverpb.Lease/LeaseGrant" => call!(request => lease::grant(store, who, request).await),
         "/etcdserverpb.Lease/LeaseRevoke" => call!(request => lease::revoke(store, who, request).await),

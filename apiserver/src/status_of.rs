@@ -24,7 +24,7 @@ pub(crate) fn store(error: &StoreError) -> Box<Status> {
         StoreError::ValueTooLarge { size, limit } => {
             Status::too_large(format!("the object of {size} bytes is larger than the limit of {limit}"))
         }
-        StoreError::TxnTooLarge { .. } | StoreError::TooManyOps { .. } => {
+        StoreError::TxnTooLarge { .. } | StoreError::TooManyOps { .. } | StoreError::TooDeep { .. } => {
             Status::too_large("the request is too large for one transaction")
         }
         StoreError::Sealed { key, why } => {
@@ -56,6 +56,8 @@ pub(crate) fn store(error: &StoreError) -> Box<Status> {
         | StoreError::KeyEmpty
         | StoreError::DuplicateKey { .. }
         | StoreError::PastReadInTxn
+        | StoreError::RangeInRange
+        | StoreError::KeyNotFound { .. }
         | StoreError::LeaseNotFound { .. }
         | StoreError::LeaseExists { .. }
         | StoreError::Failed { .. }

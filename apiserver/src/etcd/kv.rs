@@ -4,19 +4,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use coracle_process::grpc::{Code, Refusal, Result};
-use coracle_store::{self as store, Entry, Is, LeaseId, Op, OpResult, Range, RangeResult, Revision, Store, Txn, What};
+use coracle_store::{
+    self as store, Change, Entry, LeaseId, Op, OpResult, Range, RangeResult, Revision, Store, Txn, What,
+};
 
 use super::messages::{
-    CompactionRequest, Compare, DeleteRangeRequest, DeleteRangeResponse, HeaderResponse, KeyValue, PutRequest,
-    PutResponse, RangeRequest, RangeResponse, Request, RequestOp, Response, ResponseHeader, ResponseOp, Target,
-    TxnRequest, TxnResponse,
+    CompactionRequest, DeleteRangeRequest, DeleteRangeResponse, HeaderResponse, KeyValue, PutRequest, PutResponse,
+    RangeRequest, RangeResponse, ResponseHeader,
 };
 
 /// What the API server writes, and nobody else: it relies upon what it wrote.
 const OWNED: [&str; 2] = ["/registry/", "/coracle/"];
-
-/// How often a write that keeps what is there is tried when others write the same key.
-const TRIES: usize = 16;
 
 /// etcd's words for the store's refusals.
 pub(super) fn refused(error: &store::Error) -> Refusal {
@@ -29,7 +27,10 @@ pub(super) fn refused(error: &store::Error) -> Refusal {
         store::Error::KeyTooLong { .. } | store::Error::ValueTooLarge { .. } | store::Error::TxnTooLarge { .. } => {
             (Code::InvalidArgument, "etcdserver: request is too large")
         }
-        store::Error::TooManyOps { .. } => (Code::InvalidArgument, "etcdserver: too many operations in txn request"),
+        store::Error::TooManyOps { .. } | store::Error::TooDeep { .. } => {
+            (Code::InvalidArgument, "etcdserver: too many operations in txn request")
+        }
+        store::Error::KeyNotFound { .. } => (Code::InvalidArgument, "etcdserver: key not found"),
         store::Error::DuplicateKey { .. } => (Code::InvalidArgument, "etcdserver: duplicate key given in txn request"),
         store::Error::PastReadInTxn => {
             (Code::Unimplemented, "etcdserver: a read within a transaction is of the present here")
@@ -110,7 +111,7 @@ impl RangeRequest {
         self.sort_order == 2 || self.sort_target != 0
     }
 
-    fn range(&self) -> Result<Range> {
+    pub(super) fn range(&self) -> Result<Range> {
         if !(0..=2).contains(&self.sort_order) || !(0..=4).contains(&self.sort_target) {
             return Err(Refusal::invalid("etcdserver: invalid sort option"));
         }
@@ -121,7 +122,7 @@ impl RangeRequest {
         Ok(Range { start, end, at, limit, what })
     }
 
-    fn answer(&self, header: ResponseHeader, found: RangeResult) -> RangeResponse {
+    pub(super) fn answer(&self, header: ResponseHeader, found: RangeResult) -> RangeResponse {
         let RangeResult { mut entries, mut more, count: total, .. } = found;
         if self.is_chosen_here() {
             let within = |value: u64, min: i64, max: i64| {
@@ -187,28 +188,16 @@ pub(super) async fn range(store: &Store, who: Who, request: RangeRequest) -> Res
 }
 
 pub(super) async fn put(store: &Store, who: Who, request: PutRequest) -> Result<PutResponse> {
-    check_owner(&request.key, None)?;
-    for _ in 0..TRIES {
-        let (mut txn, op) = (Txn::default(), put_op(&request)?);
-        txn.then.push(op);
-        if request.ignore_value || request.ignore_lease {
-            keep(store, &request, &mut txn)?;
-        }
-        let done = store.txn(txn).await.map_err(|error| refused(&error))?;
-        if !done.succeeded {
-            continue;
-        }
-        let previous = match done.results.into_iter().next() {
-            Some(OpResult::Put { previous, .. }) => previous,
-            Some(OpResult::Deleted(_) | OpResult::Got(_)) | None => None,
-        };
-        let prev_kv = previous.filter(|_| request.prev_kv).map(|entry| shown(&entry));
-        return Ok(PutResponse { header: Some(who.header(done.revision)), prev_kv });
-    }
-    Err(Refusal(Code::Unavailable, "etcdserver: too many requests".to_owned()))
+    let txn = Txn { then: vec![put_op(&request)?], ..Txn::default() };
+    let done = store.txn(txn).await.map_err(|error| refused(&error))?;
+    let previous = match done.results.into_iter().next() {
+        Some(OpResult::Put { previous, .. }) => previous,
+        Some(OpResult::Deleted(_) | OpResult::Got(_) | OpResult::Txn(_)) | None => None,
+    };
+    Ok(put_answer(&request, who.header(done.revision), previous))
 }
 
-fn put_op(request: &PutRequest) -> Result<Op> {
+pub(super) fn put_op(request: &PutRequest) -> Result<Op> {
     if request.key.is_empty() {
         return Err(refused(&store::Error::KeyEmpty));
     }
@@ -218,30 +207,23 @@ fn put_op(request: &PutRequest) -> Result<Op> {
     if request.ignore_lease && request.lease != 0 {
         return Err(Refusal::invalid("etcdserver: lease is provided"));
     }
-    Ok(Op::Put { key: request.key.clone(), value: request.value.clone(), lease: lease(request.lease) })
+    check_owner(&request.key, None)?;
+    let (key, value, lease) = (request.key.clone(), request.value.clone(), lease(request.lease));
+    Ok(match (request.ignore_value, request.ignore_lease) {
+        (false, false) => Op::Put { key, value, lease },
+        (true, false) => Op::Amend { key, change: Change::Lease(lease) },
+        (false, true) => Op::Amend { key, change: Change::Value(value) },
+        (true, true) => Op::Amend { key, change: Change::Nothing },
+    })
+}
+
+pub(super) fn put_answer(asked: &PutRequest, header: ResponseHeader, previous: Option<Arc<Entry>>) -> PutResponse {
+    let prev_kv = previous.filter(|_| asked.prev_kv).map(|entry| shown(&entry));
+    PutResponse { header: Some(header), prev_kv }
 }
 
 pub(super) fn lease(id: i64) -> Option<LeaseId> {
     u64::try_from(id).ok().filter(|id| *id != 0).map(LeaseId)
-}
-
-/// Writes what is there already, if nobody changes that meanwhile.
-fn keep(store: &Store, request: &PutRequest, txn: &mut Txn) -> Result<()> {
-    let Some(entry) = store.get(&request.key) else {
-        return Err(Refusal::invalid("etcdserver: key not found"));
-    };
-    txn.compare.push(store::Compare::unchanged(request.key.clone(), entry.mod_revision));
-    for op in &mut txn.then {
-        if let Op::Put { value, lease, .. } = op {
-            if request.ignore_value {
-                value.clone_from(&entry.value);
-            }
-            if request.ignore_lease {
-                *lease = entry.lease;
-            }
-        }
-    }
-    Ok(())
 }
 
 pub(super) async fn delete(store: &Store, who: Who, request: DeleteRangeRequest) -> Result<DeleteRangeResponse> {
@@ -249,109 +231,24 @@ pub(super) async fn delete(store: &Store, who: Who, request: DeleteRangeRequest)
     let done = store.txn(txn).await.map_err(|error| refused(&error))?;
     let gone = match done.results.into_iter().next() {
         Some(OpResult::Deleted(gone)) => gone,
-        Some(OpResult::Put { .. } | OpResult::Got(_)) | None => Vec::new(),
+        Some(OpResult::Put { .. } | OpResult::Got(_) | OpResult::Txn(_)) | None => Vec::new(),
     };
-    Ok(deleted(&request, Some(who.header(done.revision)), &gone))
+    Ok(delete_answer(&request, who.header(done.revision), &gone))
 }
 
-fn delete_op(request: &DeleteRangeRequest) -> Result<Op> {
+pub(super) fn delete_op(request: &DeleteRangeRequest) -> Result<Op> {
     let (start, end) = bounds(&request.key, &request.range_end)?;
     check_owner(&start, end.as_deref())?;
     Ok(Op::Delete { start, end })
 }
 
-fn deleted(request: &DeleteRangeRequest, header: Option<ResponseHeader>, gone: &[Arc<Entry>]) -> DeleteRangeResponse {
-    let prev_kvs = if request.prev_kv { gone.iter().map(|entry| shown(entry)).collect() } else { Vec::new() };
-    DeleteRangeResponse { header, deleted: count(gone.len()), prev_kvs }
-}
-
-pub(super) async fn txn(store: &Store, who: Who, request: TxnRequest) -> Result<TxnResponse> {
-    for found in [request.compare.len(), request.success.len(), request.failure.len()] {
-        if found > store::MAX_OPS {
-            return Err(refused(&store::Error::TooManyOps { found, limit: store::MAX_OPS }));
-        }
-    }
-    let compare = request.compare.iter().map(comparison).collect::<Result<_>>()?;
-    let branch = |ops: &[RequestOp]| ops.iter().map(op).collect::<Result<Vec<_>>>();
-    let txn = Txn { compare, then: branch(&request.success)?, or_else: branch(&request.failure)? };
-    if txn.then.iter().chain(&txn.or_else).any(|op| matches!(op, Op::Get(_))) {
-        store.barrier().await.map_err(|error| refused(&error))?;
-    }
-    let done = store.txn(txn).await.map_err(|error| refused(&error))?;
-    let asked = if done.succeeded { &request.success } else { &request.failure };
-    let header = who.header(done.revision);
-    let responses: Vec<ResponseOp> =
-        asked.iter().zip(done.results).map(|(asked, result)| answer(asked, header.clone(), result)).collect();
-    Ok(TxnResponse { header: Some(header), succeeded: done.succeeded, responses })
-}
-
-fn answer(asked: &RequestOp, header: ResponseHeader, result: OpResult) -> ResponseOp {
-    let response = match (&asked.request, result) {
-        (Some(Request::Put(put)), OpResult::Put { previous, .. }) => {
-            let prev_kv = previous.filter(|_| put.prev_kv).map(|entry| shown(&entry));
-            Some(Response::Put(PutResponse { header: Some(header), prev_kv }))
-        }
-        (Some(Request::Delete(delete)), OpResult::Deleted(gone)) => {
-            Some(Response::Delete(deleted(delete, Some(header), &gone)))
-        }
-        (Some(Request::Range(range)), OpResult::Got(found)) => Some(Response::Range(range.answer(header, found))),
-        // Results are of the steps they answer.
-        _ => None,
-    };
-    ResponseOp { response }
-}
-
-fn op(asked: &RequestOp) -> Result<Op> {
-    match &asked.request {
-        Some(Request::Range(range)) => range.range().map(Op::Get),
-        Some(Request::Put(put)) if put.ignore_value || put.ignore_lease => {
-            let why = "etcdserver: ignore_value and ignore_lease are not served within a transaction";
-            Err(Refusal(Code::Unimplemented, why.to_owned()))
-        }
-        Some(Request::Put(put)) => {
-            check_owner(&put.key, None)?;
-            put_op(put)
-        }
-        Some(Request::Delete(delete)) => delete_op(delete),
-        Some(Request::Txn(_)) => {
-            let why = "etcdserver: transactions within transactions are not served";
-            Err(Refusal(Code::Unimplemented, why.to_owned()))
-        }
-        None => Err(Refusal::invalid("etcdserver: an operation of the transaction is empty")),
-    }
-}
-
-fn comparison(asked: &Compare) -> Result<store::Compare> {
-    if !asked.range_end.is_empty() {
-        let why = "etcdserver: comparisons of ranges are not served";
-        return Err(Refusal(Code::Unimplemented, why.to_owned()));
-    }
-    if asked.key.is_empty() {
-        return Err(refused(&store::Error::KeyEmpty));
-    }
-    let key = asked.key.clone();
-    let is = match asked.result {
-        0 => Is::Equal,
-        1 => Is::Greater,
-        2 => Is::Less,
-        3 => Is::NotEqual,
-        _ => return Err(Refusal::invalid("etcdserver: invalid comparison")),
-    };
-    // A comparison without its other side is one with nothing.
-    let of = |value: i64| u64::try_from(value).map_err(|_| Refusal::invalid("etcdserver: invalid comparison"));
-    Ok(match (asked.target, &asked.with) {
-        (0, Some(Target::Version(value))) => store::Compare::Version { key, is, value: of(*value)? },
-        (0, None) => store::Compare::Version { key, is, value: 0 },
-        (1, Some(Target::Create(value))) => store::Compare::CreateRevision { key, is, value: Revision(of(*value)?) },
-        (1, None) => store::Compare::CreateRevision { key, is, value: Revision::NONE },
-        (2, Some(Target::Mod(value))) => store::Compare::ModRevision { key, is, value: Revision(of(*value)?) },
-        (2, None) => store::Compare::ModRevision { key, is, value: Revision::NONE },
-        (3, Some(Target::Value(value))) => store::Compare::Value { key, is, value: value.clone() },
-        (3, None) => store::Compare::Value { key, is, value: Bytes::new() },
-        (4, Some(Target::Lease(value))) => store::Compare::Lease { key, is, value: LeaseId(of(*value)?) },
-        (4, None) => store::Compare::Lease { key, is, value: LeaseId::default() },
-        _ => return Err(Refusal::invalid("etcdserver: invalid comparison")),
-    })
+pub(super) fn delete_answer(
+    asked: &DeleteRangeRequest,
+    header: ResponseHeader,
+    gone: &[Arc<Entry>],
+) -> DeleteRangeResponse {
+    let prev_kvs = if asked.prev_kv { gone.iter().map(|entry| shown(entry)).collect() } else { Vec::new() };
+    DeleteRangeResponse { header: Some(header), deleted: count(gone.len()), prev_kvs }
 }
 
 pub(super) async fn compact(store: &Store, who: Who, request: CompactionRequest) -> Result<HeaderResponse> {

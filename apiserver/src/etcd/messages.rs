@@ -83,7 +83,7 @@ messages! {
         #[prost(oneof = "Request", tags = "1, 2, 3, 4")] request: Option<Request>,
     }
     ResponseOp {
-        #[prost(oneof = "Response", tags = "1, 2, 3")] response: Option<Response>,
+        #[prost(oneof = "Response", tags = "1, 2, 3, 4")] response: Option<Response>,
     }
     Compare {
         /// 0 equal, 1 greater, 2 less, 3 not equal.
@@ -240,6 +240,8 @@ pub(super) enum Response {
     Put(PutResponse),
     #[prost(message, tag = "3")]
     Delete(DeleteRangeResponse),
+    #[prost(message, tag = "4")]
+    Txn(TxnResponse),
 }
 
 #[derive(Clone, PartialEq, Oneof)]

@@ -10,7 +10,7 @@ use crate::{
     peer::MemberInfo,
     range::{Range, What},
     revision::{LeaseId, Revision},
-    txn::{Compare, Is, Op, Txn, TxnResult},
+    txn::{Change, Compare, Is, MAX_DEPTH, Op, Txn, TxnResult},
 };
 
 /// A change of the replicated state.
@@ -90,17 +90,24 @@ mod tag {
     pub(super) const VERSION: u8 = 3;
     pub(super) const VALUE: u8 = 4;
     pub(super) const LEASE: u8 = 5;
+    pub(super) const EACH: u8 = 6;
 
     pub(super) const PUT: u8 = 1;
     pub(super) const DELETE: u8 = 2;
     pub(super) const GET: u8 = 3;
+    pub(super) const WITHIN: u8 = 4;
+    pub(super) const AMEND: u8 = 5;
+
+    pub(super) const AMEND_VALUE: u8 = 1;
+    pub(super) const AMEND_LEASE: u8 = 2;
+    pub(super) const AMEND_NOTHING: u8 = 3;
 }
 
 impl Command {
     /// About how many bytes [`Proposal::encode`] will need.
     pub(crate) fn size(&self) -> usize {
         64 + match self {
-            Self::Txn(txn) => txn.size() + 32 * (txn.compare.len() + txn.then.len() + txn.or_else.len()),
+            Self::Txn(txn) => txn.size() + 32 * txn.parts(),
             Self::LeaseGrant { .. } | Self::LeaseRevoke { .. } | Self::Compact { .. } => 0,
             Self::Describe { info, .. } => info.size(),
         }
@@ -125,12 +132,7 @@ impl Proposal {
         match &self.command {
             Command::Txn(txn) => {
                 out.put_u8(tag::TXN);
-                out.put_u32(u32::try_from(txn.compare.len()).unwrap_or(u32::MAX));
-                txn.compare.iter().for_each(|compare| put_compare(&mut out, compare));
-                for branch in [&txn.then, &txn.or_else] {
-                    out.put_u32(u32::try_from(branch.len()).unwrap_or(u32::MAX));
-                    branch.iter().for_each(|op| put_op(&mut out, op));
-                }
+                put_txn(&mut out, txn);
             }
             Command::LeaseGrant { id, ttl } => {
                 out.put_u8(tag::LEASE_GRANT);
@@ -163,12 +165,7 @@ impl Proposal {
         };
         let (member, life, number, time) = (from.u64()?, from.u64()?, from.u64()?, from.u64()?);
         let command = match from.u8()? {
-            tag::TXN => {
-                let compare = (0..from.count(6)?).map(|_| compare(&mut from)).collect::<Result<_, _>>()?;
-                let then = (0..from.count(2)?).map(|_| op(&mut from)).collect::<Result<_, _>>()?;
-                let or_else = (0..from.count(2)?).map(|_| op(&mut from)).collect::<Result<_, _>>()?;
-                Command::Txn(Txn { compare, then, or_else })
-            }
+            tag::TXN => Command::Txn(txn(&mut from, MAX_DEPTH)?),
             tag::LEASE_GRANT => Command::LeaseGrant { id: LeaseId(from.u64()?), ttl: Duration::from_secs(from.u64()?) },
             tag::LEASE_REVOKE => Command::LeaseRevoke { id: LeaseId(from.u64()?) },
             tag::COMPACT => Command::Compact { revision: Revision(from.u64()?) },
@@ -180,8 +177,30 @@ impl Proposal {
     }
 }
 
+fn put_txn(out: &mut Vec<u8>, txn: &Txn) {
+    out.put_u32(u32::try_from(txn.compare.len()).unwrap_or(u32::MAX));
+    txn.compare.iter().for_each(|compare| put_compare(out, compare));
+    for branch in [&txn.then, &txn.or_else] {
+        out.put_u32(u32::try_from(branch.len()).unwrap_or(u32::MAX));
+        branch.iter().for_each(|op| put_op(out, op));
+    }
+}
+
+/// A transaction in which others may lie so deep.
+fn txn(from: &mut Reader<'_>, depth: usize) -> Result<Txn, Malformed> {
+    let compare = (0..from.count(6)?).map(|_| compare(from)).collect::<Result<_, _>>()?;
+    let then = (0..from.count(2)?).map(|_| op(from, depth)).collect::<Result<_, _>>()?;
+    let or_else = (0..from.count(2)?).map(|_| op(from, depth)).collect::<Result<_, _>>()?;
+    Ok(Txn { compare, then, or_else })
+}
+
 fn put_compare(out: &mut Vec<u8>, compare: &Compare) {
     let (tag, is) = match compare {
+        Compare::Each { end, compare } => {
+            out.put_u8(tag::EACH);
+            out.put_bytes(end);
+            return put_compare(out, compare);
+        }
         Compare::ModRevision { is, .. } => (tag::MOD_REVISION, is),
         Compare::CreateRevision { is, .. } => (tag::CREATE_REVISION, is),
         Compare::Version { is, .. } => (tag::VERSION, is),
@@ -201,11 +220,24 @@ fn put_compare(out: &mut Vec<u8>, compare: &Compare) {
         Compare::Version { value, .. } => out.put_u64(*value),
         Compare::Value { value, .. } => out.put_bytes(value),
         Compare::Lease { value, .. } => out.put_u64(value.0),
+        // Written above.
+        Compare::Each { .. } => {}
     }
 }
 
 fn compare(from: &mut Reader<'_>) -> Result<Compare, Malformed> {
-    let tag = from.u8()?;
+    Ok(match from.u8()? {
+        tag::EACH => {
+            let end = from.bytes()?;
+            let tag = from.u8()?;
+            Compare::Each { end, compare: Box::new(comparison(tag, from)?) }
+        }
+        tag => comparison(tag, from)?,
+    })
+}
+
+/// A comparison that is not one of a range.
+fn comparison(tag: u8, from: &mut Reader<'_>) -> Result<Compare, Malformed> {
     let is = match from.u8()? {
         0 => Is::Equal,
         1 => Is::NotEqual,
@@ -247,6 +279,21 @@ fn put_op(out: &mut Vec<u8>, op: &Op) {
             out.put_bytes(value);
             out.put_u64(lease.unwrap_or_default().0);
         }
+        Op::Amend { key, change } => {
+            out.put_u8(tag::AMEND);
+            out.put_bytes(key);
+            match change {
+                Change::Value(value) => {
+                    out.put_u8(tag::AMEND_VALUE);
+                    out.put_bytes(value);
+                }
+                Change::Lease(lease) => {
+                    out.put_u8(tag::AMEND_LEASE);
+                    out.put_u64(lease.unwrap_or_default().0);
+                }
+                Change::Nothing => out.put_u8(tag::AMEND_NOTHING),
+            }
+        }
         Op::Delete { start, end } => {
             out.put_u8(tag::DELETE);
             out.put_bytes(start);
@@ -259,15 +306,33 @@ fn put_op(out: &mut Vec<u8>, op: &Op) {
             out.put_u64(range.limit as u64);
             out.put_u8(u8::from(range.what == What::Count));
         }
+        Op::Txn(within) => {
+            out.put_u8(tag::WITHIN);
+            put_txn(out, within);
+        }
     }
 }
 
-fn op(from: &mut Reader<'_>) -> Result<Op, Malformed> {
+fn lease(from: &mut Reader<'_>) -> Result<Option<LeaseId>, Malformed> {
+    Ok(Some(LeaseId(from.u64()?)).filter(|id| *id != LeaseId::default()))
+}
+
+fn op(from: &mut Reader<'_>, depth: usize) -> Result<Op, Malformed> {
     Ok(match from.u8()? {
-        tag::PUT => {
-            let (key, value) = (from.bytes()?, from.bytes()?);
-            let lease = Some(LeaseId(from.u64()?)).filter(|id| *id != LeaseId::default());
-            Op::Put { key, value, lease }
+        tag::PUT => Op::Put { key: from.bytes()?, value: from.bytes()?, lease: lease(from)? },
+        tag::AMEND => {
+            let key = from.bytes()?;
+            let change = match from.u8()? {
+                tag::AMEND_VALUE => Change::Value(from.bytes()?),
+                tag::AMEND_LEASE => Change::Lease(lease(from)?),
+                tag::AMEND_NOTHING => Change::Nothing,
+                _ => return Err(Malformed("change of an unknown kind")),
+            };
+            Op::Amend { key, change }
+        }
+        tag::WITHIN => {
+            let deeper = depth.checked_sub(1).ok_or(Malformed("transactions too deep within each other"))?;
+            Op::Txn(txn(from, deeper)?)
         }
         tag::DELETE => Op::Delete { start: from.bytes()?, end: end(from)? },
         tag::GET => {

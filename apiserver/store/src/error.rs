@@ -64,6 +64,21 @@ pub enum Error {
         /// The most allowed.
         limit: usize,
     },
+    /// Transactions lie deeper within each other than they may.
+    #[error("transactions lie more than {limit} deep within each other")]
+    TooDeep {
+        /// The deepest allowed.
+        limit: usize,
+    },
+    /// A comparison with each key of a range is one with each of a range.
+    #[error("a comparison with each key of a range cannot be one of a range again")]
+    RangeInRange,
+    /// A key that is to be amended is not there.
+    #[error("key {key:?} not found")]
+    KeyNotFound {
+        /// The key.
+        key: Bytes,
+    },
     /// A transaction's keys and values together are too large.
     #[error("transaction of {size} bytes is larger than {limit}")]
     TxnTooLarge {
@@ -213,9 +228,12 @@ impl Error {
             | Self::KeyEmpty
             | Self::ValueTooLarge { .. }
             | Self::TooManyOps { .. }
+            | Self::TooDeep { .. }
+            | Self::RangeInRange
             | Self::TxnTooLarge { .. }
             | Self::DuplicateKey { .. }
             | Self::PastReadInTxn
+            | Self::KeyNotFound { .. }
             | Self::Sealed { .. }
             | Self::LeaseNotFound { .. }
             | Self::LeaseExists { .. }
@@ -244,12 +262,15 @@ impl Error {
             | Self::KeyEmpty
             | Self::ValueTooLarge { .. }
             | Self::TooManyOps { .. }
+            | Self::TooDeep { .. }
+            | Self::RangeInRange
             | Self::TxnTooLarge { .. }
             | Self::DuplicateKey { .. }
             | Self::PastReadInTxn => true,
             Self::Compacted { .. }
             | Self::FutureRevision { .. }
             | Self::SlowWatcher { .. }
+            | Self::KeyNotFound { .. }
             | Self::Sealed { .. }
             | Self::LeaseNotFound { .. }
             | Self::LeaseExists { .. }

@@ -33,6 +33,11 @@ impl Index {
         self.live.iter()
     }
 
+    /// The live versions of the keys from `start` up to `end`, or of all from there if that is empty.
+    pub(crate) fn live(&self, start: &[u8], end: &[u8]) -> impl Iterator<Item = &Arc<Entry>> {
+        self.live.range(start, Some(end))
+    }
+
     /// How many keys are live.
     pub(crate) fn len(&self) -> usize {
         self.live.len()

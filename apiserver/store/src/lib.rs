@@ -98,5 +98,5 @@ pub use seal::Seal;
 pub use shared::{Cluster, MemberStatus, Status, Work};
 pub use store::{Config, Joining, Store};
 pub use transport::{Nowhere, Transport};
-pub use txn::{Compare, Is, MAX_KEY, MAX_OPS, MAX_TXN, MAX_VALUE, Op, OpResult, Txn, TxnResult};
+pub use txn::{Change, Compare, Is, MAX_DEPTH, MAX_KEY, MAX_OPS, MAX_TXN, MAX_VALUE, Op, OpResult, Txn, TxnResult};
 pub use watch::{Buffer, WatchRequest, Watcher};

@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Result},
     history::Batch,
     range::RangeResult,
-    txn::{Op, OpResult, Txn, TxnResult},
+    txn::{Change, Op, OpResult, Txn, TxnResult},
 };
 
 /// Turns values into what is kept of them, and back.
@@ -43,11 +43,16 @@ struct OpenedEvent(Arc<Event>);
 /// Seals what a transaction puts.
 pub(crate) fn seal(seal: &dyn Seal, txn: &mut Txn) -> Result<()> {
     for op in txn.then.iter_mut().chain(&mut txn.or_else) {
-        if let Op::Put { key, value, .. } = op {
-            let sealed = seal.seal(key, value).map_err(|why| Error::Sealed { key: key.clone(), why: why.into() })?;
-            if let Some(sealed) = sealed {
-                *value = sealed;
+        match op {
+            Op::Put { key, value, .. } | Op::Amend { key, change: Change::Value(value) } => {
+                let sealed =
+                    seal.seal(key, value).map_err(|why| Error::Sealed { key: key.clone(), why: why.into() })?;
+                if let Some(sealed) = sealed {
+                    *value = sealed;
+                }
             }
+            Op::Txn(within) => self::seal(seal, within)?,
+            Op::Amend { change: Change::Lease(_) | Change::Nothing, .. } | Op::Delete { .. } | Op::Get(_) => {}
         }
     }
     Ok(())
@@ -99,6 +104,7 @@ pub(crate) fn txn(seal: &dyn Seal, mut done: TxnResult) -> Result<TxnResult> {
                 }
             }
             OpResult::Got(found) => *found = range(seal, std::mem::take(found))?,
+            OpResult::Txn(within) => *within = txn(seal, std::mem::take(within))?,
         }
     }
     Ok(done)

@@ -14,7 +14,7 @@ use crate::{
     peer::{MemberInfo, Peer, Peers},
     range::{Range, RangeResult, contains},
     revision::{LeaseId, Revision},
-    txn::{Compare, Is, Op, OpResult, Txn, TxnResult},
+    txn::{Change, Compare, Op, OpResult, Txn, TxnResult},
 };
 
 /// How many old batches go at once at most: dropping them takes less time than a command's own way to disk.
@@ -27,6 +27,14 @@ pub(crate) struct Effects {
     pub(crate) outcome: Outcome,
     /// What fell out of the history: large, so it is dropped where no lock is held.
     pub(crate) forgotten: Vec<Batch>,
+}
+
+/// Which branch of a transaction is done, and of those within it.
+struct Chosen<'a> {
+    succeeded: bool,
+    branch: &'a [Op],
+    /// One for each [`Op::Txn`] of the branch.
+    within: Vec<Chosen<'a>>,
 }
 
 /// See the module.
@@ -231,36 +239,80 @@ impl State {
     }
 
     fn txn(&mut self, txn: &Txn, now: Duration) -> Result<TxnResult> {
+        let chosen = self.choose(txn);
+        self.check(&chosen)?;
+        let revision = self.revision.next();
+        let mut events = Vec::with_capacity(chosen.branch.len());
+        let done = self.perform(&chosen, revision, &mut events);
+        self.commit(revision, events, now);
+        Ok(done)
+    }
+
+    /// Compares, within too, with what is there before anything is done.
+    fn choose<'a>(&self, txn: &'a Txn) -> Chosen<'a> {
         let succeeded = txn.compare.iter().all(|compare| self.holds(compare));
         let branch = if succeeded { &txn.then } else { &txn.or_else };
-        for op in branch {
-            if let Op::Put { lease: Some(id), .. } = op
-                && self.leases.get(*id).is_none()
-            {
-                return Err(Error::LeaseNotFound { id: *id });
+        let within = branch.iter().filter_map(|op| match op {
+            Op::Txn(within) => Some(self.choose(within)),
+            Op::Put { .. } | Op::Amend { .. } | Op::Delete { .. } | Op::Get(_) => None,
+        });
+        Chosen { succeeded, branch, within: within.collect() }
+    }
+
+    /// Refuses what cannot be done, before any of it is: the first of it.
+    fn check(&self, chosen: &Chosen<'_>) -> Result<()> {
+        let mut within = chosen.within.iter();
+        for op in chosen.branch {
+            match op {
+                Op::Amend { key, .. } if self.index.get(key).is_none() => {
+                    return Err(Error::KeyNotFound { key: key.clone() });
+                }
+                Op::Put { lease: Some(id), .. } | Op::Amend { change: Change::Lease(Some(id)), .. }
+                    if self.leases.get(*id).is_none() =>
+                {
+                    return Err(Error::LeaseNotFound { id: *id });
+                }
+                Op::Txn(_) => within.next().map_or(Ok(()), |within| self.check(within))?,
+                Op::Put { .. } | Op::Amend { .. } | Op::Delete { .. } | Op::Get(_) => {}
             }
         }
-        let revision = self.revision.next();
-        let mut events = Vec::with_capacity(branch.len());
-        let mut results = Vec::with_capacity(branch.len());
-        for op in branch {
+        Ok(())
+    }
+
+    fn perform(&mut self, chosen: &Chosen<'_>, revision: Revision, events: &mut Vec<Arc<Event>>) -> TxnResult {
+        let mut within = chosen.within.iter();
+        let mut results = Vec::with_capacity(chosen.branch.len());
+        for op in chosen.branch {
             results.push(match op {
-                Op::Put { key, value, lease } => self.put(key, value, *lease, revision, &mut events),
+                Op::Put { key, value, lease } => self.put(key, value, *lease, revision, events),
+                Op::Amend { key, change } => {
+                    let (kept, lease) = self.index.get(key).map(|entry| (&entry.value, entry.lease)).unzip();
+                    let (kept, lease) = (kept.cloned().unwrap_or_default(), lease.flatten());
+                    let (value, lease) = match change {
+                        Change::Value(value) => (value, lease),
+                        Change::Lease(lease) => (&kept, *lease),
+                        Change::Nothing => (&kept, lease),
+                    };
+                    self.put(key, value, lease, revision, events)
+                }
                 Op::Delete { start, end } => {
                     let keys = self.index.keys(start, end.as_deref());
-                    OpResult::Deleted(
-                        keys.into_iter().filter_map(|key| self.delete(key, revision, &mut events)).collect(),
-                    )
+                    OpResult::Deleted(keys.into_iter().filter_map(|key| self.delete(key, revision, events)).collect())
                 }
                 Op::Get(range) => {
                     let mut result = self.index.range(range);
                     result.revision = if events.is_empty() { self.revision } else { revision };
                     OpResult::Got(result)
                 }
+                Op::Txn(_) => {
+                    // There is one chosen for each.
+                    let Some(within) = within.next() else { continue };
+                    OpResult::Txn(self.perform(within, revision, events))
+                }
             });
         }
-        self.commit(revision, events, now);
-        Ok(TxnResult { succeeded, revision: self.revision, results })
+        let revision = if events.is_empty() { self.revision } else { revision };
+        TxnResult { succeeded: chosen.succeeded, revision, results }
     }
 
     fn commit(&mut self, revision: Revision, events: Vec<Arc<Event>>, now: Duration) {
@@ -336,19 +388,13 @@ impl State {
     }
 
     fn holds(&self, compare: &Compare) -> bool {
-        let entry = self.index.get(compare.key());
-        match compare {
-            Compare::ModRevision { is, value, .. } => {
-                is.holds(&entry.map_or(Revision::NONE, |entry| entry.mod_revision), value)
-            }
-            Compare::CreateRevision { is, value, .. } => {
-                is.holds(&entry.map_or(Revision::NONE, |entry| entry.create_revision), value)
-            }
-            Compare::Version { is, value, .. } => is.holds(&entry.map_or(0, |entry| entry.version), value),
-            Compare::Value { is, value, .. } => entry.is_some_and(|entry| is.holds(&entry.value, value)),
-            Compare::Lease { is, value, .. } => {
-                is.holds(&entry.and_then(|entry| entry.lease).unwrap_or_default(), value)
-            }
+        let Compare::Each { end, compare } = compare else {
+            return compare.holds(self.index.get(compare.key()).map(|entry| &**entry));
+        };
+        let mut found = self.index.live(compare.key(), end).peekable();
+        match found.peek() {
+            None => compare.holds(None),
+            Some(_) => found.all(|entry| compare.holds(Some(entry))),
         }
     }
 
@@ -385,16 +431,5 @@ impl State {
             forgotten.push(batch);
         }
         Ok(Answer::Done)
-    }
-}
-
-impl Is {
-    fn holds<T: Ord>(self, left: &T, right: &T) -> bool {
-        match self {
-            Self::Equal => left == right,
-            Self::NotEqual => left != right,
-            Self::Greater => left > right,
-            Self::Less => left < right,
-        }
     }
 }

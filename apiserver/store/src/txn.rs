@@ -6,21 +6,28 @@ use bytes::Bytes;
 
 use crate::{
     entry::Entry,
-    error::{Error, Result},
-    range::{Range, RangeResult, contains},
+    range::{Range, RangeResult},
     revision::{LeaseId, Revision},
 };
+
+mod validate;
 
 /// Longest key, in bytes. Kubernetes' longest (group, resource, namespace and name at their limits) has about 900.
 pub const MAX_KEY: usize = 1024;
 /// Longest value, in bytes: what etcd takes in one request, and so the limit of Kubernetes' objects.
 pub const MAX_VALUE: usize = 3 << 19;
-/// Most comparisons and most operations of a branch in one transaction.
+/// Most comparisons and most operations of a branch in one transaction, those of the transactions around it included (as
+/// etcd counts: of each the longest of its three lists).
 pub const MAX_OPS: usize = 1024;
+/// How deep transactions may lie within each other: far deeper than anybody needs, and no deeper than a thread's stack.
+pub const MAX_DEPTH: usize = 32;
 /// Most bytes of keys and values in one transaction.
 pub const MAX_TXN: usize = 8 << 20;
 
 /// All comparisons hold: `then` is done; otherwise `or_else`. Either is done as a whole and in one revision.
+///
+/// Transactions within ([`Op::Txn`]) belong to that whole: they have its revision, and what they compare with is what was
+/// there before any step of it (as in etcd).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Txn {
     /// What must hold.
@@ -44,7 +51,7 @@ pub enum Is {
     Less,
 }
 
-/// A comparison with one key. A key that is not there has revisions, version and lease 0, and no value: every
+/// A comparison with one key, or with each of a range. A key that is not there has revisions, version and lease 0, and no value: every
 /// comparison with its value is false (as in etcd).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Compare {
@@ -93,6 +100,13 @@ pub enum Compare {
         /// With what.
         value: LeaseId,
     },
+    /// The comparison holds with every key from its own up to an end; in a range without a key, with one that is not there.
+    Each {
+        /// As the end in [`Range::end`].
+        end: Bytes,
+        /// The comparison, whose key begins the range; not one of a range itself.
+        compare: Box<Compare>,
+    },
 }
 
 impl Compare {
@@ -106,15 +120,43 @@ impl Compare {
         Self::ModRevision { key: key.into(), is: Is::Equal, value: revision }
     }
 
-    /// The key compared.
+    /// The key compared, or the first that may be.
     #[must_use]
-    pub const fn key(&self) -> &Bytes {
+    pub fn key(&self) -> &Bytes {
         match self {
             Self::ModRevision { key, .. }
             | Self::CreateRevision { key, .. }
             | Self::Version { key, .. }
             | Self::Value { key, .. }
             | Self::Lease { key, .. } => key,
+            Self::Each { compare, .. } => compare.key(),
+        }
+    }
+
+    /// Whether it holds with this version, or with no key.
+    pub(crate) fn holds(&self, entry: Option<&Entry>) -> bool {
+        match self {
+            Self::ModRevision { is, value, .. } => {
+                is.holds(&entry.map_or(Revision::NONE, |entry| entry.mod_revision), value)
+            }
+            Self::CreateRevision { is, value, .. } => {
+                is.holds(&entry.map_or(Revision::NONE, |entry| entry.create_revision), value)
+            }
+            Self::Version { is, value, .. } => is.holds(&entry.map_or(0, |entry| entry.version), value),
+            Self::Value { is, value, .. } => entry.is_some_and(|entry| is.holds(&entry.value, value)),
+            Self::Lease { is, value, .. } => is.holds(&entry.and_then(|entry| entry.lease).unwrap_or_default(), value),
+            Self::Each { compare, .. } => compare.holds(entry),
+        }
+    }
+}
+
+impl Is {
+    fn holds<T: Ord>(self, left: &T, right: &T) -> bool {
+        match self {
+            Self::Equal => left == right,
+            Self::NotEqual => left != right,
+            Self::Greater => left > right,
+            Self::Less => left < right,
         }
     }
 }
@@ -131,6 +173,13 @@ pub enum Op {
         /// Its new lease; none takes it off any it had.
         lease: Option<LeaseId>,
     },
+    /// Sets a key that is there ([`crate::Error::KeyNotFound`] otherwise), and leaves part of it as it is.
+    Amend {
+        /// The key.
+        key: Bytes,
+        /// What becomes another.
+        change: Change,
+    },
     /// Deletes the key `start`, or a range as [`Range`] means it.
     Delete {
         /// The key, or the first of the range.
@@ -140,6 +189,19 @@ pub enum Op {
     },
     /// Reads; sees what earlier steps of the same transaction did. Only at the present (`at` none).
     Get(Range),
+    /// Does one branch of a transaction within this one.
+    Txn(Txn),
+}
+
+/// What becomes another where a key is amended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The value; the lease stays.
+    Value(Bytes),
+    /// The lease, or that there is none; the value stays.
+    Lease(Option<LeaseId>),
+    /// Neither: the key has a new version, which is like the one before.
+    Nothing,
 }
 
 impl Op {
@@ -162,7 +224,7 @@ impl Op {
 /// What one step did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OpResult {
-    /// A put.
+    /// A put, or what was amended.
     Put {
         /// The new version.
         entry: Arc<Entry>,
@@ -173,10 +235,12 @@ pub enum OpResult {
     Deleted(Vec<Arc<Entry>>),
     /// A get.
     Got(RangeResult),
+    /// A transaction within.
+    Txn(TxnResult),
 }
 
 /// What a transaction did.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TxnResult {
     /// Whether the comparisons held.
     pub succeeded: bool,
@@ -190,101 +254,31 @@ impl Txn {
     /// Bytes of keys and values, as counted against [`MAX_TXN`].
     #[must_use]
     pub fn size(&self) -> usize {
-        let compare = self.compare.iter().map(|compare| match compare {
+        let compare = |compare: &Compare| match compare {
             Compare::Value { key, value, .. } => key.len() + value.len(),
             other => other.key().len(),
+        };
+        let compares = self.compare.iter().map(|one| match one {
+            Compare::Each { end, compare: each } => end.len() + compare(each),
+            one => compare(one),
         });
         let ops = self.then.iter().chain(&self.or_else).map(|op| match op {
-            Op::Put { key, value, .. } => key.len() + value.len(),
+            Op::Put { key, value, .. } | Op::Amend { key, change: Change::Value(value) } => key.len() + value.len(),
+            Op::Amend { key, change: Change::Lease(_) | Change::Nothing } => key.len(),
             Op::Delete { start, end } | Op::Get(Range { start, end, .. }) => {
                 start.len() + end.as_ref().map_or(0, Bytes::len)
             }
+            Op::Txn(within) => within.size(),
         });
-        compare.chain(ops).sum()
+        compares.chain(ops).sum()
     }
 
-    /// Refuses what no member may be asked to do: keys, values and counts out of bounds, a key set twice.
-    ///
-    /// # Errors
-    /// [`Error::KeyTooLong`], [`Error::KeyEmpty`], [`Error::ValueTooLarge`], [`Error::TooManyOps`],
-    /// [`Error::TxnTooLarge`], [`Error::DuplicateKey`], [`Error::PastReadInTxn`].
-    pub fn validate(&self) -> Result<()> {
-        for found in [self.compare.len(), self.then.len(), self.or_else.len()] {
-            if found > MAX_OPS {
-                return Err(Error::TooManyOps { found, limit: MAX_OPS });
-            }
-        }
-        let size = self.size();
-        if size > MAX_TXN {
-            return Err(Error::TxnTooLarge { size, limit: MAX_TXN });
-        }
-        for compare in &self.compare {
-            check_key(compare.key())?;
-        }
-        for branch in [&self.then, &self.or_else] {
-            for op in branch {
-                match op {
-                    Op::Put { key, value, .. } => {
-                        check_key(key)?;
-                        if value.len() > MAX_VALUE {
-                            return Err(Error::ValueTooLarge { size: value.len(), limit: MAX_VALUE });
-                        }
-                    }
-                    Op::Delete { start, end } => check_range(start, end.as_ref())?,
-                    Op::Get(range) => {
-                        check_range(&range.start, range.end.as_ref())?;
-                        if range.at.is_some() {
-                            return Err(Error::PastReadInTxn);
-                        }
-                    }
-                }
-            }
-            check_overlap(branch)?;
-        }
-        Ok(())
+    /// How many comparisons and operations there are, those within included.
+    pub(crate) fn parts(&self) -> usize {
+        let within = self.then.iter().chain(&self.or_else).map(|op| match op {
+            Op::Txn(within) => within.parts(),
+            Op::Put { .. } | Op::Amend { .. } | Op::Delete { .. } | Op::Get(_) => 0,
+        });
+        self.compare.len() + self.then.len() + self.or_else.len() + within.sum::<usize>()
     }
-}
-
-fn check_key(key: &Bytes) -> Result<()> {
-    match key.len() {
-        0 => Err(Error::KeyEmpty),
-        size if size > MAX_KEY => Err(Error::KeyTooLong { size, limit: MAX_KEY }),
-        _ => Ok(()),
-    }
-}
-
-fn check_range(start: &Bytes, end: Option<&Bytes>) -> Result<()> {
-    // The empty key may begin a range (everything), but it is no key.
-    if end.is_none() {
-        check_key(start)?;
-    }
-    for bound in std::iter::once(start).chain(end) {
-        if bound.len() > MAX_KEY {
-            return Err(Error::KeyTooLong { size: bound.len(), limit: MAX_KEY });
-        }
-    }
-    Ok(())
-}
-
-/// One revision holds one version of a key, so a branch sets a key once and does not delete what it sets.
-fn check_overlap(branch: &[Op]) -> Result<()> {
-    let mut puts: Vec<&Bytes> = Vec::new();
-    for op in branch {
-        if let Op::Put { key, .. } = op {
-            puts.push(key);
-        }
-    }
-    puts.sort_unstable();
-    if let Some(pair) = puts.windows(2).find(|pair| pair.first() == pair.last()) {
-        let key = pair.first().map(|key| Bytes::clone(key)).unwrap_or_default();
-        return Err(Error::DuplicateKey { key });
-    }
-    for op in branch {
-        let Op::Delete { start, end } = op else { continue };
-        let from = puts.partition_point(|key| *key < start);
-        if let Some(key) = puts.get(from).filter(|key| contains(start, end.as_deref(), key)) {
-            return Err(Error::DuplicateKey { key: Bytes::clone(key) });
-        }
-    }
-    Ok(())
 }

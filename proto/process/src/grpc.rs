@@ -1,4 +1,5 @@
-//! gRPC over HTTP/2, as far as a server needs it: messages with a length in front, and a status at the end.
+//! gRPC over HTTP/2, as far as a server needs it, or a client of plain calls: messages with a length in front, and a
+//! status at the end.
 //!
 //! Source: "gRPC over HTTP2" of the gRPC project. Compressed messages are refused, which clients send only when told to.
 
@@ -12,6 +13,13 @@ use http_body_util::{BodyExt as _, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 use prost::Message;
 use tokio::sync::mpsc;
+
+mod client;
+
+pub use client::Client;
+
+/// Bytes before each message: whether it is compressed, and its length.
+const FRAME: usize = 5;
 
 /// The code of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +48,26 @@ pub enum Code {
     Internal = 13,
     /// It cannot be done now.
     Unavailable = 14,
+}
+
+impl Code {
+    /// The code of this number; [`Code::Unknown`] for one that is not among them.
+    const fn numbered(number: u8) -> Self {
+        match number {
+            3 => Self::InvalidArgument,
+            4 => Self::DeadlineExceeded,
+            5 => Self::NotFound,
+            6 => Self::AlreadyExists,
+            7 => Self::PermissionDenied,
+            8 => Self::ResourceExhausted,
+            9 => Self::FailedPrecondition,
+            11 => Self::OutOfRange,
+            12 => Self::Unimplemented,
+            13 => Self::Internal,
+            14 => Self::Unavailable,
+            _ => Self::Unknown,
+        }
+    }
 }
 
 /// A refusal: its code, and a sentence.
@@ -100,7 +128,7 @@ impl Requests {
     }
 
     fn take(&mut self) -> Result<Option<Bytes>> {
-        let Some(([compressed, a, b, c, d], _)) = self.buffer.split_first_chunk::<5>() else { return Ok(None) };
+        let Some(([compressed, a, b, c, d], _)) = self.buffer.split_first_chunk::<FRAME>() else { return Ok(None) };
         if *compressed != 0 {
             return Err(Refusal(Code::Unimplemented, "grpc: compressed messages are not taken".to_owned()));
         }
@@ -109,10 +137,10 @@ impl Requests {
             let why = format!("grpc: received message larger than max ({len} vs. {})", self.longest);
             return Err(Refusal(Code::ResourceExhausted, why));
         }
-        if self.buffer.len() < 5 + len {
+        if self.buffer.len() < FRAME + len {
             return Ok(None);
         }
-        self.buffer.advance(5);
+        self.buffer.advance(FRAME);
         Ok(Some(self.buffer.split_to(len).freeze()))
     }
 
@@ -128,7 +156,7 @@ impl Requests {
 
 fn encode(message: &impl Message) -> Bytes {
     let len = message.encoded_len();
-    let mut out = BytesMut::with_capacity(len + 5);
+    let mut out = BytesMut::with_capacity(len + FRAME);
     out.put_u8(0);
     out.put_u32(u32::try_from(len).unwrap_or(u32::MAX));
     // A buffer grows as it must.

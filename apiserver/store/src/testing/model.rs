@@ -9,7 +9,7 @@ use crate::{
     entry::Entry,
     range::contains,
     revision::{LeaseId, Revision},
-    txn::{Compare, Is, Op, Txn},
+    txn::{Change, Compare, Is, Op, Txn},
 };
 
 use super::world::Dice;
@@ -86,48 +86,75 @@ impl Model {
     }
 
     fn txn(&mut self, txn: &Txn) -> Told {
-        let now = self.now();
-        let succeeded = txn.compare.iter().all(|compare| {
-            let fact = now.get(compare.key());
-            let number = |part: fn(&Fact) -> u64| fact.map_or(0, part);
-            match compare {
-                Compare::ModRevision { is, value, .. } => holds(*is, &number(|fact| fact.2), &value.0),
-                Compare::CreateRevision { is, value, .. } => holds(*is, &number(|fact| fact.1), &value.0),
-                Compare::Version { is, value, .. } => holds(*is, &number(|fact| fact.3), value),
-                Compare::Value { is, value, .. } => fact.is_some_and(|fact| holds(*is, &fact.0, value)),
-                Compare::Lease { is, value, .. } => holds(*is, &number(|fact| fact.4), &value.0),
-            }
-        });
-        let branch = if succeeded { &txn.then } else { &txn.or_else };
-        let unknown = |op: &Op| matches!(op, Op::Put { lease: Some(id), .. } if !self.leases.contains_key(&id.0));
-        if branch.iter().any(unknown) {
-            return Told::Refused;
-        }
-        let mut next = now.clone();
+        let Some((succeeded, steps)) = self.steps(txn) else { return Told::Refused };
+        let mut next = self.now().clone();
         let revision = self.revision() + 1;
         let mut changed = false;
-        for op in branch {
-            match op {
-                Op::Put { key, value, lease } => {
-                    let (create, version) = next.get(key).map_or((revision, 0), |fact| (fact.1, fact.3));
-                    next.insert(
-                        key.clone(),
-                        (value.clone(), create, revision, version + 1, lease.unwrap_or_default().0),
-                    );
-                    changed = true;
-                }
+        for op in steps {
+            let (key, value, lease) = match op {
+                Op::Put { key, value, lease } => (key, value.clone(), lease.unwrap_or_default().0),
+                Op::Amend { key, change } => match (change, &next[key]) {
+                    (Change::Value(value), before) => (key, value.clone(), before.4),
+                    (Change::Lease(lease), before) => (key, before.0.clone(), lease.unwrap_or_default().0),
+                    (Change::Nothing, before) => (key, before.0.clone(), before.4),
+                },
                 Op::Delete { start, end } => {
                     let before = next.len();
                     next.retain(|key, _| !contains(start, end.as_deref(), key));
                     changed |= next.len() != before;
+                    continue;
                 }
-                Op::Get(_) => {}
-            }
+                Op::Get(_) | Op::Txn(_) => continue,
+            };
+            let (create, version) = next.get(key).map_or((revision, 0), |fact| (fact.1, fact.3));
+            next.insert(key.clone(), (value, create, revision, version + 1, lease));
+            changed = true;
         }
         if changed {
             self.states.push(next);
         }
         self.told(succeeded)
+    }
+
+    /// Whether the comparisons hold, and all that is done then, within too, one after the other; none if it is refused.
+    fn steps<'a>(&self, txn: &'a Txn) -> Option<(bool, Vec<&'a Op>)> {
+        let succeeded = txn.compare.iter().all(|compare| self.compares(compare));
+        let mut steps = Vec::new();
+        for op in if succeeded { &txn.then } else { &txn.or_else } {
+            match op {
+                Op::Put { lease: Some(id), .. } | Op::Amend { change: Change::Lease(Some(id)), .. }
+                    if !self.leases.contains_key(&id.0) =>
+                {
+                    return None;
+                }
+                Op::Amend { key, .. } if !self.now().contains_key(key) => return None,
+                Op::Txn(within) => steps.extend(self.steps(within)?.1),
+                op => steps.push(op),
+            }
+        }
+        Some((succeeded, steps))
+    }
+
+    fn compares(&self, compare: &Compare) -> bool {
+        if let Compare::Each { end, compare } = compare {
+            let within = |key: &&Bytes| contains(compare.key(), Some(end), key);
+            let facts: Vec<&Fact> = self.now().iter().filter(|(key, _)| within(key)).map(|(_, fact)| fact).collect();
+            let of = |fact: Option<&Fact>| compares_with(compare, fact);
+            return if facts.is_empty() { of(None) } else { facts.into_iter().all(|fact| of(Some(fact))) };
+        }
+        compares_with(compare, self.now().get(compare.key()))
+    }
+}
+
+fn compares_with(compare: &Compare, fact: Option<&Fact>) -> bool {
+    let number = |part: fn(&Fact) -> u64| fact.map_or(0, part);
+    match compare {
+        Compare::ModRevision { is, value, .. } => holds(*is, &number(|fact| fact.2), &value.0),
+        Compare::CreateRevision { is, value, .. } => holds(*is, &number(|fact| fact.1), &value.0),
+        Compare::Version { is, value, .. } => holds(*is, &number(|fact| fact.3), value),
+        Compare::Value { is, value, .. } => fact.is_some_and(|fact| holds(*is, &fact.0, value)),
+        Compare::Lease { is, value, .. } => holds(*is, &number(|fact| fact.4), &value.0),
+        Compare::Each { .. } => panic!("a range within a range"),
     }
 }
 
@@ -166,6 +193,44 @@ pub(crate) fn command(dice: &mut Dice, unique: u64, revision: u64, largest: usiz
             }
         },
     }
+}
+
+/// As [`command`], with what only etcd's clients ask for: comparisons of ranges, keys that are amended, transactions within.
+pub(crate) fn any_command(dice: &mut Dice, unique: u64, revision: u64, largest: usize) -> Command {
+    if dice.once_in(3) {
+        return command(dice, unique, revision, largest);
+    }
+    loop {
+        let txn = any_txn(dice, unique, revision, largest, 3);
+        if txn.validate().is_ok() {
+            break Command::Txn(txn);
+        }
+    }
+}
+
+fn any_txn(dice: &mut Dice, unique: u64, revision: u64, largest: usize, depth: usize) -> Txn {
+    let compare = (0..dice.below(3)).map(|_| {
+        let compare = compare(dice, revision);
+        if dice.once_in(2) { Compare::Each { end: key(dice), compare: Box::new(compare) } } else { compare }
+    });
+    let compare = compare.collect();
+    let (then, or_else) = (1 + dice.below(3), dice.below(2));
+    let mut branch = |count: usize| {
+        let any_op = |_| match dice.below(4) {
+            0 if depth > 0 => Op::Txn(any_txn(dice, unique, revision, largest, depth - 1)),
+            1 => {
+                let change = match dice.below(3) {
+                    0 => Change::Value(Bytes::from(format!("{unique:08}"))),
+                    1 => Change::Lease(dice.once_in(2).then(|| LeaseId(1 + dice.next() % 4))),
+                    _ => Change::Nothing,
+                };
+                Op::Amend { key: key(dice), change }
+            }
+            _ => op(dice, unique, largest),
+        };
+        (0..count).map(any_op).collect()
+    };
+    Txn { compare, then: branch(then), or_else: branch(or_else) }
 }
 
 fn key(dice: &mut Dice) -> Bytes {

@@ -15,7 +15,7 @@ use crate::{
 };
 
 use super::{
-    model::{Facts, Model, Told, command, fact},
+    model::{Facts, Model, Told, any_command, fact},
     world::Dice,
 };
 
@@ -43,7 +43,7 @@ proptest! {
         let mut followed = Facts::new();
         let mut heard = 1;
         for n in 0..200 {
-            let command = command(&mut dice, n, model.revision(), 300);
+            let command = any_command(&mut dice, n, model.revision(), 300);
             let outcome = state.apply(&command, Duration::from_secs(n)).outcome;
             let compacted = matches!(outcome, Err(Error::Compacted { .. }));
             let expected = model.apply(&command);
@@ -92,7 +92,7 @@ proptest! {
     #[test]
     fn a_proposal_is_read_back_as_it_was_written(seed: u64) {
         let mut dice = Dice(seed);
-        let command = command(&mut dice, seed, 50, 200);
+        let command = any_command(&mut dice, seed, 50, 200);
         let proposal = Proposal { member: 1, life: dice.next(), number: 7, time: dice.next(), forwarded: dice.once_in(2), command };
         let bytes = proposal.encode();
         prop_assert!(bytes.len() <= proposal.command.size());
@@ -106,7 +106,7 @@ proptest! {
     fn no_bytes_make_reading_a_proposal_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), seed: u64) {
         let _ = Proposal::decode(&bytes);
         let mut dice = Dice(seed);
-        let mut valid = Proposal { member: 1, life: 1, number: 1, time: 1, forwarded: false, command: command(&mut dice, 1, 50, 100) }.encode();
+        let mut valid = Proposal { member: 1, life: 1, number: 1, time: 1, forwarded: false, command: any_command(&mut dice, 1, 50, 100) }.encode();
         let at = dice.below(valid.len());
         valid[at] = valid[at].wrapping_add(1 + bytes.first().copied().unwrap_or(0) % 255);
         if let Ok(Proposal { command: Command::Txn(txn), .. }) = Proposal::decode(&valid) {

@@ -12,3 +12,5 @@ mod kill;
 mod power;
 #[cfg(test)]
 mod semantics;
+#[cfg(test)]
+mod transactions;

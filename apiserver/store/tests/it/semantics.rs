@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use coracle_store::{
-    Buffer, Compare, Config, Driver, Error, EventKind, Is, LeaseId, MAX_KEY, MAX_OPS, MAX_VALUE, Op, OpResult, Range,
-    Revision, Store, Txn, WatchRequest,
-};
+use coracle_store::{Buffer, Config, Driver, Error, EventKind, Op, Range, Revision, Store, Txn, WatchRequest};
 use tokio_util::sync::CancellationToken;
 
 /// A running store in its own directory.
@@ -49,14 +46,14 @@ impl Running {
         self.store.txn(txn).await.unwrap().revision
     }
 
-    fn read(&self, range: &Range) -> Vec<(String, String)> {
+    pub(crate) fn read(&self, range: &Range) -> Vec<(String, String)> {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         let result = self.store.range(range).unwrap();
         result.entries.iter().map(|entry| (text(&entry.key), text(&entry.value))).collect()
     }
 }
 
-fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+pub(crate) fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
@@ -102,77 +99,6 @@ async fn a_range_reads_any_kept_revision_and_says_what_it_left_out() {
         run.store.range(&now.at(Revision(8))),
         Err(Error::FutureRevision { asked: Revision(8), current: Revision(7) })
     ));
-    run.stop().await;
-}
-
-#[tokio::test]
-async fn a_transaction_compares_then_does_one_branch_as_a_whole() {
-    let run = Running::start().await;
-    let create = |value| Txn {
-        compare: vec![Compare::absent("k")],
-        then: vec![Op::put("k", value)],
-        or_else: vec![Op::get("k")],
-    };
-    assert!(run.store.txn(create("1")).await.unwrap().succeeded);
-    let second = run.store.txn(create("2")).await.unwrap();
-    assert!(!second.succeeded);
-    let [OpResult::Got(found)] = &second.results[..] else { panic!("{second:?}") };
-    assert_eq!(found.entries[0].value, "1");
-    let key = || "k".into();
-    for (compare, holds) in [
-        (Compare::unchanged("k", Revision(2)), true),
-        (Compare::unchanged("k", Revision(3)), false),
-        (Compare::ModRevision { key: key(), is: Is::Greater, value: Revision(1) }, true),
-        (Compare::CreateRevision { key: key(), is: Is::Less, value: Revision(2) }, false),
-        (Compare::Version { key: key(), is: Is::NotEqual, value: 1 }, false),
-        (Compare::Value { key: key(), is: Is::Equal, value: "1".into() }, true),
-        (Compare::Value { key: "absent".into(), is: Is::NotEqual, value: "1".into() }, false),
-        (Compare::Lease { key: key(), is: Is::Equal, value: LeaseId(0) }, true),
-    ] {
-        let txn = Txn { compare: vec![compare.clone()], ..Txn::default() };
-        assert_eq!(run.store.txn(txn).await.unwrap().succeeded, holds, "{compare:?}");
-    }
-    let many = Txn {
-        then: vec![Op::put("x", "1"), Op::put("y", "1"), Op::delete("k"), Op::Get(Range::prefix(""))],
-        ..Txn::default()
-    };
-    let many = run.store.txn(many).await.unwrap();
-    assert_eq!(many.revision, Revision(3));
-    let OpResult::Got(after) = &many.results[3] else { panic!("{many:?}") };
-    assert_eq!(after.entries.iter().map(|entry| &entry.key[..]).collect::<Vec<_>>(), [b"x", b"y"]);
-    run.stop().await;
-}
-
-#[tokio::test]
-async fn what_no_transaction_may_do_is_refused_by_name() {
-    let run = Running::start().await;
-    let then = |then| Txn { then, ..Txn::default() };
-    let refused = |txn| async { run.store.txn(txn).await.unwrap_err() };
-    assert!(matches!(refused(then(vec![Op::put("", "x")])).await, Error::KeyEmpty));
-    assert!(matches!(
-        refused(then(vec![Op::put(vec![b'k'; MAX_KEY + 1], "x")])).await,
-        Error::KeyTooLong { size: 1025, .. }
-    ));
-    assert!(matches!(
-        refused(then(vec![Op::put("k", vec![0; MAX_VALUE + 1])])).await,
-        Error::ValueTooLarge { limit: MAX_VALUE, .. }
-    ));
-    assert!(matches!(
-        refused(then(vec![Op::get("k"); MAX_OPS + 1])).await,
-        Error::TooManyOps { found: 1025, limit: MAX_OPS }
-    ));
-    let large = (0..6).map(|n| Op::put(format!("k{n}"), vec![0; MAX_VALUE])).collect();
-    assert!(matches!(refused(then(large)).await, Error::TxnTooLarge { .. }));
-    assert!(matches!(refused(then(vec![Op::put("k", "1"), Op::put("k", "2")])).await, Error::DuplicateKey { .. }));
-    let both = vec![Op::put("k/a", "1"), Op::Delete { start: "k/".into(), end: Some("k0".into()) }];
-    assert!(matches!(refused(then(both)).await, Error::DuplicateKey { .. }));
-    assert!(matches!(refused(then(vec![Op::Get(Range::key("k").at(Revision(1)))])).await, Error::PastReadInTxn));
-    let lease = Some(LeaseId(7));
-    let unknown = vec![Op::put("a", "1"), Op::Put { key: "k".into(), value: "1".into(), lease }];
-    assert!(matches!(refused(then(unknown)).await, Error::LeaseNotFound { id: LeaseId(7) }));
-    assert_eq!(run.store.revision(), Revision(1), "nothing was done");
-    run.store.txn(then(vec![Op::put("k", vec![7; MAX_VALUE])])).await.unwrap();
-    assert_eq!(run.store.get(b"k").unwrap().value.len(), MAX_VALUE);
     run.stop().await;
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Simulation, number};
+use super::{Simulation, seeds::number};
 use crate::testing::world::Dice;
 
 /// Steps of a simulated minute.

@@ -1,0 +1,94 @@
+//! What goes wrong.
+
+use std::collections::BTreeSet;
+
+use tokio::sync::oneshot;
+
+use super::Simulation;
+use crate::queue::Request;
+
+/// Milliseconds in which what was asked is mostly answered.
+const ASKED: u64 = 6000;
+/// Milliseconds after which nobody can take a member for well any more that is gone: a packet is three seconds late at most,
+/// its receiver stalls four, and the leader looks once a second whom it has heard.
+const HEARD: u64 = 8000;
+
+impl Simulation {
+    /// Something goes wrong.
+    pub(super) fn fault(&mut self) {
+        let index = self.dice.below(self.machines.len());
+        let ids: Vec<u64> = self.machines.iter().map(|machine| machine.identity.member).collect();
+        let until = self.now + self.dice.next() % 4000;
+        let fate = self.dice.below(12);
+        let machine = &mut self.machines[index];
+        match fate {
+            0 => machine.stop(self.dice.once_in(2), until),
+            // It stalls, and goes on as if nothing had been.
+            1 => machine.until = until,
+            2 => self.net.cut(&ids, &mut self.dice),
+            3 => self.net.heal(),
+            4 => self.net.loses = Some(2 + self.dice.below(10)),
+            5 => self.net.doubles = Some(2 + self.dice.below(10)),
+            6 => self.net.delays = Some(2 + self.dice.below(10)),
+            7 => machine.world.lock().unwrap().stop_in = Some(self.dice.next() % 40),
+            8 => {
+                let mut world = machine.world.lock().unwrap();
+                world.capacity = match world.capacity {
+                    None => Some(world.used() + self.dice.below(6000)),
+                    Some(_) => None,
+                };
+            }
+            9 => machine.world.lock().unwrap().fail_sync = machine.running.is_some(),
+            10 => {
+                let (answer, _) = oneshot::channel();
+                machine.asked.push(Request::HandOver { answer });
+            }
+            _ => self.lose_disk(index),
+        }
+        for machine in &mut self.machines {
+            if machine.running.is_none() {
+                machine.asked.clear();
+            }
+        }
+    }
+
+    /// A disk is lost, if the others can do without: never two at a time, and those who are asked to go are not there for it.
+    fn lose_disk(&mut self, index: usize) {
+        let gone = self.machines.iter().filter(|machine| machine.lost).count();
+        if self.voters().difference(&self.leaving()).count() >= 4 && gone == self.removed.len() {
+            self.machines[index].lost = true;
+            self.machines[index].running = None;
+            self.lost_at = Some(self.now);
+        }
+    }
+
+    /// The voters, as who has come furthest knows them.
+    fn voters(&self) -> BTreeSet<u64> {
+        let running = self.machines.iter().filter_map(|machine| machine.running.as_ref());
+        let furthest = running.max_by_key(|run| run.worker.standing().2);
+        let members = furthest.map(|run| run.shared.cluster().members).unwrap_or_default();
+        members.iter().filter(|member| member.votes).map(|member| member.id.0).collect()
+    }
+
+    /// Whose removal may be under way, though nobody has applied it yet.
+    fn leaving(&self) -> BTreeSet<u64> {
+        let lately = |asked: u64| self.now < asked + ASKED;
+        self.dismissed.iter().filter(|(_, asked)| lately(**asked)).map(|(id, _)| *id).collect()
+    }
+
+    /// Whether it may be asked that this member is removed. A leader refuses what would leave too few; but whose disk was
+    /// lost just now is well for all it has heard, as long as something of it is on its way. So it is two at a time to
+    /// remove another then, unless there are enough left without both.
+    pub(super) fn can_go(&self, id: u64) -> bool {
+        let is_lost = |id: u64| self.machines.iter().any(|machine| machine.lost && machine.identity.member == id);
+        if self.lost_at.is_none_or(|lost| self.now >= lost + HEARD) || is_lost(id) {
+            return true;
+        }
+        let mut left = self.voters();
+        for gone in self.leaving().into_iter().chain([id]) {
+            left.remove(&gone);
+        }
+        let well = left.iter().filter(|id| !is_lost(**id)).count();
+        well > left.len() / 2
+    }
+}
