@@ -191,7 +191,7 @@ pub(crate) fn write_event(kind: &str, object: &[u8], encoding: Encoding, out: &m
         Encoding::Protobuf => {
             let object: Value = serde_json::from_slice(object).map_err(|error| broken(&error))?;
             let object = encode(&object, encoding)?;
-            protobuf::write_event(kind, &object, out).map_err(|error| broken(&error))?;
+            protobuf::write_event(kind, object, out).map_err(|error| broken(&error))?;
         }
     }
     Ok(())

@@ -4,18 +4,29 @@
 //! `scale`, …) speak protobuf about objects of built-in kinds. A body is `k8s\0` and a `runtime.Unknown` around the object's
 //! own message; a watch is a row of `WatchEvent`s, each behind its length. Objects are decoded to JSON and encoded from it by
 //! tables of field numbers, one file an API group below `protobuf/wire/`, so that everywhere else there is one way of
-//! reading and writing objects only.
+//! reading and writing objects only. The wire format itself (keys, numbers, lengths, what is to be skipped) is prost's.
 //!
 //! ```text
 //!  bytes ──▶ decode.rs ──▶ JSON ──▶ encode.rs ──▶ bytes
-//!                └──── table.rs ─────┘
+//!                ├──── table.rs ─────┤       fields of objects
+//!                └─── messages.rs ───┘       envelopes, and messages that are one value in JSON
 //! ```
+//!
+//! # Why no types
+//! There are types for these messages (the crate k8s-pb), but none that help here. They have no serde and know no field's
+//! name in JSON, nor which zero JSON leaves out, so that each of some thousand messages would need a second mapping beside
+//! them, where a table needs a word a field; and they would be compiled into every binary. They are the judge in the tests
+//! instead (`tests/judge.rs`): every field of every table, each with a value of its own, goes through the type of its kind
+//! and has to come back.
 //!
 //! Go's encoder writes zeros of fields that are no pointers although nobody said them. They are written here as well, and
 //! left out of JSON where Go's JSON leaves them out, so that an object is the same one whichever way it goes.
 
+use std::borrow::Cow;
+
 mod decode;
 mod encode;
+mod messages;
 mod table;
 mod unsaid;
 
@@ -44,7 +55,7 @@ pub enum Error {
         /// The field, from the kind's name on where that is known.
         path: String,
         /// What is wrong there.
-        why: &'static str,
+        why: Cow<'static, str>,
     },
     /// A kind there is no table for.
     #[error("objects of {api_version:?}, kind {kind:?} are not taken as protobuf")]
@@ -58,7 +69,7 @@ pub enum Error {
 
 impl Error {
     fn wrong(why: &'static str) -> Self {
-        Self::Malformed { path: String::new(), why }
+        Self::Malformed { path: String::new(), why: Cow::Borrowed(why) }
     }
 
     /// The same fault, seen from the message that has it in a field of this name.

@@ -1,11 +1,18 @@
 //! From protobuf to JSON.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
+use prost::{
+    DecodeError, Message,
+    encoding::{DecodeContext, WireType, decode_key, decode_varint, double, skip_field},
+};
 use serde_json::{Map, Value};
 
 use super::{
     Error, MAGIC, MEDIA,
+    messages::{IntOrString, Items, Quantity, Raw, Time, Unknown},
     table::{SCHEMA, TABLES, Type, message_of},
 };
 
@@ -21,136 +28,114 @@ const YEARS: std::ops::Range<i64> = -62_135_596_800..253_402_300_800;
 /// [`Error`]; whatever the bytes are, nothing panics, and what is allocated is in proportion to them.
 pub fn to_json(body: &[u8]) -> Result<Value, Error> {
     let envelope = body.strip_prefix(MAGIC.as_slice()).ok_or(Error::Magic)?;
-    let (mut api_version, mut kind, mut raw) = (String::new(), String::new(), &[][..]);
-    let mut reader = Reader { rest: envelope };
-    let mut at = Path::new("Unknown");
-    while let Some((number, wire)) = reader.field(&at)? {
-        match (number, wire) {
-            (1, Wire::Bytes(bytes)) => {
-                let mut reader = Reader { rest: bytes };
-                while let Some((number, wire)) = reader.field(&at)? {
-                    match (number, wire) {
-                        (1, Wire::Bytes(bytes)) => api_version = text(bytes, &at)?,
-                        (2, Wire::Bytes(bytes)) => kind = text(bytes, &at)?,
-                        _ => {}
-                    }
-                }
-            }
-            (2, Wire::Bytes(bytes)) => raw = bytes,
-            (3, Wire::Bytes(encoding)) if !encoding.is_empty() => return Err(at.wrong("the content is encoded")),
-            (4, Wire::Bytes(media)) if !media.is_empty() && media != MEDIA.as_bytes() => {
-                return Err(at.wrong("the content is not protobuf"));
-            }
-            _ => {}
-        }
+    let at = Path::new("Unknown");
+    let Unknown { type_meta, raw, content_encoding, content_type } = at.decode(envelope)?;
+    if content_encoding.is_some_and(|encoding| !encoding.is_empty()) {
+        return Err(at.wrong("the content is encoded"));
     }
+    if content_type.is_some_and(|media| !media.is_empty() && media != MEDIA) {
+        return Err(at.wrong("the content is not protobuf"));
+    }
+    let type_meta = type_meta.unwrap_or_default();
+    let (api_version, kind) = (type_meta.api_version.unwrap_or_default(), type_meta.kind.unwrap_or_default());
     let message = message_of(&api_version, &kind).ok_or_else(|| Error::unknown(&api_version, &kind))?;
-    at = Path::new(&kind);
     let mut object = Map::new();
     object.insert("apiVersion".to_owned(), api_version.into());
-    object.insert("kind".to_owned(), kind.into());
-    read_message(&message, raw, &mut object, &mut at)?;
+    object.insert("kind".to_owned(), kind.as_str().into());
+    read_message(&message, &raw.unwrap_or_default(), &mut object, &mut Path::new(&kind))?;
     Ok(Value::Object(object))
 }
 
 /// Where in the object the reader is.
-struct Path {
-    names: Vec<String>,
+struct Path<'n> {
+    names: Vec<&'n str>,
 }
 
-impl Path {
-    fn new(kind: &str) -> Self {
-        Self { names: vec![kind.to_owned()] }
+impl<'n> Path<'n> {
+    fn new(kind: &'n str) -> Self {
+        Self { names: vec![kind] }
     }
 
-    fn wrong(&self, why: &'static str) -> Error {
-        Error::Malformed { path: self.names.join("."), why }
-    }
-}
-
-enum Wire<'a> {
-    Varint(u64),
-    Fixed64(u64),
-    Bytes(&'a [u8]),
-    Fixed32,
-}
-
-/// Reads fields off protobuf's wire format (protobuf.dev, "Encoding").
-struct Reader<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Reader<'a> {
-    fn varint(&mut self, at: &Path) -> Result<u64, Error> {
-        let mut value = 0_u64;
-        for (index, byte) in self.rest.iter().enumerate().take(10) {
-            value |= u64::from(byte & 0x7f) << (7 * index);
-            if byte & 0x80 == 0 {
-                self.rest = self.rest.get(index + 1..).unwrap_or_default();
-                return Ok(value);
-            }
-        }
-        Err(at.wrong("a number is cut short or too long"))
+    fn wrong(&self, why: impl Into<Cow<'static, str>>) -> Error {
+        Error::Malformed { path: self.names.join("."), why: why.into() }
     }
 
-    fn take(&mut self, length: u64, at: &Path) -> Result<&'a [u8], Error> {
-        let split = usize::try_from(length).ok().and_then(|length| self.rest.split_at_checked(length));
-        let (taken, rest) = split.ok_or_else(|| at.wrong("the content is cut short"))?;
-        self.rest = rest;
-        Ok(taken)
+    fn broken(&self, error: &DecodeError) -> Error {
+        self.wrong(error.to_string())
     }
 
-    fn field(&mut self, at: &Path) -> Result<Option<(u64, Wire<'a>)>, Error> {
-        if self.rest.is_empty() {
+    /// One of the messages that have a type.
+    fn decode<M: Message + Default>(&self, bytes: &[u8]) -> Result<M, Error> {
+        M::decode(bytes).map_err(|error| self.broken(&error))
+    }
+
+    /// The next field off a message's bytes: its number and what it holds; none at their end.
+    fn field<'a>(&self, rest: &mut &'a [u8]) -> Result<Option<(u32, Wire<'a>)>, Error> {
+        if rest.is_empty() {
             return Ok(None);
         }
-        let tag = self.varint(at)?;
-        let wire = match tag & 7 {
-            0 => Wire::Varint(self.varint(at)?),
-            1 => {
-                let bytes = self.take(8, at)?;
-                Wire::Fixed64(bytes.try_into().map(u64::from_le_bytes).unwrap_or_default())
+        let broken = |error| self.broken(&error);
+        let (number, wire) = decode_key(rest).map_err(broken)?;
+        let wire = match wire {
+            WireType::Varint => Wire::Varint(decode_varint(rest).map_err(broken)?.cast_signed()),
+            WireType::SixtyFourBit => {
+                let mut value = 0.0;
+                double::merge(wire, &mut value, rest, DecodeContext::default()).map_err(broken)?;
+                Wire::Double(value)
             }
-            2 => {
-                let length = self.varint(at)?;
-                Wire::Bytes(self.take(length, at)?)
+            WireType::LengthDelimited => {
+                let length = decode_varint(rest).map_err(broken)?;
+                let split = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length));
+                let (bytes, behind) = split.ok_or_else(|| self.wrong("the content is cut short"))?;
+                *rest = behind;
+                Wire::Bytes(bytes)
             }
-            5 => {
-                self.take(4, at)?;
-                Wire::Fixed32
+            WireType::ThirtyTwoBit | WireType::StartGroup | WireType::EndGroup => {
+                skip_field(wire, number, rest, DecodeContext::default()).map_err(broken)?;
+                Wire::Skipped
             }
-            _ => return Err(at.wrong("a field is of no wire type there is")),
         };
-        match tag >> 3 {
-            0 => Err(at.wrong("a field has the number 0")),
-            number => Ok(Some((number, wire))),
-        }
+        Ok(Some((number, wire)))
     }
 }
 
-fn text(bytes: &[u8], at: &Path) -> Result<String, Error> {
+/// What a field holds.
+enum Wire<'a> {
+    /// A number, signed as those of all Kubernetes' types are.
+    Varint(i64),
+    Double(f64),
+    Bytes(&'a [u8]),
+    /// What no type of Kubernetes' is written as.
+    Skipped,
+}
+
+fn text(bytes: &[u8], at: &Path<'_>) -> Result<String, Error> {
     std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| at.wrong("a text is not UTF-8"))
 }
 
 /// Reads a message's fields into `object`.
-fn read_message(message: &str, bytes: &[u8], object: &mut Map<String, Value>, at: &mut Path) -> Result<(), Error> {
+fn read_message(
+    message: &str,
+    mut bytes: &[u8],
+    object: &mut Map<String, Value>,
+    at: &mut Path<'_>,
+) -> Result<(), Error> {
     if at.names.len() > MAX_DEPTH as usize {
         return Err(at.wrong("the object is nested too deeply"));
     }
     let Some(fields) = TABLES.get(message) else { return Err(at.wrong("nothing is known of the message")) };
-    let mut reader = Reader { rest: bytes };
-    while let Some((number, wire)) = reader.field(at)? {
+    while let Some((number, wire)) = at.field(&mut bytes)? {
         // Fields of a newer Kubernetes are passed over, as protobuf has it.
         let Some(field) = fields.iter().find(|field| field.number == number) else { continue };
         let Some(name) = field.name else {
             if let (Type::Message(inner), Wire::Bytes(bytes)) = (&field.content, wire) {
-                at.names.push(String::new());
+                at.names.push("");
                 read_message(inner, bytes, object, at)?;
                 at.names.pop();
             }
             continue;
         };
-        at.names.push(name.to_owned());
+        at.names.push(name);
         read_field(&field.content, wire, name, object, at)?;
         at.names.pop();
     }
@@ -162,7 +147,7 @@ fn read_field(
     wire: Wire<'_>,
     name: &str,
     object: &mut Map<String, Value>,
-    at: &mut Path,
+    at: &mut Path<'_>,
 ) -> Result<(), Error> {
     match content {
         Type::List(element) => {
@@ -172,10 +157,10 @@ fn read_field(
             };
             match (element.as_ref(), wire) {
                 // Numbers may come packed.
-                (Type::Integer { .. }, Wire::Bytes(bytes)) => {
-                    let mut reader = Reader { rest: bytes };
-                    while !reader.rest.is_empty() {
-                        items.push(signed(reader.varint(at)?).into());
+                (Type::Integer { .. }, Wire::Bytes(mut bytes)) => {
+                    while !bytes.is_empty() {
+                        let value = decode_varint(&mut bytes).map_err(|error| at.broken(&error))?;
+                        items.push(value.cast_signed().into());
                     }
                 }
                 (element, wire) => items.push(read_value(element, wire, at)?.unwrap_or_default()),
@@ -183,10 +168,9 @@ fn read_field(
             object.insert(name.to_owned(), items.into());
         }
         Type::Map(value) => {
-            let Wire::Bytes(bytes) = wire else { return Err(at.wrong("a map's entry is no message")) };
+            let Wire::Bytes(mut bytes) = wire else { return Err(at.wrong("a map's entry is no message")) };
             let (mut key, mut found) = (String::new(), None);
-            let mut reader = Reader { rest: bytes };
-            while let Some((number, wire)) = reader.field(at)? {
+            while let Some((number, wire)) = at.field(&mut bytes)? {
                 match (number, wire) {
                     (1, Wire::Bytes(bytes)) => key = text(bytes, at)?,
                     (2, wire) => found = read_value(value, wire, at)?,
@@ -231,17 +215,12 @@ pub(super) fn is_unsaid(content: &Type, value: &Value) -> bool {
     }
 }
 
-/// A varint as the signed number it is in every type of Kubernetes'.
-const fn signed(value: u64) -> i64 {
-    value.cast_signed()
-}
-
-fn read_value(content: &Type, wire: Wire<'_>, at: &mut Path) -> Result<Option<Value>, Error> {
+fn read_value(content: &Type, wire: Wire<'_>, at: &mut Path<'_>) -> Result<Option<Value>, Error> {
     Ok(Some(match (content, wire) {
         (Type::Text { .. }, Wire::Bytes(bytes)) => text(bytes, at)?.into(),
-        (Type::Integer { .. }, Wire::Varint(value)) => signed(value).into(),
+        (Type::Integer { .. }, Wire::Varint(value)) => value.into(),
         (Type::Boolean { .. }, Wire::Varint(value)) => (value != 0).into(),
-        (Type::Double, Wire::Fixed64(bits)) => f64::from_bits(bits).into(),
+        (Type::Double, Wire::Double(value)) => value.into(),
         (Type::Bytes, Wire::Bytes(bytes)) => {
             serde_json::to_value(ByteString(bytes.to_vec())).map_err(|_| at.wrong("bytes cannot be written"))?
         }
@@ -254,28 +233,20 @@ fn read_value(content: &Type, wire: Wire<'_>, at: &mut Path) -> Result<Option<Va
         (Type::MicroTime, Wire::Bytes(bytes)) => {
             return time(bytes, at, |t| t.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string());
         }
-        (Type::Quantity, Wire::Bytes(bytes)) => first_text(bytes, 1, at)?.into(),
-        (Type::IntOrString, Wire::Bytes(bytes)) => match numbers(bytes, at)?.as_slice() {
-            [1, ..] => first_text(bytes, 3, at)?.into(),
-            [_, number, ..] => (*number).into(),
-            _ => 0.into(),
+        (Type::Quantity, Wire::Bytes(bytes)) => at.decode::<Quantity>(bytes)?.text.unwrap_or_default().into(),
+        (Type::IntOrString, Wire::Bytes(bytes)) => match at.decode::<IntOrString>(bytes)? {
+            IntOrString { kind: Some(1), text, .. } => text.unwrap_or_default().into(),
+            IntOrString { kind: None | Some(0), number, .. } => number.unwrap_or_default().into(),
+            IntOrString { .. } => 0.into(),
         },
-        (Type::Raw, Wire::Bytes(bytes)) => match first_bytes(bytes, 1, at)? {
-            [] => return Ok(None),
-            json => serde_json::from_slice(json).map_err(|_| at.wrong("the JSON inside is none"))?,
+        (Type::Raw, Wire::Bytes(bytes)) => match at.decode::<Raw>(bytes)?.raw.unwrap_or_default() {
+            json if json.is_empty() => return Ok(None),
+            json => serde_json::from_slice(&json).map_err(|_| at.wrong("the JSON inside is none"))?,
         },
-        (Type::Items, Wire::Bytes(bytes)) => {
-            let (mut reader, mut items) = (Reader { rest: bytes }, Vec::new());
-            while let Some((number, wire)) = reader.field(at)? {
-                if let (1, Wire::Bytes(bytes)) = (number, wire) {
-                    items.push(Value::from(text(bytes, at)?));
-                }
-            }
-            items.into()
-        }
-        (Type::SchemaOrArray, Wire::Bytes(bytes)) => {
-            let (mut reader, mut items) = (Reader { rest: bytes }, Vec::new());
-            while let Some((number, wire)) = reader.field(at)? {
+        (Type::Items, Wire::Bytes(bytes)) => at.decode::<Items>(bytes)?.items.into(),
+        (Type::SchemaOrArray, Wire::Bytes(mut bytes)) => {
+            let mut items = Vec::new();
+            while let Some((number, wire)) = at.field(&mut bytes)? {
                 match (number, wire) {
                     (1, Wire::Bytes(bytes)) => return schema(bytes, at).map(Some),
                     (2, Wire::Bytes(bytes)) => items.push(schema(bytes, at)?),
@@ -284,9 +255,9 @@ fn read_value(content: &Type, wire: Wire<'_>, at: &mut Path) -> Result<Option<Va
             }
             items.into()
         }
-        (Type::SchemaOrBool, Wire::Bytes(bytes)) => {
-            let (mut reader, mut allows) = (Reader { rest: bytes }, false);
-            while let Some((number, wire)) = reader.field(at)? {
+        (Type::SchemaOrBool, Wire::Bytes(mut bytes)) => {
+            let mut allows = false;
+            while let Some((number, wire)) = at.field(&mut bytes)? {
                 match (number, wire) {
                     (1, Wire::Varint(value)) => allows = value != 0,
                     (2, Wire::Bytes(bytes)) => return schema(bytes, at).map(Some),
@@ -300,51 +271,23 @@ fn read_value(content: &Type, wire: Wire<'_>, at: &mut Path) -> Result<Option<Va
 }
 
 /// A schema within a schema.
-fn schema(bytes: &[u8], at: &mut Path) -> Result<Value, Error> {
+fn schema(bytes: &[u8], at: &mut Path<'_>) -> Result<Value, Error> {
     let mut object = Map::new();
-    at.names.push(String::new());
+    at.names.push("");
     read_message(SCHEMA, bytes, &mut object, at)?;
     at.names.pop();
     Ok(object.into())
 }
 
-/// The first two varint fields of a small message, those not there as 0.
-fn numbers(bytes: &[u8], at: &Path) -> Result<[i64; 2], Error> {
-    let (mut reader, mut found) = (Reader { rest: bytes }, [0; 2]);
-    while let Some((number, wire)) = reader.field(at)? {
-        if let Wire::Varint(value) = wire
-            && let Some(slot) = usize::try_from(number - 1).ok().and_then(|index| found.get_mut(index))
-        {
-            *slot = signed(value);
-        }
-    }
-    Ok(found)
-}
-
-fn first_bytes<'a>(bytes: &'a [u8], wanted: u64, at: &Path) -> Result<&'a [u8], Error> {
-    let mut reader = Reader { rest: bytes };
-    while let Some((number, wire)) = reader.field(at)? {
-        if let (true, Wire::Bytes(bytes)) = (number == wanted, wire) {
-            return Ok(bytes);
-        }
-    }
-    Ok(&[])
-}
-
-fn first_text(bytes: &[u8], wanted: u64, at: &Path) -> Result<String, Error> {
-    text(first_bytes(bytes, wanted, at)?, at)
-}
-
 /// A time; Go writes its zero time, which is long before 1970, as no bytes at all.
-fn time(bytes: &[u8], at: &Path, show: impl FnOnce(Timestamp) -> String) -> Result<Option<Value>, Error> {
+fn time(bytes: &[u8], at: &Path<'_>, show: impl FnOnce(Timestamp) -> String) -> Result<Option<Value>, Error> {
     if bytes.is_empty() {
         return Ok(None);
     }
-    let [seconds, nanoseconds] = numbers(bytes, at)?;
-    let nanoseconds = i32::try_from(nanoseconds).map_err(|_| at.wrong("a time has too many nanoseconds"))?;
+    let Time { seconds, nanos } = at.decode(bytes)?;
     // JSON has years of four digits only.
-    let time = Some(seconds).filter(|seconds| YEARS.contains(seconds));
-    let time = time.and_then(|seconds| Timestamp::new(seconds, nanoseconds).ok());
+    let time = Some(seconds.unwrap_or_default()).filter(|seconds| YEARS.contains(seconds));
+    let time = time.and_then(|seconds| Timestamp::new(seconds, nanos.unwrap_or_default()).ok());
     let time = time.ok_or_else(|| at.wrong("a time is out of range"))?;
     Ok(Some(show(time).into()))
 }

@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
+use prost::{
+    Message,
+    encoding::{WireType, bool, double, encode_key, encode_varint, int64, message},
+};
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use super::{
     Error, MAGIC,
+    messages::{IntOrString, Items, Quantity, Raw, Time, TypeMeta, Unknown, WatchEvent},
     table::{Field, SCHEMA, TABLES, Type, list_numbers, message_of},
 };
-
-/// The wire types (protobuf.dev, "Encoding").
-const VARINT: u64 = 0;
-const FIXED64: u64 = 1;
-const LENGTH: u64 = 2;
 
 /// An object's JSON as a protobuf body. Fields that its kind does not have are left out.
 ///
@@ -31,20 +31,18 @@ pub fn from_json(object: &Value) -> Result<Vec<u8>, Error> {
     Ok(out)
 }
 
-/// The head of a `runtime.Unknown`: which kind it holds.
+/// The head of a `runtime.Unknown`: which kind it holds. What is written of a message one part after the other is one
+/// message.
 fn begin(api_version: &str, kind: &str) -> Vec<u8> {
-    let mut out = MAGIC.to_vec();
-    let mut type_meta = Vec::with_capacity(api_version.len() + kind.len() + 8);
-    write_bytes(1, api_version.as_bytes(), &mut type_meta);
-    write_bytes(2, kind.as_bytes(), &mut type_meta);
-    write_bytes(1, &type_meta, &mut out);
-    out
+    let type_meta = TypeMeta { api_version: Some(api_version.to_owned()), kind: Some(kind.to_owned()) };
+    let head = Unknown { type_meta: Some(type_meta), ..Unknown::default() };
+    [MAGIC.as_slice(), &head.encode_to_vec()].concat()
 }
 
 /// Its end: the content is protobuf, and not encoded further.
 fn end(out: &mut Vec<u8>) {
-    write_bytes(3, b"", out);
-    write_bytes(4, b"", out);
+    let (content_encoding, content_type) = (Some(String::new()), Some(String::new()));
+    out.extend(Unknown { content_encoding, content_type, ..Unknown::default() }.encode_to_vec());
 }
 
 /// A list, written item by item, so that only one item at a time is there as JSON as well.
@@ -54,7 +52,7 @@ pub struct List {
     content: Vec<u8>,
     item: String,
     /// The number of the items.
-    items: u64,
+    items: u32,
 }
 
 impl List {
@@ -86,8 +84,8 @@ impl List {
     #[must_use]
     pub fn finish(self) -> Vec<u8> {
         let Self { mut head, mut content, .. } = self;
-        write_tag(2, LENGTH, &mut head);
-        write_varint(content.len() as u64, &mut head);
+        encode_key(2, WireType::LengthDelimited, &mut head);
+        encode_varint(content.len() as u64, &mut head);
         end(&mut content);
         content.splice(0..0, head);
         content
@@ -98,52 +96,31 @@ impl List {
 ///
 /// # Errors
 /// [`Error::Malformed`] beyond four gigabytes.
-pub fn write_event(kind: &str, object: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
-    let mut event = Vec::with_capacity(object.len() + kind.len() + 16);
-    write_bytes(1, kind.as_bytes(), &mut event);
-    nested(2, &mut event, |out| {
-        write_bytes(1, object, out);
-        Ok(())
-    })?;
-    let length = u32::try_from(event.len()).map_err(|_| Error::wrong("the event is too large"))?;
+pub fn write_event(kind: &str, object: Vec<u8>, out: &mut Vec<u8>) -> Result<(), Error> {
+    let event = WatchEvent { kind: Some(kind.to_owned()), object: Some(Raw { raw: Some(object.into()) }) };
+    let length = u32::try_from(event.encoded_len()).map_err(|_| Error::wrong("the event is too large"))?;
     out.extend_from_slice(&length.to_be_bytes());
-    out.extend_from_slice(&event);
-    Ok(())
+    event.encode(out).map_err(|_| Error::wrong("the event is too large"))
 }
 
-fn write_varint(mut value: u64, out: &mut Vec<u8>) {
-    while value >= 0x80 {
-        out.push(value.to_le_bytes()[0] | 0x80);
-        value >>= 7;
-    }
-    out.push(value.to_le_bytes()[0]);
-}
-
-fn write_tag(number: u64, wire: u64, out: &mut Vec<u8>) {
-    write_varint(number << 3 | wire, out);
-}
-
-fn write_bytes(number: u64, bytes: &[u8], out: &mut Vec<u8>) {
-    write_tag(number, LENGTH, out);
-    write_varint(bytes.len() as u64, out);
+fn write_bytes(number: u32, bytes: &[u8], out: &mut Vec<u8>) {
+    encode_key(number, WireType::LengthDelimited, out);
+    encode_varint(bytes.len() as u64, out);
     out.extend_from_slice(bytes);
-}
-
-fn write_number(number: u64, value: i64, out: &mut Vec<u8>) {
-    write_tag(number, VARINT, out);
-    write_varint(value.cast_unsigned(), out);
 }
 
 /// Writes a message within a message. Most are shorter than 128 bytes, so room is left for a length of one byte, and longer
 /// ones are moved.
-fn nested(number: u64, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>) -> Result<(), Error> {
-    write_tag(number, LENGTH, out);
+fn nested(number: u32, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>) -> Result<(), Error> {
+    encode_key(number, WireType::LengthDelimited, out);
     let start = out.len();
     out.push(0);
     write(out)?;
-    let mut length = Vec::with_capacity(5);
-    write_varint((out.len() - start - 1) as u64, &mut length);
-    out.splice(start..=start, length);
+    let mut length = [0; 10];
+    let mut room = length.as_mut_slice();
+    encode_varint((out.len() - start - 1) as u64, &mut room);
+    let taken = 10 - room.len();
+    out.splice(start..=start, length.into_iter().take(taken));
     Ok(())
 }
 
@@ -196,50 +173,41 @@ fn write_field(field: &Field, value: Option<&Value>, out: &mut Vec<u8>) -> Resul
 }
 
 /// Writes one value; null is the type's zero.
-fn write_value(number: u64, content: &Type, value: &Value, out: &mut Vec<u8>) -> Result<(), Error> {
+fn write_value(number: u32, content: &Type, value: &Value, out: &mut Vec<u8>) -> Result<(), Error> {
     let wrong = || Error::wrong("the field is of another type");
     match (content, value) {
         (Type::Text { .. }, Value::String(text)) => write_bytes(number, text.as_bytes(), out),
         (Type::Text { .. }, Value::Null) | (Type::Time | Type::MicroTime | Type::Raw, Value::Null) => {
             write_bytes(number, b"", out);
         }
-        (Type::Integer { .. }, Value::Number(n)) => write_number(number, n.as_i64().ok_or_else(wrong)?, out),
-        (Type::Boolean { .. }, Value::Bool(value)) => write_number(number, (*value).into(), out),
-        (Type::Integer { .. } | Type::Boolean { .. }, Value::Null) => write_number(number, 0, out),
-        (Type::Double, Value::Number(n)) => {
-            write_tag(number, FIXED64, out);
-            out.extend_from_slice(&n.as_f64().unwrap_or_default().to_le_bytes());
-        }
+        (Type::Integer { .. }, Value::Number(n)) => int64::encode(number, &n.as_i64().ok_or_else(wrong)?, out),
+        (Type::Boolean { .. }, Value::Bool(value)) => bool::encode(number, value, out),
+        (Type::Integer { .. } | Type::Boolean { .. }, Value::Null) => int64::encode(number, &0, out),
+        (Type::Double, Value::Number(n)) => double::encode(number, &n.as_f64().unwrap_or_default(), out),
         (Type::Bytes, value @ (Value::String(_) | Value::Null)) => {
             let bytes = Option::<ByteString>::deserialize(value).map_err(|_| wrong())?.unwrap_or_default();
             write_bytes(number, &bytes.0, out);
         }
         (Type::Message(inner), value) => nested(number, out, |out| write_message(inner, value, out))?,
-        (Type::Time, Value::String(text)) => write_time(number, text, |_| 0, out)?,
+        (Type::Time, Value::String(text)) => message::encode(number, &time(text, |_| 0)?, out),
         // Go's JSON has no more than microseconds.
         (Type::MicroTime, Value::String(text)) => {
-            write_time(number, text, |time| time.subsec_nanosecond() / 1000 * 1000, out)?;
+            message::encode(number, &time(text, |time| time.subsec_nanosecond() / 1000 * 1000)?, out);
         }
-        (Type::Quantity, Value::String(text)) => nested(number, out, |out| {
-            write_bytes(1, text.as_bytes(), out);
-            Ok(())
-        })?,
-        (Type::Quantity, Value::Number(_) | Value::Null) => {
-            let text = value.as_number().map_or_else(|| "0".to_owned(), ToString::to_string);
-            write_value(number, content, &text.into(), out)?;
-        }
+        (Type::Quantity, Value::String(text)) => quantity(number, text.clone(), out),
+        (Type::Quantity, Value::Number(amount)) => quantity(number, amount.to_string(), out),
+        (Type::Quantity, Value::Null) => quantity(number, "0".to_owned(), out),
         (Type::IntOrString, Value::Number(n)) => {
-            write_int_or_string(number, 0, n.as_i64().ok_or_else(wrong)?, "", out)?;
+            let n = n.as_i64().and_then(|n| i32::try_from(n).ok()).ok_or_else(wrong)?;
+            int_or_string(number, 0, n, String::new(), out);
         }
-        (Type::IntOrString, Value::String(text)) => write_int_or_string(number, 1, 0, text, out)?,
-        (Type::IntOrString, Value::Null) => write_int_or_string(number, 0, 0, "", out)?,
-        (Type::Raw, value) => nested(number, out, |out| {
-            write_bytes(1, value.to_string().as_bytes(), out);
-            Ok(())
-        })?,
-        (Type::Items, Value::Array(items)) => nested(number, out, |out| {
-            items.iter().try_for_each(|item| write_value(1, &Type::Text { keeps_zero: true }, item, out))
-        })?,
+        (Type::IntOrString, Value::String(text)) => int_or_string(number, 1, 0, text.clone(), out),
+        (Type::IntOrString, Value::Null) => int_or_string(number, 0, 0, String::new(), out),
+        (Type::Raw, value) => message::encode(number, &Raw { raw: Some(value.to_string().into()) }, out),
+        (Type::Items, Value::Array(items)) => {
+            let items = items.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<_>>();
+            message::encode(number, &Items { items: items.ok_or_else(wrong)? }, out);
+        }
         (Type::SchemaOrArray, Value::Array(schemas)) => nested(number, out, |out| {
             schemas.iter().try_for_each(|schema| nested(2, out, |out| write_message(SCHEMA, schema, out)))
         })?,
@@ -247,11 +215,11 @@ fn write_value(number: u64, content: &Type, value: &Value, out: &mut Vec<u8>) ->
             nested(number, out, |out| nested(1, out, |out| write_message(SCHEMA, schema, out)))?;
         }
         (Type::SchemaOrBool, Value::Bool(allows)) => nested(number, out, |out| {
-            write_number(1, (*allows).into(), out);
+            bool::encode(1, allows, out);
             Ok(())
         })?,
         (Type::SchemaOrBool, schema @ Value::Object(_)) => nested(number, out, |out| {
-            write_number(1, 1, out);
+            bool::encode(1, &true, out);
             nested(2, out, |out| write_message(SCHEMA, schema, out))
         })?,
         _ => return Err(wrong()),
@@ -259,25 +227,15 @@ fn write_value(number: u64, content: &Type, value: &Value, out: &mut Vec<u8>) ->
     Ok(())
 }
 
-fn write_int_or_string(number: u64, kind: i64, int: i64, text: &str, out: &mut Vec<u8>) -> Result<(), Error> {
-    nested(number, out, |out| {
-        write_number(1, kind, out);
-        write_number(2, int, out);
-        write_bytes(3, text.as_bytes(), out);
-        Ok(())
-    })
+fn quantity(number: u32, text: String, out: &mut Vec<u8>) {
+    message::encode(number, &Quantity { text: Some(text) }, out);
 }
 
-fn write_time(
-    number: u64,
-    text: &str,
-    nanoseconds: impl FnOnce(Timestamp) -> i32,
-    out: &mut Vec<u8>,
-) -> Result<(), Error> {
+fn int_or_string(tag: u32, kind: i64, number: i32, text: String, out: &mut Vec<u8>) {
+    message::encode(tag, &IntOrString { kind: Some(kind), number: Some(number), text: Some(text) }, out);
+}
+
+fn time(text: &str, nanoseconds: impl FnOnce(Timestamp) -> i32) -> Result<Time, Error> {
     let time: Timestamp = text.parse().map_err(|_| Error::wrong("the field is no time"))?;
-    nested(number, out, |out| {
-        write_number(1, time.as_second(), out);
-        write_number(2, nanoseconds(time).into(), out);
-        Ok(())
-    })
+    Ok(Time { seconds: Some(time.as_second()), nanos: Some(nanoseconds(time)) })
 }

@@ -52,7 +52,7 @@ pub(super) const SCHEMA: &str = "io.k8s.api.apiextensions.v1.JSONSchemaProps";
 
 #[derive(Debug)]
 pub(super) struct Field {
-    pub(super) number: u64,
+    pub(super) number: u32,
     /// `None`: the message's fields stand in place of itself.
     pub(super) name: Option<&'static str>,
     pub(super) content: Type,
@@ -203,7 +203,7 @@ const SHARED: &[&str] =
     &["CreateOptions", "DeleteOptions", "GetOptions", "ListOptions", "PatchOptions", "UpdateOptions"];
 
 /// The numbers of a list's metadata and items.
-pub(super) fn list_numbers(message: &str) -> (u64, u64) {
+pub(super) fn list_numbers(message: &str) -> (u32, u32) {
     let number = |wanted: &str| {
         let fields = TABLES.get(message).into_iter().flatten();
         fields.filter(|field| field.name == Some(wanted)).map(|field| field.number).next()

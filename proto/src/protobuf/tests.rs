@@ -1,5 +1,6 @@
 //! Protobuf bodies, by example, against the schema facts, and against bytes that are none.
 
+mod judge;
 mod kubectl;
 mod old;
 mod round_trip;
@@ -119,6 +120,35 @@ fn what_is_no_object_is_refused_by_name() {
     let mut cut = body("v1", "ConfigMap", &bytes(1, &bytes(1, b"settings")));
     cut.truncate(cut.len() - 6);
     assert!(to_json(&cut).is_err());
+}
+
+#[test]
+fn what_no_type_has_is_skipped_and_what_is_broken_is_refused_with_its_field() {
+    let name = bytes(1, b"a");
+    // Fields 99 of every wire type there is, a group with a field in it among them.
+    let group = |depth: usize| [[0x9b, 0x06].repeat(depth), [0x9c, 0x06].repeat(depth)].concat();
+    let skipped =
+        [number(99, -1), vec![0x99, 0x06, 1, 2, 3, 4, 5, 6, 7, 8], bytes(99, b"x"), vec![0x9d, 0x06, 1, 2, 3, 4]];
+    let meta = [name.clone(), skipped.concat(), group(3)].concat();
+    let read = to_json(&body("v1", "ConfigMap", &bytes(1, &meta))).unwrap();
+    assert_eq!(read["metadata"], json!({"name": "a"}));
+
+    for (what, meta) in [
+        ("recursion limit reached", group(100_000)),
+        ("unexpected end group tag", vec![0x9c, 0x06]),
+        ("invalid wire type value: 6", vec![0x9e, 0x06]),
+        ("invalid tag value: 0", vec![0x00, 0x00]),
+        ("invalid varint", [vec![0x38], vec![0xff; 11]].concat()),
+        ("the content is cut short", vec![0x0a, 0x05, b'a']),
+        ("the content is cut short", [vec![0x0a], vec![0xff; 9], vec![0x01]].concat()),
+    ] {
+        let told = to_json(&body("v1", "ConfigMap", &bytes(1, &meta))).unwrap_err().to_string();
+        assert!(told.starts_with("ConfigMap.metadata") && told.contains(what), "{what}: {told}");
+    }
+    let time = to_json(&body("v1", "ConfigMap", &bytes(1, &bytes(8, &bytes(1, b"x"))))).unwrap_err().to_string();
+    assert!(time.starts_with("ConfigMap.metadata.creationTimestamp: ") && time.contains("seconds"), "{time}");
+    let envelope = to_json(&[MAGIC.as_slice(), &number(1, 1)].concat()).unwrap_err().to_string();
+    assert!(envelope.starts_with("Unknown: ") && envelope.contains("type_meta"), "{envelope}");
 }
 
 /// The messages, with those inlined in them taken apart.

@@ -185,7 +185,7 @@ fn go_writes_what_is_no_pointer() {
 #[test]
 fn an_event_of_a_watch_stands_behind_its_length() {
     let mut out = Vec::new();
-    write_event("ADDED", b"k8s\0...", &mut out).unwrap();
+    write_event("ADDED", b"k8s\0...".to_vec(), &mut out).unwrap();
     let event = [bytes(1, b"ADDED"), bytes(2, &bytes(1, b"k8s\0..."))].concat();
     assert_eq!(out, [vec![0, 0, 0, u8::try_from(event.len()).unwrap()], event].concat());
 }
