@@ -48,8 +48,12 @@ fn kinds() -> Vec<(&'static str, &'static str, Judge)> {
         "admissionregistration.k8s.io/v1", api::admissionregistration::v1beta1: MutatingAdmissionPolicyBindingList
             MutatingAdmissionPolicyList;
         "apiextensions.k8s.io/v1", apiextensions::v1: CustomResourceDefinitionList;
+        "apiextensions.k8s.io/v1beta1", apiextensions::v1beta1: CustomResourceDefinitionList;
         "apiregistration.k8s.io/v1", apiregistration::v1: APIServiceList;
         "apps/v1", api::apps::v1: ControllerRevisionList DaemonSetList DeploymentList ReplicaSetList StatefulSetList;
+        "apps/v1beta1", api::apps::v1beta1: ControllerRevisionList DeploymentList StatefulSetList;
+        "apps/v1beta2", api::apps::v1beta2: ControllerRevisionList DaemonSetList DeploymentList ReplicaSetList
+            StatefulSetList;
         "authentication.k8s.io/v1", api::authentication::v1: SelfSubjectReview TokenRequest TokenReview;
         "authorization.k8s.io/v1", api::authorization::v1: LocalSubjectAccessReview SelfSubjectAccessReview
             SelfSubjectRulesReview SubjectAccessReview;
@@ -57,18 +61,25 @@ fn kinds() -> Vec<(&'static str, &'static str, Judge)> {
             MetricStatus Scale;
         "autoscaling/v2", api::autoscaling::v2: HorizontalPodAutoscalerList;
         "batch/v1", api::batch::v1: CronJobList JobList;
+        "batch/v1beta1", api::batch::v1beta1: CronJobList;
         "certificates.k8s.io/v1", api::certificates::v1: CertificateSigningRequestList;
         "coordination.k8s.io/v1", api::coordination::v1: LeaseList;
         "discovery.k8s.io/v1", api::discovery::v1: EndpointSliceList;
         "events.k8s.io/v1", api::events::v1: EventList;
+        "extensions/v1beta1", api::extensions::v1beta1: DaemonSetList DeploymentList IngressList NetworkPolicyList
+            ReplicaSetList;
         "flowcontrol.apiserver.k8s.io/v1", api::flowcontrol::v1: FlowSchemaList PriorityLevelConfigurationList;
         "meta.k8s.io/v1", meta::v1: PartialObjectMetadataList;
         "meta.k8s.io/v1beta1", meta::v1beta1: PartialObjectMetadataList;
         "networking.k8s.io/v1", api::networking::v1: IPAddressList IngressClassList IngressList NetworkPolicyList
             ServiceCIDRList;
+        "networking.k8s.io/v1beta1", api::networking::v1beta1: IngressClassList IngressList;
         "node.k8s.io/v1", api::node::v1: RuntimeClassList;
         "policy/v1", api::policy::v1: Eviction PodDisruptionBudgetList;
+        "policy/v1beta1", api::policy::v1beta1: PodDisruptionBudgetList;
         "rbac.authorization.k8s.io/v1", api::rbac::v1: ClusterRoleBindingList ClusterRoleList RoleBindingList RoleList;
+        "rbac.authorization.k8s.io/v1beta1", api::rbac::v1beta1: ClusterRoleBindingList ClusterRoleList RoleBindingList
+            RoleList;
         "resource.k8s.io/v1", api::resource::v1: DeviceClassList ResourceClaimList ResourceClaimTemplateList
             ResourceSliceList;
         "scheduling.k8s.io/v1", api::scheduling::v1: PriorityClassList;
