@@ -130,7 +130,9 @@ fn an_empty_selector_of_an_old_budget_means_no_pods() {
 fn old_workloads_replace_pods_as_they_did() {
     let through = |group: &str, version: &str, kind: &str, spec: Value| {
         let mut object = json!({"spec": spec}).as_object().cloned().unwrap();
-        (conversions::find(group, version, kind).to_modern)(&mut object);
+        let conversion = conversions::find(group, version, kind);
+        (conversion.to_modern)(&mut object);
+        (conversion.defaults)(&mut object);
         object
     };
     let template = json!({"template": {"metadata": {"labels": {"a": "b"}}}, "templateGeneration": 4});

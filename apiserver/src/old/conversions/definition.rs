@@ -170,8 +170,9 @@ mod tests {
             {"name": "v2", "schema": {"openAPIV3Schema": {"type": "object", "properties": {"a": {"type": "string"}}}}}]}});
         let old = changed(to_old, &new);
         assert_eq!((&old["spec"]["versions"], old["spec"].get("validation")), (&new["spec"]["versions"], None));
+        assert_eq!(changed(to_modern, &old), new, "what is not said stays unsaid");
         new["spec"]["scope"] = "Namespaced".into();
-        assert_eq!(changed(to_modern, &old), new);
+        assert_eq!(changed(defaults, &changed(to_modern, &old)), new);
     }
 
     #[test]
@@ -194,7 +195,7 @@ mod tests {
         assert_eq!(*schema, json!({"type": "object", KEEPS: true}));
         // What is no definition is left to decoding.
         for odd in [json!({"spec": 5}), json!({"spec": {"versions": [1], "conversion": []}}), json!({})] {
-            changed(to_modern, &odd);
+            changed(defaults, &changed(to_modern, &odd));
             changed(to_old, &odd);
         }
     }
