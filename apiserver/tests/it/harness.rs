@@ -1,6 +1,9 @@
 //! A server of its own for each test.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
 use axum::body::Body;
 use coracle_apiserver::{
@@ -27,6 +30,27 @@ pub(crate) struct Cluster {
     shutdown: CancellationToken,
     tasks: JoinSet<Result<(), Error>>,
     _dir: tempfile::TempDir,
+    _limit: Limit,
+}
+
+/// Ends the run, and says of which test, when one waits for what never comes. (A test waits for events, not for times.)
+struct Limit(#[expect(dead_code, reason = "it is dropped with the test")] mpsc::SyncSender<()>);
+
+impl Limit {
+    /// The longest test there is takes a few minutes when it is told to ask for long.
+    const LONGEST: Duration = Duration::from_secs(20 * 60);
+
+    fn start() -> Self {
+        let (test, ended) = mpsc::sync_channel(0);
+        let name = std::thread::current().name().unwrap_or_default().to_owned();
+        std::thread::spawn(move || {
+            if ended.recv_timeout(Self::LONGEST) == Err(mpsc::RecvTimeoutError::Timeout) {
+                eprintln!("{name} has not come to an end in {:?}", Self::LONGEST);
+                std::process::abort();
+            }
+        });
+        Self(test)
+    }
 }
 
 /// A status code, the answer's JSON, and its `Warning` headers.
@@ -61,7 +85,7 @@ impl Cluster {
         let mut tasks = JoinSet::new();
         tasks.spawn(runner.run(shutdown.clone()));
         server.ready().await;
-        Self { server, shutdown, tasks, _dir: dir }
+        Self { server, shutdown, tasks, _dir: dir, _limit: Limit::start() }
     }
 
     /// A request over a connection of its own, by somebody who shows no certificate.
