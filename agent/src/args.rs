@@ -29,7 +29,8 @@ pub struct NodeArgs {
     /// Serve the Container Runtime Interface (for crictl) on a unix socket, as in unix:///run/coracle/cri.sock.
     #[arg(long, env = "CORACLE_CRI_LISTEN", value_name = "unix://PATH", value_parser = unix_socket)]
     pub cri_listen: Option<PathBuf>,
-    /// The address others reach this node at; that of the default route by default.
+    /// The address others reach this node at; by default the one it listens on, or that of the default route when it
+    /// listens on all.
     #[arg(long, env = "CORACLE_NODE_IP")]
     pub node_ip: Option<IpAddr>,
     /// Range of this node's pods; the one the cluster gives it by default.
@@ -170,10 +171,11 @@ impl NodeArgs {
         }
     }
 
-    /// The address others reach the node at.
+    /// The address others reach the node at: as told, or else the one address it serves at, or else the default route's.
     #[must_use]
     pub fn address(&self) -> IpAddr {
-        self.node_ip.unwrap_or_else(default_address)
+        let serves = Some(self.node_listen.ip()).filter(|ip| !ip.is_unspecified());
+        self.node_ip.or(serves).unwrap_or_else(default_address)
     }
 
     /// What is not for pods, in thousandths.
@@ -384,6 +386,21 @@ mod tests {
         assert_eq!(node(&["--node-name", "a"]).name(Some("b")), Ok("a".to_owned()));
         assert_eq!(node(&[]).name(Some("b")), Ok("b".to_owned()));
         assert!(node(&["--node-name", "Not A Name"]).name(None).unwrap_err().0.starts_with("--node-name"));
+    }
+
+    #[test]
+    fn a_node_that_listens_on_one_address_is_reached_there() {
+        for (flags, want) in [
+            (&["--node-listen", "127.0.0.1:0"][..], "127.0.0.1"),
+            (&["--node-listen", "[::1]:10250"], "::1"),
+            (&["--node-listen", "127.0.0.1:0", "--node-ip", "192.0.2.7"], "192.0.2.7"),
+            (&["--node-ip", "192.0.2.7"], "192.0.2.7"),
+        ] {
+            assert_eq!(node(flags).address().to_string(), want, "{flags:?}");
+        }
+        for flags in [&[][..], &["--node-listen", "0.0.0.0:0"], &["--node-listen", "[::]:0"]] {
+            assert_eq!(node(flags).address(), default_address(), "{flags:?}");
+        }
     }
 
     #[test]
