@@ -215,18 +215,11 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) {
         // Watched before it is looked at, so that no change falls between.
         let changes = watch_directories(&devices.classes);
         devices.look();
-        let told = async {
-            match &changes {
-                Ok(changes) => changes.next().await,
-                Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
-            }
+        let lost = |error: &(dyn StdError + 'static)| {
+            tracing::error!(error, "devices not watched: what is plugged in from now on is not seen");
         };
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            told = told => if let Err(error) = told {
-                tracing::error!(error = &error as &(dyn StdError + 'static), "devices not watched: what is plugged in from now on is not seen");
-                return shutdown.cancelled().await;
-            },
+        if !FileChanges::next_until(changes, &shutdown, lost).await {
+            return;
         }
     }
 }

@@ -78,18 +78,11 @@ pub(crate) async fn run(context: Arc<Context>, pods: watch::Sender<Option<Manife
             }
             changed
         });
-        let told = async {
-            match &changes {
-                Ok(changes) => changes.next().await,
-                Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
-            }
+        let lost = |error: &(dyn StdError + 'static)| {
+            tracing::error!(dir = %dir.display(), error, "manifests not watched");
         };
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            told = told => if let Err(error) = told {
-                tracing::error!(dir = %dir.display(), error = &error as &(dyn StdError + 'static), "manifests not watched");
-                return shutdown.cancelled().await;
-            },
+        if !FileChanges::next_until(changes, &shutdown, lost).await {
+            return;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Files and directories that somebody else changes, told by the kernel (inotify(7)): nobody looks while nothing happens.
 
 use std::{
+    error::Error as StdError,
     io,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
@@ -8,6 +9,7 @@ use std::{
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::net::unix::pipe::Receiver;
+use tokio_util::sync::CancellationToken;
 
 /// Wakes when something happens to what it was told to look at.
 #[derive(Debug)]
@@ -93,6 +95,29 @@ impl FileChanges {
         self.of_directory(&parent(&file.canonicalize()?))
     }
 
+    /// Waits until something happened to what `looked` looks at, or until `end`; whether something happened. A kernel that
+    /// does not tell is `lost`: nothing happens from then on.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn next_until(
+        looked: io::Result<Self>,
+        end: &CancellationToken,
+        lost: impl FnOnce(&(dyn StdError + 'static)),
+    ) -> bool {
+        let told = match &looked {
+            Ok(changes) => end.run_until_cancelled(changes.next()).await,
+            Err(_) => None,
+        };
+        match (told, looked) {
+            (Some(Ok(())), _) => return true,
+            (Some(Err(error)), _) | (None, Err(error)) => lost(&error),
+            (None, Ok(_)) => {}
+        }
+        end.cancelled().await;
+        false
+    }
+
     /// Ends when something happened; what exactly is to be found in the files.
     ///
     /// # Errors
@@ -146,6 +171,34 @@ mod tests {
         fs::rename(path("..new"), path("..data")).unwrap();
         changes.next().await.unwrap();
         assert_eq!(fs::read_to_string(path("text")).unwrap(), "two");
+    }
+
+    #[tokio::test]
+    async fn changes_are_waited_for_until_the_end_and_a_loss_is_told_once() {
+        let (dir, end) = (tempfile::tempdir().unwrap(), CancellationToken::new());
+        let look = || {
+            let changes = FileChanges::new()?;
+            changes.of_entries(dir.path())?;
+            Ok(changes)
+        };
+        let looked = look();
+        fs::write(dir.path().join("a"), "a").unwrap();
+        assert!(FileChanges::next_until(looked, &end, |error| panic!("{error}")).await);
+        let changed = FileChanges::next_until(look(), &end, |error| panic!("{error}"));
+        let ended = async {
+            tokio::task::yield_now().await;
+            end.cancel();
+        };
+        assert!(!tokio::join!(changed, ended).0, "nothing has happened");
+
+        let (end, mut told) = (CancellationToken::new(), String::new());
+        let lost = FileChanges::next_until(Err(io::ErrorKind::NotFound.into()), &end, |error| told = error.to_string());
+        let ended = async {
+            tokio::task::yield_now().await;
+            end.cancel();
+        };
+        assert!(!tokio::join!(lost, ended).0);
+        assert_eq!(told, "entity not found");
     }
 
     #[tokio::test]
