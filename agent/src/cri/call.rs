@@ -108,9 +108,13 @@ pub(super) async fn answer(front: Arc<Front>, request: Request<Incoming>) -> Res
             if let Err(refusal) = requests.only::<Nothing>().await {
                 return unary(Err::<Nothing, _>(refusal));
             }
+            let heard = match events::listen(&front).await {
+                Ok(heard) => heard,
+                Err(refusal) => return unary(Err::<Nothing, _>(refusal)),
+            };
             let (answers, response) = grpc::streaming();
             let sessions = front.sessions.clone();
-            sessions.spawn(events::serve(front, answers));
+            sessions.spawn(events::serve(front, heard, answers));
             response
         }
         ("runtime.v1.ImageService", "ListImages") => call!(request => image::list(&front, request)),

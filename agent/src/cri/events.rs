@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use coracle_process::grpc::{Answers, Code, Refusal};
-use coracle_runtime::{ContainerId, Event, Exit, SandboxId};
-use tokio::sync::broadcast::error::RecvError;
+use coracle_runtime::{ContainerId, Event, Events, Exit, SandboxId};
+use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::messages::{ContainerEventResponse, ContainerEventType as Kind, ContainerState};
 use super::{Front, nanoseconds};
@@ -33,12 +33,25 @@ enum Told {
     Stopped,
 }
 
+/// What is heard for somebody who listens.
+pub(super) struct Heard {
+    happened: broadcast::Receiver<Happened>,
+    runtime: Events,
+    known: Known,
+}
+
+/// How things are, as the listener was told or could see before anything was told.
+#[derive(Default)]
+struct Known {
+    containers: BTreeMap<ContainerId, (SandboxId, Told)>,
+    sandboxes: BTreeMap<SandboxId, Told>,
+}
+
 /// Somebody who listens.
 struct Listener {
     front: Arc<Front>,
     answers: Answers,
-    containers: BTreeMap<ContainerId, (SandboxId, Told)>,
-    sandboxes: BTreeMap<SandboxId, Told>,
+    known: Known,
 }
 
 /// The listener has gone.
@@ -52,16 +65,20 @@ impl Front {
     }
 }
 
-/// Tells everything from now on, until the client leaves.
-pub(super) async fn serve(front: Arc<Front>, answers: Answers) {
-    let mut happened = front.happened.subscribe();
-    let mut runtime = front.context.runtime.events();
-    let mut listener =
-        Listener { front, answers: answers.clone(), containers: BTreeMap::new(), sandboxes: BTreeMap::new() };
-    if let Err(refusal) = listener.look().await {
-        answers.refuse(refusal).await;
-        return;
-    }
+/// Hears everything from when this has returned on: a client that is answered then misses nothing of what it looks at or
+/// does afterwards.
+///
+/// # Errors
+/// What there is cannot be looked at.
+pub(super) async fn listen(front: &Front) -> Result<Heard, Refusal> {
+    let (happened, runtime) = (front.happened.subscribe(), front.context.runtime.events());
+    Ok(Heard { happened, runtime, known: Known::look(front).await? })
+}
+
+/// Tells what is heard, until the client leaves.
+pub(super) async fn serve(front: Arc<Front>, heard: Heard, answers: Answers) {
+    let Heard { mut happened, mut runtime, known } = heard;
+    let mut listener = Listener { front, answers: answers.clone(), known };
     loop {
         let told = tokio::select! {
             biased;
@@ -83,25 +100,27 @@ pub(super) async fn serve(front: Arc<Front>, answers: Answers) {
     }
 }
 
-impl Listener {
+impl Known {
     /// Notes how things are now; that is not told.
-    async fn look(&mut self) -> Result<(), Refusal> {
-        let all = self.front.sandboxes().await?;
-        for seen in &all {
+    async fn look(front: &Front) -> Result<Self, Refusal> {
+        let mut known = Self::default();
+        for seen in &front.sandboxes().await? {
             let alive = if seen.status.alive { Told::Started } else { Told::Stopped };
-            self.sandboxes.insert(seen.status.id.clone(), alive);
+            known.sandboxes.insert(seen.status.id.clone(), alive);
             for container in seen.containers() {
                 let told = match container.state() {
                     ContainerState::Created => Told::Nothing,
                     ContainerState::Running => Told::Started,
                     ContainerState::Exited | ContainerState::Unknown => Told::Stopped,
                 };
-                self.containers.insert(container.id.clone(), (seen.status.id.clone(), told));
+                known.containers.insert(container.id.clone(), (seen.status.id.clone(), told));
             }
         }
-        Ok(())
+        Ok(known)
     }
+}
 
+impl Listener {
     /// Tells one event, with how the sandbox is now.
     async fn tell(&self, sandbox: Option<&SandboxId>, id: &str, kind: Kind, at: SystemTime) -> Result<(), Gone> {
         let mut event = ContainerEventResponse {
@@ -123,21 +142,21 @@ impl Listener {
         let now = SystemTime::now();
         match happened {
             Happened::SandboxMade(id) => {
-                self.sandboxes.insert(id.clone(), Told::Started);
+                self.known.sandboxes.insert(id.clone(), Told::Started);
                 self.tell(Some(&id), id.as_str(), Kind::Created, now).await?;
                 self.tell(Some(&id), id.as_str(), Kind::Started, now).await
             }
             Happened::ContainerMade(sandbox, id) => {
-                self.containers.insert(id.clone(), (sandbox.clone(), Told::Nothing));
+                self.known.containers.insert(id.clone(), (sandbox.clone(), Told::Nothing));
                 self.tell(Some(&sandbox), id.as_str(), Kind::Created, now).await
             }
             Happened::SandboxStopped(id) => self.ended(&id, now).await,
             Happened::ContainerRemoved(id) => {
-                let of = self.containers.remove(&id).map(|(sandbox, _)| sandbox);
+                let of = self.known.containers.remove(&id).map(|(sandbox, _)| sandbox);
                 self.tell(of.as_ref(), id.as_str(), Kind::Deleted, now).await
             }
             Happened::SandboxRemoved(id) => {
-                self.sandboxes.remove(&id);
+                self.known.sandboxes.remove(&id);
                 self.tell(None, id.as_str(), Kind::Deleted, now).await
             }
         }
@@ -146,16 +165,17 @@ impl Listener {
     /// A sandbox has ended, and with it all that ran in it.
     async fn ended(&mut self, id: &SandboxId, now: SystemTime) -> Result<(), Gone> {
         let running: Vec<ContainerId> = self
+            .known
             .containers
             .iter()
             .filter(|(_, (sandbox, told))| sandbox == id && *told == Told::Started)
             .map(|(container, _)| container.clone())
             .collect();
         for container in running {
-            self.containers.insert(container.clone(), (id.clone(), Told::Stopped));
+            self.known.containers.insert(container.clone(), (id.clone(), Told::Stopped));
             self.tell(Some(id), container.as_str(), Kind::Stopped, now).await?;
         }
-        match self.sandboxes.insert(id.clone(), Told::Stopped) {
+        match self.known.sandboxes.insert(id.clone(), Told::Stopped) {
             Some(Told::Stopped) => Ok(()),
             _ => self.tell(Some(id), id.as_str(), Kind::Stopped, now).await,
         }
@@ -168,7 +188,7 @@ impl Listener {
                 if let Some(at) = started_at {
                     self.started(&sandbox, &container, at).await?;
                 }
-                match self.containers.insert(container.clone(), (sandbox.clone(), Told::Stopped)) {
+                match self.known.containers.insert(container.clone(), (sandbox.clone(), Told::Stopped)) {
                     Some((_, Told::Stopped)) => Ok(()),
                     _ => self.tell(Some(&sandbox), container.as_str(), Kind::Stopped, finished_at).await,
                 }
@@ -178,23 +198,23 @@ impl Listener {
     }
 
     async fn started(&mut self, sandbox: &SandboxId, container: &ContainerId, at: SystemTime) -> Result<(), Gone> {
-        if matches!(self.containers.get(container), Some((_, Told::Started | Told::Stopped))) {
+        if matches!(self.known.containers.get(container), Some((_, Told::Started | Told::Stopped))) {
             return Ok(());
         }
         self.forget_gone().await;
-        self.containers.insert(container.clone(), (sandbox.clone(), Told::Started));
+        self.known.containers.insert(container.clone(), (sandbox.clone(), Told::Started));
         self.tell(Some(sandbox), container.as_str(), Kind::Started, at).await
     }
 
     /// Pods of the API server go without a word: what is remembered of them is dropped now and then.
     async fn forget_gone(&mut self) {
-        let stopped = self.containers.values().filter(|(_, told)| *told == Told::Stopped).count();
+        let stopped = self.known.containers.values().filter(|(_, told)| *told == Told::Stopped).count();
         if stopped < SLACK {
             return;
         }
         let Ok(all) = self.front.sandboxes().await else { return };
         let there: std::collections::BTreeSet<&SandboxId> = all.iter().map(|seen| &seen.status.id).collect();
-        self.containers.retain(|_, (sandbox, told)| *told != Told::Stopped || there.contains(sandbox));
-        self.sandboxes.retain(|id, told| *told != Told::Stopped || there.contains(id));
+        self.known.containers.retain(|_, (sandbox, told)| *told != Told::Stopped || there.contains(sandbox));
+        self.known.sandboxes.retain(|id, told| *told != Told::Stopped || there.contains(id));
     }
 }

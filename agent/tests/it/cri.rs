@@ -13,8 +13,8 @@ use prost::Message;
 
 use crate::deaths::{Node, with_node};
 use crate::grpc::{
-    ContainerConfig, ContainerMetadata, ContainerStatus, ContainerStatusAnswer, Create, Dns, Empty, ExecSync, Image,
-    ImageAsked, Limits, Linux, Metadata, Mount, Namespaces, Number, Refusal, RunSandbox, Said, SandboxConfig,
+    ContainerConfig, ContainerMetadata, ContainerStatus, ContainerStatusAnswer, Create, Dns, Empty, Event, ExecSync,
+    Image, ImageAsked, Limits, Linux, Metadata, Mount, Namespaces, Number, Refusal, RunSandbox, Said, SandboxConfig,
     SandboxLinux, SandboxSecurity, SandboxStatsAnswer, SandboxStatus, SandboxStatusAnswer, Sandboxes, Security,
     StatsAnswer, StatusAnswer, Stop, Text, Update, Variable, Version, begin, call,
 };
@@ -107,16 +107,17 @@ impl Cri {
         Ok((said.code, shown(said.stdout), shown(said.stderr)))
     }
 
-    /// Waits until a container is so.
+    /// Waits until a container is so. What happens after it was looked at is told: listening begins before.
     async fn until(&self, id: &str, wanted: impl Fn(&ContainerStatus) -> bool) -> ContainerStatus {
         let limit = tokio::time::Instant::now() + Duration::from_secs(60);
+        let mut events = begin(&self.socket, "RuntimeService/GetContainerEvents", &Empty {}).await;
         loop {
             let status = self.status(id).await.unwrap();
             if wanted(&status) {
                 return status;
             }
-            assert!(tokio::time::Instant::now() < limit, "{status:?}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            let told = tokio::time::timeout_at(limit, events.next::<Event>()).await;
+            told.unwrap_or_else(|_| panic!("{status:?}")).unwrap().expect("events end with the agent only");
         }
     }
 }
