@@ -31,7 +31,7 @@ use crate::hold::{Hold, HoldError};
 use crate::image_rights::ImageRights;
 use crate::images;
 use crate::manifests;
-use crate::node::{self, Readiness, machine};
+use crate::node::{self, Readiness, enforcement, machine};
 use crate::objects::ObjectCache;
 use crate::pod::host_files::Names;
 use crate::pod::resources;
@@ -185,6 +185,7 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     spawn(&mut tasks, "events", writer.run(rest.clone()));
     spawn(&mut tasks, "eviction", eviction::run(Arc::clone(&context), pressure, rest.clone()));
     spawn(&mut tasks, "images", images::run(Arc::clone(&context), rest.clone()));
+    spawn(&mut tasks, "enforcement", enforcement::run(Arc::clone(&context), machine.clone(), rest.clone()));
     spawn(&mut tasks, "devices", devices::run(Arc::clone(&context), rest.clone()));
     let (give, manifests) = watch::channel(None);
     spawn(&mut tasks, "manifests", manifests::run(Arc::clone(&context), give, rest.clone()));

@@ -78,7 +78,8 @@ pub struct NodeArgs {
     /// Kernel parameters pods may set besides the safe ones, as in `net.ipv4.conf.*`.
     #[arg(long, env = "CORACLE_ALLOWED_UNSAFE_SYSCTLS", value_delimiter = ',', value_parser = sysctl)]
     pub allowed_unsafe_sysctls: Vec<String>,
-    /// What of the machine is for the system and not for pods, as in cpu=200m,memory=500Mi,ephemeral-storage=1Gi.
+    /// What of the machine is for the system and not for pods, as in
+    /// cpu=200m,memory=500Mi,ephemeral-storage=1Gi,pid=1000.
     #[arg(long, env = "CORACLE_SYSTEM_RESERVED", value_name = "RESOURCE=AMOUNT", value_delimiter = ',', value_parser = reserved)]
     pub system_reserved: Vec<(String, i128)>,
     /// What of it is for Coracle itself, likewise.
@@ -323,7 +324,7 @@ fn unix_socket(text: &str) -> Result<PathBuf, String> {
 
 /// An amount of something that can be kept from pods, in thousandths.
 fn reserved(text: &str) -> Result<(String, i128), String> {
-    const KINDS: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
+    const KINDS: [&str; 4] = ["cpu", "memory", "ephemeral-storage", "pid"];
     let (name, amount) = text.split_once('=').ok_or("a reservation looks like RESOURCE=AMOUNT")?;
     if !KINDS.contains(&name) {
         return Err(format!("{name:?} cannot be reserved: it must be one of {}", KINDS.join(", ")));

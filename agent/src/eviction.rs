@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_proto::quantity::Quantity;
+use coracle_runtime::Stats;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -234,9 +235,17 @@ fn announce(context: &Context, pressure: Pressure) {
 async fn look(context: &Context) -> Option<(Pressure, Disk)> {
     let dir = context.config.data_dir.clone();
     let machine = tokio::task::spawn_blocking(move || machine::read(&dir)).await;
-    let machine = machine.ok()?.ok()?;
+    let mut machine = machine.ok()?.ok()?;
+    if let Ok(pods) = context.runtime.pods_stats().await {
+        machine.memory_available = machine.memory_available.min(room(&pods));
+    }
     let disk = Disk { whole: machine.disk, free: machine.disk_free };
     Some((Pressure::of(&machine, context.config.thresholds), disk))
+}
+
+/// What all pods together may still take of the memory that is not reserved.
+fn room(pods: &Stats) -> u64 {
+    pods.memory_limit.map_or(u64::MAX, |limit| limit.saturating_sub(pods.memory_working_set))
 }
 
 async fn collect_images(context: &Context) {

@@ -1,5 +1,6 @@
 //! The node's own object: registered at the start, its status written when it changes, its lease kept.
 
+pub(crate) mod enforcement;
 pub(crate) mod machine;
 
 use std::collections::BTreeMap;

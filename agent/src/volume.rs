@@ -258,11 +258,10 @@ pub(crate) fn plan(
 
 /// The size of a page: the one the medium names, or the one the pod's containers ask for.
 fn huge_page(pod: &Pod, named: Option<&str>) -> Result<u64, Error> {
-    const PREFIX: &str = "hugepages-";
     let asked = || {
         let all = pod::spec(pod).all().flat_map(|c| pod::resources::requests(c).into_keys().collect::<Vec<_>>());
         let sizes: std::collections::BTreeSet<String> =
-            all.filter_map(|name| name.strip_prefix(PREFIX).map(str::to_owned)).collect();
+            all.filter_map(|name| name.strip_prefix(pod::resources::HUGE_PAGES).map(str::to_owned)).collect();
         sizes
     };
     let size = match named {
@@ -280,9 +279,8 @@ fn huge_page(pod: &Pod, named: Option<&str>) -> Result<u64, Error> {
             }
         }
     };
-    let bytes = size.parse::<coracle_proto::quantity::Quantity>().map(|size| size.value());
-    let bytes = bytes.ok().and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| bytes.is_power_of_two());
-    bytes.ok_or_else(|| Error::HugePages { why: format!("{size:?} is not the size of a page") })
+    pod::resources::page_bytes(&size)
+        .ok_or_else(|| Error::HugePages { why: format!("{size:?} is not the size of a page") })
 }
 
 /// Files being gathered.

@@ -17,6 +17,7 @@ pub(crate) use devices::DeviceRule;
 pub(crate) use ending::{KILL_PATIENCE, lift_cpu_bound, remove, remove_if_empty};
 
 use std::{
+    collections::BTreeSet,
     fmt::Debug,
     fs, io,
     path::{Path, PathBuf},
@@ -80,6 +81,9 @@ pub(crate) fn none() -> impl Tree {
     v1::Mounts::default()
 }
 
+/// The group that holds all pods', below the runtime's own.
+pub(crate) const PODS: &str = "kubepods";
+
 /// The group of a pod: below the runtime's own, or in the group its specification names.
 pub(crate) fn pod_group(root: &Path, spec: &SandboxSpec) -> PathBuf {
     let name = format!("pod{}", spec.pod_uid);
@@ -87,7 +91,7 @@ pub(crate) fn pod_group(root: &Path, spec: &SandboxSpec) -> PathBuf {
         return parent.join(name);
     }
     let branch = match spec.qos {
-        QosClass::Guaranteed => "kubepods",
+        QosClass::Guaranteed => PODS,
         QosClass::Burstable => "kubepods/burstable",
         QosClass::BestEffort => "kubepods/besteffort",
     };
@@ -96,7 +100,7 @@ pub(crate) fn pod_group(root: &Path, spec: &SandboxSpec) -> PathBuf {
 
 /// The groups that hold nothing but pods' groups, the innermost first, the runtime's own last.
 pub(crate) fn groups_above_pods(root: &Path) -> [PathBuf; 4] {
-    [root.join("kubepods/besteffort"), root.join("kubepods/burstable"), root.join("kubepods"), root.to_owned()]
+    [root.join("kubepods/besteffort"), root.join("kubepods/burstable"), root.join(PODS), root.to_owned()]
 }
 
 /// Writes one value into one file of a group; the error names the file.
@@ -108,6 +112,32 @@ fn write(directory: &Path, file: &str, value: impl ToString) -> io::Result<()> {
         .open(&path)
         .and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()))
         .map_err(|error| annotate(&error, &format!("write {value} to {}", path.display())))
+}
+
+/// Limits huge pages: those in use, and those that are set aside for who has mapped them (`rsvd`, since Linux 5.7). The files
+/// are `hugetlb.<size>.max` and `hugetlb.<size>.rsvd.max`, or end otherwise in v1; a group that is not asked for any has none.
+fn limit_huge_pages(directory: &Path, resources: &Resources, ending: &str) -> io::Result<()> {
+    if resources.hugepages.is_empty() && !resources.no_other_hugepages {
+        return Ok(());
+    }
+    let mut sizes = BTreeSet::new();
+    for entry in fs::read_dir(directory)? {
+        let Ok(file) = entry?.file_name().into_string() else { continue };
+        let Some(size) = file.strip_prefix("hugetlb.").and_then(|file| file.strip_suffix(ending)) else { continue };
+        let size = size.strip_suffix(".rsvd").unwrap_or(size);
+        let asked = resources.hugepages.iter().find(|huge| huge.page_size == size).map(|huge| huge.limit);
+        if let Some(limit) = asked.or(resources.no_other_hugepages.then_some(0)) {
+            write(directory, &file, limit)?;
+        }
+        sizes.insert(size.to_owned());
+    }
+    match resources.hugepages.iter().find(|huge| !sizes.is_empty() && !sizes.contains(&huge.page_size)) {
+        Some(huge) => {
+            let why = format!("there are no huge pages of {:?} in {}", huge.page_size, directory.display());
+            Err(io::Error::new(io::ErrorKind::InvalidInput, why))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Keeps an error's kind and says what was being done.

@@ -36,8 +36,8 @@ use crate::{
     id::{ContainerId, SandboxId},
     protocol::{Request, Spoken, VERSION},
     record::{self, SandboxRecord},
-    spec::SandboxSpec,
-    state::SandboxStatus,
+    spec::{Resources, SandboxSpec},
+    state::{SandboxStatus, Stats},
 };
 
 /// All sandboxes of one cluster on this host. Cheap to clone.
@@ -349,6 +349,38 @@ impl Runtime {
         self.stop_sandbox(id).await?;
         let (directory, layers) = (self.directory(id), self.layers(id));
         blocking(move || leftovers::remove_files(&directory, &layers)).await
+    }
+
+    /// Limits what all pods have together, until their groups are removed ([`Runtime::remove_empty_groups`]). Pods whose
+    /// specification names another group than the runtime's own are not counted.
+    ///
+    /// # Errors
+    /// When the kernel refuses, as it does in cgroup v1 when pods have more memory than that already.
+    pub async fn limit_pods(&self, resources: &Resources) -> Result<(), Error> {
+        let (inner, resources) = (Arc::clone(&self.inner), resources.clone());
+        blocking(move || {
+            let (tree, root) = (inner.tree.as_ref(), &inner.config.cgroup_root);
+            let pods = root.join(cgroup::PODS);
+            // Beside the rest of the host stands the runtime's own group: its weight is what the pods' counts for there.
+            let weight = Resources { cpu_shares: resources.cpu_shares, ..Resources::default() };
+            tree.create(&pods).map_err(io_error("create cgroup", &pods))?;
+            tree.apply(root, &weight).map_err(io_error("limit cgroup", root))?;
+            tree.apply(&pods, &resources).map_err(io_error("limit cgroup", &pods))
+        })
+        .await
+    }
+
+    /// What all pods have together, and what [`Runtime::limit_pods`] limits.
+    ///
+    /// # Errors
+    /// When the kernel does not count, or there is no group yet.
+    pub async fn pods_stats(&self) -> Result<Stats, Error> {
+        let inner = Arc::clone(&self.inner);
+        blocking(move || {
+            let pods = inner.config.cgroup_root.join(cgroup::PODS);
+            inner.tree.stats(&pods).map_err(io_error("read cgroup", &pods))
+        })
+        .await
     }
 
     /// Removes the groups above those of pods that have no pod in them any more, the runtime's own included; they are made

@@ -22,6 +22,8 @@ pub(crate) struct Machine {
     pub(crate) disk_free: u64,
     /// Inodes of it, and those that are free.
     pub(crate) inodes: (u64, u64),
+    /// Processes and threads there may be at once.
+    pub(crate) pids: u64,
     /// Processes that may still be started.
     pub(crate) pids_free: u64,
     /// Bytes of huge pages by size (`2Mi`).
@@ -51,7 +53,8 @@ pub(crate) fn read(data: &Path) -> io::Result<Machine> {
     let word = |path: &str| fs::read_to_string(path).map(|t| t.trim().to_owned()).unwrap_or_default();
     let machine_id = word("/etc/machine-id");
     let uuid = word("/sys/class/dmi/id/product_uuid");
-    let pid_max: u64 = word("/proc/sys/kernel/pid_max").parse().unwrap_or(32_768);
+    let most = |file: &str| word(&format!("/proc/sys/kernel/{file}")).parse::<u64>().ok();
+    let pids = most("pid_max").unwrap_or(32_768).min(most("threads-max").unwrap_or(u64::MAX));
     let threads =
         word("/proc/loadavg").split_whitespace().nth(3).and_then(|t| t.split('/').nth(1)?.parse::<u64>().ok());
     Ok(Machine {
@@ -61,7 +64,8 @@ pub(crate) fn read(data: &Path) -> io::Result<Machine> {
         disk: space.blocks() * unit,
         disk_free: space.blocks_available() * unit,
         inodes: (space.files(), space.files_available()),
-        pids_free: pid_max.saturating_sub(threads.unwrap_or(0)),
+        pids,
+        pids_free: pids.saturating_sub(threads.unwrap_or(0)),
         hugepages: hugepages(Path::new("/sys/kernel/mm/hugepages")),
         devices: BTreeMap::new(),
         kernel: nix::sys::utsname::uname()?.release().to_string_lossy().into_owned(),

@@ -137,7 +137,7 @@ pub(crate) fn container_spec(
         runtime.masked_paths.clear();
         runtime.readonly_paths.clear();
     }
-    runtime.resources = resources::of_container(container);
+    runtime.resources = resources::of_container(pod, container);
     runtime.oom_score_adj = Some(resources::oom_score_adj(pod, container, ingredients.node_memory));
     runtime.tty = container.tty.unwrap_or(false);
     runtime.stdin = container.stdin.unwrap_or(false);

@@ -343,7 +343,8 @@ pub(crate) fn resource(
     };
     let unknown = || ConfigError::Resource { resource: selector.resource.clone() };
     let (kind, name) = selector.resource.split_once('.').ok_or_else(unknown)?;
-    let known = matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
+    let known =
+        matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with(super::resources::HUGE_PAGES);
     if !known {
         return Err(unknown());
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use coracle_runtime::{QosClass, Resources};
+use coracle_runtime::{HugePageLimit, QosClass, Resources};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -175,14 +175,59 @@ fn cgroup(requests: &Amounts, limits: &Amounts) -> Resources {
     resources
 }
 
-/// The cgroup figures of one container.
-pub(crate) fn of_container(container: &Container) -> Resources {
-    cgroup(&requests(container), &limits(container))
+/// What the names of resources that are huge pages begin with; a size follows, as in `hugepages-2Mi`.
+pub(crate) const HUGE_PAGES: &str = "hugepages-";
+
+/// The bytes of a huge page by its size as Kubernetes writes it, as in `2Mi`.
+pub(crate) fn page_bytes(size: &str) -> Option<u64> {
+    let bytes = size.parse::<coracle_proto::quantity::Quantity>().ok()?.value();
+    u64::try_from(bytes).ok().filter(|bytes| bytes.is_power_of_two())
+}
+
+/// The limits of huge pages among these amounts, the sizes named as the kernel names them: `2MB`.
+fn huge_pages(amounts: &Amounts) -> Vec<HugePageLimit> {
+    let named = |bytes: u64| {
+        let unit = bytes.ilog2() / 10;
+        let letters = ["B", "KB", "MB", "GB", "TB", "PB", "EB"].get(unit as usize).copied().unwrap_or_default();
+        format!("{}{letters}", bytes >> (10 * unit))
+    };
+    let limit = |(name, amount): (&String, &i128)| {
+        let bytes = name.strip_prefix(HUGE_PAGES).and_then(page_bytes)?;
+        Some(HugePageLimit { page_size: named(bytes), limit: u64::try_from(units(*amount)).ok()? })
+    };
+    amounts.iter().filter_map(limit).collect()
+}
+
+/// The cgroup figures of one container. Huge pages that it does not say it needs it may not use; those of the pod as a
+/// whole are every container's that says nothing of them.
+pub(crate) fn of_container(pod: &Pod, container: &Container) -> Resources {
+    let own = limits(container);
+    let mut pages = declared_limits(pod);
+    pages.extend(own.clone());
+    Resources { hugepages: huge_pages(&pages), no_other_hugepages: true, ..cgroup(&requests(container), &own) }
 }
 
 /// The cgroup figures of the pod, on a node that lets each have so many processes and threads.
 pub(crate) fn of_pod(pod: &Pod, pids_limit: Option<u32>) -> Resources {
-    Resources { pids_limit: pids_limit.map(i64::from), ..cgroup(&pod_requests(pod), &pod_limits(pod)) }
+    let requests = pod_requests(pod);
+    Resources {
+        pids_limit: pids_limit.map(i64::from),
+        hugepages: huge_pages(&requests),
+        no_other_hugepages: true,
+        ..cgroup(&requests, &pod_limits(pod))
+    }
+}
+
+/// The cgroup figures of all pods together, on a node that has so much for them: what is reserved is kept from them even
+/// when they take more than they requested.
+pub(crate) fn of_all_pods(absolute: &Amounts) -> Resources {
+    let amount = |name: &str| absolute.get(name).copied();
+    Resources {
+        cpu_shares: amount("cpu").map(shares),
+        memory_limit: amount("memory").map(units),
+        pids_limit: amount("pid").map(units),
+        ..Resources::default()
+    }
 }
 
 /// The least memory that one of the app containers requests.
@@ -260,6 +305,33 @@ mod tests {
         assert_eq!(got.pids_limit, Some(100));
         let got = of_pod(&one(json!({})), None);
         assert_eq!((got.cpu_shares, got.cpu_quota, got.memory_limit, got.pids_limit), (Some(2), None, None, None));
+    }
+
+    #[test]
+    fn huge_pages_are_limited_to_what_is_asked_for_and_none_else_are_had() {
+        let shown = |resources: Resources| {
+            assert!(resources.no_other_hugepages);
+            let all = resources.hugepages.iter().map(|huge| format!("{} {}", huge.page_size, huge.limit));
+            all.collect::<Vec<_>>().join(", ")
+        };
+        let pages = |of: &[(&str, &str)]| {
+            let all: BTreeMap<_, _> = of.iter().map(|(size, amount)| (format!("hugepages-{size}"), *amount)).collect();
+            json!({"requests": all, "limits": all})
+        };
+        let some = pod(json!({"containers": [
+            {"name": "a", "resources": pages(&[("2Mi", "6Mi"), ("1Gi", "1Gi")])},
+            {"name": "b", "resources": pages(&[("2Mi", "2Mi"), ("64Ki", "128Ki"), ("3Mi", "3Mi")])},
+            {"name": "c"},
+        ]}));
+        let of = |pod: &Pod, name: &str| shown(of_container(pod, spec(pod).container(name).unwrap()));
+        assert_eq!(of(&some, "a"), "1GB 1073741824, 2MB 6291456");
+        assert_eq!(of(&some, "b"), "2MB 2097152, 64KB 131072", "3Mi is no size of a page");
+        assert_eq!(of(&some, "c"), "");
+        assert_eq!(shown(of_pod(&some, None)), "1GB 1073741824, 2MB 8388608, 64KB 131072");
+        let whole = pod(json!({"resources": pages(&[("2Mi", "8Mi")]), "containers": [
+            {"name": "a", "resources": pages(&[("2Mi", "2Mi")])}, {"name": "b"}]}));
+        assert_eq!((of(&whole, "a"), of(&whole, "b")), ("2MB 2097152".to_owned(), "2MB 8388608".to_owned()));
+        assert_eq!(shown(of_pod(&whole, None)), "2MB 8388608");
     }
 
     #[test]

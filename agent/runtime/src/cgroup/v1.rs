@@ -12,7 +12,9 @@ use std::{
 
 use nix::unistd::Pid;
 
-use super::{DeviceRule, Tree, annotate, ending, keyed, read_keyed, read_number, read_processes, write};
+use super::{
+    DeviceRule, Tree, annotate, ending, keyed, limit_huge_pages, read_keyed, read_number, read_processes, write,
+};
 use crate::{spec::Resources, state::Stats};
 
 /// The controllers that are used when they are there.
@@ -159,10 +161,10 @@ impl Tree for Mounts {
         if let Some(limit) = resources.pids_limit {
             self.set("pids", group, "pids.max", if limit < 0 { "max".to_owned() } else { limit.to_string() })?;
         }
-        for huge in &resources.hugepages {
-            self.set("hugetlb", group, &format!("hugetlb.{}.limit_in_bytes", huge.page_size), huge.limit)?;
+        match self.directory("hugetlb", group) {
+            Some(directory) => limit_huge_pages(&directory, resources, ".limit_in_bytes"),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn allow_devices(&self, group: &Path, rules: &[DeviceRule]) -> io::Result<()> {

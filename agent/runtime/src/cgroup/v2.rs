@@ -13,7 +13,8 @@ use std::{
 use nix::unistd::Pid;
 
 use super::{
-    DeviceRule, Tree, annotate, device_program, ending, keyed, read_keyed, read_number, read_processes, write,
+    DeviceRule, Tree, annotate, device_program, ending, keyed, limit_huge_pages, read_keyed, read_number,
+    read_processes, write,
 };
 use crate::{spec::Resources, state::Stats};
 
@@ -134,10 +135,7 @@ impl Tree for Mount {
         if let Some(value) = resources.pids_limit {
             write(&directory, "pids.max", limit(value))?;
         }
-        for huge in &resources.hugepages {
-            write(&directory, &format!("hugetlb.{}.max", huge.page_size), huge.limit)?;
-        }
-        Ok(())
+        limit_huge_pages(&directory, resources, ".max")
     }
 
     fn allow_devices(&self, group: &Path, rules: &[DeviceRule]) -> io::Result<()> {

@@ -39,8 +39,10 @@ pub struct Resources {
     pub swap_limit: Option<i64>,
     /// Number of processes and threads; -1 is no limit.
     pub pids_limit: Option<i64>,
-    /// Huge page limits by page size.
+    /// Huge page limits by page size. Nothing is limited on a host whose cgroups do not count huge pages.
     pub hugepages: Vec<HugePageLimit>,
+    /// Whether huge pages of the sizes that are not in [`Resources::hugepages`] may not be used at all.
+    pub no_other_hugepages: bool,
 }
 
 /// How much of one size of huge pages may be used.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coracle_runtime::Resources;
+use coracle_runtime::{HugePageLimit, Resources};
 
 use crate::world::{World, exec};
 
@@ -119,6 +119,86 @@ async fn limits_are_those_asked_for_and_change_while_it_runs() {
         let line = ["cpu.weight", "cpu.max", "pids.max"].map(read).join("; ");
         assert_eq!(exec(&sandbox, &status.id, &line).await.1, "20\n80000 100000\n50\n");
     }
+}
+
+/// What a file of a group holds, in v1 below the controller's own hierarchy; none where nothing counts that.
+fn shown(controller: &str, group: &str, v1: &str, v2: &str) -> Option<String> {
+    let read = |path: String| std::fs::read_to_string(path).ok();
+    let text = read(format!("/sys/fs/cgroup/{controller}/{group}/{v1}"));
+    text.or_else(|| read(format!("/sys/fs/cgroup/{group}/{v2}"))).map(|text| text.trim().to_owned())
+}
+
+#[tokio::test]
+async fn all_pods_together_are_kept_from_what_is_reserved() {
+    let world = World::new().await;
+    let most = Resources {
+        cpu_shares: Some(512),
+        memory_limit: Some(64 << 20),
+        pids_limit: Some(100),
+        ..Resources::default()
+    };
+    world.runtime.limit_pods(&most).await.unwrap();
+    let pods = format!("{}/kubepods", world.mark());
+    for group in [world.mark(), &pods] {
+        let weight = shown("cpu", group, "cpu.shares", "cpu.weight").unwrap();
+        assert!(["512", "20"].contains(&weight.as_str()), "{group}: {weight}");
+    }
+    assert_eq!(shown("pids", &pods, "pids.max", "pids.max").as_deref(), Some("100"));
+    assert_eq!(shown("memory", &pods, "memory.limit_in_bytes", "memory.max").as_deref(), Some("67108864"));
+    // Neither the pod nor its container is limited in itself.
+    let sandbox = world.sandbox("greedy").await;
+    let (exit, _) = world.run(&sandbox, &world.shell("c", "dd if=/dev/zero of=/dev/null bs=200M count=1")).await;
+    assert_eq!(exit.code, 137, "{exit:?}");
+    assert_eq!(world.runtime.pods_stats().await.unwrap().memory_limit, Some(64 << 20));
+    // They can be given more, and the limit goes with the groups.
+    let more = Resources { memory_limit: Some(512 << 20), ..most };
+    world.runtime.limit_pods(&more).await.unwrap();
+    let (exit, _) = world.run(&sandbox, &world.shell("d", "dd if=/dev/zero of=/dev/null bs=200M count=1")).await;
+    assert_eq!(exit.code, 0, "{exit:?}");
+    world.runtime.remove_sandbox(sandbox.id()).await.unwrap();
+    world.runtime.remove_empty_groups().await.unwrap();
+    assert_eq!(shown("pids", &pods, "pids.max", "pids.max"), None);
+}
+
+#[tokio::test]
+async fn huge_pages_are_limited_where_the_host_counts_them() {
+    let world = World::new().await;
+    let mut spec = world.sandbox_spec("huge");
+    let pages = |limit| vec![HugePageLimit { page_size: "2MB".to_owned(), limit }];
+    spec.resources = Resources { hugepages: pages(8 << 20), no_other_hugepages: true, ..Resources::default() };
+    let sandbox = world.runtime.create_sandbox(&spec).await.unwrap();
+    let mut spec = world.container("c", &["sleep", "1000"]);
+    spec.resources = Resources { hugepages: pages(4 << 20), no_other_hugepages: true, ..Resources::default() };
+    let status = sandbox.start_container(&spec).await.unwrap();
+    let pod = format!("{}/kubepods/burstable/poduid-huge", world.mark());
+    let group = format!("{pod}/{}", status.id);
+    let limits = |group: &str| {
+        ["2MB", "2MB.rsvd", "1GB"].map(|size| {
+            shown("hugetlb", group, &format!("hugetlb.{size}.limit_in_bytes"), &format!("hugetlb.{size}.max"))
+        })
+    };
+    let counts = limits(&pod)[0].is_some();
+    let bytes = |megabytes: u64| counts.then(|| (megabytes << 20).to_string());
+    // Pages of 1 GB and reservations are not to be had on every host; where they are, they are limited as well.
+    let expect = |megabytes: u64, group: &str| {
+        let [used, set_aside, other] = limits(group);
+        assert_eq!(used, bytes(megabytes), "{group}");
+        assert!(set_aside.is_none() || set_aside == bytes(megabytes), "{group}: {set_aside:?}");
+        assert!(other.is_none() || other == bytes(0), "{group}: {other:?}");
+    };
+    expect(8, &pod);
+    expect(4, &group);
+    // Who says nothing of them leaves them as they are, and a size there is not is told.
+    sandbox.update_container(&status.id, &Resources { pids_limit: Some(50), ..Resources::default() }).await.unwrap();
+    expect(4, &group);
+    sandbox
+        .update_container(&status.id, &Resources { hugepages: pages(2 << 20), ..Resources::default() })
+        .await
+        .unwrap();
+    expect(2, &group);
+    let odd = vec![HugePageLimit { page_size: "3MB".to_owned(), limit: 0 }];
+    let told = sandbox.update_container(&status.id, &Resources { hugepages: odd, ..Resources::default() }).await;
+    assert_eq!(told.is_err(), counts, "{told:?}");
 }
 
 #[tokio::test]

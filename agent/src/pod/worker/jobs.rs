@@ -355,7 +355,7 @@ async fn resize_steps(
     let mut below = Vec::new();
     let reads = |e: coracle_runtime::Error| format!("unable to read memory usage: {}", chain(&e));
     for (container, id, before) in changes {
-        let limit = pod::resources::of_container(container).memory_limit;
+        let limit = pod::resources::of_container(pod, container).memory_limit;
         let had = before.as_ref().and_then(|r| r.limits.as_ref()?.get("memory")).map(pod::resources::whole);
         if let Some(limit) = limit
             && before.is_some()
@@ -385,7 +385,7 @@ async fn resize_steps(
     sandbox.update_sandbox(&lifted).await.map_err(|e| chain(&e))?;
     let mut first = Ok(());
     for (container, id, _) in changes {
-        match sandbox.update_container(id, &pod::resources::of_container(container)).await {
+        match sandbox.update_container(id, &pod::resources::of_container(pod, container)).await {
             Ok(()) => told.push((id.to_string(), container.resources.clone().unwrap_or_default())),
             // It has ended meanwhile, and begins with what it is to have.
             Err(error) if error.is_not_found() => {}
