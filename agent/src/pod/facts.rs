@@ -202,6 +202,8 @@ pub(crate) struct Facts {
     pub(crate) renewed: BTreeSet<String>,
     /// The resources a container's cgroup was last given, by its id.
     pub(crate) told: BTreeMap<String, ResourceRequirements>,
+    /// Those that the pod's own was last given.
+    pub(crate) pod_told: Option<ResourceRequirements>,
     /// How far a change of resources has come.
     pub(crate) resize: Resize,
     /// Why the node sent the pod away although it kept to its limits.

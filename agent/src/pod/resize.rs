@@ -9,11 +9,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use coracle_proto::pod_resources::{self, ResourceList};
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus, ResourceRequirements};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Value, json};
 
-use super::resources::milli;
+use super::resources::{milli, pod_limits};
 use super::spec;
 
 /// What can be resized.
@@ -52,8 +52,20 @@ impl Granted {
             if !same(&allocated, &asked)
                 && let Some(has) = &status.resources
             {
-                *resources = ResourceRequirements { claims: resources.claims.clone(), ..has.clone() };
+                let mut has = ResourceRequirements { claims: resources.claims.clone(), ..has.clone() };
+                // Limits that are not its own are the pod's.
+                if let Some(limits) = &mut has.limits {
+                    let own = resources.limits.as_ref();
+                    limits.retain(|name, _| own.is_some_and(|own| own.contains_key(name)));
+                }
+                *resources = has;
             }
+        }
+        if let (Some(resources), Some(status)) = (&mut granted.pod, &pod.status) {
+            let overhead = spec(pod).0.and_then(|s| s.overhead.as_ref());
+            let limits = status.resources.as_ref().and_then(|r| r.limits.as_ref());
+            restore(resources.requests.as_mut(), status.allocated_resources.as_ref(), overhead);
+            restore(resources.limits.as_mut(), limits, overhead);
         }
         granted
     }
@@ -64,6 +76,19 @@ impl Granted {
         same(self.pod.as_ref().unwrap_or(&none), other.pod.as_ref().unwrap_or(&none))
             && self.containers.len() == other.containers.len()
             && self.containers.iter().all(|(name, a)| other.containers.get(name).is_some_and(|b| same(a, b)))
+    }
+}
+
+/// Puts CPU and memory as they were, without what running the pod costs besides, where another amount is asked for now.
+fn restore(asked: Option<&mut ResourceList>, had: Option<&ResourceList>, overhead: Option<&ResourceList>) {
+    let (Some(asked), Some(had)) = (asked, had) else { return };
+    let (had, overhead) = (pod_resources::amounts(Some(had)), pod_resources::amounts(overhead));
+    for name in COMPUTE {
+        let (Some(asked), Some(had)) = (asked.get_mut(name), had.get(name)) else { continue };
+        let had = overhead.get(name).map_or(*had, |cost| *had - *cost);
+        if pod_resources::parse(asked) != Some(had) {
+            *asked = had.into();
+        }
     }
 }
 
@@ -94,13 +119,53 @@ pub(crate) fn with(pod: &Arc<Pod>, granted: &Granted) -> Arc<Pod> {
     Arc::new(changed)
 }
 
+/// What a container is to have: what it asks for, and its pod's limits of CPU and memory where it has none of its own.
+pub(crate) fn of_container(pod: &Pod, container: &Container) -> ResourceRequirements {
+    let mut resources = container.resources.clone().unwrap_or_default();
+    let whole = spec(pod).0.and_then(|s| s.resources.as_ref()).and_then(|r| r.limits.as_ref());
+    for (name, limit) in whole.into_iter().flatten().filter(|(name, limit)| is_compute(name) && milli(limit) > 0) {
+        let own = resources.limits.get_or_insert_default().entry(name.clone()).or_insert_with(|| limit.clone());
+        if milli(own) == 0 {
+            own.clone_from(limit);
+        }
+    }
+    resources
+}
+
+/// What the pod as a whole requests, its containers and what running it costs besides summed up.
+pub(crate) fn allocated(pod: &Pod) -> ResourceList {
+    let (requests, _) = spec(pod).0.map(pod_resources::with_overhead).unwrap_or_default();
+    requests.into_iter().map(|(name, amount)| (name, amount.into())).collect()
+}
+
+/// What the pod as a whole is to have: what it declares, and what its cgroup is told of CPU and memory.
+pub(crate) fn of_pod(pod: &Pod) -> ResourceRequirements {
+    let declared = spec(pod).0.and_then(|s| s.resources.clone()).unwrap_or_default();
+    let (requests, limits) = spec(pod).0.map(pod_resources::with_overhead).unwrap_or_default();
+    let enforced = pod_limits(pod);
+    let with = |declared: Option<ResourceList>, sums: pod_resources::Amounts| {
+        let mut all = declared.unwrap_or_default();
+        all.extend(sums.into_iter().filter(|(name, _)| is_compute(name)).map(|(name, amount)| (name, amount.into())));
+        Some(all).filter(|all| !all.is_empty())
+    };
+    ResourceRequirements {
+        claims: None,
+        limits: with(declared.limits, limits.into_iter().filter(|(name, _)| enforced.contains_key(name)).collect()),
+        requests: with(declared.requests, requests),
+    }
+}
+
+fn is_compute(name: &str) -> bool {
+    COMPUTE.contains(&name)
+}
+
 /// Whether both give the same CPU and memory.
 pub(crate) fn same(a: &ResourceRequirements, b: &ResourceRequirements) -> bool {
     COMPUTE.iter().all(|name| !differs(a, b, name))
 }
 
 fn differs(a: &ResourceRequirements, b: &ResourceRequirements, name: &str) -> bool {
-    let amount = |list: &Option<BTreeMap<String, Quantity>>| list.as_ref().and_then(|l| l.get(name)).map(milli);
+    let amount = |list: &Option<ResourceList>| list.as_ref().and_then(|l| l.get(name)).map(milli);
     amount(&a.requests) != amount(&b.requests) || amount(&a.limits) != amount(&b.limits)
 }
 
@@ -199,6 +264,38 @@ mod tests {
         assert_eq!(granted(begun)["cpu"].0, "2");
         let never = json!({"name": "app", "image": "", "imageID": "", "ready": false, "restartCount": 0});
         assert_eq!(granted(never)["cpu"].0, "2");
+    }
+
+    #[test]
+    fn a_pod_has_what_it_declares_and_else_what_its_containers_have_together() {
+        let shown = |value: &Pod| serde_json::to_value(of_pod(value)).unwrap();
+        let cpu = |n: &str| json!({"requests": {"cpu": n, "memory": "64Mi"}, "limits": {"cpu": n}});
+        let plain = pod(json!({"overhead": {"cpu": "250m"},
+            "containers": [{"name": "a", "resources": cpu("1")}, {"name": "b", "resources": cpu("500m")}]}));
+        assert_eq!(shown(&plain), json!({"limits": {"cpu": "1750m"}, "requests": {"cpu": "1750m", "memory": "128Mi"}}));
+        let whole = pod(json!({"resources": {"limits": {"memory": "1Gi"}, "requests": {"cpu": "3", "memory": "1Gi"}},
+            "containers": [{"name": "a", "resources": cpu("1")}, {"name": "b"}]}));
+        assert_eq!(shown(&whole), json!({"limits": {"memory": "1Gi"}, "requests": {"cpu": "3", "memory": "1Gi"}}));
+        assert_eq!(serde_json::to_value(allocated(&whole)).unwrap(), json!({"cpu": "3", "memory": "1Gi"}));
+        let of =
+            |name: &str| serde_json::to_value(of_container(&whole, spec(&whole).container(name).unwrap())).unwrap();
+        assert_eq!(of("b"), json!({"limits": {"memory": "1Gi"}}));
+        assert_eq!(of("a")["limits"], json!({"cpu": "1", "memory": "1Gi"}));
+        assert_eq!(shown(&pod(json!({"containers": [{"name": "a"}]}))), json!({}));
+    }
+
+    #[test]
+    fn what_the_pod_itself_was_granted_is_read_from_its_status() {
+        let mut pod = pod(json!({"overhead": {"cpu": "100m"}, "containers": [{"name": "app"}],
+            "resources": {"requests": {"cpu": "2", "memory": "1Gi"}, "limits": {"cpu": "4", "memory": "1Gi"}}}));
+        assert_eq!(Granted::recovered(&pod), Granted::asked(&pod));
+        let status = json!({"allocatedResources": {"cpu": "1100m", "memory": "1Gi"},
+            "resources": {"requests": {"cpu": "1100m", "memory": "1Gi"}, "limits": {"cpu": "2100m", "memory": "1024Mi"}}});
+        pod.status = Some(serde_json::from_value(status).unwrap());
+        assert_eq!(
+            serde_json::to_value(Granted::recovered(&pod).pod).unwrap(),
+            json!({"limits": {"cpu": "2", "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Gi"}})
+        );
     }
 
     #[test]

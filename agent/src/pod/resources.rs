@@ -198,13 +198,14 @@ fn huge_pages(amounts: &Amounts) -> Vec<HugePageLimit> {
     amounts.iter().filter_map(limit).collect()
 }
 
-/// The cgroup figures of one container. Huge pages that it does not say it needs it may not use; those of the pod as a
-/// whole are every container's that says nothing of them.
+/// The cgroup figures of one container, which has its pod's limit where it has none of its own (KEP-2837). Huge pages of a
+/// size that neither says it may not use.
 pub(crate) fn of_container(pod: &Pod, container: &Container) -> Resources {
-    let own = limits(container);
-    let mut pages = declared_limits(pod);
-    pages.extend(own.clone());
-    Resources { hugepages: huge_pages(&pages), no_other_hugepages: true, ..cgroup(&requests(container), &own) }
+    let mut limited = declared_limits(pod);
+    limited.extend(limits(container).into_iter().filter(|(name, amount)| *amount > 0 || name.starts_with(HUGE_PAGES)));
+    let mut requested = limited.clone();
+    requested.extend(container.resources.as_ref().map(|r| amounts(r.requests.as_ref())).unwrap_or_default());
+    Resources { hugepages: huge_pages(&limited), no_other_hugepages: true, ..cgroup(&requested, &limited) }
 }
 
 /// The cgroup figures of the pod, on a node that lets each have so many processes and threads.
@@ -305,6 +306,24 @@ mod tests {
         assert_eq!(got.pids_limit, Some(100));
         let got = of_pod(&one(json!({})), None);
         assert_eq!((got.cpu_shares, got.cpu_quota, got.memory_limit, got.pids_limit), (Some(2), None, None, None));
+    }
+
+    #[test]
+    fn a_container_without_a_limit_has_its_pods() {
+        let pod = pod(json!({"resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "2", "memory": "64Mi"}},
+            "containers": [{"name": "a"}, {"name": "b", "resources": {"requests": {"cpu": "500m"},
+            "limits": {"cpu": "1", "memory": "0"}}}]}));
+        let of = |name: &str| {
+            let got = of_container(&pod, spec(&pod).container(name).unwrap());
+            (got.cpu_shares, got.cpu_quota, got.memory_limit)
+        };
+        assert_eq!(of("a"), (Some(2048), Some(200_000), Some(64 << 20)));
+        assert_eq!(of("b"), (Some(512), Some(100_000), Some(64 << 20)));
+        let whole = of_pod(&pod, None);
+        assert_eq!(
+            (whole.cpu_shares, whole.cpu_quota, whole.memory_limit),
+            (Some(1024), Some(200_000), Some(64 << 20))
+        );
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! Pure. What it gives is compared with what the API server has and only a difference is written ([`patch`]).
 
-use std::collections::BTreeMap;
+mod patch;
+
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -12,10 +13,10 @@ use k8s_openapi::api::core::v1::{
     ResourceRequirements, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use serde_json::{Value, json};
 
 use super::facts::{Attempt, Ending, Facts, Phase, Waiting};
-use super::{as_container, is_sidecar, resources, restart, spec};
+use super::{as_container, is_sidecar, resize, resources, restart, spec};
+pub(crate) use patch::patch;
 
 /// What of the node goes into every pod's status.
 #[derive(Clone, Debug)]
@@ -96,6 +97,8 @@ pub(crate) fn compute(pod: &Pod, facts: &Facts, host: &Host, now: Timestamp) -> 
         init_container_statuses: (!init.is_empty()).then_some(init),
         container_statuses: Some(apps),
         ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
+        allocated_resources: Some(resize::allocated(pod)).filter(|all| !all.is_empty()),
+        resources: Some(facts.pod_told.clone().filter(|_| phase == "Running").unwrap_or_else(|| resize::of_pod(pod))),
         ..PodStatus::default()
     };
     status.conditions = Some(conditions(pod, facts, &status, now));
@@ -246,8 +249,9 @@ fn container_status(
         last_state: Some(last_state.unwrap_or_default()),
         allocated_resources: container.resources.as_ref().and_then(|r| r.requests.clone()).filter(|r| !r.is_empty()),
         resources: last.map(|a| {
-            let told = facts.told.get(&a.id).filter(|_| running).or(container.resources.as_ref());
-            ResourceRequirements { claims: None, ..told.cloned().unwrap_or_default() }
+            let told = facts.told.get(&a.id).filter(|_| running).cloned();
+            let wanted = || container.resources.clone().unwrap_or_default();
+            ResourceRequirements { claims: None, ..told.unwrap_or_else(wanted) }
         }),
         user: last.filter(|_| running).and_then(|a| a.user.as_ref()).map(|(uid, gid, groups)| ContainerUser {
             linux: Some(LinuxContainerUser {
@@ -495,79 +499,6 @@ const RESTARTING: &str = "AllContainersRestarting";
 
 /// Those only the node writes and takes away again.
 const PASSING: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
-
-/// The strategic merge patch that takes the API server's status of `pod` to `new`; `None` when it is there already.
-///
-/// It names the uid of the object with the status, so that a pod of the same name that came after is refused (409), and only
-/// conditions the node owns, so that others' are kept.
-pub(crate) fn patch(pod: &Pod, object: &str, new: &PodStatus) -> Option<Value> {
-    let old = serde_json::to_value(pod.status.clone().unwrap_or_default()).ok()?;
-    let mut wanted = serde_json::to_value(new).ok()?;
-    let wanted = wanted.as_object_mut()?;
-    let empty = serde_json::Map::new();
-    let old = old.as_object().unwrap_or(&empty);
-    let mut fields: BTreeMap<String, Value> = BTreeMap::new();
-    for key in ["phase", "reason", "message", "hostIP", "podIP", "startTime", "qosClass", "observedGeneration"] {
-        let value = wanted.remove(key).unwrap_or(Value::Null);
-        if old.get(key).unwrap_or(&Value::Null) != &value {
-            fields.insert(key.to_owned(), value);
-        }
-    }
-    for key in ["hostIPs", "podIPs"] {
-        let value = wanted.remove(key).unwrap_or_else(|| json!([]));
-        if old.get(key).unwrap_or(&json!([])) != &value {
-            // A list with a merge key: without the directive an old address would stay.
-            let mut items = vec![json!({"$patch": "replace"})];
-            items.extend(value.as_array().into_iter().flatten().cloned());
-            fields.insert(key.to_owned(), Value::Array(items));
-        }
-    }
-    for key in ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"] {
-        if let Some(value) = wanted.remove(key)
-            && old.get(key) != Some(&value)
-        {
-            fields.insert(key.to_owned(), value);
-        }
-    }
-    let before = old.get("conditions").and_then(Value::as_array);
-    let mut changed = Vec::new();
-    for condition in wanted.get("conditions").and_then(Value::as_array).into_iter().flatten() {
-        let type_ = condition.get("type").and_then(Value::as_str).unwrap_or_default();
-        let same = before.into_iter().flatten().any(|c| same_condition(c, condition));
-        let ours = OWNED.contains(&type_) || PASSING.contains(&type_) || type_ == "DisruptionTarget";
-        if ours && !same {
-            let mut condition = condition.clone();
-            if let Some(map) = condition.as_object_mut() {
-                // What no longer holds must be taken away by name.
-                for key in ["reason", "message"] {
-                    map.entry(key).or_insert(Value::Null);
-                }
-            }
-            changed.push(condition);
-        }
-    }
-    let now: Vec<&str> =
-        new.conditions.iter().flatten().map(|c| c.type_.as_str()).filter(|t| PASSING.contains(t)).collect();
-    for condition in before.into_iter().flatten() {
-        let type_ = condition.get("type").and_then(Value::as_str).unwrap_or_default();
-        if PASSING.contains(&type_) && !now.contains(&type_) {
-            changed.push(json!({"$patch": "delete", "type": type_}));
-        }
-    }
-    if !changed.is_empty() {
-        fields.insert("conditions".into(), Value::Array(changed));
-    }
-    if fields.is_empty() {
-        return None;
-    }
-    Some(json!({"metadata": {"uid": object}, "status": fields}))
-}
-
-fn same_condition(a: &Value, b: &Value) -> bool {
-    ["type", "status", "reason", "message", "lastTransitionTime", "observedGeneration"]
-        .iter()
-        .all(|k| a.get(k).filter(|v| !v.is_null()) == b.get(k).filter(|v| !v.is_null()))
-}
 
 #[cfg(test)]
 mod tests;

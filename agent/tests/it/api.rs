@@ -134,7 +134,7 @@ fn answer(object: &Value) -> Response {
     object.to_string().into_response()
 }
 
-/// Lists are replaced, but conditions are merged by type, which is all of a strategic merge the agent relies on.
+/// Lists are replaced, but conditions are merged by type or deleted, which is all of a strategic merge the agent relies on.
 fn merge(into: &mut Value, patch: &Value) {
     let (Some(target), Some(fields)) = (into.as_object_mut(), patch.as_object()) else {
         *into = patch.clone();
@@ -148,6 +148,9 @@ fn merge(into: &mut Value, patch: &Value) {
             let list = list.as_array_mut().unwrap();
             for condition in value.as_array().unwrap() {
                 list.retain(|c| c["type"] != condition["type"]);
+                if condition["$patch"] == "delete" {
+                    continue;
+                }
                 let mut condition = condition.clone();
                 condition.as_object_mut().unwrap().retain(|_, v| !v.is_null());
                 list.push(condition);

@@ -117,7 +117,8 @@ impl Cri {
                 return status;
             }
             let told = tokio::time::timeout_at(limit, events.next::<Event>()).await;
-            told.unwrap_or_else(|_| panic!("{status:?}")).unwrap().expect("events end with the agent only");
+            // (They end with the agent only.)
+            told.unwrap_or_else(|_| panic!("{status:?}")).unwrap().unwrap();
         }
     }
 }

@@ -13,6 +13,7 @@ mod api;
 mod cri;
 mod deaths;
 mod grpc;
+mod resources;
 
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
@@ -96,7 +97,7 @@ fn config(dir: &Path, mark: &str) -> Config {
         max_pods: 10,
         pod_pids_limit: Some(4096),
         allowed_unsafe_sysctls: vec![],
-        reserved: [].into(),
+        reserved: [("cpu".into(), 100), ("memory".into(), 64_000 << 20), ("pid".into(), 100_000)].into(),
         pulls: 1,
         devices: vec![],
         thresholds: Thresholds::NONE,

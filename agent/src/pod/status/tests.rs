@@ -1,5 +1,6 @@
 //! Status tables: facts in, the fields people look at out.
 
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::json;
 
 use super::super::facts::{Probed, Sandbox};
@@ -238,4 +239,20 @@ fn a_container_that_was_ended_for_another_says_so_until_it_begins_anew() {
     facts.round = Some(at(1));
     let shown = summary(&pod, &facts);
     assert!(shown.starts_with("Running | RestartingAllContainers (Error 137) 0 | False"), "{shown}");
+}
+
+#[test]
+fn amounts_of_the_pod_are_written_when_they_change_and_what_is_gone_is_taken_away() {
+    let mut pod = pod(json!({"containers": [{"name": "app", "image": "busybox",
+        "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}}}]}));
+    let facts = facts(vec![attempt(0, Phase::Running, None)]);
+    let write = |pod: &Pod| patch(pod, "u1", &compute(pod, &facts, &host(), at(5)));
+    let first = write(&pod).unwrap();
+    assert_eq!(first["status"]["allocatedResources"], json!({"cpu": "100m"}));
+    assert_eq!(first["status"]["resources"], json!({"limits": {"memory": "1Gi"}, "requests": {"cpu": "100m"}}));
+    pod.status = Some(compute(&pod, &facts, &host(), at(5)));
+    assert_eq!(write(&pod), None);
+    pod.status.as_mut().unwrap().allocated_resources =
+        Some([("cpu".to_owned(), Quantity("200m".into())), ("memory".to_owned(), Quantity("1Gi".into()))].into());
+    assert_eq!(write(&pod).unwrap()["status"], json!({"allocatedResources": {"cpu": "100m", "memory": null}}));
 }

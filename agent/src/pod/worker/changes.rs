@@ -139,9 +139,8 @@ impl Worker {
         let mut changed = Vec::new();
         for container in spec(&self.pod).all() {
             let running = self.facts.current(&container.name).filter(|a| a.phase == Phase::Running);
-            let (Some(attempt), Some(wanted)) = (running, self.granted.containers.get(&container.name)) else {
-                continue;
-            };
+            let Some(attempt) = running else { continue };
+            let wanted = &resize::of_container(&self.pod, container);
             let Some(told) = self.facts.told.get(&attempt.id) else {
                 // Of a container that an earlier agent resized or began: it is told once more.
                 changed.extend(ContainerId::parse(&attempt.id).map(|id| (container.clone(), id, None)));
@@ -159,7 +158,9 @@ impl Worker {
             }
             changed.extend(ContainerId::parse(&attempt.id).map(|id| (container.clone(), id, Some(told.clone()))));
         }
-        if changed.is_empty() {
+        let pod_is_behind =
+            self.facts.pod_told.as_ref().is_none_or(|told| !resize::same(told, &resize::of_pod(&self.pod)));
+        if changed.is_empty() && !pod_is_behind {
             if self.facts.resize.under_way && self.facts.renewed.is_empty() {
                 self.facts.resize.under_way = false;
                 self.event(None, Kind::Normal, "ResizeCompleted", resize::message(&self.pod, "completed", ""));
@@ -173,7 +174,8 @@ impl Worker {
         self.resize_not_before = None;
         self.resize_busy = true;
         let (pod, pids_limit) = (Arc::clone(&self.pod), self.context.config.pod_pids_limit);
-        self.jobs.spawn(jobs::resize(sandbox, pod, changed, pids_limit));
+        let changes = (self.facts.pod_told.clone(), changed);
+        self.jobs.spawn(jobs::resize(sandbox, pod, changes, pids_limit));
     }
 
     /// What came of [`jobs::resize`].
@@ -181,6 +183,9 @@ impl Worker {
         self.resize_busy = false;
         for (id, resources) in resized.told {
             self.facts.told.insert(id, resources);
+        }
+        if resized.pod_told.is_some() {
+            self.facts.pod_told = resized.pod_told;
         }
         match resized.result {
             Ok(()) => self.facts.resize.error = None,

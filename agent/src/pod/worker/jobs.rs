@@ -1,5 +1,7 @@
 //! What a worker has done for it beside its loop: each job is a future that owns what it needs and says what came of it.
 
+mod resize;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -7,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_network::{HostPort, Protocol};
-use coracle_runtime::{ContainerId, Exit, NetworkNamespace, Resources, Sandbox, SandboxId};
+use coracle_runtime::{ContainerId, Exit, NetworkNamespace, Sandbox, SandboxId};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements, ServiceAccount};
@@ -26,6 +28,7 @@ use crate::pod::start::{Failure, Start, blocking, chain, downward};
 use crate::pod::{self, admission, container_spec, host_files, lifecycle};
 use crate::volume::set::{self, PodDir};
 use crate::volume::{self, Tokens};
+pub(super) use resize::{Resized, resize};
 
 /// How long after a teardown that failed it is tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -95,6 +98,8 @@ pub(super) struct SetUp {
     pub(super) volumes: BTreeMap<String, PathBuf>,
     /// When its tokens must be renewed.
     pub(super) refresh_tokens: Option<Timestamp>,
+    /// What its cgroup was told, if it was made now.
+    pub(super) told: ResourceRequirements,
 }
 
 /// Why a pod could not be set up.
@@ -198,7 +203,7 @@ async fn set_up_steps(
     blocking(move || write_files(&dir, &files)).await.map_err(|why| SandboxFailure::Sandbox { why })?;
     let (volumes, refresh_tokens) =
         volumes(context, pod, objects, &ips).await.map_err(|(volume, why)| SandboxFailure::Volume { volume, why })?;
-    Ok(SetUp { sandbox, ips, volumes, refresh_tokens })
+    Ok(SetUp { sandbox, ips, volumes, refresh_tokens, told: pod::resize::of_pod(pod) })
 }
 
 /// The ports of the host that lead to the pod. Those of addresses that pods have none of lead nowhere.
@@ -321,80 +326,8 @@ pub(super) async fn rewrite(context: Arc<Context>, pod: Arc<Pod>, objects: Objec
 /// Starts a container.
 pub(super) async fn start(start: Start) -> Done {
     let container = start.container.name.clone();
-    let resources = start.container.resources.clone().unwrap_or_default();
+    let resources = pod::resize::of_container(&start.pod, &start.container);
     Done::Started { container, resources, result: start.run().await }
-}
-
-/// What came of a resize.
-#[derive(Debug)]
-pub(super) struct Resized {
-    /// The resources of those containers that have theirs now, by id.
-    pub(super) told: Vec<(String, ResourceRequirements)>,
-    /// Why the others have not.
-    pub(super) result: Result<(), String>,
-}
-
-/// A container whose cgroup is to be written, its id, and what it was told before, if that is known.
-pub(super) type Change = (Container, ContainerId, Option<ResourceRequirements>);
-
-/// Writes new limits. The pod's own are lifted first and set last, so that those of a container never exceed them.
-pub(super) async fn resize(sandbox: Sandbox, pod: Arc<Pod>, changes: Vec<Change>, pids_limit: Option<u32>) -> Done {
-    let mut told = Vec::new();
-    let result = resize_steps(&sandbox, &pod, &changes, pids_limit, &mut told).await;
-    Done::Resized(Resized { told, result })
-}
-
-async fn resize_steps(
-    sandbox: &Sandbox,
-    pod: &Pod,
-    changes: &[Change],
-    pids_limit: Option<u32>,
-    told: &mut Vec<(String, ResourceRequirements)>,
-) -> Result<(), String> {
-    let wanted = pod::resources::of_pod(pod, pids_limit);
-    let mut below = Vec::new();
-    let reads = |e: coracle_runtime::Error| format!("unable to read memory usage: {}", chain(&e));
-    for (container, id, before) in changes {
-        let limit = pod::resources::of_container(pod, container).memory_limit;
-        let had = before.as_ref().and_then(|r| r.limits.as_ref()?.get("memory")).map(pod::resources::whole);
-        if let Some(limit) = limit
-            && before.is_some()
-            && had.is_none_or(|had| limit < had)
-        {
-            let used = sandbox.container_stats(id).await.map_err(reads)?.memory_usage;
-            if used >= u64::try_from(limit).unwrap_or(0) {
-                let name = &container.name;
-                below.push(format!(
-                    "attempting to set container \"{name}\" memory limit ({limit}) below current usage ({used})"
-                ));
-            }
-        }
-    }
-    match below.as_slice() {
-        [] => {}
-        [one] => return Err(format!("cannot decrease memory limits: {one}")),
-        several => return Err(format!("cannot decrease memory limits: [{}]", several.join(", "))),
-    }
-    let lifted = Resources {
-        cpu_shares: wanted.cpu_shares,
-        cpu_quota: Some(-1),
-        memory_limit: Some(-1),
-        swap_limit: Some(-1),
-        ..Resources::default()
-    };
-    sandbox.update_sandbox(&lifted).await.map_err(|e| chain(&e))?;
-    let mut first = Ok(());
-    for (container, id, _) in changes {
-        match sandbox.update_container(id, &pod::resources::of_container(pod, container)).await {
-            Ok(()) => told.push((id.to_string(), container.resources.clone().unwrap_or_default())),
-            // It has ended meanwhile, and begins with what it is to have.
-            Err(error) if error.is_not_found() => {}
-            Err(error) if first.is_ok() => first = Err(chain(&error)),
-            Err(_) => {}
-        }
-    }
-    sandbox.update_sandbox(&wanted).await.map_err(|e| chain(&e))?;
-    first
 }
 
 /// A container to be stopped.

@@ -121,9 +121,12 @@ impl Worker {
 
     pub(super) fn set_up_done(&mut self, attempt: u32, result: Result<jobs::SetUp, SandboxFailure>, now: Timestamp) {
         self.facts.sandbox_busy = false;
-        self.recovering = false;
+        let recovered = std::mem::take(&mut self.recovering);
         match result {
             Ok(made) => {
+                if !recovered {
+                    self.facts.pod_told = Some(made.told);
+                }
                 self.mounts.reset("volumes");
                 self.volumes = made.volumes;
                 self.refresh_tokens = made.refresh_tokens;

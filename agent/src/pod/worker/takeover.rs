@@ -16,6 +16,8 @@ impl Worker {
         self.facts.attempts = facts_from::status(&self.pod);
         self.facts.probed = facts_from::probed(&self.pod);
         self.facts.told = facts_from::told(&self.pod);
+        let status = self.pod.status.as_ref().filter(|status| status.phase.as_deref() == Some("Running"));
+        self.facts.pod_told = status.and_then(|status| status.resources.clone());
         let begun = self.pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
         if let Some(condition) = begun.into_iter().find(|c| c.type_ == "PodResizeInProgress") {
             self.facts.resize.under_way = true;
