@@ -7,13 +7,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use age::Encryptor;
 use anyhow::{Context, bail};
 use clap::{Subcommand, ValueEnum};
-use coracle_apiserver::snapshot::{self, Decoder, Summary};
+use coracle_apiserver::snapshot::{self, Decoder, Header, Summary};
 use http::Method;
 use k8s_openapi::jiff::Timestamp;
 
+use self::encrypted::{Keys, Locks, Sealed};
 use super::reach::{self, Reach};
+
+mod encrypted;
+#[cfg(test)]
+mod tests;
 
 /// Where a server gives a snapshot.
 const PATH: &str = "/coracle/v1/snapshot";
@@ -34,12 +40,16 @@ pub(crate) enum What {
     Save {
         /// The file, which must not exist; "-" is standard output.
         file: PathBuf,
+        #[command(flatten)]
+        locks: Locks,
     },
     /// Make a data directory, which must be empty, of a snapshot. The server is then started as usual, also at other
     /// addresses.
     Restore {
         /// The file; "-" is standard input.
         file: PathBuf,
+        #[command(flatten)]
+        keys: Keys,
     },
     /// Check a snapshot, and show what is in it.
     Inspect {
@@ -48,6 +58,8 @@ pub(crate) enum What {
         /// How to show it.
         #[arg(long, short, value_enum, default_value = "text", value_name = "FORMAT")]
         output: Output,
+        #[command(flatten)]
+        keys: Keys,
     },
 }
 
@@ -72,12 +84,14 @@ pub(crate) struct ForkArgs {
 /// Does what is asked.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     match args.what {
-        What::Save { file } => save(&args.reach, &file).await,
-        What::Restore { file } => {
+        What::Save { file, locks } => save(&args.reach, &file, &locks).await,
+        What::Restore { file, keys } => {
             let dir = args.reach.data_dir;
-            tokio::task::spawn_blocking(move || restore(&file, &dir)).await?
+            tokio::task::spawn_blocking(move || restore(&file, &keys, &dir)).await?
         }
-        What::Inspect { file, output } => tokio::task::spawn_blocking(move || inspect(&file, output)).await?,
+        What::Inspect { file, keys, output } => {
+            tokio::task::spawn_blocking(move || inspect(&file, &keys, output)).await?
+        }
     }
 }
 
@@ -86,7 +100,7 @@ fn is_standard(file: &Path) -> bool {
 }
 
 /// Takes a snapshot piece by piece and checks it on the way.
-async fn take(reach: &Reach, mut out: impl Write) -> anyhow::Result<Summary> {
+async fn take(reach: &Reach, out: &mut impl Write) -> anyhow::Result<Summary> {
     let client = reach.client().await?;
     let mut decoder = Decoder::default();
     reach::stream(&client, Method::GET, PATH, |bytes| {
@@ -94,14 +108,22 @@ async fn take(reach: &Reach, mut out: impl Write) -> anyhow::Result<Summary> {
         Ok(out.write_all(&bytes)?)
     })
     .await?;
-    out.flush()?;
     Ok(decoder.finish()?)
 }
 
-async fn save(reach: &Reach, file: &Path) -> anyhow::Result<()> {
+/// Takes a snapshot, and encrypts it if that is asked for: only a whole one gets an end.
+async fn take_sealed(reach: &Reach, out: impl Write, encryptor: Option<Encryptor>) -> anyhow::Result<Summary> {
+    let mut out = Sealed::new(out, encryptor)?;
+    let summary = take(reach, &mut out).await?;
+    out.finish()?;
+    Ok(summary)
+}
+
+async fn save(reach: &Reach, file: &Path, locks: &Locks) -> anyhow::Result<()> {
+    let encryptor = locks.encryptor()?;
     if is_standard(file) {
-        let summary = take(reach, io::stdout().lock()).await?;
-        writeln!(io::stderr(), "{}", sentence(&summary, "standard output"))?;
+        let summary = take_sealed(reach, io::stdout().lock(), encryptor).await?;
+        writeln!(io::stderr(), "{}", sentence(&summary, "standard output", locks))?;
         return Ok(());
     }
     if file.try_exists()? {
@@ -113,7 +135,7 @@ async fn save(reach: &Reach, file: &Path) -> anyhow::Result<()> {
     let saved = async {
         let open = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside);
         let mut out = open.with_context(|| beside.display().to_string())?;
-        let summary = take(reach, &mut out).await?;
+        let summary = take_sealed(reach, &mut out, encryptor).await?;
         out.sync_all()?;
         // What was put there meanwhile is not overwritten.
         fs::hard_link(&beside, file).with_context(|| file.display().to_string())?;
@@ -126,24 +148,25 @@ async fn save(reach: &Reach, file: &Path) -> anyhow::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    writeln!(io::stdout(), "{}", sentence(&saved?, &file.display().to_string()))?;
+    writeln!(io::stdout(), "{}", sentence(&saved?, &file.display().to_string(), locks))?;
     Ok(())
 }
 
-fn sentence(summary: &Summary, place: &str) -> String {
-    let header = &summary.header;
-    format!("saved {} entries at revision {}, {} bytes, to {place}", header.entries, header.revision, summary.bytes)
+fn sentence(summary: &Summary, place: &str, locks: &Locks) -> String {
+    let Header { entries, revision, .. } = &summary.header;
+    let how = if locks.is_empty() { "" } else { ", encrypted" };
+    format!("saved {entries} entries at revision {revision}, {} bytes, to {place}{how}", summary.bytes)
 }
 
-fn open(file: &Path) -> anyhow::Result<Box<dyn Read>> {
+fn open(file: &Path, keys: &Keys) -> anyhow::Result<Box<dyn Read>> {
     if is_standard(file) {
-        return Ok(Box::new(io::stdin().lock()));
+        return keys.open(io::stdin().lock());
     }
-    Ok(Box::new(File::open(file).with_context(|| file.display().to_string())?))
+    keys.open(File::open(file).with_context(|| file.display().to_string())?)
 }
 
-fn restore(file: &Path, dir: &Path) -> anyhow::Result<()> {
-    let restored = snapshot::restore(open(file)?, file, dir, Some(Timestamp::now()))?;
+fn restore(file: &Path, keys: &Keys, dir: &Path) -> anyhow::Result<()> {
+    let restored = snapshot::restore(open(file, keys)?, file, dir, Some(Timestamp::now()))?;
     let header = &restored.summary.header;
     let mut out = io::stdout().lock();
     writeln!(
@@ -163,8 +186,8 @@ fn restore(file: &Path, dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn inspect(file: &Path, output: Output) -> anyhow::Result<()> {
-    let (mut input, mut decoder) = (open(file)?, Decoder::default());
+fn inspect(file: &Path, keys: &Keys, output: Output) -> anyhow::Result<()> {
+    let (mut input, mut decoder) = (open(file, keys)?, Decoder::default());
     let mut buffer = vec![0; 256 << 10];
     loop {
         let read = input.read(&mut buffer)?;

@@ -107,6 +107,44 @@ fn a_cluster_that_was_saved_and_lost_is_there_again() {
 }
 
 #[test]
+fn a_snapshot_is_encrypted_for_a_key_or_with_a_passphrase() {
+    let mut cluster = Cluster::start_on(crate::host::Host::new(), &["--no-agent"]);
+    cluster.kubectl(&["create", "configmap", "kept", "--from-literal=a=in-the-open"]);
+    let place = |name: &str| cluster.scratch().join(name).to_str().expect("a path of text").to_owned();
+    // Made for this test; it opens nothing else.
+    let to = "age1qhpw4kd66pnragmr4gj6zx6k28gr7gffl8fh6n73adqr6s73pc9sfsr4ec";
+    let (key, word, file, other) = (place("key"), place("word"), place("file"), place("other"));
+    std::fs::write(&key, "AGE-SECRET-KEY-1TNJVKTRFLSY8NN3SCA2P32AJA8GXV93RQ2GH0TQ6KHCAQHN8748QD8GSJY\n")
+        .expect("a file");
+    std::fs::write(&word, "correct horse\n").expect("a file");
+    let told = cluster.coracle_does(&["snapshot", "save", &file, "--encrypt-to", to]);
+    assert!(told.starts_with("saved ") && told.contains("encrypted"), "{told}");
+    cluster.coracle_does(&["snapshot", "save", &other, "--passphrase-file", &word]);
+    for (file, flags) in [(&file, ["--identity", &key]), (&other, ["--passphrase-file", &word])] {
+        let bytes = std::fs::read(file).expect("a file");
+        assert!(bytes.starts_with(b"age-encryption.org/v1\n"));
+        assert!(!bytes.windows(11).any(|part| part == b"in-the-open" || part == b"PRIVATE KEY"));
+        let shown = cluster.coracle_does(&["snapshot", "inspect", file, flags[0], flags[1]]);
+        assert!(shown.starts_with("format    1, whole and unaltered"), "{shown}");
+        let refused = cluster.coracle_refuses(&["snapshot", "inspect", file]);
+        assert!(refused.contains("the snapshot is encrypted: name its key"), "{refused}");
+    }
+    let bytes = std::fs::read(&file).expect("a file");
+    let cut = place("cut");
+    std::fs::write(&cut, &bytes[..bytes.len() - 1]).expect("a file");
+    let refused = cluster.coracle_refuses(&["snapshot", "inspect", &cut, "--identity", &key]);
+    assert!(refused.contains("altered, or is cut short"), "{refused}");
+
+    cluster.end(Signal::SIGTERM);
+    let purged = cluster.purge();
+    assert!(purged.status.success(), "{}", String::from_utf8_lossy(&purged.stderr));
+    let told = cluster.coracle_does(&["snapshot", "restore", &file, "--identity", &key]);
+    assert!(told.starts_with("restored "), "{told}");
+    cluster.up();
+    assert_eq!(cluster.kubectl(&["get", "configmap/kept", "-o", "jsonpath={.data.a}"]), "in-the-open");
+}
+
+#[test]
 fn secrets_are_sealed_on_the_disk_and_a_new_key_seals_them_anew() {
     let mut cluster = Cluster::start_on(crate::host::Host::new(), &["--no-agent"]);
     cluster.kubectl(&["create", "secret", "generic", "kept", "--from-literal=password=correct-horse-battery"]);

@@ -85,7 +85,7 @@ pub enum Error {
     #[error("this is no snapshot of Coracle")]
     Foreign,
     /// It is encrypted with age.
-    #[error("the snapshot is encrypted: decrypt it first (age --decrypt)")]
+    #[error("the snapshot is encrypted: name its key (--identity FILE, or --passphrase-file FILE)")]
     Encrypted,
     /// A newer version made it.
     #[error("the snapshot has format {found}, and this version reads up to {VERSION}: use a newer version of Coracle")]
@@ -260,7 +260,11 @@ impl Decoder {
         if self.phase == Phase::Beginning {
             let known = rest.len().min(MAGIC.len());
             if rest.get(..known) != MAGIC.get(..known) {
-                return Err(if rest.starts_with(b"age-encryption") { Error::Encrypted } else { Error::Foreign });
+                return Err(if rest.starts_with(b"age-encryption") || rest.starts_with(b"-----BEGIN AGE") {
+                    Error::Encrypted
+                } else {
+                    Error::Foreign
+                });
             }
             let Some((beginning, _)) = rest.split_first_chunk::<20>() else { return Ok(None) };
             let [.., a, b, c, d] = *beginning;
