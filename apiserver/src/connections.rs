@@ -19,7 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     filters::{self, Peer},
-    pki::PEERS,
+    pki::{KEYS, PEERS},
     server::Inner,
     stall::Stalling,
 };
@@ -196,6 +196,9 @@ pub(crate) async fn serve(server: Arc<Inner>, guest: Guest) {
     let Guest { stream, certificates, protocol, address, tasks, shutdown } = guest;
     if protocol.as_deref() == Some(PEERS) {
         return server.hear_peer(stream, &certificates).await;
+    }
+    if protocol.as_deref() == Some(KEYS) {
+        return server.take_keys(stream, &certificates).await;
     }
     let service = service_fn(move |request: Request<Incoming>| {
         let peer = Peer::Remote { certificates: Arc::clone(&certificates), address };

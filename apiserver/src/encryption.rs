@@ -15,6 +15,7 @@
 //! sealed with it; a key that seals anything live is never dropped from the cluster's own file.
 
 mod config;
+mod rotation;
 mod rules;
 
 use std::{
@@ -27,6 +28,7 @@ use coracle_store::{Compare, Entry, Op, Range, Seal, Store, Txn, prefix_end};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::rotation::Others;
 use self::{
     config::{EncryptionConfiguration, Key},
     rules::{Rules, SEALED},
@@ -74,15 +76,20 @@ pub enum Error {
         /// The file.
         file: PathBuf,
     },
-    /// Other servers would not have the new key.
+    /// Another server has not got the new key.
     #[error(
-        "the cluster has {servers} servers, and a new key must be on all of them before anything is sealed with it: \
-             give each the same file with --encryption-provider-config, the new key second, and then first"
+        "server {server} did not take the new key: {why}. All servers go on with the keys they had: bring it back, or remove \
+             it (coracle server remove), and do it again"
     )]
-    Several {
-        /// How many.
-        servers: usize,
+    Unreached {
+        /// Which.
+        server: String,
+        /// Why, in words.
+        why: String,
     },
+    /// Somebody else exchanges keys.
+    #[error("keys are being exchanged already: wait until that has ended")]
+    UnderWay,
     /// The store refused.
     #[error(transparent)]
     Store(#[from] coracle_store::Error),
@@ -195,42 +202,6 @@ impl Encryption {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         let keys = current.config.keys().map(|key| key.name.clone()).collect();
         Ok(Report { file: self.file.clone(), keys, sealed: sealed.saturating_sub(stale), stale, rewritten: 0 })
-    }
-
-    /// Makes a new key, and seals everything with it. The keys before stay for as long as anything is sealed with them;
-    /// those nothing is sealed with any more go. Cut at any moment, it can be done again.
-    ///
-    /// # Errors
-    /// [`Error::NotOurs`]; [`Error::Several`]; the file cannot be written; the store refuses.
-    pub async fn rotate(self: &Arc<Self>, store: &Store) -> Result<Report, Error> {
-        if self.owner == Owner::Operator {
-            return Err(Error::NotOurs { file: self.file.clone() });
-        }
-        let servers = store.cluster().members.iter().filter(|member| !member.info.witness).count();
-        if servers > 1 {
-            return Err(Error::Several { servers });
-        }
-        let turn = self.turn.lock().await;
-        let (this, kept) = (Arc::clone(self), store.as_kept());
-        let changed = tokio::task::spawn_blocking(move || this.change_key(&kept)).await;
-        changed.map_err(|_| Error::Store(coracle_store::Error::Closed))??;
-        drop(turn);
-        self.rewrite(store).await
-    }
-
-    fn change_key(&self, store: &Store) -> Result<(), Error> {
-        let all = store.range(&Range::prefix(REGISTRY))?.entries;
-        let used: std::collections::BTreeSet<String> =
-            all.iter().filter_map(|entry| rules::key_name(&entry.value)).collect();
-        let mut config = self.current.read().unwrap_or_else(PoisonError::into_inner).config.clone();
-        let key = new_key()?;
-        let name = key.name.clone();
-        config.rotate(&key, |name| used.contains(name));
-        let rules = Arc::new(Rules::new(&config).map_err(Error::Configuration)?);
-        write(&self.file, &config)?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Current { config, rules };
-        tracing::info!(key = name, "values are sealed with a new key");
-        Ok(())
     }
 
     /// Writes everything anew that is not kept as configured.

@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     answer,
     encryption::{self, Encryption},
+    peers::Givers,
     registry::Registry,
     request::RequestInfo,
     server::Handler,
@@ -34,6 +35,8 @@ use crate::{
 pub(crate) struct Maintenance {
     pub(crate) registry: Registry,
     pub(crate) encryption: Arc<Encryption>,
+    /// The way to the other servers, which are to have a new key as well.
+    pub(crate) givers: Givers,
     /// What a snapshot is made of, beside the store.
     pub(crate) source: snapshot::Source,
     /// Where writes run to their end.
@@ -76,6 +79,7 @@ impl Maintenance {
             Route::Keys | Route::Rotate | Route::Rewrite => {}
         }
         let (encryption, store) = (Arc::clone(&self.encryption), self.registry.store().clone());
+        let givers = self.givers.clone();
         let done = self.writes.spawn(async move {
             match route {
                 Route::Keys | Route::Snapshot | Route::Revision => {
@@ -83,7 +87,7 @@ impl Maintenance {
                         .await
                         .unwrap_or_else(|_| Err(encryption::Error::Store(coracle_store::Error::Closed)))
                 }
-                Route::Rotate => encryption.rotate(&store).await,
+                Route::Rotate => encryption.rotate(&store, &givers).await,
                 Route::Rewrite => encryption.rewrite(&store).await,
             }
         });
@@ -118,8 +122,10 @@ impl Maintenance {
 
 fn refused(error: &encryption::Error) -> Box<Status> {
     match error {
-        encryption::Error::NotOurs { .. } | encryption::Error::Several { .. } => {
-            Box::new(Status::bad_request(error.to_string()))
+        encryption::Error::NotOurs { .. } => Box::new(Status::bad_request(error.to_string())),
+        // Not what clients try again by themselves: somebody has to see to it first.
+        encryption::Error::Unreached { .. } | encryption::Error::UnderWay => {
+            Box::new(Status::failure(409, "Conflict", error.to_string()))
         }
         encryption::Error::Store(error) => status_of::store(error),
         encryption::Error::Configuration(_) | encryption::Error::File(_) | encryption::Error::Unreadable { .. } => {

@@ -19,6 +19,7 @@
 mod frame;
 mod hearing;
 mod identity;
+mod keys;
 mod sending;
 
 use std::{
@@ -34,8 +35,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::identity::{GROUPS, member_profile};
 use self::{hearing::Heard, sending::Line};
+pub(crate) use self::{
+    identity::{GROUPS, member_profile},
+    keys::{Givers, take as take_keys},
+};
 use crate::pki::ClientVerifier;
 
 /// Packets that wait for one peer: more than a second of a busy leader's.

@@ -45,8 +45,8 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::tls::PEERS;
 use self::tls::Swap;
+pub(crate) use self::tls::{KEYS, PEERS};
 pub(crate) use self::witness::WitnessKeys;
 pub use self::{
     authority::{Authority, Profile, Usage},
@@ -399,7 +399,15 @@ impl Pki {
     /// # Errors
     /// The TLS library refuses the configuration.
     pub(crate) fn peer_tls(&self, member: &Shown) -> Result<rustls::ClientConfig, Error> {
-        tls::towards_peers(member.0.clone(), self.authority.certificate())
+        tls::towards_peers(member.0.clone(), self.authority.certificate(), PEERS)
+    }
+
+    /// TLS towards other servers, to give them the keys that values are sealed with.
+    ///
+    /// # Errors
+    /// The TLS library refuses the configuration.
+    pub(crate) fn keys_tls(&self, member: &Shown) -> Result<rustls::ClientConfig, Error> {
+        tls::towards_peers(member.0.clone(), self.authority.certificate(), KEYS)
     }
 
     /// TLS for a port that is only for holders of this cluster's client certificates: HTTP/2 alone.

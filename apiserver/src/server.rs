@@ -12,7 +12,10 @@ use coracle_proto::status::Status;
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use rustls::pki_types::CertificateDer;
-use tokio::{io::AsyncRead, sync::watch};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::running::Runner;
@@ -26,7 +29,7 @@ use crate::{
     encryption::{self, Encryption},
     flow::FlowControl,
     metrics::Metrics,
-    peers::Peers,
+    peers::{self, Peers},
     pki::{self, Pki, Shown},
     proxy::Proxies,
     registry::Registry,
@@ -208,6 +211,16 @@ impl Inner {
     pub(crate) async fn hear_peer(&self, stream: impl AsyncRead + Unpin, certificates: &[CertificateDer<'_>]) {
         let (store, verifier) = (self.registry.store(), self.pki.client_verifier());
         self.peers.hear(stream, certificates, verifier, store, &self.peers_end).await;
+    }
+
+    /// Takes over the keys that another server gives, which values are sealed with.
+    pub(crate) async fn take_keys(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        certificates: &[CertificateDer<'_>],
+    ) {
+        let (store, verifier) = (self.registry.store(), self.pki.client_verifier());
+        peers::take_keys(stream, certificates, verifier, store, &self.encryption).await;
     }
 
     /// The servers of the cluster, as this one sees them.

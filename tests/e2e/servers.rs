@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::{cluster::LONG, host::Host, wait::wait_for};
 
+mod keys;
 mod witness;
 
 /// Servers on one host, each with an address and a data directory of its own.

@@ -166,12 +166,14 @@ impl EncryptionConfiguration {
         providers.filter_map(|provider| provider.aesgcm.as_ref()).flat_map(|keys| &keys.keys)
     }
 
-    /// Has every provider that seals do so with this key from now on, and open with those of its keys that are in use.
-    pub(crate) fn rotate(&mut self, key: &Key, is_used: impl Fn(&str) -> bool) {
+    /// Adds a key to every provider that seals, in this place: it seals with the first, and opens with all. Of those before
+    /// it stay the first, with which others may seal at this moment, and what is in use.
+    pub(crate) fn add(&mut self, key: &Key, place: usize, is_used: impl Fn(&str) -> bool) {
         for provider in self.resources.iter_mut().flat_map(|rule| &mut rule.providers) {
             if let Some(keys) = &mut provider.aesgcm {
-                keys.keys.retain(|key| is_used(&key.name));
-                keys.keys.insert(0, key.clone());
+                let first = keys.keys.first().map(|first| first.name.clone());
+                keys.keys.retain(|key| is_used(&key.name) || Some(&key.name) == first.as_ref());
+                keys.keys.insert(place.min(keys.keys.len()), key.clone());
             }
         }
     }
@@ -293,8 +295,8 @@ mod tests {
     fn what_is_written_can_be_read() {
         let mut config = EncryptionConfiguration::of_secrets(Key::new("one".to_owned(), &[1; 32]));
         assert_eq!(EncryptionConfiguration::read(&config.write().unwrap()).unwrap(), config);
-        config.rotate(&Key::new("two".to_owned(), &[2; 32]), |_| true);
-        config.rotate(&Key::new("three".to_owned(), &[3; 32]), |name| name == "two");
+        config.add(&Key::new("two".to_owned(), &[2; 32]), 0, |_| true);
+        config.add(&Key::new("three".to_owned(), &[3; 32]), 0, |name| name == "two");
         let names: Vec<&str> = config.keys().map(|key| key.name.as_str()).collect();
         assert_eq!(names, ["three", "two"]);
         assert_eq!(EncryptionConfiguration::read(&config.write().unwrap()).unwrap(), config);

@@ -4,7 +4,7 @@
 use std::io;
 
 use coracle_store::MAX_PACKET;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 /// The longest first frame: some addresses.
@@ -49,10 +49,15 @@ pub(super) async fn read(from: &mut (impl AsyncRead + Unpin), length: usize, pac
 }
 
 pub(super) async fn read_hello(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Hello> {
+    read_json(from, HELLO).await
+}
+
+/// Reads a frame of JSON that is no longer than `most`.
+pub(super) async fn read_json<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin), most: usize) -> io::Result<T> {
     let mut text = Vec::new();
     let length = read_length(from).await?;
-    read_up_to(from, length, &mut text, HELLO).await?;
-    serde_json::from_slice(&text).map_err(|_| malformed("no hello"))
+    read_up_to(from, length, &mut text, most).await?;
+    serde_json::from_slice(&text).map_err(|_| malformed("not what is said there"))
 }
 
 async fn read_up_to(

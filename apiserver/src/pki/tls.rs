@@ -157,13 +157,16 @@ struct ByProtocol {
 
 impl ResolvesServerCert for ByProtocol {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let is_peer = hello.alpn().is_some_and(|mut offered| offered.any(|protocol| protocol == PEERS));
+        let is_peer =
+            hello.alpn().is_some_and(|mut offered| offered.any(|protocol| protocol == PEERS || protocol == KEYS));
         Some(if is_peer { self.peers.get() } else { self.clients.get() })
     }
 }
 
 /// The protocol (ALPN, RFC 7301) that members of the store speak on the API's port.
 pub(crate) const PEERS: &[u8] = b"coracle-peer/1";
+/// The protocol in which servers give each other the keys that values are sealed with, on the same port.
+pub(crate) const KEYS: &[u8] = b"coracle-keys/1";
 
 /// A port for clients of the API, and for peers of the store.
 pub(super) fn shared(
@@ -173,17 +176,18 @@ pub(super) fn shared(
 ) -> Result<rustls::ServerConfig, Error> {
     let mut config = server(clients.clone(), verifier)?;
     config.cert_resolver = Arc::new(ByProtocol { clients, peers });
-    config.alpn_protocols.push(PEERS.to_vec());
+    config.alpn_protocols.extend([PEERS.to_vec(), KEYS.to_vec()]);
     Ok(config)
 }
 
-/// Towards a peer's port.
+/// Towards a peer's port, to speak this protocol.
 pub(super) fn towards_peers(
     identity: Arc<Swap>,
     authority: &CertificateDer<'static>,
+    protocol: &[u8],
 ) -> Result<rustls::ClientConfig, Error> {
     let mut config = client(identity, authority)?;
-    config.alpn_protocols = vec![PEERS.to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     Ok(config)
 }
 

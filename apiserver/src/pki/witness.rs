@@ -75,6 +75,6 @@ impl WitnessKeys {
     /// # Errors
     /// The TLS library refuses the configuration.
     pub(crate) fn peer_tls(&self) -> Result<rustls::ClientConfig, Error> {
-        tls::towards_peers(Arc::clone(&self.shown), &self.authority)
+        tls::towards_peers(Arc::clone(&self.shown), &self.authority, PEERS)
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     flow::FlowControl,
     maintenance::Maintenance,
     metrics::Metrics,
-    peers::member_profile,
+    peers::{Givers, member_profile},
     pki::{self, Pki, Shown},
     proxy::Proxies,
     registry::{Facts, Registry},
@@ -129,6 +129,11 @@ impl ApiServer {
         let maintenance = Maintenance {
             registry: registry.clone(),
             encryption: Arc::clone(&encryption),
+            givers: Givers {
+                peers: Arc::clone(&peers),
+                store: registry.store().clone(),
+                tls: Arc::new(pki.keys_tls(&member).map_err(Error::Pki)?),
+            },
             source: config.snapshot_source(),
             writes: writes.clone(),
         };

@@ -26,6 +26,10 @@ fn member(cluster: &str, id: u64) -> Profile {
 
 /// A connection in the members' protocol of somebody with this certificate, or none.
 async fn connect(c: &Cluster, profile: Option<&Profile>) -> TlsStream<TcpStream> {
+    connect_as(c, profile, b"coracle-peer/1").await
+}
+
+async fn connect_as(c: &Cluster, profile: Option<&Profile>, protocol: &[u8]) -> TlsStream<TcpStream> {
     let store = c.server.registry().store();
     let name = format!("{:016x}.{}.members.coracle", store.cluster().own.0, hex::encode(store.cluster_id()));
     let mut roots = rustls::RootCertStore::empty();
@@ -41,7 +45,7 @@ async fn connect(c: &Cluster, profile: Option<&Profile>) -> TlsStream<TcpStream>
             config.with_client_auth_cert(identity.chain().to_vec(), identity.key().clone_key()).unwrap()
         }
     };
-    config.alpn_protocols = vec![b"coracle-peer/1".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     let socket = TcpStream::connect(c.server.address()).await.unwrap();
     let name = ServerName::try_from(name).unwrap();
     TlsConnector::from(Arc::new(config)).connect(name, socket).await.unwrap()
@@ -130,6 +134,53 @@ async fn a_witness_that_speaks_as_a_server_is_cut_off() {
     }
     let made = c.post("/api/v1/namespaces/default/configmaps", &json!({"metadata": {"name": "well"}})).await;
     assert_eq!(made.code, 201, "{}", made.body);
+}
+
+/// What is answered to who gives this configuration of keys.
+async fn give_keys(c: &Cluster, profile: &Profile, configuration: &str) -> String {
+    let mut stream = connect_as(c, Some(profile), b"coracle-keys/1").await;
+    stream.write_all(&frame(json!({"configuration": configuration}).to_string().as_bytes())).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    answer.get(4..).map(|text| String::from_utf8(text.to_vec()).unwrap()).unwrap_or_default()
+}
+
+/// Only a server of this cluster gives keys, and none that leave anything closed.
+#[tokio::test]
+async fn keys_are_taken_from_servers_alone_and_only_if_they_open_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let data_dir = dir.path().to_owned();
+    let c = Cluster::start_with(|config| coracle_apiserver::config::Config { data_dir, ..config }).await;
+    let store = c.server.registry().store().clone();
+    let (own, id) = (hex::encode(store.cluster_id()), store.cluster().own.0);
+    let secret = json!({"metadata": {"name": "s"}, "stringData": {"a": "b"}});
+    assert_eq!(c.post("/api/v1/namespaces/default/secrets", &secret).await.code, 201);
+    let file = dir.path().join("pki/encryption.yaml");
+    let before = std::fs::read_to_string(&file).unwrap();
+
+    let hello = frame(json!({"configuration": before}).to_string().as_bytes());
+    is_cut_off(connect_as(&c, None, b"coracle-keys/1").await, &hello).await;
+    for stranger in [
+        Profile::client("root", Some("system:masters")),
+        Profile { group: Some("system:coracle:witnesses".to_owned()), ..member(&own, id) },
+        // One that is no member, or no more.
+        member(&own, id ^ 1),
+        member(&"0".repeat(32), id),
+    ] {
+        is_cut_off(connect_as(&c, Some(&stranger), b"coracle-keys/1").await, &hello).await;
+    }
+    let server = member(&own, id);
+    let at = before.find("secret: ").unwrap() + "secret: ".len();
+    let other = format!("{}{}{}", &before[..at], if &before[at..=at] == "A" { "B" } else { "A" }, &before[at + 1..]);
+    for (given, why) in [("resources: []", "it holds"), ("{", "refused"), (&other, "does not open it")] {
+        let answer = give_keys(&c, &server, given).await;
+        assert!(answer.contains(r#""refused":""#) && answer.contains(why), "{given}: {answer}");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
+    }
+    assert_eq!(give_keys(&c, &server, &before).await, r#"{"refused":null}"#);
+    is_cut_off(connect_as(&c, Some(&server), b"coracle-keys/1").await, &frame(&vec![b' '; 300 << 10])).await;
+    assert_eq!(c.get("/api/v1/namespaces/default/secrets/s").await.body["data"]["a"], "Yg==");
+    c.stop().await;
 }
 
 /// One server is the whole cluster as it sees it.
