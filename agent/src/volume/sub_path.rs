@@ -220,7 +220,7 @@ mod tests {
         let before = mode();
         hostile(&volume, "link", outside.to_str().unwrap());
         let over = AtomicBool::new(false);
-        let (mut inside, mut reached) = (0, 0);
+        let (mut inside, mut refused, mut reached) = (0, 0, 0);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let (part, link) = (volume.join("part"), volume.join("link"));
@@ -228,18 +228,22 @@ mod tests {
                     renameat2(AT_FDCWD, &part, AT_FDCWD, &link, RenameFlags::RENAME_EXCHANGE).unwrap();
                 }
             });
-            for round in 0..2000 {
+            // On a busy machine the one or the other is in its place for long: it goes on until both were found there.
+            for round in 0.. {
                 // Now one that is there, now one that is to be made.
                 let path = if round % 2 == 0 { "part/inner".to_owned() } else { format!("part/new-{round}/deep") };
                 let bound = bind(&volume, &path, &target).is_ok();
                 inside += u32::from(bound);
+                refused += u32::from(!bound);
                 reached += u32::from(bound && target.join("secret").exists());
                 unbind(&target).unwrap();
+                if round >= 2000 && inside > 0 && refused > 0 {
+                    break;
+                }
             }
             over.store(true, Ordering::Relaxed);
         });
         assert_eq!(reached, 0);
-        assert!(inside > 0, "it never found the directory in its place");
         let left: Vec<_> = fs::read_dir(&outside).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!((left, mode()), (vec!["inner".into()], before), "something was made or changed outside");
     }
