@@ -96,7 +96,7 @@ pub(crate) fn of_witness(packet: &Packet, from: u64) -> Result<(), Malformed> {
         }
         // Any question is one whether it is still a member.
         Packet::Ask { question, .. } => *question == Question::ReadIndex,
-        Packet::Reply { reply, .. } => *reply == Reply::Unavailable,
+        Packet::Reply { reply, .. } => matches!(reply, Reply::Unavailable | Reply::Well),
         Packet::Pull { .. } | Packet::Installed { .. } | Packet::Removed | Packet::Pace { .. } => true,
         Packet::Refused { .. } | Packet::Offer { .. } | Packet::Chunk { .. } => false,
     };
@@ -185,7 +185,9 @@ mod tests {
             (ask(Question::Admit(MemberInfo::default())), false),
             (ask(Question::Dismiss(1)), false),
             (ask(Question::KeepAlive(1)), false),
+            (ask(Question::Well), false),
             (reply(Reply::Unavailable), true),
+            (reply(Reply::Well), true),
             (reply(Reply::Number(1)), false),
             (Packet::Pull { transfer: 1, from: 0 }, true),
             (Packet::Installed { transfer: 1, index: 1 }, true),

@@ -29,8 +29,15 @@ mod storage;
 /// Room is reserved in steps of this, so that few group commits ask for it.
 const STEP: u64 = 1 << 20;
 
+/// Room that is always reserved beyond what is written: for a hard state, the leader's own entry after an election, and
+/// the heads of a frame and its records. What is left of it holds many a frame of [`Log::keep_commit`].
+const MARGIN: u64 = 1024;
+
 /// A frame's memory beyond this is not kept for the next.
 const KEPT: usize = 1 << 20;
+
+/// Room for a frame with a hard state and nothing else.
+const NOTE: u64 = 64;
 
 mod kind {
     pub(super) const ENTRY: u8 = 1;
@@ -93,6 +100,8 @@ pub(crate) struct Log<D> {
     /// What the last frame was made in, for the next.
     buffer: Vec<u8>,
     hard_state: HardState,
+    /// The commit index as stable storage has it.
+    kept: u64,
     conf_state: ConfState,
     next_frame: u64,
     /// Index of the last entry that changes the members.
@@ -125,6 +134,7 @@ impl<D: Disk> Log<D> {
             recent: VecDeque::new(),
             buffer: Vec::new(),
             hard_state: HardState::default(),
+            kept: 0,
             conf_state: base.members.clone(),
             next_frame: 1,
             last_change: 0,
@@ -177,6 +187,15 @@ impl<D: Disk> Log<D> {
         // The commit index is written with the next frame only, so a checkpoint may know of a later one.
         if log.hard_state.commit < applied.0 {
             log.hard_state.commit = applied.0;
+        }
+        log.kept = log.hard_state.commit;
+        // Room that was promised to the process before is not promised to this one, and that such a change is committed may
+        // have to be kept by itself.
+        if log.last_change > log.kept {
+            match log.reserve(0) {
+                Ok(()) | Err(Error::DiskFull) => {}
+                Err(error) => return Err(error),
+            }
         }
         recovery.entries = log.places.len() as u64;
         Ok((log, recovery))
@@ -359,8 +378,7 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// [`Error::DiskFull`]: nothing has changed. [`Error::Failed`].
     pub(crate) fn reserve(&mut self, bytes: usize) -> Result<()> {
-        // A hard state, the leader's own entry after an election, frame and records' heads.
-        let bytes = bytes as u64 + 1024;
+        let bytes = bytes as u64 + MARGIN;
         let Some(segment) = self.segments.back_mut() else { return Err(failed("write", "log has no segment")) };
         if segment.len > self.segment_bytes || self.truncated {
             let number = segment.number + 1;
@@ -405,6 +423,7 @@ impl<D: Disk> Log<D> {
         self.note_sync(took);
         self.disk.sync_dir().map_err(|error| failed("sync the log's directory", &error))?;
         self.next_frame += 1;
+        self.kept = self.kept.max(commit);
         self.truncated = false;
         self.appended += beginning.len() as u64;
         self.syncs += 1;
@@ -435,6 +454,11 @@ impl<D: Disk> Log<D> {
             self.truncate(first);
         }
         self.reserve(entries.iter().map(|entry| entry.data.len() + 64).sum())?;
+        self.put_frame(entries)
+    }
+
+    /// Writes a frame where there is room for it.
+    fn put_frame(&mut self, entries: Vec<Entry>) -> Result<()> {
         let Some(segment) = self.segments.back_mut() else { return Err(failed("write", "log has no segment")) };
         let buffer = std::mem::take(&mut self.buffer);
         let mut frame = Frame::new(buffer, entries.iter().map(|entry| entry.data.len() + 64).sum());
@@ -467,6 +491,7 @@ impl<D: Disk> Log<D> {
         self.written += bytes.len() as u64;
         self.appended += bytes.len() as u64;
         self.next_frame += 1;
+        self.kept = self.hard_state.commit;
         self.buffer = Some(bytes).filter(|bytes| bytes.capacity() <= KEPT).unwrap_or_default();
         for (entry, place) in entries.into_iter().zip(places) {
             let index = entry.index;
@@ -504,16 +529,31 @@ impl<D: Disk> Log<D> {
 
     /// Notes a later commit index; it is written along with the next group commit, since it can be found out anew.
     pub(crate) fn note_commit(&mut self, commit: u64) {
-        self.hard_state.commit = commit;
+        self.hard_state.commit = self.hard_state.commit.max(commit);
     }
 
-    /// Puts the commit index on stable storage by itself.
+    /// Puts the commit index on stable storage by itself, unless it is there. On a full disk it takes of the room that was
+    /// reserved with what is written: where a file system keeps such promises, and the process that was given them lives,
+    /// there is always enough.
     ///
     /// # Errors
     /// As [`Log::append`] and [`Log::sync`].
     pub(crate) fn keep_commit(&mut self) -> Result<()> {
-        self.append(Vec::new(), None)?;
+        if self.kept >= self.hard_state.commit {
+            return Ok(());
+        }
+        let reserved = self.reserve(0);
+        let left = self.segments.back().map_or(0, |segment| segment.reserved.saturating_sub(segment.len));
+        if !matches!(reserved, Err(Error::DiskFull)) || left < NOTE {
+            reserved?;
+        }
+        self.put_frame(Vec::new())?;
         self.sync()
+    }
+
+    /// The commit index as stable storage has it.
+    pub(crate) const fn kept(&self) -> u64 {
+        self.kept
     }
 
     /// What the only voter has on stable storage is committed, whether or not its log says so yet: it may have been told

@@ -86,8 +86,14 @@ impl<D: Disk> Member<D> {
         Ok(Self { node: node(log, &own, applied)?, own, number: 0, pending: Vec::new() })
     }
 
-    /// The same member begun anew from what its log holds, forgetting what did not get there.
-    pub(crate) fn restart(self, applied: u64) -> Result<Self> {
+    /// The same member begun anew from what its log holds, forgetting what did not get there. What of it is committed it
+    /// still knows: others may have been told.
+    pub(crate) fn restart(mut self, applied: u64) -> Result<Self> {
+        let raft_log = &self.node.raft.raft_log;
+        let known = raft_log.committed.min(self.log().last());
+        if raft_log.term(known).ok() == self.log().term_of(known) {
+            self.log_mut().note_commit(known);
+        }
         let log = self.node.raft.r.raft_log.store;
         Ok(Self { node: node(log, &self.own, applied)?, ..self })
     }

@@ -46,7 +46,7 @@ pub(crate) enum Packet {
     Pace { millis: u64 },
 }
 
-/// What only the leader knows or may do.
+/// What, but for the last, only the leader knows or may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Question {
     /// How far must I have come to miss nothing acknowledged before I asked?
@@ -59,9 +59,11 @@ pub(crate) enum Question {
     Admit(MemberInfo),
     /// Remove a member.
     Dismiss(u64),
+    /// Of anybody: are you there, and have you room on your disk?
+    Well,
 }
 
-/// What the leader says to a question.
+/// What is said to a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reply {
     /// An index, a lease's milliseconds, a member's id.
@@ -74,6 +76,8 @@ pub(crate) enum Reply {
     QuorumAtRisk,
     /// Nobody can tell whether it was done.
     Unknown,
+    /// The one asked is there, and has room.
+    Well,
 }
 
 mod tag {
@@ -136,6 +140,7 @@ impl Packet {
                     Reply::Unavailable => (3, 0),
                     Reply::QuorumAtRisk => (4, 0),
                     Reply::Unknown => (5, 0),
+                    Reply::Well => (6, 0),
                 };
                 out.put_u8(tag);
                 out.put_u64(value);
@@ -193,6 +198,7 @@ impl Packet {
                     3 => Reply::Unavailable,
                     4 => Reply::QuorumAtRisk,
                     5 => Reply::Unknown,
+                    6 => Reply::Well,
                     _ => return Err(Malformed("reply of an unknown kind")),
                 };
                 Self::Reply { life, number, reply }
@@ -235,6 +241,7 @@ fn put_question(out: &mut Vec<u8>, question: &Question) {
             out.put_u8(5);
             out.put_u64(*id);
         }
+        Question::Well => out.put_u8(6),
     }
 }
 
@@ -245,6 +252,7 @@ fn question(from: &mut Reader<'_>) -> Result<Question, Malformed> {
         3 => Question::TimeToLive(from.u64()?),
         4 => Question::Admit(MemberInfo::take(from)?),
         5 => Question::Dismiss(from.u64()?),
+        6 => Question::Well,
         _ => return Err(Malformed("question of an unknown kind")),
     })
 }

@@ -189,9 +189,10 @@ impl Store {
     /// Removes a member, dead or alive.
     ///
     /// # Errors
-    /// [`Error::MemberNotFound`]; [`Error::QuorumAtRisk`] if those who are left and well are too few to go on;
+    /// [`Error::MemberNotFound`]; [`Error::QuorumAtRisk`] if of those who are left too few answer, and have room, to go on;
     /// [`Error::Unavailable`] as [`Store::admit`], and when the leader is to go, which first lets another lead: ask
-    /// again; [`Error::OutcomeUnknown`].
+    /// again; [`Error::DiskFull`] also if it is removed, and there is no room to keep that: it stays until there is;
+    /// [`Error::OutcomeUnknown`].
     pub async fn dismiss(&self, id: MemberId) -> Result<()> {
         self.ask(|answer| Request::Dismiss { id, answer }).await
     }

@@ -39,6 +39,7 @@ mod members;
 mod pace;
 mod peers;
 mod reads;
+mod removing;
 mod witness;
 
 /// Bytes and proposals in one group commit: about what a disk writes in the time it takes to sync.
@@ -417,7 +418,7 @@ impl<D: Disk> Worker<D> {
         self.answer_reads();
         self.offer_image(now);
         self.note_leadership(now);
-        self.leave_if_removed(now);
+        self.leave_if_removed();
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //! that does what networks do, clients that write and read anywhere; judged by one file per invariant.
 //!
 //! First everything may go wrong (safety); then nothing does any more, and the cluster must come to itself (liveness).
-//! `CORACLE_SEED=n` runs that seed alone, `CORACLE_SEEDS=n` so many.
+//! Which seeds is asked for as `super::seeds` says.
 
 use std::{
     collections::{BTreeMap, BTreeSet, hash_map::DefaultHasher},
@@ -44,6 +44,7 @@ mod machine;
 mod monotonic;
 mod net;
 mod reads;
+mod removing;
 mod seeds;
 mod slow;
 mod watches;
@@ -54,6 +55,8 @@ const CLUSTER: [u8; 16] = [7; 16];
 const FOUNDER: u64 = 1 << 50;
 /// Milliseconds of a step, and steps of the two phases.
 const STEP: u64 = 20;
+/// Steps of a simulated minute.
+const MINUTE: u64 = 60_000 / STEP;
 const SAFETY: u64 = 700;
 const HEAL: u64 = 900;
 const MOST: usize = 6;
@@ -98,8 +101,6 @@ struct Simulation {
     removed: Vec<u64>,
     /// Who was asked to be removed, and when last.
     dismissed: BTreeMap<u64, u64>,
-    /// When a disk was lost last.
-    lost_at: Option<u64>,
     reads: u64,
     images: u64,
     /// Members say what no correct member says: nothing is promised then but that nobody panics.
@@ -130,7 +131,6 @@ impl Simulation {
             monotonic: Monotonic::default(),
             removed: Vec::new(),
             dismissed: BTreeMap::new(),
-            lost_at: None,
             reads: 0,
             images: 0,
             lies: false,

@@ -2,7 +2,7 @@
 //! and flipped bits; judged by a client that remembers what it was told.
 //!
 //! What was acknowledged must be there after every start; what was refused must not; what was left open may be, in the
-//! order it was sent. `CORACLE_SEED=n` runs that seed alone, `CORACLE_SEEDS=n` so many.
+//! order it was sent. Which seeds is asked for as `super::seeds` says.
 
 use std::{
     collections::hash_map::DefaultHasher,
@@ -35,6 +35,7 @@ use crate::{
 
 use super::{
     model::{Facts, Model, Told, command, fact},
+    seeds::for_each_seed,
     state::told,
     world::{Dice, SimDisk, SimEngine, World},
 };
@@ -352,19 +353,9 @@ fn simulate(seed: u64) -> String {
     result.unwrap_or_else(|_| panic!("repro: CORACLE_SEED={seed} cargo test -p coracle-store --lib simulation"))
 }
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
-}
-
 #[test]
 fn what_is_acknowledged_survives_whatever_happens_to_the_machine() {
-    if let Some(seed) = number("CORACLE_SEED") {
-        println!("{}", simulate(seed));
-        return;
-    }
-    for seed in 0..number("CORACLE_SEEDS").unwrap_or(300) {
-        simulate(seed);
-    }
+    for_each_seed(300, simulate);
 }
 
 /// Each found something once: acknowledged writes hidden by a full disk at the start, segments that reappeared, a frame

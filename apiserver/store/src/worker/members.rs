@@ -3,7 +3,10 @@
 //! One change at a time, each an entry of the log. Who is admitted is a learner first: it is sent everything and has no
 //! vote, so a machine that is slow, or never comes, holds up nobody. The leader makes it a voter when it has caught up.
 
-use std::{collections::BTreeMap, mem};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+};
 
 use raft::eraftpb::Entry;
 use tokio::sync::oneshot;
@@ -11,6 +14,7 @@ use tokio::sync::oneshot;
 use super::{
     Now, Phase, Worker,
     peers::{Asker, reply_of},
+    removing::Removing,
 };
 use crate::{
     codec::Reader,
@@ -25,27 +29,41 @@ use crate::{
 const MOST: usize = 9;
 
 /// Who is told that a change was made.
-enum Asked {
+pub(super) enum Asked {
     Admit(oneshot::Sender<Result<MemberId>>),
     Dismiss(oneshot::Sender<Result<()>>),
     /// A peer, by way of which it was asked: member, life, number of the question.
     Peer(u64, u64, u64),
 }
 
+impl Asked {
+    /// Whether it was asked by this peer in this life under this number.
+    pub(super) fn is_of(&self, who: (u64, u64, u64)) -> bool {
+        matches!(self, Self::Peer(from, life, number) if (*from, *life, *number) == who)
+    }
+
+    /// Whether somebody on this machine waits for it.
+    pub(super) const fn is_own(&self) -> bool {
+        match self {
+            Self::Admit(_) | Self::Dismiss(_) => true,
+            Self::Peer(..) => false,
+        }
+    }
+}
+
 /// See the module.
 #[derive(Default)]
 pub(super) struct Changes {
     /// By the index and term of their entries.
-    asked: BTreeMap<(u64, u64), Asked>,
-    lost: Vec<Asked>,
+    pub(super) asked: BTreeMap<(u64, u64), Asked>,
+    pub(super) removing: Removing,
     handing_over: Vec<oneshot::Sender<()>>,
 }
 
 impl Changes {
     /// This member leads no more: whether what it proposed is done, others will see.
     pub(super) fn lost(&mut self) {
-        self.lost.extend(mem::take(&mut self.asked).into_values());
-        for asked in mem::take(&mut self.lost) {
+        for asked in mem::take(&mut self.asked).into_values() {
             match asked {
                 Asked::Admit(answer) => drop(answer.send(Err(Error::OutcomeUnknown))),
                 Asked::Dismiss(answer) => drop(answer.send(Err(Error::OutcomeUnknown))),
@@ -64,7 +82,7 @@ impl Changes {
 }
 
 impl<D: Disk> Worker<D> {
-    fn leading(&mut self) -> Result<&mut Member<D>> {
+    pub(super) fn leading(&mut self) -> Result<&mut Member<D>> {
         if let Phase::Failed(error) = &self.phase {
             return Err(error.clone());
         }
@@ -103,52 +121,7 @@ impl<D: Disk> Worker<D> {
         Ok((index, member.term()))
     }
 
-    pub(super) fn dismiss(&mut self, id: MemberId, answer: oneshot::Sender<Result<()>>, now: Now) {
-        if self.asks_leader() {
-            self.ask(Question::Dismiss(id.0), Asker::Dismiss { id, answer }, now);
-            return;
-        }
-        match self.try_dismiss(id.0) {
-            Ok(at) => drop(self.changes.asked.insert(at, Asked::Dismiss(answer))),
-            Err(error) => drop(answer.send(Err(error))),
-        }
-        self.settle(now);
-    }
-
-    pub(super) fn dismiss_for(&mut self, who: (u64, u64, u64), id: u64, _: Now) -> Result<()> {
-        let at = self.try_dismiss(id)?;
-        self.changes.asked.insert(at, Asked::Peer(who.0, who.1, who.2));
-        Ok(())
-    }
-
-    fn try_dismiss(&mut self, id: u64) -> Result<(u64, u64)> {
-        let witness = self.telling.witness();
-        let member = self.leading()?;
-        if !member.is_member(id) {
-            return Err(Error::MemberNotFound { id: MemberId(id) });
-        }
-        let voters = &member.log().members().voters;
-        if voters.contains(&id) {
-            // Those who are left must be able to go on at once.
-            let left = voters.iter().filter(|voter| **voter != id);
-            let (count, active) = (left.clone().count(), left.filter(|voter| member.is_active(**voter)).count());
-            if active < count / 2 + 1 {
-                return Err(Error::QuorumAtRisk);
-            }
-        }
-        if id == member.own().id {
-            // A leader does not remove itself: another leads first, and is asked again.
-            if let Some(successor) = member.successor(witness) {
-                member.hand_over(successor);
-            }
-            return Err(Error::Unavailable);
-        }
-        member.log_mut().reserve(256)?;
-        let index = member.propose_change(Change::Remove(id), Vec::new())?;
-        Ok((index, member.term()))
-    }
-
-    /// A change was applied: who asked for it is told.
+    /// A change was applied, and will not be forgotten: who asked for it is told.
     pub(super) fn changed(&mut self, index: u64, term: u64) {
         let Some(asked) = self.changes.asked.remove(&(index, term)) else { return };
         match asked {
@@ -210,6 +183,7 @@ impl<D: Disk> Worker<D> {
         if !leads && !is_alone {
             // The new leader gives every lease its time anew.
             self.deadlines.clear();
+            self.end_inquiries(&Error::Unavailable);
             self.changes.lost();
             self.changes.handed_over();
         }
@@ -219,31 +193,29 @@ impl<D: Disk> Worker<D> {
 
     /// Applies a change of the members: those who go are forgotten, those who come have said who they are.
     pub(super) fn apply_change(&mut self, entry: &Entry) -> Result<()> {
-        let before: Vec<u64> = self.member()?.ids().collect();
+        let before: BTreeSet<u64> = self.member()?.ids().collect();
         let said = self.member()?.change_members(entry)?;
-        let after: Vec<u64> = self.member()?.ids().collect();
-        // Who goes was needed to commit it, and is not there to say so again: who stays must know it by itself. On a disk
-        // without room for that, the next group commit says it.
-        if before.iter().any(|id| !after.contains(id)) {
-            match self.member()?.log_mut().keep_commit() {
-                Ok(()) | Err(Error::DiskFull) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let after: BTreeSet<u64> = self.member()?.ids().collect();
         {
             let mut state = self.shared.write();
-            for id in before.iter().filter(|id| !after.contains(id)) {
+            for id in before.difference(&after) {
                 state.dismiss(*id);
             }
-            for id in after.iter().filter(|id| !before.contains(id)) {
+            for id in after.difference(&before) {
                 let info = MemberInfo::take(&mut Reader(&said)).unwrap_or_default();
                 state.admit(*id, info);
             }
         }
         self.know_members();
         self.shared.tell_cluster_changed();
-        self.changed(entry.index, entry.term);
-        Ok(())
+        if before.is_subset(&after) {
+            self.changed(entry.index, entry.term);
+            return Ok(());
+        }
+        for id in before.difference(&after) {
+            self.changes.removing.applied(*id, (entry.index, entry.term));
+        }
+        self.keep_removals()
     }
 
     /// Notices who the members are.

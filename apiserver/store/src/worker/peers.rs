@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(6);
 /// A leader that hears that it was removed leaves it to the others for so long to elect another: some elections.
 const REST: Duration = Duration::from_secs(3);
 
-/// A member that was removed stays no longer than this.
+/// A member that was removed stays no longer than this when one of the others knows.
 const LINGERING: Duration = Duration::from_secs(15);
 
 /// So many ticks without a word of a leader's make a member without a vote ask whether it is one still.
@@ -54,9 +54,11 @@ pub(super) struct Passing {
     again: bool,
     /// Ticks since it knew of a leader.
     alone: usize,
-    /// Who has said that this is no member any more, and since when that is known.
+    /// This is no member any more.
+    removed: bool,
+    /// Who has said so, and when the first of them did.
     removed_by: BTreeSet<u64>,
-    removed: Option<Duration>,
+    told_at: Duration,
     /// Until then it leaves it to others to stand for election.
     rests: Option<Duration>,
 }
@@ -73,7 +75,7 @@ impl Asker {
     fn answer(self, reply: Reply) {
         let error = match reply {
             Reply::Number(_) | Reply::NotFound => None,
-            Reply::Unavailable => Some(Error::Unavailable),
+            Reply::Unavailable | Reply::Well => Some(Error::Unavailable),
             Reply::QuorumAtRisk => Some(Error::QuorumAtRisk),
             Reply::Unknown => Some(Error::OutcomeUnknown),
         };
@@ -153,7 +155,10 @@ impl<D: Disk> Worker<D> {
             return;
         }
         if self.is_removed(from) {
-            self.send(from, &Packet::Removed);
+            // Until this member knows it for good, it may come to need that one's vote again.
+            if self.changes.removing.knows(from) {
+                self.send(from, &Packet::Removed);
+            }
             return;
         }
         let taken = match packet {
@@ -168,7 +173,7 @@ impl<D: Disk> Worker<D> {
                 Ok(())
             }
             Packet::Reply { life, number, reply } => {
-                self.replied(life, number, reply);
+                self.replied(from, life, number, reply);
                 Ok(())
             }
             Packet::Offer { transfer, mark, items } => self.offered(from, transfer, mark, items, now),
@@ -307,9 +312,11 @@ impl<D: Disk> Worker<D> {
         self.send(leader, &Packet::Ask { life, number, question });
     }
 
-    /// Answers a peer that takes this member for the leader.
+    /// Answers a peer; most of them take this member for the leader.
     fn asked(&mut self, from: u64, life: u64, number: u64, question: Question, now: Now) {
-        let reply = if self.leads {
+        let reply = if question == Question::Well {
+            if self.is_well() { Reply::Well } else { Reply::Unavailable }
+        } else if self.leads {
             match question {
                 Question::ReadIndex => {
                     if let Some(member) = &mut self.member {
@@ -323,10 +330,11 @@ impl<D: Disk> Worker<D> {
                     Ok(()) => return,
                     Err(error) => reply_of::<u64>(&Err(error), |id| *id),
                 },
-                Question::Dismiss(id) => match self.dismiss_for((from, life, number), id, now) {
-                    Ok(()) => return,
-                    Err(error) => reply_of::<u64>(&Err(error), |id| *id),
-                },
+                Question::Dismiss(id) => {
+                    self.dismiss_for((from, life, number), id, now);
+                    return;
+                }
+                Question::Well => return,
             }
         } else {
             Reply::Unavailable
@@ -334,8 +342,11 @@ impl<D: Disk> Worker<D> {
         self.send(from, &Packet::Reply { life, number, reply });
     }
 
-    fn replied(&mut self, life: u64, number: u64, reply: Reply) {
+    fn replied(&mut self, from: u64, life: u64, number: u64, reply: Reply) {
         if self.member.as_ref().is_none_or(|member| member.own().life != life) {
+            return;
+        }
+        if self.heard_how(from, number, reply) {
             return;
         }
         match (self.passing.asked.remove(&number), reply) {
@@ -350,6 +361,7 @@ impl<D: Disk> Worker<D> {
         !self.reads.is_empty()
             || !self.passing.asked.is_empty()
             || !self.passing.held.is_empty()
+            || !self.changes.removing.knows_all()
             || self.waiting.first_key_value().is_some_and(|(_, waiting)| waiting.passed_on.is_some())
     }
 
@@ -376,6 +388,9 @@ impl<D: Disk> Worker<D> {
         self.lose_patience(now);
         self.pass_on_again(now);
         self.promote();
+        self.tick_inquiries(now);
+        let kept = self.keep_removals();
+        self.mind(kept, now);
         self.tick_images(now);
         self.ask_reads(now);
         self.settle(now);
@@ -393,10 +408,7 @@ impl<D: Disk> Worker<D> {
         let knows_learners = !member.log().members().learners.is_empty();
         self.passing.alone = if member.leader().is_none() { self.passing.alone + 1 } else { 0 };
         let is_forgotten = knows_learners && self.passing.alone > 0 && self.passing.alone.is_multiple_of(LONELY);
-        if stands && is_forgotten
-            || !stands && silence > 0 && silence.is_multiple_of(LONELY)
-            || self.passing.removed.is_some()
-        {
+        if stands && is_forgotten || !stands && silence > 0 && silence.is_multiple_of(LONELY) || self.passing.removed {
             self.ask_all();
         }
     }
@@ -448,6 +460,9 @@ impl<D: Disk> Worker<D> {
 
     /// A peer that knows says that this is no member any more.
     fn told_removed(&mut self, from: u64, now: Now) {
+        if self.passing.removed_by.is_empty() {
+            self.passing.told_at = now.steady;
+        }
         self.passing.removed_by.insert(from);
         // Who has removed it takes nothing from it any more, and the witness, which is not told what the servers that stay
         // have not got, takes it for the leader.
@@ -457,36 +472,37 @@ impl<D: Disk> Worker<D> {
             member.step_down();
             self.passing.rests = Some(now.steady + REST);
         }
-        self.stay_a_while(now);
+        self.stay_a_while();
     }
 
-    pub(super) fn leave_if_removed(&mut self, now: Now) {
+    pub(super) fn leave_if_removed(&mut self) {
         if let Some(own) = self.member.as_ref().map(|member| member.own().id)
             && !matches!(self.phase, Phase::Failed(_))
             && self.is_removed(own)
         {
-            self.stay_a_while(now);
+            self.stay_a_while();
         }
     }
 
     /// Who was removed stays until most of the others have seen it too: to those who have not it still is a voter, and
-    /// should the one that has told it be gone, they may be too few to go on without its vote.
-    fn stay_a_while(&mut self, now: Now) {
-        if self.passing.removed.is_none() {
+    /// should the one that has told it be gone, they may be too few to go on without its vote. As long as nobody has said
+    /// that it is gone, nobody may know: who was told that it is committed, and was killed, has forgotten it.
+    fn stay_a_while(&mut self) {
+        if !self.passing.removed {
             tracing::info!(
                 "this member was removed from the cluster, and goes when most of the others have seen it too"
             );
-            self.passing.removed = Some(now.steady);
+            self.passing.removed = true;
             self.ask_all();
         }
     }
 
     fn consider_leaving(&mut self, now: Now) {
-        let (Some(since), Some(member)) = (self.passing.removed, &self.member) else { return };
+        let Some(member) = self.member.as_ref().filter(|_| !self.passing.removed_by.is_empty()) else { return };
         let others = member.log().members().voters.iter().filter(|id| **id != member.own().id);
         let (all, seen) = (others.clone().count(), others.filter(|id| self.passing.removed_by.contains(id)).count());
-        // None may be left of those it knows.
-        if seen > all / 2 || now.steady.saturating_sub(since) >= LINGERING {
+        // No more may be left of those it knows.
+        if seen > all / 2 || now.steady.saturating_sub(self.passing.told_at) >= LINGERING {
             tracing::warn!("this member was removed from the cluster");
             self.silence(Error::Removed);
         }
@@ -502,6 +518,7 @@ impl<D: Disk> Worker<D> {
         let held = mem::take(&mut self.passing.held);
         self.refuse(held.into(), error);
         self.reads.end(error);
+        self.end_inquiries(error);
         self.changes.lost();
         self.changes.handed_over();
         self.images = super::Images::default();

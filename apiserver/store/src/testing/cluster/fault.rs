@@ -9,9 +9,6 @@ use crate::queue::Request;
 
 /// Milliseconds in which what was asked is mostly answered.
 const ASKED: u64 = 6000;
-/// Milliseconds after which nobody can take a member for well any more that is gone: a packet is three seconds late at most,
-/// its receiver stalls four, and the leader looks once a second whom it has heard.
-const HEARD: u64 = 8000;
 
 impl Simulation {
     /// Something goes wrong.
@@ -58,7 +55,6 @@ impl Simulation {
         if self.voters().difference(&self.leaving()).count() >= 4 && gone == self.removed.len() {
             self.machines[index].lost = true;
             self.machines[index].running = None;
-            self.lost_at = Some(self.now);
         }
     }
 
@@ -74,21 +70,5 @@ impl Simulation {
     fn leaving(&self) -> BTreeSet<u64> {
         let lately = |asked: u64| self.now < asked + ASKED;
         self.dismissed.iter().filter(|(_, asked)| lately(**asked)).map(|(id, _)| *id).collect()
-    }
-
-    /// Whether it may be asked that this member is removed. A leader refuses what would leave too few; but whose disk was
-    /// lost just now is well for all it has heard, as long as something of it is on its way. So it is two at a time to
-    /// remove another then, unless there are enough left without both.
-    pub(super) fn can_go(&self, id: u64) -> bool {
-        let is_lost = |id: u64| self.machines.iter().any(|machine| machine.lost && machine.identity.member == id);
-        if self.lost_at.is_none_or(|lost| self.now >= lost + HEARD) || is_lost(id) {
-            return true;
-        }
-        let mut left = self.voters();
-        for gone in self.leaving().into_iter().chain([id]) {
-            left.remove(&gone);
-        }
-        let well = left.iter().filter(|id| !is_lost(**id)).count();
-        well > left.len() / 2
     }
 }

@@ -2,41 +2,17 @@
 
 use std::time::Duration;
 
-use super::{Simulation, seeds::number};
-use crate::testing::world::Dice;
-
-/// Steps of a simulated minute.
-const MINUTE: u64 = 60_000 / super::STEP;
+use super::{MINUTE, Simulation};
+use crate::testing::{seeds::number, world::Dice};
 
 impl Simulation {
     fn syncs_take(&self, index: usize, took: Duration) {
         self.machines[index].world.lock().unwrap().sync_takes = took;
     }
 
-    fn leader(&self) -> Option<usize> {
+    pub(super) fn leader(&self) -> Option<usize> {
         let leads = |machine: &super::Machine| machine.running.as_ref().is_some_and(|run| run.worker.standing().1);
         self.machines.iter().position(leads)
-    }
-
-    /// A cluster of three with quick disks.
-    fn three(seed: u64) -> Self {
-        let mut simulation = Self::new(seed);
-        for step in 0..MINUTE {
-            simulation.step();
-            let all = simulation.machines.len() == 3 && simulation.machines.iter().all(Self::knows_three_voters);
-            if all && simulation.asked.is_empty() {
-                return simulation;
-            }
-            if step % 20 == 10 && simulation.machines.len() < 3 && simulation.asked.is_empty() {
-                simulation.admit(0, &format!("machine {step}"), false);
-            }
-        }
-        panic!("seed {seed}: {}", simulation.standing());
-    }
-
-    fn knows_three_voters(machine: &super::Machine) -> bool {
-        let members = machine.running.as_ref().map(|run| run.shared.cluster().members).unwrap_or_default();
-        members.iter().filter(|member| member.votes).count() == 3
     }
 
     /// Clients ask all the time, until it is so.
@@ -60,7 +36,7 @@ impl Simulation {
 #[test]
 fn where_a_sync_takes_two_seconds_there_is_a_leader_and_it_stays() {
     for seed in 0..number("CORACLE_SEEDS").map_or(8, |seeds| seeds / 100) {
-        let mut simulation = Simulation::three(seed);
+        let mut simulation = Simulation::together(seed, 3);
         (0..3).for_each(|index| simulation.syncs_take(index, Duration::from_secs(2)));
         simulation.asking_until(MINUTE, |simulation| simulation.writes.answered > 20);
         let slow = |machine: &super::Machine| machine.running.as_ref().is_some_and(|run| run.worker.is_disk_slow());
@@ -78,7 +54,7 @@ fn where_a_sync_takes_two_seconds_there_is_a_leader_and_it_stays() {
 #[test]
 fn one_slow_disk_of_three_slows_down_nobody_else() {
     for seed in 0..number("CORACLE_SEEDS").map_or(8, |seeds| seeds / 100) {
-        let mut simulation = Simulation::three(seed);
+        let mut simulation = Simulation::together(seed, 3);
         let slow = simulation.leader().unwrap();
         simulation.syncs_take(slow, Duration::from_secs(4));
         simulation.asking_until(MINUTE, |simulation| simulation.leader().is_some_and(|leader| leader != slow));

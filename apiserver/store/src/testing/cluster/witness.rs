@@ -1,6 +1,7 @@
 //! Two servers, or some more, and a witness beside them.
 
-use super::{Simulation, TWO, machine::Machine, seeds::for_each_seed};
+use super::{Simulation, TWO, machine::Machine};
+use crate::testing::seeds::for_each_seed;
 
 /// How many servers there may be in some seeds.
 const FEW: usize = 4;
@@ -76,7 +77,7 @@ fn two_servers_and_a_witness_survive_the_loss_of_any_one() {
 /// Each did not come to itself once when nothing was wrong any more.
 #[test]
 fn clusters_with_a_witness_that_found_something_stay_found() {
-    for seed in [377, 1136] {
+    for seed in [377, 1136, 7967] {
         simulate_witnessed(seed);
     }
 }
