@@ -8,7 +8,7 @@
 //!   /coracle/v1/join                              certificates for nodes
 //! ```
 
-mod join;
+pub(crate) mod join;
 mod keeper;
 mod node_proxy;
 mod reviews;

@@ -286,6 +286,14 @@ impl ApiServer {
         self.inner.registry.store().cluster().members.len() > 1
     }
 
+    /// Where the other servers are found, `host:port`, as far as this one knows.
+    #[must_use]
+    pub fn others(&self) -> Vec<String> {
+        let cluster = self.inner.registry.store().cluster();
+        let others = cluster.members.into_iter().filter(|member| member.id != cluster.own && !member.info.witness);
+        others.flat_map(|member| member.info.addresses).collect()
+    }
+
     /// Whether it ended because somebody asked it to leave the cluster, and it did.
     #[must_use]
     pub fn has_left(&self) -> bool {

@@ -53,7 +53,9 @@ use crate::{
     encryption::Encryption,
     peers::{Peers, member_profile},
     pki::{self, Pki},
+    registry::Registry,
     request::RequestInfo,
+    security::join,
     server::Handler,
     status_of::{self, Result},
     stored,
@@ -92,6 +94,9 @@ pub(crate) struct JoinRequest {
     /// It wants to be a witness, which has no flags that must be the same, and asks for a certificate (PEM).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) certificate_request: Option<String>,
+    /// The node that is to run beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) node: Option<String>,
 }
 
 /// What a server that was admitted is told.
@@ -153,6 +158,7 @@ pub struct List {
 /// See the module.
 pub(crate) struct Servers {
     pub(crate) store: Store,
+    pub(crate) registry: Registry,
     pub(crate) peers: Arc<Peers>,
     pub(crate) encryption: Arc<Encryption>,
     pub(crate) pki: Arc<Pki>,
@@ -282,6 +288,21 @@ impl Servers {
         }
     }
 
+    /// A node of that name must not be another machine's, which is well.
+    fn check_node(&self, request: &JoinRequest) -> Result<()> {
+        let Some(node) = &request.node else { return Ok(()) };
+        if let Some(why) = name::dns1123_subdomain(node).first() {
+            return Err(Box::new(Status::bad_request(format!("{node:?} is no node name: {why}"))));
+        }
+        if join::is_live(&self.registry, node, jiff::Timestamp::now())? {
+            let why = format!(
+                "there is a node {node:?} already, and its machine is well: give the new one another name with --node-name"
+            );
+            return Err(refused(409, "Conflict", why));
+        }
+        Ok(())
+    }
+
     async fn admit(&self, user: &User, body: &Bytes) -> Result<Admitted> {
         let request: JoinRequest = serde_json::from_slice(body)
             .map_err(|error| Box::new(Status::bad_request(format!("this is no request to join: json: {error}"))))?;
@@ -292,6 +313,7 @@ impl Servers {
             return Err(Box::new(Status::forbidden("", "servers", &request.name, &why)));
         }
         self.check(&request)?;
+        self.check_node(&request)?;
         let _turn = self.turn.lock().await;
         self.store.barrier().await.map_err(|error| status_of::store(&error))?;
         let token = self.token_of(user)?;

@@ -30,8 +30,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         let who = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
         bail!("{} is in use by {who}; stop that first", instance.data_dir().display());
     }
-    coracle_agent::clear(&instance.place().agent_dir()).await.context("clearing the node")?;
-    remove(&instance.place().run_dir())?;
+    clear(&instance).await?;
     let mut out = std::io::stdout().lock();
     if !args.purge {
         writeln!(out, "nothing of {} runs any more; its data is kept", instance.data_dir().display())?;
@@ -48,6 +47,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     remove(instance.data_dir())?;
     writeln!(out, "nothing of {} is left on this host", instance.data_dir().display())?;
     Ok(())
+}
+
+/// Stops pods, and removes what they hold of the host.
+pub(super) async fn clear(instance: &Instance) -> anyhow::Result<()> {
+    coracle_agent::clear(&instance.place().agent_dir()).await.context("clearing the node")?;
+    remove(&instance.place().run_dir())
 }
 
 /// Removes a file or a folder with all in it; one that is not there is removed.

@@ -28,14 +28,29 @@ pub(crate) struct Args {
     /// of KUBECONFIG or ~/.kube/config.
     #[arg(long, env = "CORACLE_KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    join: JoinArgs,
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+/// The cluster that a server joins.
+#[derive(clap::Args)]
+pub(crate) struct JoinArgs {
     /// A server of the cluster to join, as in https://192.0.2.1:6443; without effect once this server has joined.
     #[arg(long, env = "CORACLE_JOIN", value_name = "URL")]
     join: Option<String>,
     /// The token to join with (`coracle token create --server`); needed only to join.
     #[arg(long, env = "CORACLE_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    #[command(subcommand)]
-    what: Option<What>,
+}
+
+impl JoinArgs {
+    /// The cluster to join, if one was named, with `node` beside the server.
+    pub(super) fn join(self, node: Option<String>) -> anyhow::Result<Option<Join>> {
+        let join = join(self.join, self.token.as_deref(), "--server")?;
+        Ok(join.map(|join| Join { node, ..join }))
+    }
 }
 
 /// What to do about the servers of a cluster.
@@ -116,13 +131,13 @@ pub(super) fn join(server: Option<String>, token: Option<&str>, kind: &str) -> a
         return Err(WrongUse(format!("--join: needs --token (coracle token create {kind})")).into());
     };
     let token = token.parse().map_err(|error| WrongUse(format!("--token: {error}")))?;
-    Ok(Some(Join { server, token }))
+    Ok(Some(Join { server, token, node: None }))
 }
 
 async fn serve(args: Args, start: Instant, shutdown: CancellationToken) -> anyhow::Result<()> {
     let instance = Instance::new(&args.server.whereabouts.data_dir)?;
     let controller = args.controller.config()?;
-    let join = join(args.join, args.token.as_deref(), "--server")?;
+    let join = args.join.join(None)?;
     let (server, runner) = up::open(args.server, &instance, join).await?;
     let mut components = Components::default();
     components.start("API server", |shutdown| async move { Ok(runner.run(shutdown).await?) });

@@ -17,14 +17,17 @@ use coracle_apiserver::{
     user::User,
 };
 use coracle_controller::ClusterCidr;
-use coracle_process::{Signals, WrongUse};
+use coracle_process::Signals;
 use k8s_openapi::{api::core::v1::Node, jiff::Timestamp};
 use kube::{Api, Client, runtime::wait::await_condition};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use super::server::JoinArgs;
 use crate::{components::Components, instance::Instance, kubeconfig};
+
+mod leaving;
 
 /// How long the node may take to be Ready before the start counts as failed; it takes well under a second.
 const NODE_PATIENCE: Duration = Duration::from_secs(60);
@@ -47,11 +50,8 @@ pub(crate) struct Args {
     /// Run the control plane only.
     #[arg(long, env = "CORACLE_NO_AGENT")]
     no_agent: bool,
-    // Known so that whoever looks for them here is told where they are.
-    #[arg(long, hide = true)]
-    join: Option<String>,
-    #[arg(long, hide = true, requires = "join")]
-    token: Option<String>,
+    #[command(flatten)]
+    join: JoinArgs,
 }
 
 /// A `kube::Client` that talks to the API server in this process as `user`.
@@ -160,11 +160,6 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 async fn up(args: Args, start: Instant, shutdown: CancellationToken) -> anyhow::Result<()> {
-    if args.join.is_some() {
-        let why = "--join: `coracle up` begins a cluster and joins none: a further server is `coracle server --join URL \
-                   --token TOKEN`, and a node beside it `coracle agent`, with a data directory of its own";
-        return Err(WrongUse(why.to_owned()).into());
-    }
     let instance = Instance::new(&args.server.whereabouts.data_dir)?;
     if !args.no_agent {
         coracle_agent::check_rights()
@@ -172,7 +167,8 @@ async fn up(args: Args, start: Instant, shutdown: CancellationToken) -> anyhow::
     }
     let mut controller = args.controller.clone().config()?;
     let mut node_config = (!args.no_agent).then(|| node_config(&args, &instance)).transpose()?;
-    let (server, runner) = open(args.server, &instance, None).await?;
+    let node = node_config.as_ref().map(|config| config.node_name.clone());
+    let (server, runner) = open(args.server, &instance, args.join.join(node.clone())?).await?;
     let mut components = Components::default();
     components.start("API server", |shutdown| async move { Ok(runner.run(shutdown).await?) });
     let started = async {
@@ -211,9 +207,10 @@ async fn up(args: Args, start: Instant, shutdown: CancellationToken) -> anyhow::
     };
     info!("stopping");
     let stopped = components.stop().await;
-    match broken {
-        Some(error) => Err(error),
-        None => stopped,
+    match (broken, node) {
+        (Some(error), _) => Err(error),
+        (None, Some(node)) if server.has_left() => leaving::node(&instance, &node, &server.others()).await,
+        (None, _) => stopped,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Backing up, losing everything, and having it again; a copy to try things on; what a disk shows of Secrets.
 
-use std::{path::Path, process::Output, time::Duration};
+use std::{path::Path, time::Duration};
 
 use nix::sys::signal::Signal;
 
@@ -34,19 +34,6 @@ spec:
 const PASSWORD: &[u8] = b"Y29ycmVjdC1ob3JzZS1iYXR0ZXJ5";
 
 impl Cluster {
-    fn coracle(&self, arguments: &[&str]) -> Output {
-        let mut command = self.host.command(env!("CARGO_BIN_EXE_coracle"));
-        command.args(arguments).arg("--data-dir").arg(self.data_dir());
-        command.output().expect("coracle runs")
-    }
-
-    fn coracle_does(&self, arguments: &[&str]) -> String {
-        let output = self.coracle(arguments);
-        let (told, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "coracle {arguments:?}: {complaint}");
-        told.into_owned()
-    }
-
     fn coracle_refuses(&self, arguments: &[&str]) -> String {
         let output = self.coracle(arguments);
         assert!(!output.status.success(), "coracle {arguments:?} did it");

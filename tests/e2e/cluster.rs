@@ -20,11 +20,16 @@ use crate::{host::Host, wait::wait_for};
 /// Long enough for what takes seconds on a slow machine with other tests beside it.
 pub(crate) const LONG: Duration = Duration::from_secs(90);
 
+/// Where a cluster listens that is alone on its host, and its node's name.
+const ALONE: (&str, &str) = ("127.0.0.1:6443", "node-1");
+
 /// A cluster that runs; stopped, purged and checked for leftovers when dropped.
 pub(crate) struct Cluster {
     pub(crate) host: Host,
     folder: tempfile::TempDir,
     data_dir: PathBuf,
+    /// Where it listens, and its node's name.
+    place: (&'static str, &'static str),
     process: Option<Child>,
     log: Arc<Mutex<String>>,
     /// Further flags of the next start.
@@ -43,22 +48,34 @@ impl Cluster {
 
     /// Starts one on a host that may have a registry already, with further flags.
     pub(crate) fn start_on(host: Host, flags: &[&str]) -> Self {
+        Self::start_at(host, ALONE, flags)
+    }
+
+    /// Starts one that listens at an address and has a node of a name.
+    pub(crate) fn start_at(host: Host, place: (&'static str, &'static str), flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let data_dir = folder.path().join("data");
-        Self::start_with(host, folder, data_dir, flags)
+        Self::start_with(host, folder, data_dir, place, flags)
     }
 
     /// Starts one with this data directory.
     pub(crate) fn start_in(data_dir: PathBuf, flags: &[&str]) -> Self {
-        Self::start_with(Host::new(), tempfile::tempdir().expect("a temporary folder"), data_dir, flags)
+        Self::start_with(Host::new(), tempfile::tempdir().expect("a temporary folder"), data_dir, ALONE, flags)
     }
 
-    fn start_with(host: Host, folder: tempfile::TempDir, data_dir: PathBuf, flags: &[&str]) -> Self {
+    fn start_with(
+        host: Host,
+        folder: tempfile::TempDir,
+        data_dir: PathBuf,
+        place: (&'static str, &'static str),
+        flags: &[&str],
+    ) -> Self {
         let flags = flags.iter().map(|f| (*f).to_owned()).collect();
         let mut cluster = Self {
             host,
             folder,
             data_dir,
+            place,
             process: None,
             log: Arc::default(),
             flags,
@@ -99,7 +116,7 @@ impl Cluster {
         let mut process = self
             .host
             .command(env!("CARGO_BIN_EXE_coracle"))
-            .args(["up", "--listen", "127.0.0.1:6443", "--node-name", "node-1"])
+            .args(["up", "--listen", self.place.0, "--node-name", self.place.1])
             .arg("--data-dir")
             .arg(self.data_dir())
             .arg("--kubeconfig")
@@ -132,6 +149,26 @@ impl Cluster {
         let mut process = self.process.take().expect("the cluster runs");
         kill(Pid::from_raw(i32::try_from(process.id()).expect("a pid")), signal).expect("the process is ours");
         process.wait().expect("it is our child")
+    }
+
+    /// Waits until `coracle up` has ended by itself; says how.
+    pub(crate) fn ended(&mut self) -> std::process::ExitStatus {
+        self.process.take().expect("the cluster runs").wait().expect("it is our child")
+    }
+
+    /// Runs `coracle` on its host and for its data directory, to its end.
+    pub(crate) fn coracle(&self, arguments: &[&str]) -> Output {
+        let mut command = self.host.command(env!("CARGO_BIN_EXE_coracle"));
+        command.args(arguments).arg("--data-dir").arg(&self.data_dir).output().expect("coracle runs")
+    }
+
+    /// What such a run of `coracle` prints; it must succeed.
+    #[track_caller]
+    pub(crate) fn coracle_does(&self, arguments: &[&str]) -> String {
+        let output = self.coracle(arguments);
+        let (told, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "coracle {arguments:?}: {complaint}");
+        told.into_owned()
     }
 
     /// Runs kubectl to its end.

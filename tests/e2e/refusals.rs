@@ -25,7 +25,8 @@ fn wrong_flags_are_named_with_what_is_allowed() {
         (&["server", "--join", "https://127.0.0.1:1", "--token", "x"], 2, "--token"),
         (&["server", "--join", "https://127.0.0.1:1"], 2, "coracle token create --server"),
         (&["witness", "--join", "https://127.0.0.1:1"], 2, "coracle token create --witness"),
-        (&["up", "--join", "https://127.0.0.1:1", "--token", "x"], 2, "coracle server --join URL"),
+        (&["up", "--join", "https://127.0.0.1:1", "--token", "x"], 2, "--token"),
+        (&["up", "--join", "https://127.0.0.1:1"], 2, "coracle token create --server"),
     ] {
         let output = coracle(arguments);
         let said = String::from_utf8_lossy(&output.stderr);

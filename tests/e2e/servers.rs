@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::{cluster::LONG, host::Host, wait::wait_for};
 
+mod homes;
 mod keys;
 mod witness;
 
@@ -138,7 +139,7 @@ impl Servers {
         command.args(arguments).arg("--data-dir").arg(self.dir(at)).output().unwrap()
     }
 
-    /// Removes a server, as soon as those that stay have been heard of lately: without that it is refused.
+    /// Removes a server, as soon as those that stay answer: without that it is refused.
     #[track_caller]
     fn remove(&self, at: &str, name: &str) {
         wait_for(&format!("{name} to be removed"), LONG, || {

@@ -132,7 +132,7 @@ async fn remember(registry: &Registry, node: &str, key: String, renews: bool, no
 }
 
 /// Whether the node renewed its lease of late: within four times the lease's own duration.
-fn is_live(registry: &Registry, node: &str, now: Timestamp) -> Result<bool> {
+pub(crate) fn is_live(registry: &Registry, node: &str, now: Timestamp) -> Result<bool> {
     let lease: Option<Lease> = registry.get_typed("kube-node-lease", node)?;
     let Some(spec) = lease.and_then(|lease| lease.spec) else { return Ok(false) };
     let Some(renewed) = spec.renew_time else { return Ok(false) };

@@ -139,6 +139,7 @@ impl ApiServer {
         };
         let servers = Arc::new(Servers {
             store: registry.store().clone(),
+            registry: registry.clone(),
             peers: Arc::clone(&peers),
             encryption: Arc::clone(&encryption),
             pki: Arc::clone(&pki),

@@ -44,6 +44,8 @@ pub struct Join {
     pub server: String,
     /// A token made for what joins.
     pub token: JoinToken,
+    /// The node that is to run beside the server, if one is.
+    pub node: Option<String>,
 }
 
 /// Why a server cannot join, or come back.
@@ -209,6 +211,7 @@ async fn ask(config: &Config, join: &Join, address: SocketAddr, kind: Kind) -> R
             dns_domain: config.dns_domain.clone(),
             has_encryption_config: config.encryption.is_some(),
             certificate_request: keys.as_ref().map(|(_, request)| request.clone()),
+            node: join.node.clone(),
         };
         // It has nothing in it that JSON cannot say.
         serde_json::to_string(&request).unwrap_or_default()
