@@ -65,6 +65,8 @@ struct Waiting {
     since: Duration,
     /// What was passed on to the leader, encoded, if it was.
     passed_on: Option<Vec<u8>>,
+    /// The index of its entry, if this member was the only voter when it was proposed: nobody else can come to commit it.
+    alone_at: Option<u64>,
 }
 
 /// A proposal of a group.
@@ -195,7 +197,7 @@ impl<D: Disk> Worker<D> {
             match request {
                 Request::Propose { command, answer, room } => {
                     bytes += command.size();
-                    let waiting = Waiting { answer, _room: room, since: now.steady, passed_on: None };
+                    let waiting = Waiting { answer, _room: room, since: now.steady, passed_on: None, alone_at: None };
                     group.push(Proposed::Own { command, waiting: Some(waiting) });
                 }
                 Request::Packet { from, packet, size, room: _room } => {
@@ -349,11 +351,18 @@ impl<D: Disk> Worker<D> {
         self.note_room();
         for proposed in group {
             match proposed {
-                Proposed::Own { command, waiting } => match (self.member()?.propose(command, now.wall), waiting) {
-                    (Ok(number), Some(waiting)) => drop(self.waiting.insert(number, waiting)),
-                    (Err(error), Some(waiting)) => drop(waiting.answer.send(Err(error))),
-                    (_, None) => {}
-                },
+                Proposed::Own { command, waiting } => {
+                    let member = self.member()?;
+                    let proposed = member.propose(command, now.wall);
+                    let alone_at = member.is_alone().then(|| member.last());
+                    match (proposed, waiting) {
+                        (Ok(number), Some(waiting)) => {
+                            self.waiting.insert(number, Waiting { alone_at, ..waiting });
+                        }
+                        (Err(error), Some(waiting)) => drop(waiting.answer.send(Err(error))),
+                        (_, None) => {}
+                    }
+                }
                 Proposed::Peer { member, life, number, bytes } => {
                     if self.member()?.propose_bytes(bytes).is_err() {
                         self.send(member, &Packet::Refused { life, number });
@@ -510,11 +519,11 @@ impl<D: Disk> Worker<D> {
     /// The disk is full: nothing of the last group was written. Begins the member anew from what its log holds.
     fn full(&mut self, now: Now) -> Result<()> {
         self.note_full();
-        // Peers may have been sent what this member could not write.
-        let alone = self.member.as_ref().is_some_and(Member::is_alone);
-        let error = if alone { Error::DiskFull } else { Error::OutcomeUnknown };
+        // Peers may have been sent what this member could not write; and what it has written may be done yet.
+        let written = self.member.as_ref().map_or(u64::MAX, |member| member.log().last());
         for (_, waiting) in mem::take(&mut self.waiting) {
-            drop(waiting.answer.send(Err(error.clone())));
+            let is_lost = waiting.alone_at.is_some_and(|index| index > written);
+            drop(waiting.answer.send(Err(if is_lost { Error::DiskFull } else { Error::OutcomeUnknown })));
         }
         let applied = self.applied.0;
         let member = self.member.take().map(|member| member.restart(applied)).transpose()?;
