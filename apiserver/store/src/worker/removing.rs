@@ -265,3 +265,40 @@ impl<D: Disk> Worker<D> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who votes, who is to go, who has not answered, who is well, and whether the removal goes on.
+    #[test]
+    fn who_is_left_must_be_a_majority_that_is_well() {
+        for (voters, id, silent, well, expected) in [
+            // Of three, two are left, and both are needed.
+            (&[1, 2, 3][..], 3, &[2][..], &[1][..], None),
+            (&[1, 2, 3], 3, &[], &[1, 2], Some(true)),
+            (&[1, 2, 3], 3, &[], &[1], Some(false)),
+            // Of five, three of the four that are left.
+            (&[1, 2, 3, 4, 5], 5, &[3, 4], &[1, 2], None),
+            (&[1, 2, 3, 4, 5], 5, &[4], &[1, 2, 3], Some(true)),
+            (&[1, 2, 3, 4, 5], 5, &[4], &[1], Some(false)),
+            // The last but one goes: who stays is enough.
+            (&[1, 2], 2, &[], &[1], Some(true)),
+            // Who is to go does not count, whatever it says.
+            (&[1, 2, 3], 3, &[], &[1, 3], Some(false)),
+            // Who has no vote is missed by nobody.
+            (&[1, 2, 3], 4, &[2, 3], &[1], Some(true)),
+        ] {
+            let (answer, _) = oneshot::channel();
+            let inquiry = Inquiry {
+                number: 1,
+                id,
+                asked: Asked::Dismiss(answer),
+                since: Duration::ZERO,
+                silent: silent.iter().copied().collect(),
+                well: well.iter().copied().collect(),
+            };
+            assert_eq!(inquiry.verdict(voters), expected, "{voters:?} without {id}, {silent:?} silent, {well:?} well");
+        }
+    }
+}
