@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::config::{Config, ImageLimits, Serving, ShutdownGrace};
 use crate::devices::class::DeviceClass;
+use crate::node::{machine, reservation};
 use crate::place::Place;
 
 /// Flags of a node, the same in every program that runs one.
@@ -204,7 +205,8 @@ impl NodeArgs {
     /// The configuration of the node `name` on this host. Its supervisors are the running program.
     ///
     /// # Errors
-    /// [`WrongUse`] when the file of registries or the limits of images cannot be used.
+    /// [`WrongUse`] when the file of registries or the limits of images cannot be used, or when more is reserved than this
+    /// machine has.
     pub fn config(
         &self,
         place: &Place,
@@ -213,6 +215,8 @@ impl NodeArgs {
         serving: watch::Receiver<Serving>,
     ) -> Result<Config, WrongUse> {
         let mark = place.mark();
+        let reserved = self.reserved();
+        check_reserved(place.data_dir(), &reserved)?;
         let image_limits = ImageLimits { high: self.image_gc_high_threshold, low: self.image_gc_low_threshold };
         if image_limits.low >= image_limits.high {
             let ImageLimits { high, low } = image_limits;
@@ -246,7 +250,7 @@ impl NodeArgs {
             pod_pids_limit: self.pod_pids_limit.0,
             allowed_unsafe_sysctls: self.allowed_unsafe_sysctls.clone(),
             devices: self.device.clone(),
-            reserved: self.reserved(),
+            reserved,
             pulls: usize::from(self.max_parallel_image_pulls),
             image_limits,
             thresholds: crate::Thresholds::USUAL,
@@ -254,6 +258,17 @@ impl NodeArgs {
             mtu: None,
         })
     }
+}
+
+/// Looks whether this machine has what is reserved, in thousandths; its data will be in `data_dir`, which need not exist.
+fn check_reserved(data_dir: &Path, reserved: &BTreeMap<String, i128>) -> Result<(), WrongUse> {
+    if reserved.is_empty() {
+        return Ok(());
+    }
+    let there = data_dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let wrong = |why: String| WrongUse(format!("--system-reserved and --kube-reserved: {why}"));
+    let machine = machine::read(there).map_err(|error| wrong(format!("read what this machine is: {error}")))?;
+    reservation::check(&machine, reserved).map_err(wrong)
 }
 
 /// Flags of a node whose API server runs elsewhere.
@@ -433,6 +448,28 @@ mod tests {
         for wrong in ["cpu", "pods=1", "cpu=much", "memory=-1Gi", ""] {
             assert!(reserved(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn no_more_is_kept_from_pods_than_there_is() {
+        let folder = tempfile::tempdir().unwrap();
+        // It need not exist yet, and is not made.
+        let place = Place::new(&folder.path().join("a/b")).unwrap();
+        let around = Surroundings { pod_cidr: "10.42.0.0/16".parse().unwrap(), dns_domain: "cluster.local".to_owned() };
+        let of = |flags: &[&str]| {
+            node(flags).config(&place, "n1".to_owned(), &around, watch::channel(Serving::none()).1).map(drop)
+        };
+        assert_eq!(of(&["--system-reserved", "cpu=100m,memory=64Mi,ephemeral-storage=1Mi,pid=10"]), Ok(()));
+        for (flags, words) in [
+            (&["--system-reserved", "memory=500Ti"][..], "500Ti of memory are reserved"),
+            (&["--kube-reserved", "cpu=100k"], "100k of cpu are reserved"),
+            (&["--kube-reserved", "ephemeral-storage=7Ei"], "of ephemeral-storage are reserved"),
+            (&["--system-reserved", "pid=3G", "--kube-reserved", "pid=2G"], "5G of pid are reserved"),
+        ] {
+            let told = of(flags).unwrap_err().0;
+            assert!(told.starts_with("--system-reserved and --kube-reserved: ") && told.contains(words), "{told}");
+        }
+        assert!(!folder.path().join("a").exists());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub(crate) mod enforcement;
 pub(crate) mod machine;
+pub(crate) mod reservation;
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
@@ -21,7 +22,7 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, Thresholds};
+use crate::config::Config;
 use crate::context::Context;
 use crate::event::Kind;
 use crate::eviction::Pressure;
@@ -152,12 +153,16 @@ pub(crate) fn allocatable(
     reserved: &BTreeMap<String, i128>,
 ) -> BTreeMap<String, Quantity> {
     let mut all = capacity(machine, max_pods);
-    // In thousandths, with which a reservation that is larger than the machine leaves nothing.
-    let rest = |name: &str, has: u64| (i128::from(has) * 1000 - reserved.get(name).copied().unwrap_or(0)).max(0);
-    let cpus = rest("cpu", u64::try_from(machine.cpus).unwrap_or(u64::MAX));
+    let most = reservation::reservable(machine);
+    // In thousandths. The disk may have become smaller since the reservations were found to fit.
+    let rest = |name: &str| {
+        let has = most.get(name).copied().unwrap_or(0);
+        (i128::from(has) * 1000 - reserved.get(name).copied().unwrap_or(0)).max(0)
+    };
+    let cpus = rest("cpu");
     let cpus = if cpus % 1000 == 0 { (cpus / 1000).to_string() } else { format!("{cpus}m") };
-    let memory = rest("memory", machine.memory.saturating_sub(Thresholds::USUAL.memory)) / 1000;
-    let disk = rest("ephemeral-storage", machine.disk / 10 * 9) / 1000;
+    let memory = rest("memory") / 1000;
+    let disk = rest("ephemeral-storage") / 1000;
     all.insert("cpu".into(), Quantity(cpus));
     all.insert("memory".into(), Quantity(format!("{}Ki", memory / 1024)));
     all.insert("ephemeral-storage".into(), Quantity(disk.to_string()));

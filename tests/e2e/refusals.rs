@@ -18,6 +18,7 @@ fn wrong_flags_are_named_with_what_is_allowed() {
         (&["up", "--listen", "nonsense"][..], 2, "--listen"),
         (&["up", "--pod-cidr", "10.42.0.0"], 2, "--pod-cidr"),
         (&["up", "--node-name", "Not A Name", "--data-dir", "/nonexistent/x"], 2, "--node-name"),
+        (&["up", "--system-reserved", "memory=500Ti", "--data-dir", "/nonexistent/x"], 2, "--system-reserved"),
         (&["up", "--taint", "a:Never"], 2, "NoSchedule, PreferNoSchedule, NoExecute"),
         (&["up", "--log", "no=such=level"], 2, "--log"),
         (&["frobnicate"], 2, "frobnicate"),
