@@ -9,22 +9,32 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-/// A folder with the test images as OCI layouts, made once a test run.
-pub(crate) fn layouts() -> &'static Path {
-    static LAYOUTS: OnceLock<tempfile::TempDir> = OnceLock::new();
-    LAYOUTS
-        .get_or_init(|| {
-            let folder = tempfile::tempdir().expect("a temporary folder");
-            let layer = tar(add_busybox);
-            layout(&folder.path().join("busybox"), &[layer], &serde_json::json!({"Cmd": ["sh"], "Env": [PATH]}));
-            let (base, nginx) = (tar(add_busybox), tar(add_nginx));
-            let config = serde_json::json!({
-                "Cmd": ["nginx", "-g", "daemon off;"], "Env": [PATH], "ExposedPorts": {"80/tcp": {}}, "StopSignal": "SIGQUIT",
-            });
-            layout(&folder.path().join("nginx"), &[base, nginx], &config);
-            folder
-        })
-        .path()
+/// The folder of the image `name` (`busybox`, `nginx`) as an OCI layout, made the first time it is wanted.
+pub(crate) fn layout_of(name: &str) -> PathBuf {
+    static BUSYBOX: OnceLock<tempfile::TempDir> = OnceLock::new();
+    static NGINX: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let (made, make): (_, fn(&Path)) = match name {
+        "busybox" => (&BUSYBOX, make_busybox),
+        "nginx" => (&NGINX, make_nginx),
+        _ => panic!("{name} is no test image"),
+    };
+    let make = || {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        make(folder.path());
+        folder
+    };
+    made.get_or_init(make).path().to_owned()
+}
+
+fn make_busybox(folder: &Path) {
+    layout(folder, &[tar(add_busybox)], &serde_json::json!({"Cmd": ["sh"], "Env": [PATH]}));
+}
+
+fn make_nginx(folder: &Path) {
+    let config = serde_json::json!({
+        "Cmd": ["nginx", "-g", "daemon off;"], "Env": [PATH], "ExposedPorts": {"80/tcp": {}}, "StopSignal": "SIGQUIT",
+    });
+    layout(folder, &[tar(add_busybox), tar(add_nginx)], &config);
 }
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -136,9 +146,4 @@ fn architecture() -> &'static str {
         "aarch64" => "arm64",
         other => other,
     }
-}
-
-/// The layout folder of `name` (`busybox`, `nginx`).
-pub(crate) fn layout_of(name: &str) -> PathBuf {
-    layouts().join(name)
 }

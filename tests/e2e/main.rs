@@ -25,6 +25,8 @@ mod explaining;
 mod forwarding;
 mod kills;
 mod kinds;
+mod limits;
+mod machine;
 mod node_rules;
 mod old_manifests;
 mod ownership;

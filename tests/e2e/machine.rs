@@ -1,0 +1,58 @@
+//! Some of these tests once more on a machine that has cgroup v2 alone: a virtual one.
+
+use std::{path::Path, time::Duration};
+
+use coracle_test_machine::{Memory, kernel};
+
+/// What the machine does.
+const SCRIPT: &str = "
+/e2e --test-threads=2 limits::
+echo \"verdict: $?\"
+";
+
+/// Longer than the machine needs by far where every instruction is emulated and others compute beside it.
+const PATIENCE: Duration = Duration::from_secs(400);
+
+/// What the pod network is made of, each after what it needs itself.
+const MODULES: &[&str] = &[
+    "overlay",
+    "veth",
+    "llc",
+    "stp",
+    "bridge",
+    "libcrc32c",
+    "nf_defrag_ipv4",
+    "nf_defrag_ipv6",
+    "nf_conntrack",
+    "nf_nat",
+    "nfnetlink",
+    "nf_tables",
+    "nft_chain_nat",
+    "nft_masq",
+    "nft_nat",
+    "nft_fib",
+    "nft_fib_ipv4",
+];
+
+#[test]
+fn a_cluster_on_a_machine_with_cgroup_v2_alone_passes_these_tests_too() {
+    let Some(kernel) = kernel() else { return };
+    let mut memory = Memory::new(&["sleep", "cat"]);
+    memory.modules(&kernel, MODULES);
+    memory.program("/e2e", &std::env::current_exe().unwrap());
+    memory.program(env!("CARGO_BIN_EXE_coracle"), Path::new(env!("CARGO_BIN_EXE_coracle")));
+    for program in ["kubectl", "nsenter", "unshare"] {
+        memory.program(format!("/bin/{program}"), &found(program));
+    }
+    let said = memory.run(&kernel, SCRIPT, 3072, PATIENCE);
+    assert!(said.contains("test result: ok. ") && said.contains("verdict: 0\n"), "the machine said:\n{said}");
+    assert!(!said.contains("Skipped"), "a test had nothing to run on:\n{said}");
+    assert!(!said.contains("test result: ok. 0 passed"), "nothing was run:\n{said}");
+}
+
+/// Where a program of this machine is.
+fn found(program: &str) -> std::path::PathBuf {
+    let path = std::env::var_os("PATH").expect("a PATH");
+    let found = std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.exists());
+    found.unwrap_or_else(|| panic!("{program} is nowhere in PATH"))
+}
