@@ -7,8 +7,6 @@
 mod admission;
 mod clients;
 mod flow;
-mod histogram;
-mod process;
 mod running;
 mod text;
 
@@ -27,9 +25,10 @@ use http::StatusCode;
 
 use crate::request::RequestInfo;
 
+pub(crate) use coracle_process::metrics::{Histogram, Scale};
+
 pub(crate) use self::{
     clients::Clients,
-    histogram::{Histogram, Scale},
     running::{InFlight, Running},
     text::answer,
 };

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::text::Page;
+use coracle_process::metrics::Page;
+
 use crate::admission::{CallKind, Calls, Figures};
 
 /// Writes them.

@@ -6,13 +6,10 @@ use std::{
     time::Duration,
 };
 
+use coracle_process::metrics::{Histogram, Page, Scale};
 use http::{Method, StatusCode};
 
-use super::{
-    CODES, code_index,
-    histogram::{Histogram, Scale},
-    text::Page,
-};
+use super::{CODES, code_index};
 
 /// How long certificates are still valid, in seconds, as in Kubernetes.
 static VALID: Scale = Scale::numbers(&[

@@ -3,7 +3,8 @@
 
 use std::{fmt::Display, sync::atomic::Ordering};
 
-use super::text::Page;
+use coracle_process::metrics::Page;
+
 use crate::flow::{Counters, FlowControl, Level, REASONS};
 
 fn labels(of: &Counters) -> String {

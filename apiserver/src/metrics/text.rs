@@ -2,21 +2,19 @@
 
 use std::{
     collections::BTreeSet,
-    fmt::{self, Display, Write},
+    fmt::{self, Display},
     sync::{PoisonError, atomic::Ordering},
 };
 
 use axum::body::Body;
+use coracle_process::metrics::{MEDIA, Page};
 use coracle_proto::resource::RESOURCES;
 use coracle_store::Range;
 use http::{HeaderValue, Response, StatusCode, header};
 use sha2::{Digest as _, Sha256};
 
-use super::{CODES, Cell, Histogram, MANNERS, Metrics, Target, admission, flow, process};
+use super::{CODES, Cell, Histogram, MANNERS, Metrics, Target, admission, flow};
 use crate::{audit::Audit, documents::VERSION, health, server::Inner, servers::Server, stored};
-
-/// The media type of the format.
-const MEDIA: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Answers `/metrics`.
 pub(crate) fn answer(server: &Inner) -> Response<Body> {
@@ -32,9 +30,7 @@ pub(crate) fn answer(server: &Inner) -> Response<Body> {
     objects(server, &mut out);
     store(server, &mut out);
     aggregation(server, &mut out);
-    for (name, kind, help, value) in process::figures() {
-        out.one(name, kind, help, value);
-    }
+    out.process();
     out.head("kubernetes_build_info", "gauge", "[ALPHA] The version that runs.");
     out.line("kubernetes_build_info", format_args!("{{git_version=\"{VERSION}\",major=\"1\",minor=\"36\"}}"), 1);
     for page in server.pages.read().unwrap_or_else(PoisonError::into_inner).iter() {
@@ -43,30 +39,6 @@ pub(crate) fn answer(server: &Inner) -> Response<Body> {
     let mut response = health::text(StatusCode::OK, out.0);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA));
     response
-}
-
-/// A page being written.
-#[derive(Default)]
-pub(super) struct Page(pub(super) String);
-
-impl Page {
-    pub(super) fn head(&mut self, name: &str, kind: &str, help: &str) {
-        self.write(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
-    }
-
-    pub(super) fn line(&mut self, name: &str, labels: impl Display, value: impl Display) {
-        self.write(format_args!("{name}{labels} {value}\n"));
-    }
-
-    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
-        self.head(name, kind, help);
-        self.line(name, "", value);
-    }
-
-    fn write(&mut self, text: fmt::Arguments<'_>) {
-        // Writing to a String cannot fail.
-        let _ = self.0.write_fmt(text);
-    }
 }
 
 /// The labels of a kind of request, without braces. All values are the program's own, and none needs an escape.

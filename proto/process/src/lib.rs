@@ -10,7 +10,7 @@
 //!
 //! Entry points: [`run`] for a whole program, [`Signals`] and [`logging`] for one with a command line of its own,
 //! [`with_kubeconfig`] and [`Exchange`] for who talks to an API server, [`while_elected`] for who works alone of many, [`FileChanges`] for files that change meanwhile, [`first_contact`] for who joins
-//! a cluster, [`grpc`] for who serves it.
+//! a cluster, [`grpc`] for who serves it, [`metrics`] for who counts.
 
 #![forbid(unsafe_code)]
 
@@ -20,6 +20,7 @@ mod file_changes;
 pub mod first_contact;
 pub mod grpc;
 pub mod logging;
+pub mod metrics;
 mod program;
 mod signals;
 

@@ -8,11 +8,11 @@ use std::{
     time::Duration,
 };
 
-use super::text::Page;
+use super::Page;
 
 /// What a histogram is of, and where its buckets end.
 #[derive(Debug)]
-pub(crate) struct Scale {
+pub struct Scale {
     /// Upper ends of the buckets but the last, which has none; in an order that grows.
     ends: &'static [u32],
     /// How many of what is counted make one of what the ends are in.
@@ -23,19 +23,21 @@ pub(crate) struct Scale {
 
 impl Scale {
     /// Of durations, with ends in milliseconds; shown in seconds.
-    pub(crate) const fn durations(ends: &'static [u32]) -> Self {
+    #[must_use]
+    pub const fn durations(ends: &'static [u32]) -> Self {
         Self { ends, fine: 1_000_000, shown: 1000 }
     }
 
     /// Of numbers.
-    pub(crate) const fn numbers(ends: &'static [u32]) -> Self {
+    #[must_use]
+    pub const fn numbers(ends: &'static [u32]) -> Self {
         Self { ends, fine: 1, shown: 1 }
     }
 }
 
 /// See the module. Takes room when the first value comes.
 #[derive(Debug)]
-pub(crate) struct Histogram {
+pub struct Histogram {
     scale: &'static Scale,
     /// One more than there are ends.
     counts: OnceLock<Box<[AtomicU64]>>,
@@ -43,17 +45,19 @@ pub(crate) struct Histogram {
 }
 
 impl Histogram {
-    pub(crate) const fn new(scale: &'static Scale) -> Self {
+    /// One that has counted nothing.
+    #[must_use]
+    pub const fn new(scale: &'static Scale) -> Self {
         Self { scale, counts: OnceLock::new(), sum: AtomicU64::new(0) }
     }
 
     /// Counts a duration.
-    pub(crate) fn took(&self, took: Duration) {
+    pub fn took(&self, took: Duration) {
         self.add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 
     /// Counts a value.
-    pub(crate) fn add(&self, value: u64) {
+    pub fn add(&self, value: u64) {
         let zeros = || (0..=self.scale.ends.len()).map(|_| AtomicU64::new(0)).collect();
         let at = self.scale.ends.partition_point(|end| value > u64::from(*end).saturating_mul(self.scale.fine));
         if let Some(count) = self.counts.get_or_init(zeros).get(at) {
@@ -63,7 +67,7 @@ impl Histogram {
     }
 
     /// Writes its lines under the name, if there was anything to count.
-    pub(super) fn write(&self, out: &mut Page, name: &str, labels: &str) {
+    pub fn write(&self, out: &mut Page, name: &str, labels: &str) {
         let Some(counts) = self.counts.get() else { return };
         let (mut sum, comma) = (0, if labels.is_empty() { "" } else { "," });
         let bucket = format!("{name}_bucket");
