@@ -27,6 +27,7 @@ use crate::context::{Context, PodTable, Services};
 use crate::cri;
 use crate::devices::{self, DeviceError, Devices};
 use crate::eviction::{self, Eviction, Pressure};
+use crate::figures::Figures;
 use crate::hold::{Hold, HoldError};
 use crate::image_rights::ImageRights;
 use crate::images;
@@ -378,6 +379,7 @@ async fn open(
         image_rights,
         objects,
         events,
+        figures: Figures::default(),
         names,
         config,
     });

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::devices::Devices;
 use crate::event::Recorder;
 use crate::eviction::{Eviction, Pressure};
+use crate::figures::Figures;
 use crate::image_rights::ImageRights;
 use crate::objects::ObjectCache;
 use crate::pod::facts::Attempt;
@@ -42,6 +43,8 @@ pub(crate) struct Context {
     pub(crate) objects: ObjectCache,
     /// Where events are told.
     pub(crate) events: Recorder,
+    /// What is counted of all this.
+    pub(crate) figures: Figures,
     /// Services, for environment variables.
     pub(crate) services: RwLock<Arc<Services>>,
     /// What the node knows of names.

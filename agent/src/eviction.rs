@@ -58,9 +58,15 @@ pub(crate) struct Eviction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
     /// It takes more than it may.
-    Own,
+    Own {
+        /// Kubelet's name of what it passed.
+        signal: &'static str,
+    },
     /// The node has too little.
-    Shortage,
+    Shortage {
+        /// Kubelet's name of what it has too little of.
+        signal: &'static str,
+    },
     /// A critical pod needs its room.
     Preempted,
     /// The machine goes down.
@@ -74,7 +80,7 @@ impl Cause {
     /// The reason of its event and its status.
     pub(crate) fn reason(self) -> &'static str {
         match self {
-            Self::Own | Self::Shortage => "Evicted",
+            Self::Own { .. } | Self::Shortage { .. } => "Evicted",
             Self::Preempted => "Preempting",
             Self::MachineGoesDown { .. } => "Terminated",
         }
@@ -83,8 +89,8 @@ impl Cause {
     /// What the condition `DisruptionTarget` says, if it is to be there: not of a pod that kept to nothing.
     pub(crate) fn disruption(self, message: &str) -> Option<String> {
         match self {
-            Self::Own => None,
-            Self::Shortage | Self::MachineGoesDown { .. } => Some(message.to_owned()),
+            Self::Own { .. } => None,
+            Self::Shortage { .. } | Self::MachineGoesDown { .. } => Some(message.to_owned()),
             Self::Preempted => Some("Pod was preempted by Kubelet to accommodate a critical pod.".to_owned()),
         }
     }
@@ -92,7 +98,7 @@ impl Cause {
     /// Whether the pod has an event about it. When the machine goes down all have the same fate, which their statuses tell.
     pub(crate) fn is_told(self) -> bool {
         match self {
-            Self::Own | Self::Shortage | Self::Preempted => true,
+            Self::Own { .. } | Self::Shortage { .. } | Self::Preempted => true,
             Self::MachineGoesDown { .. } => false,
         }
     }
@@ -102,7 +108,7 @@ impl Cause {
         /// As kubelet's, which gives one second.
         const NOW: i64 = 1;
         match self {
-            Self::Own | Self::Shortage => Some(NOW),
+            Self::Own { .. } | Self::Shortage { .. } => Some(NOW),
             Self::Preempted => None,
             Self::MachineGoesDown { grace } => Some(grace.min(own)),
         }
@@ -194,8 +200,9 @@ pub(crate) async fn run(context: Arc<Context>, pressure: watch::Sender<Pressure>
         let entries: Vec<Entry> = context.table.with(|table| table.values().filter(|e| !e.over).cloned().collect());
         let mut gone = false;
         for entry in entries.iter().filter(|e| is_limited(&e.pod) && !is_critical(&e.pod)) {
-            if let Some(message) = measure(&context, entry).await.and_then(|used| exceeded(&entry.pod, &used)) {
-                gone |= tell(&context, entry, message, Cause::Own).await;
+            if let Some((signal, message)) = measure(&context, entry).await.and_then(|used| exceeded(&entry.pod, &used))
+            {
+                gone |= tell(&context, entry, message, Cause::Own { signal }).await;
             }
         }
         let Some((mut seen, disk)) = look(&context).await else { continue };
@@ -276,7 +283,8 @@ struct Candidate<'a> {
 
 /// Sends the pod away that is to go first.
 async fn relieve(context: &Context, entries: &[Entry], seen: Pressure) {
-    let resource = if seen.memory { "memory" } else { "ephemeral-storage" };
+    let (resource, signal) =
+        if seen.memory { ("memory", "memory.available") } else { ("ephemeral-storage", "nodefs.available") };
     let mut candidates = Vec::new();
     for entry in entries.iter().filter(|e| !is_critical(&e.pod)) {
         let used = if seen.memory {
@@ -291,7 +299,8 @@ async fn relieve(context: &Context, entries: &[Entry], seen: Pressure) {
         candidates.push(Candidate { entry, used: i128::from(used), requested });
     }
     if let Some(first) = first(candidates) {
-        tell(context, first.entry, format!("The node was low on resource: {resource}. "), Cause::Shortage).await;
+        let message = format!("The node was low on resource: {resource}. ");
+        tell(context, first.entry, message, Cause::Shortage { signal }).await;
     }
 }
 
@@ -323,15 +332,16 @@ fn is_limited(pod: &Pod) -> bool {
     crate::volume::volumes(pod).iter().any(on_disk) || spec(pod).all().any(|c| storage_limit(c).is_some())
 }
 
-/// What of its own limits a pod exceeds, in kubelet's words.
-fn exceeded(pod: &Pod, used: &DiskUse) -> Option<String> {
+/// What of its own limits a pod exceeds: kubelet's name of the signal, and its words.
+fn exceeded(pod: &Pod, used: &DiskUse) -> Option<(&'static str, String)> {
     for volume in crate::volume::volumes(pod) {
         let Some(limit) = volume.empty_dir.as_ref().and_then(|e| e.size_limit.as_ref()) else { continue };
         let bytes = used.volumes.get(&volume.name).copied().unwrap_or(0);
         let most = u64::try_from(resources::whole(limit)).unwrap_or(0);
         if most > 0 && bytes > most {
             let (name, limit) = (&volume.name, &limit.0);
-            return Some(format!("Usage of EmptyDir volume {name:?} exceeds the limit {limit:?}. "));
+            let message = format!("Usage of EmptyDir volume {name:?} exceeds the limit {limit:?}. ");
+            return Some(("emptydirfs.limit", message));
         }
     }
     let together: Vec<Quantity> = spec(pod)
@@ -343,7 +353,8 @@ fn exceeded(pod: &Pod, used: &DiskUse) -> Option<String> {
     if !together.is_empty() {
         let limit: Quantity = together.into_iter().sum();
         if used.total() > u64::try_from(limit.value()).unwrap_or(0) {
-            return Some(format!("Pod ephemeral local storage usage exceeds the total limit of containers {limit}. "));
+            let message = format!("Pod ephemeral local storage usage exceeds the total limit of containers {limit}. ");
+            return Some(("ephemeralpodfs.limit", message));
         }
     }
     spec(pod).containers().iter().find_map(|container| {
@@ -352,6 +363,7 @@ fn exceeded(pod: &Pod, used: &DiskUse) -> Option<String> {
         let name = &container.name;
         (bytes > u64::try_from(limit.value()).unwrap_or(0))
             .then(|| format!("Container {name} exceeded its local ephemeral storage limit \"{limit}\". "))
+            .map(|message| ("ephemeralcontainerfs.limit", message))
     })
 }
 
@@ -375,19 +387,23 @@ mod tests {
             pod(json!({"containers": [{"name": "a"}], "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}]}));
         assert!(is_limited(&volume));
         assert_eq!(exceeded(&volume, &used(&[], &[("v", 1 << 20)])), None);
+        let told = |pod: &Pod, used: &DiskUse| {
+            let (signal, message) = exceeded(pod, used).unwrap();
+            format!("{signal}: {message}")
+        };
         assert_eq!(
-            exceeded(&volume, &used(&[], &[("v", (1 << 20) + 1)])).unwrap(),
-            "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". "
+            told(&volume, &used(&[], &[("v", (1 << 20) + 1)])),
+            "emptydirfs.limit: Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". "
         );
         let limit = |n: &str| json!({"name": n, "resources": {"limits": {"ephemeral-storage": "1Mi"}}});
         let both = pod(json!({"containers": [limit("a"), limit("b")]}));
         assert_eq!(
-            exceeded(&both, &used(&[("a", 3 << 20)], &[])).unwrap(),
-            "Pod ephemeral local storage usage exceeds the total limit of containers 2Mi. "
+            told(&both, &used(&[("a", 3 << 20)], &[])),
+            "ephemeralpodfs.limit: Pod ephemeral local storage usage exceeds the total limit of containers 2Mi. "
         );
         assert_eq!(
-            exceeded(&both, &used(&[("b", (1 << 20) + 1)], &[])).unwrap(),
-            "Container b exceeded its local ephemeral storage limit \"1Mi\". "
+            told(&both, &used(&[("b", (1 << 20) + 1)], &[])),
+            "ephemeralcontainerfs.limit: Container b exceeded its local ephemeral storage limit \"1Mi\". "
         );
         let memory = json!({"name": "v", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}});
         assert!(!is_limited(&pod(json!({"containers": [{"name": "a"}], "volumes": [memory]}))));

@@ -34,6 +34,7 @@ mod cri;
 mod devices;
 mod event;
 mod eviction;
+mod figures;
 mod hold;
 mod image_rights;
 mod images;

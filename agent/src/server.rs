@@ -8,6 +8,7 @@ mod access;
 mod exec;
 mod identity;
 mod logs;
+mod metrics;
 mod over_spdy;
 pub(crate) mod port_forward;
 pub(crate) mod session;
@@ -257,6 +258,9 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .route("/attach/{namespace}/{pod}/{container}", any(exec::attach))
         .route("/portForward/{namespace}/{pod}", any(port_forward::port_forward))
         .route("/stats/summary", get(stats::summary))
+        .route("/metrics", get(metrics::kubelet))
+        .route("/metrics/cadvisor", get(metrics::cadvisor))
+        .route("/metrics/probes", get(metrics::probes))
         .route("/metrics/resource", get(stats::resources))
         .fallback(|request: Request| async move {
             failure(StatusCode::NOT_FOUND, "NotFound", &format!("the node does not serve {}", request.uri().path()))

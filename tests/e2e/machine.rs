@@ -6,7 +6,7 @@ use coracle_test_machine::{Memory, kernel};
 
 /// What the machine does.
 const SCRIPT: &str = "
-/e2e --test-threads=2 limits::
+/e2e --test-threads=2 limits:: usage::what_a_container_uses_is_told
 echo \"verdict: $?\"
 ";
 

@@ -115,7 +115,7 @@ fn what_a_container_uses_is_told() {
     let cluster = cluster();
     cluster.apply(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: uses}\nspec:\n  terminationGracePeriodSeconds: 0\n  containers:\n  \
-         - name: c\n    image: busybox:1\n    command: [sh, -c, 'head -c 30000000 /dev/zero > /memory/file; touch /tmp/up; exec sleep 1000000']\n    \
+         - name: c\n    image: busybox:1\n    command: [sh, -c, 'head -c 30000000 /dev/zero > /memory/file; head -c 50000 /dev/zero > /file; touch /tmp/up; exec sleep 1000000']\n    \
          readinessProbe: {exec: {command: [test, -e, /tmp/up]}, periodSeconds: 1}\n    \
          volumeMounts: [{name: memory, mountPath: /memory}]\n  volumes: [{name: memory, emptyDir: {medium: Memory}}]\n",
     );
@@ -137,6 +137,47 @@ fn what_a_container_uses_is_told() {
     assert!(sample("container_memory_working_set_bytes") > 3e7, "{metrics}");
     assert!(sample("container_cpu_usage_seconds_total") > 0.0, "{metrics}");
     assert!(sample("container_start_time_seconds") > 1.7e9, "{metrics}");
+
+    // What dashboards made for kubelet and cAdvisor ask for, by their labels.
+    let metrics = node("metrics/cadvisor");
+    let has = |start: &str, labels: &[&str]| {
+        let has_all = |line: &&str| line.starts_with(&format!("{start}{{")) && labels.iter().all(|l| line.contains(l));
+        let line = metrics.lines().find(has_all).unwrap_or_else(|| panic!("no {start} with {labels:?}: {metrics}"));
+        line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()
+    };
+    let of = ["container=\"c\"", "namespace=\"default\"", "pod=\"uses\"", "image=\"docker.io/library/busybox:1\""];
+    assert!(has("container_memory_working_set_bytes", &of) > 3e7, "{metrics}");
+    assert!(has("container_cpu_usage_seconds_total", &of) > 0.0, "{metrics}");
+    assert!(has("container_memory_cache", &of) > 3e7, "{metrics}");
+    assert!(has("container_fs_usage_bytes", &of) >= 50_000.0, "{metrics}");
+    // It has no limit, whatever all pods together have.
+    assert_eq!(has("container_spec_memory_limit_bytes", &of).to_string(), "0", "{metrics}");
+    let of = ["container=\"\"", "namespace=\"default\"", "pod=\"uses\""];
+    assert!(has("container_memory_working_set_bytes", &of) > 3e7, "{metrics}");
+    has("container_network_receive_bytes_total", &[of[1], of[2], "interface=\"eth0\""]);
+    assert!(has("container_cpu_usage_seconds_total", &["id=\"/\""]) > 0.0, "{metrics}");
+    assert!(has("machine_memory_bytes", &["boot_id="]) > 1e8, "{metrics}");
+
+    let metrics = node("metrics");
+    for sample in [
+        "kubelet_node_name{node=\"node-1\"} 1",
+        "kubelet_running_pods 1",
+        "kubelet_running_containers{container_state=\"running\"} 1",
+        "kubelet_runtime_operations_total{operation_type=\"run_podsandbox\"} 1",
+        "kubelet_runtime_operations_errors_total{operation_type=\"start_container\"} 0",
+        "kubelet_pod_start_duration_seconds_count{} 1",
+        "kubelet_started_containers_total{container_type=\"container\"} 1",
+    ] {
+        assert!(metrics.lines().any(|line| line == sample), "{sample}: {metrics}");
+    }
+    let metrics = node("metrics/probes");
+    let probed = metrics.lines().find(|line| line.starts_with("prober_probe_total{") && line.contains("successful"));
+    let probed = probed.unwrap_or_else(|| panic!("no probe has passed: {metrics}"));
+    assert!(["container=\"c\"", "pod=\"uses\"", "probe_type=\"Readiness\""].iter().all(|label| probed.contains(label)));
+
+    cluster.kubectl(&["delete", "pod", "uses"]);
+    let told = node("metrics/cadvisor") + &node("metrics/probes") + &node("metrics/resource");
+    assert!(!told.contains("pod=\"uses\""), "{told}");
 }
 
 /// How metrics-server asks for it, and Prometheus: at the node itself, with a token and the cluster's authority.
@@ -170,11 +211,21 @@ fn figures_are_told_to_whom_a_role_allows_it() {
         let authority = authority.display().to_string();
         cluster.host.stdout("curl", &["-s", "--cacert", &authority, "-H", &header, "-w", "\n%{http_code}", &url])
     };
-    let told = ask("metrics", "/metrics/resource");
-    assert!(told.ends_with("\n200") && told.contains("\nnode_cpu_usage_seconds_total "), "{told}");
-    for (account, path) in
-        [("metrics", "/pods"), ("metrics", "/exec/default/a/b?command=id"), ("other", "/metrics/resource")]
-    {
+    for (path, sample) in [
+        ("/metrics/resource", "node_cpu_usage_seconds_total "),
+        ("/metrics", "process_cpu_seconds_total "),
+        ("/metrics/cadvisor", "container_memory_working_set_bytes{"),
+        ("/metrics/probes", "# TYPE prober_probe_total counter"),
+    ] {
+        let told = ask("metrics", path);
+        assert!(told.ends_with("\n200") && told.contains(&format!("\n{sample}")), "{path}: {told}");
+    }
+    for (account, path) in [
+        ("metrics", "/pods"),
+        ("metrics", "/exec/default/a/b?command=id"),
+        ("other", "/metrics/resource"),
+        ("other", "/metrics"),
+    ] {
         let told = ask(account, path);
         let who = format!("Forbidden (user=system:serviceaccount:default:{account}, ");
         assert!(told.ends_with("\n403") && told.contains(&who), "{account} {path}: {told}");

@@ -28,7 +28,7 @@ use nix::unistd::Pid;
 
 use crate::{
     spec::{QosClass, Resources, SandboxSpec},
-    state::Stats,
+    state::{Details, DeviceUse, Stats},
 };
 
 /// What the two versions have in common.
@@ -55,6 +55,8 @@ pub(crate) trait Tree: Debug + Send + Sync {
     fn oom_kills(&self, group: &Path) -> u64;
     /// What a group uses, with those below it.
     fn stats(&self, group: &Path) -> io::Result<Stats>;
+    /// The same in more detail.
+    fn details(&self, group: &Path) -> io::Result<Details>;
     /// The directories a group has, one a hierarchy.
     fn directories(&self, group: &Path) -> Vec<PathBuf>;
 }
@@ -138,6 +140,22 @@ fn limit_huge_pages(directory: &Path, resources: &Resources, ending: &str) -> io
         }
         None => Ok(()),
     }
+}
+
+/// A number in one file of a group; none where there is no such file or it holds a word (`max`).
+fn number(directory: &Path, file: &str) -> Option<u64> {
+    read_number(directory, file).ok()
+}
+
+/// What is counted of the device with these numbers (`8:0`), which comes to be there with it.
+fn device<'a>(devices: &'a mut Vec<DeviceUse>, numbers: &str) -> Option<&'a mut DeviceUse> {
+    let (major, minor) = numbers.split_once(':')?;
+    let device = (major.parse().ok()?, minor.parse().ok()?);
+    let place = devices.iter().position(|found| found.device == device).unwrap_or(devices.len());
+    if place == devices.len() {
+        devices.push(DeviceUse { device, ..DeviceUse::default() });
+    }
+    devices.get_mut(place)
 }
 
 /// Keeps an error's kind and says what was being done.

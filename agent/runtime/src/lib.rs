@@ -62,7 +62,7 @@ pub use spec::{
     IpcNamespace, LogLimits, Mount, MountKind, NetworkNamespace, PidNamespace, Propagation, QosClass, RLimit,
     Resources, SandboxSpec, SeccompProfile, User, UserNamespace, UtsNamespace,
 };
-pub use state::{ContainerState, ContainerStatus, Event, Exit, SandboxStatus, Stats};
+pub use state::{ContainerState, ContainerStatus, Details, DeviceUse, Event, Exit, SandboxStatus, Stalls, Stats};
 pub use supervisor::{SUPERVISE, supervise};
 
 /// Whether this host confines programs by AppArmor, so that [`ContainerSpec::apparmor`] can be carried out.

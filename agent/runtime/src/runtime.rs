@@ -37,7 +37,7 @@ use crate::{
     protocol::{Request, Spoken, VERSION},
     record::{self, SandboxRecord},
     spec::{Resources, SandboxSpec},
-    state::{SandboxStatus, Stats},
+    state::{Details, SandboxStatus, Stats},
 };
 
 /// All sandboxes of one cluster on this host. Cheap to clone.
@@ -379,6 +379,19 @@ impl Runtime {
         blocking(move || {
             let pods = inner.config.cgroup_root.join(cgroup::PODS);
             inner.tree.stats(&pods).map_err(io_error("read cgroup", &pods))
+        })
+        .await
+    }
+
+    /// The same in detail.
+    ///
+    /// # Errors
+    /// When there are no pods and never were.
+    pub async fn pods_details(&self) -> Result<Details, Error> {
+        let inner = Arc::clone(&self.inner);
+        blocking(move || {
+            let pods = inner.config.cgroup_root.join(cgroup::PODS);
+            inner.tree.details(&pods).map_err(io_error("read cgroup", &pods))
         })
         .await
     }

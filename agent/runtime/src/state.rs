@@ -139,3 +139,75 @@ pub struct Stats {
     /// Processes and threads.
     pub pids: u64,
 }
+
+/// What the kernel counts of a container or sandbox in more detail, for who watches it over time. What a host does not count
+/// is 0, or `None`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Details {
+    /// What is looked at more often.
+    pub stats: Stats,
+    /// CPU time outside the kernel since the beginning, in nanoseconds.
+    pub cpu_user_ns: u64,
+    /// CPU time in the kernel, in nanoseconds.
+    pub cpu_system_ns: u64,
+    /// Microseconds of CPU time in each period, when that is limited.
+    pub cpu_quota: Option<u64>,
+    /// How long such a period is, in microseconds.
+    pub cpu_period: u64,
+    /// Periods that have passed with something to run.
+    pub cpu_periods: u64,
+    /// Those in which the time was used up before the end.
+    pub cpu_throttled_periods: u64,
+    /// How long it waited for the next period, in nanoseconds, summed over processors.
+    pub cpu_throttled_ns: u64,
+    /// The limit of memory that is its own and not one of a group above, in bytes.
+    pub memory_limit: Option<u64>,
+    /// File pages, in bytes.
+    pub memory_cache: u64,
+    /// Those that are mapped.
+    pub memory_mapped_file: u64,
+    /// Those that were used lately.
+    pub memory_active_file: u64,
+    /// Those that were not.
+    pub memory_inactive_file: u64,
+    /// What is swapped out, in bytes.
+    pub memory_swap: u64,
+    /// The most memory there ever was, in bytes.
+    pub memory_peak: u64,
+    /// How often the memory limit was reached.
+    pub memory_limit_hits: u64,
+    /// Processes the out-of-memory killer has killed.
+    pub oom_kills: u64,
+    /// The most processes and threads there may be, when that is limited.
+    pub pids_limit: Option<u64>,
+    /// What was read from and written to each block device.
+    pub devices: Vec<DeviceUse>,
+    /// How long tasks waited for what there was too little of, where the kernel counts it (PSI).
+    pub pressure: Option<Stalls>,
+}
+
+/// What went to and from a block device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DeviceUse {
+    /// Its numbers.
+    pub device: (u32, u32),
+    /// Bytes.
+    pub read_bytes: u64,
+    /// Bytes.
+    pub written_bytes: u64,
+    /// How often.
+    pub reads: u64,
+    /// How often.
+    pub writes: u64,
+}
+
+/// Since the beginning, in microseconds: how long some task waited, and how long all did (Linux, `accounting/psi`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stalls {
+    /// For a processor.
+    pub cpu: (u64, u64),
+    /// For memory.
+    pub memory: (u64, u64),
+    /// For a device.
+    pub io: (u64, u64),
+}

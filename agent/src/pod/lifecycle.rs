@@ -1,6 +1,7 @@
 //! Hooks of a container's lifecycle (`postStart`, `preStop`), and commands run for probes.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_runtime::{ContainerId, Error, ExecSpec, Sandbox};
@@ -39,7 +40,8 @@ pub(crate) async fn run(hook: &LifecycleHandler, place: &Place<'_>, limit: Durat
         let commands = InContainer { sandbox: place.sandbox.clone(), id: place.id.clone() };
         commands.run(exec.command.clone().unwrap_or_default(), limit).await
     } else if let Some(get) = &hook.http_get {
-        let target = Target { container: place.container.clone(), id: place.id.to_string(), ip: place.ip };
+        let counts = Arc::default();
+        let target = Target { container: place.container.clone(), id: place.id.to_string(), ip: place.ip, counts };
         probe::http_hook(&target, get, limit).await
     } else {
         // A TCP socket is a hook in the API only: kubelet does nothing for it either.

@@ -9,6 +9,7 @@ mod http;
 
 use std::future::Future;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Probe};
@@ -16,6 +17,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::figures::Probes;
 
 /// Which probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +130,8 @@ pub(crate) struct Target {
     pub(crate) id: String,
     /// The pod's address (the node's with the host's network).
     pub(crate) ip: Option<IpAddr>,
+    /// Where tries are counted.
+    pub(crate) counts: Arc<Probes>,
 }
 
 /// Whether `container` has any probe.
@@ -183,7 +188,9 @@ async fn one<C: Commands>(
     let mut streak = Streak::new(probe);
     loop {
         ticks.tick().await;
+        let asked = Instant::now();
         let outcome = attempt(probe, target, commands, timeout).await;
+        target.counts.tried(kind, &outcome, asked.elapsed());
         let verdict = streak.count(&outcome);
         let failure = (outcome != Outcome::Success).then_some(outcome);
         if failure.is_some() || verdict.is_some() {

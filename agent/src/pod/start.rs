@@ -21,6 +21,7 @@ use super::lifecycle;
 use crate::claims;
 use crate::context::Context;
 use crate::event::Kind;
+use crate::figures::Operation;
 use crate::volume::set::PodDir;
 use crate::volume::{self, set};
 
@@ -203,7 +204,8 @@ impl Start {
         if self.cancel.is_cancelled() {
             return Err(Failure::Cancelled);
         }
-        match self.sandbox.start_container(&spec).await {
+        let starting = self.sandbox.start_container(&spec);
+        match self.context.figures.operation(Operation::StartContainer, starting).await {
             Ok(status) => {
                 let container = &self.container.name;
                 self.event(Kind::Normal, "Created", format!("Created container: {container}"));
@@ -334,7 +336,8 @@ impl Start {
             let file = rights.file().to_owned();
             let pull = noted(&file, move || rights.begin(&of)).await?;
             let request = PullRequest { credentials, ..PullRequest::new(reference) };
-            let (image, credential) = self.context.images.pull_as(request).await?;
+            let pulling = self.context.images.pull_as(request);
+            let (image, credential) = self.context.figures.operation(Operation::PullImage, pulling).await?;
             let (id, images) = (image.id.to_string(), self.context.images.clone());
             noted(&file, move || {
                 let here: BTreeSet<String> = images.list().iter().map(|image| image.id.to_string()).collect();

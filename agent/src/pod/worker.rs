@@ -34,6 +34,7 @@ use super::{admission, environment, plan, preemption, resources, status};
 use crate::context::{Context, Entry};
 use crate::event::Kind;
 use crate::eviction::{Cause, Eviction};
+use crate::figures::Probes;
 use held::Held;
 use jobs::Done;
 
@@ -83,6 +84,8 @@ pub(crate) struct Worker {
     jobs: JoinSet<Done>,
     probers: JoinSet<()>,
     probing: BTreeMap<String, AbortHandle>,
+    /// What the probes of each container said, over all attempts.
+    probes: BTreeMap<String, Arc<Probes>>,
     reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
     cancel: CancellationToken,
     pulls: Backoffs,
@@ -107,6 +110,8 @@ pub(crate) struct Worker {
     resize_busy: bool,
     /// When a resize that failed is tried again.
     resize_not_before: Option<Timestamp>,
+    /// When it was first seen, until it runs; of one that ran before the agent began that is not known.
+    seen: Option<Instant>,
     /// Tells when other pods leave room.
     freed: watch::Receiver<()>,
 }
@@ -136,6 +141,7 @@ impl Worker {
             asked: pod,
             mirror: None,
             granted,
+            seen: found.is_empty().then(Instant::now),
             ends_since: None,
             resize_busy: false,
             resize_not_before: None,
@@ -147,6 +153,7 @@ impl Worker {
             jobs: JoinSet::new(),
             probers: JoinSet::new(),
             probing: BTreeMap::new(),
+            probes: BTreeMap::new(),
             reports: mpsc::channel(REPORTS),
             cancel: CancellationToken::new(),
             pulls: Backoffs::default(),
@@ -196,6 +203,7 @@ impl Worker {
         context.table.tell_came();
         if let Some(refusal) = refusal {
             let reason = refusal.event();
+            context.figures.rejected(reason);
             let message = format!("Pod was rejected: {}", refusal.message);
             self.event(None, Kind::Warning, reason, refusal.message);
             self.facts.ending = Some(Ending::Failed { reason: refusal.reason, message, grace: None });
@@ -246,6 +254,7 @@ impl Worker {
 
     async fn work(&mut self, mut desired: watch::Receiver<Desired>, leave: CancellationToken) {
         loop {
+            let begin = Instant::now();
             let told = desired.borrow_and_update().clone();
             self.hear(&told);
             self.refresh().await;
@@ -280,6 +289,7 @@ impl Worker {
                     .flatten()
                     .min();
             let timer = sleep_until(wake, now);
+            self.context.figures.passed(begin.elapsed());
             tokio::select! {
                 () = leave.cancelled() => return,
                 changed = desired.changed() => if changed.is_err() { return },
@@ -367,6 +377,7 @@ impl Worker {
             return None;
         }
         let Eviction { message, cause, .. } = eviction;
+        self.context.figures.evicted(*cause);
         if cause.is_told() {
             self.event(None, Kind::Warning, cause.reason(), message.clone());
         }
@@ -417,6 +428,11 @@ impl Worker {
         let object = if super::is_static(&self.pod) { self.mirror.as_deref() } else { Some(self.uid.as_str()) };
         let Some(object) = object else { return };
         let new = status::compute(&self.pod, &self.facts, &self.context.host, now);
+        if new.phase.as_deref() == Some("Running")
+            && let Some(seen) = self.seen.take()
+        {
+            self.context.figures.pod_runs(seen.elapsed());
+        }
         if let Some(patch) = status::patch(&self.pod, object, &new) {
             self.status_busy = true;
             self.jobs.spawn(jobs::write_status(self.context.client.clone(), Arc::clone(&self.pod), patch));

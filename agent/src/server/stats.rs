@@ -54,21 +54,41 @@ async fn pods(context: &Context) -> Vec<PodUse> {
     all
 }
 
-/// Bytes received and sent by an interface.
-pub(crate) fn interface(path: &str, name: &str) -> Option<(u64, u64)> {
-    counters(&std::fs::read_to_string(path).ok()?, name)
+/// What went through an interface: bytes, packets, errors, and packets that were dropped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Traffic {
+    /// Its name.
+    pub(crate) interface: String,
+    /// What came.
+    pub(crate) received: [u64; 4],
+    /// What went.
+    pub(crate) sent: [u64; 4],
 }
 
-fn counters(table: &str, name: &str) -> Option<(u64, u64)> {
-    let line = table.lines().find_map(|l| l.trim().strip_prefix(name)?.strip_prefix(':'))?;
-    let mut numbers = line.split_whitespace();
-    let received = numbers.next()?.parse().ok()?;
-    let sent = numbers.nth(7)?.parse().ok()?;
+/// Bytes received and sent by an interface.
+pub(crate) fn interface(path: &str, name: &str) -> Option<(u64, u64)> {
+    let found = traffic(path).into_iter().find(|traffic| traffic.interface == name)?;
+    let ([received, ..], [sent, ..]) = (found.received, found.sent);
     Some((received, sent))
 }
 
+/// What went through the interfaces of this table (`/proc/pid/net/dev`) but loopback; nothing when it cannot be read.
+pub(crate) fn traffic(path: &str) -> Vec<Traffic> {
+    counters(&std::fs::read_to_string(path).unwrap_or_default())
+}
+
+fn counters(table: &str) -> Vec<Traffic> {
+    let of = |line: &str| {
+        let (interface, numbers) = line.split_once(':')?;
+        let numbers: Vec<u64> = numbers.split_whitespace().map_while(|number| number.parse().ok()).collect();
+        let four = |from: usize| <[u64; 4]>::try_from(numbers.get(from..from + 4)?).ok();
+        Some(Traffic { interface: interface.trim().to_owned(), received: four(0)?, sent: four(8)? })
+    };
+    table.lines().filter_map(of).filter(|traffic| traffic.interface != "lo").collect()
+}
+
 /// The host's CPU time in nanoseconds since the boot, without idling.
-fn host_cpu(stat: &str) -> u64 {
+pub(crate) fn host_cpu(stat: &str) -> u64 {
     let ticks: Vec<u64> = stat
         .lines()
         .next()
@@ -98,7 +118,7 @@ fn memory(stats: &Stats, now: Timestamp) -> Value {
     memory
 }
 
-async fn machine(context: &Context) -> Result<Machine, Response> {
+pub(super) async fn machine(context: &Context) -> Result<Machine, Response> {
     let dir = context.config.data_dir.clone();
     match tokio::task::spawn_blocking(move || machine::read(&dir)).await {
         Ok(Ok(machine)) => Ok(machine),
@@ -179,8 +199,9 @@ mod tests {
     #[test]
     fn kernel_tables_are_read() {
         let table = "Inter-|   Receive\n face |bytes\n    lo: 1 1 0 0 0 0 0 0 1 1\n  eth0: 100 2 0 0 0 0 0 0 300 4 0 0 0 0 0 0\n";
-        assert_eq!(counters(table, "eth0"), Some((100, 300)));
-        assert_eq!(counters(table, "eth1"), None);
+        let eth0 = Traffic { interface: "eth0".to_owned(), received: [100, 2, 0, 0], sent: [300, 4, 0, 0] };
+        assert_eq!(counters(table), [eth0]);
+        assert_eq!(counters("eth0: 1 2\n"), []);
         assert_eq!(host_cpu("cpu  10 1 5 1000 50 0 2 0 0 0\n"), 180_000_000);
     }
 }

@@ -13,9 +13,13 @@ use std::{
 use nix::unistd::Pid;
 
 use super::{
-    DeviceRule, Tree, annotate, ending, keyed, limit_huge_pages, read_keyed, read_number, read_processes, write,
+    DeviceRule, Tree, annotate, device, ending, keyed, limit_huge_pages, number, read_keyed, read_number,
+    read_processes, write,
 };
-use crate::{spec::Resources, state::Stats};
+use crate::{
+    spec::Resources,
+    state::{Details, DeviceUse, Stats},
+};
 
 /// The controllers that are used when they are there.
 const CONTROLLERS: &[&str] = &["cpu", "cpuacct", "cpuset", "memory", "pids", "devices", "freezer", "blkio", "hugetlb"];
@@ -120,6 +124,27 @@ impl Mounts {
         // Freezing only stops forks from outrunning the kills; without it they are outrun by repetition.
         let _ = self.set("freezer", group, "freezer.state", if frozen { "FROZEN" } else { "THAWED" });
     }
+}
+
+/// Reads what went to block devices: lines as `8:0 Read 1` of bytes, and of how often, with all groups below.
+fn device_uses(bytes: &str, times: &str) -> Vec<DeviceUse> {
+    let mut devices = Vec::new();
+    for (text, is_bytes) in [(bytes, true), (times, false)] {
+        for line in text.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [numbers, way, value] = words[..] else { continue };
+            let Some(found) = device(&mut devices, numbers) else { continue };
+            let value = value.parse().unwrap_or(0);
+            match (way, is_bytes) {
+                ("Read", true) => found.read_bytes = value,
+                ("Write", true) => found.written_bytes = value,
+                ("Read", false) => found.reads = value,
+                ("Write", false) => found.writes = value,
+                _ => {}
+            }
+        }
+    }
+    devices
 }
 
 impl Tree for Mounts {
@@ -246,6 +271,42 @@ impl Tree for Mounts {
         })
     }
 
+    fn details(&self, group: &Path) -> io::Result<Details> {
+        let stats = self.stats(group)?;
+        let place = |controller: &str| self.directory(controller, group).unwrap_or_default();
+        let (cpu, cpuacct, memory, blkio) = (place("cpu"), place("cpuacct"), place("memory"), place("blkio"));
+        let read = |directory: &Path, file: &str| fs::read_to_string(directory.join(file)).unwrap_or_default();
+        let (throttling, pages) = (read(&cpu, "cpu.stat"), read(&memory, "memory.stat"));
+        let of = |text: &str, key: &str| keyed(text, key).unwrap_or(0);
+        Ok(Details {
+            stats,
+            cpu_user_ns: number(&cpuacct, "cpuacct.usage_user").unwrap_or(0),
+            cpu_system_ns: number(&cpuacct, "cpuacct.usage_sys").unwrap_or(0),
+            // Without a limit it is -1.
+            cpu_quota: number(&cpu, "cpu.cfs_quota_us"),
+            cpu_period: number(&cpu, "cpu.cfs_period_us").unwrap_or(0),
+            cpu_periods: of(&throttling, "nr_periods"),
+            cpu_throttled_periods: of(&throttling, "nr_throttled"),
+            cpu_throttled_ns: of(&throttling, "throttled_time"),
+            // Without a limit it is the most there can be in pages.
+            memory_limit: number(&memory, "memory.limit_in_bytes").filter(|limit| *limit < i64::MAX as u64 / 2),
+            memory_cache: of(&pages, "total_cache"),
+            memory_mapped_file: of(&pages, "total_mapped_file"),
+            memory_active_file: of(&pages, "total_active_file"),
+            memory_inactive_file: of(&pages, "total_inactive_file"),
+            memory_swap: of(&pages, "total_swap"),
+            memory_peak: number(&memory, "memory.max_usage_in_bytes").unwrap_or(0),
+            memory_limit_hits: number(&memory, "memory.failcnt").unwrap_or(0),
+            oom_kills: self.oom_kills(group),
+            pids_limit: number(&place("pids"), "pids.max"),
+            devices: device_uses(
+                &read(&blkio, "blkio.throttle.io_service_bytes_recursive"),
+                &read(&blkio, "blkio.throttle.io_serviced_recursive"),
+            ),
+            pressure: None,
+        })
+    }
+
     fn directories(&self, group: &Path) -> Vec<PathBuf> {
         let mut directories: Vec<_> = self.roots().map(|(_, root)| root.join(group)).collect();
         directories.sort();
@@ -270,6 +331,14 @@ mod tests {
         assert_eq!(mounts.directories(Path::new("a")).len(), 4);
         assert_eq!(mounts.unified(Path::new("a")), Some("/sys/fs/cgroup/unified/a".into()));
         assert_eq!(mounts.directory("cpuacct", Path::new("a")), Some("/sys/fs/cgroup/cpu,cpuacct/a".into()));
+    }
+
+    #[test]
+    fn what_went_to_devices_is_read_as_the_kernel_writes_it() {
+        let bytes = "8:0 Read 1\n8:0 Write 2\n8:0 Sync 9\n8:0 Total 3\nTotal 3\n";
+        let times = "8:0 Read 3\n8:0 Write 4\nTotal 7\n";
+        let want = DeviceUse { device: (8, 0), read_bytes: 1, written_bytes: 2, reads: 3, writes: 4 };
+        assert_eq!(device_uses(bytes, times), [want]);
     }
 
     #[test]

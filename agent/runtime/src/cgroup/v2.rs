@@ -13,10 +13,13 @@ use std::{
 use nix::unistd::Pid;
 
 use super::{
-    DeviceRule, Tree, annotate, device_program, ending, keyed, limit_huge_pages, read_keyed, read_number,
-    read_processes, write,
+    DeviceRule, Tree, annotate, device, device_program, ending, keyed, limit_huge_pages, number, read_keyed,
+    read_number, read_processes, write,
 };
-use crate::{spec::Resources, state::Stats};
+use crate::{
+    spec::Resources,
+    state::{Details, DeviceUse, Stalls, Stats},
+};
 
 /// The controllers children are given when the host has them.
 const CONTROLLERS: &[&str] = &["cpu", "cpuset", "memory", "pids", "io", "hugetlb"];
@@ -84,6 +87,37 @@ fn weight(shares: u64) -> u64 {
 
 fn limit(value: i64) -> String {
     if value < 0 { "max".to_owned() } else { value.to_string() }
+}
+
+/// Reads `io.stat`: lines as `8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0`.
+fn device_uses(text: &str) -> Vec<DeviceUse> {
+    let mut devices = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let Some(found) = words.next().and_then(|numbers| device(&mut devices, numbers)) else { continue };
+        for (name, value) in words.filter_map(|word| word.split_once('=')) {
+            let value = value.parse().unwrap_or(0);
+            match name {
+                "rbytes" => found.read_bytes = value,
+                "wbytes" => found.written_bytes = value,
+                "rios" => found.reads = value,
+                "wios" => found.writes = value,
+                _ => {}
+            }
+        }
+    }
+    devices
+}
+
+/// Reads a file of pressure: lines as `some avg10=0.00 avg60=0.00 avg300=0.00 total=12`, and likewise `full`.
+fn stalled(directory: &Path, file: &str) -> Option<(u64, u64)> {
+    let text = fs::read_to_string(directory.join(file)).ok()?;
+    let total = |whose: &str| {
+        let line = text.lines().find(|line| line.starts_with(whose))?;
+        line.rsplit_once("total=")?.1.trim().parse().ok()
+    };
+    // Older kernels tell of the processor only how long some waited.
+    Some((total("some")?, total("full").unwrap_or(0)))
 }
 
 impl Tree for Mount {
@@ -196,6 +230,42 @@ impl Tree for Mount {
         })
     }
 
+    fn details(&self, group: &Path) -> io::Result<Details> {
+        let stats = self.stats(group)?;
+        let directory = self.root.join(group);
+        let read = |file: &str| fs::read_to_string(directory.join(file)).unwrap_or_default();
+        let (cpu, memory) = (read("cpu.stat"), read("memory.stat"));
+        let of = |text: &str, key: &str| keyed(text, key).unwrap_or(0);
+        let (quota, period) =
+            read("cpu.max").trim().split_once(' ').map_or((None, 0), |(q, p)| (q.parse().ok(), p.parse().unwrap_or(0)));
+        let stalls = || {
+            let file = |name| stalled(&directory, name);
+            Some(Stalls { cpu: file("cpu.pressure")?, memory: file("memory.pressure")?, io: file("io.pressure")? })
+        };
+        Ok(Details {
+            stats,
+            cpu_user_ns: of(&cpu, "user_usec").saturating_mul(1000),
+            cpu_system_ns: of(&cpu, "system_usec").saturating_mul(1000),
+            cpu_quota: quota,
+            cpu_period: period,
+            cpu_periods: of(&cpu, "nr_periods"),
+            cpu_throttled_periods: of(&cpu, "nr_throttled"),
+            cpu_throttled_ns: of(&cpu, "throttled_usec").saturating_mul(1000),
+            memory_limit: stats.memory_limit,
+            memory_cache: of(&memory, "file"),
+            memory_mapped_file: of(&memory, "file_mapped"),
+            memory_active_file: of(&memory, "active_file"),
+            memory_inactive_file: of(&memory, "inactive_file"),
+            memory_swap: number(&directory, "memory.swap.current").unwrap_or(0),
+            memory_peak: number(&directory, "memory.peak").unwrap_or(0),
+            memory_limit_hits: read_keyed(&directory, "memory.events", "max").unwrap_or(0),
+            oom_kills: self.oom_kills(group),
+            pids_limit: number(&directory, "pids.max"),
+            devices: device_uses(&read("io.stat")),
+            pressure: stalls(),
+        })
+    }
+
     fn directories(&self, group: &Path) -> Vec<PathBuf> {
         vec![self.root.join(group)]
     }
@@ -208,6 +278,24 @@ mod tests {
     #[test]
     fn shares_become_weights_as_kubernetes_converts_them() {
         assert_eq!([2, 102, 1024, 2048, 262_144].map(weight), [1, 4, 39, 79, 10000]);
+    }
+
+    #[test]
+    fn what_went_to_devices_and_how_long_tasks_waited_is_read_as_the_kernel_writes_it() {
+        let text = "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6\n254:16 \n";
+        let first = DeviceUse { device: (8, 0), read_bytes: 1, written_bytes: 2, reads: 3, writes: 4 };
+        assert_eq!(device_uses(text), [first, DeviceUse { device: (254, 16), ..DeviceUse::default() }]);
+        let folder = tempfile::tempdir().unwrap();
+        let some = "some avg10=0.00 avg60=0.00 avg300=0.00 total=12\n";
+        for (text, want) in [
+            (format!("{some}full avg10=0.00 avg60=0.00 avg300=0.00 total=7\n"), Some((12, 7))),
+            (some.to_owned(), Some((12, 0))),
+            (String::new(), None),
+        ] {
+            fs::write(folder.path().join("cpu.pressure"), text).unwrap();
+            assert_eq!(stalled(folder.path(), "cpu.pressure"), want);
+        }
+        assert_eq!(stalled(folder.path(), "io.pressure"), None);
     }
 
     #[test]

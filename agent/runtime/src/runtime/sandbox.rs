@@ -20,7 +20,7 @@ use crate::{
     id::{ContainerId, SandboxId},
     protocol::{Failure, Reply, Request},
     spec::{ContainerSpec, Resources, SandboxSpec},
-    state::{ContainerState, ContainerStatus, Exit, Stats},
+    state::{ContainerState, ContainerStatus, Details, Exit, Stats},
 };
 
 /// A signal's number on this architecture.
@@ -357,6 +357,27 @@ impl Sandbox {
         self.stats(self.group()).await
     }
 
+    /// What a running container uses, in detail.
+    ///
+    /// # Errors
+    /// When its cgroup is gone.
+    pub async fn container_details(&self, id: &ContainerId) -> Result<Details, Error> {
+        self.details(self.group().join(id.as_str())).await
+    }
+
+    /// What the pod as a whole uses, in detail.
+    ///
+    /// # Errors
+    /// When its cgroup is gone.
+    pub async fn sandbox_details(&self) -> Result<Details, Error> {
+        self.details(self.group()).await
+    }
+
+    async fn details(&self, group: PathBuf) -> Result<Details, Error> {
+        let runtime = self.runtime.clone();
+        blocking(move || runtime.inner.tree.details(&group).map_err(io_error("read cgroup", &group))).await
+    }
+
     async fn stats(&self, group: PathBuf) -> Result<Stats, Error> {
         let runtime = self.runtime.clone();
         blocking(move || runtime.inner.tree.stats(&group).map_err(io_error("read cgroup", &group))).await
@@ -367,7 +388,8 @@ impl Sandbox {
         self.runtime.layers(&self.id).join(id.as_str()).join("upper")
     }
 
-    fn group(&self) -> PathBuf {
+    /// The pod's cgroup, relative to the root of each hierarchy; those of its containers are below, named by their ids.
+    pub fn group(&self) -> PathBuf {
         cgroup::pod_group(&self.runtime.inner.config.cgroup_root, &self.spec)
     }
 

@@ -48,7 +48,7 @@ async fn liveness_and_readiness_wait_for_startup() {
         "startupProbe": {"exec": {"command": ["startup"]}, "failureThreshold": 5, "periodSeconds": 2},
         "readinessProbe": {"exec": {"command": ["ready"]}}}))
     .unwrap();
-    let target = Target { container, id: "c0".into(), ip: None };
+    let target = Target { container, id: "c0".into(), ip: None, counts: Arc::default() };
     let script = Script(Mutex::new(vec![Outcome::Failure("a".into()), Outcome::Failure("b".into())]), Mutex::default());
     let (tx, mut rx) = mpsc::channel(8);
     let mut seen = Vec::new();
@@ -90,7 +90,7 @@ async fn server(answers: Vec<&'static str>) -> (u16, impl Future<Output = Vec<St
 async fn http(port: u16, path: &str) -> Outcome {
     let container: Container =
         serde_json::from_value(json!({"name": "app", "ports": [{"name": "web", "containerPort": port}]})).unwrap();
-    let target = Target { container, id: "c0".into(), ip: Some("127.0.0.1".parse().unwrap()) };
+    let target = Target { container, id: "c0".into(), ip: Some("127.0.0.1".parse().unwrap()), counts: Arc::default() };
     let probe =
         probe(json!({"httpGet": {"path": path, "port": "web", "httpHeaders": [{"name": "X-A", "value": "b"}]}}));
     attempt(&probe, &target, &NoCommands, Duration::from_secs(5)).await
@@ -121,7 +121,12 @@ async fn a_port_nobody_listens_on_is_told_in_gos_words() {
     drop(listener);
     let dial = format!("dial tcp 127.0.0.1:{port}: connect: connection refused");
     assert_eq!(http(port, "/x").await, Outcome::Failure(format!("Get \"http://127.0.0.1:{port}/x\": {dial}")));
-    let target = Target { container: Container::default(), id: String::new(), ip: Some("127.0.0.1".parse().unwrap()) };
+    let target = Target {
+        container: Container::default(),
+        id: String::new(),
+        ip: Some("127.0.0.1".parse().unwrap()),
+        counts: Arc::default(),
+    };
     let tcp = probe(json!({"tcpSocket": {"port": port}}));
     assert_eq!(attempt(&tcp, &target, &NoCommands, Duration::from_secs(5)).await, Outcome::Failure(dial));
 }

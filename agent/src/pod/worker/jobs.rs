@@ -21,7 +21,8 @@ use tokio::time::Instant;
 
 use crate::claims;
 use crate::context::Context;
-use crate::event::{Kind, Recorder};
+use crate::event::Kind;
+use crate::figures::Operation;
 use crate::node;
 use crate::pod::environment::Objects;
 use crate::pod::start::{Failure, Start, blocking, chain, downward};
@@ -131,6 +132,9 @@ pub(super) async fn set_up(
         Ok(()) => set_up_steps(&context, &pod, &objects, attempt).await,
         Err(why) => Err(SandboxFailure::Sandbox { why }),
     };
+    if !recovering {
+        context.figures.pod_began(result.is_ok());
+    }
     if !recovering && let Err(SandboxFailure::Sandbox { .. }) = &result {
         // What was made of it is not left behind for the next try to trip over.
         let id = SandboxId::of(pod::uid(&pod), attempt);
@@ -177,7 +181,8 @@ async fn set_up_steps(
     let pids_limit = context.config.pod_pids_limit;
     let spec = container_spec::sandbox_spec(pod, attempt, hostname.clone(), log_dir, pids_limit);
     let own_network = spec.network == NetworkNamespace::Own;
-    let sandbox = context.runtime.create_sandbox(&spec).await.map_err(|e| failed(&e))?;
+    let making = context.runtime.create_sandbox(&spec);
+    let sandbox = context.figures.operation(Operation::RunSandbox, making).await.map_err(|e| failed(&e))?;
     let ips: Vec<IpAddr> = if own_network {
         let attached = context.network.attach(uid, sandbox.netns_path()).await.map_err(|e| failed(&e))?;
         context.network.publish(uid, host_ports(pod)).await.map_err(|e| failed(&e))?;
@@ -332,8 +337,8 @@ pub(super) async fn start(start: Start) -> Done {
 
 /// A container to be stopped.
 pub(super) struct Stop {
+    pub(super) context: Arc<Context>,
     pub(super) pod: Arc<Pod>,
-    pub(super) events: Recorder,
     pub(super) sandbox: Sandbox,
     pub(super) container: Container,
     pub(super) id: ContainerId,
@@ -347,10 +352,13 @@ pub(super) struct Stop {
 
 /// Stops a container: `preStop`, its stop signal, and the kill when its time is over.
 pub(super) async fn stop(stop: Stop) -> Done {
-    let stopped = tokio::select! {
-        stopped = stop.gently() => stopped,
-        () = passed(stop.deadline.clone()) => stop.sandbox.stop(&stop.id, Duration::ZERO).await,
+    let stopping = async {
+        tokio::select! {
+            stopped = stop.gently() => stopped,
+            () = passed(stop.deadline.clone()) => stop.sandbox.stop(&stop.id, Duration::ZERO).await,
+        }
     };
+    let stopped = stop.context.figures.operation(Operation::StopContainer, stopping).await;
     if let Err(error) = stopped
         && !error.is_not_found()
     {
@@ -377,7 +385,13 @@ impl Stop {
             let ran = tokio::time::timeout(grace, lifecycle::run(hook, &place, grace)).await;
             if let Ok(Err(why)) = ran {
                 let message = format!("PreStopHook failed: {why}");
-                self.events.pod(&self.pod, Some(&self.container.name), Kind::Warning, "FailedPreStopHook", message);
+                self.context.events.pod(
+                    &self.pod,
+                    Some(&self.container.name),
+                    Kind::Warning,
+                    "FailedPreStopHook",
+                    message,
+                );
             }
             grace = grace.saturating_sub(begin.elapsed()).max(AFTER_HOOK);
         }
@@ -419,8 +433,12 @@ pub(super) async fn tear_down(
         }
     };
     for id in &sandboxes {
-        let result =
-            if only_stop { context.runtime.stop_sandbox(id).await } else { context.runtime.remove_sandbox(id).await };
+        let (figures, runtime) = (&context.figures, &context.runtime);
+        let result = if only_stop {
+            figures.operation(Operation::StopSandbox, runtime.stop_sandbox(id)).await
+        } else {
+            figures.operation(Operation::RemoveSandbox, runtime.remove_sandbox(id)).await
+        };
         stands |= result.is_err();
         note(result.map_err(|e| chain(&e)));
     }
@@ -454,8 +472,9 @@ pub(super) async fn wait_then_retry() -> Done {
 }
 
 /// Removes an old attempt and its log.
-pub(super) async fn forget(sandbox: Sandbox, id: ContainerId, log: PathBuf) -> Done {
-    if let Err(error) = sandbox.remove_container(&id).await {
+pub(super) async fn forget(context: Arc<Context>, sandbox: Sandbox, id: ContainerId, log: PathBuf) -> Done {
+    let removing = sandbox.remove_container(&id);
+    if let Err(error) = context.figures.operation(Operation::RemoveContainer, removing).await {
         tracing::debug!(container = id.as_str(), error = &error as &dyn std::error::Error, "old container not removed");
     }
     if !log.as_os_str().is_empty()

@@ -160,6 +160,7 @@ impl Worker {
         now: Timestamp,
     ) {
         self.facts.starting.remove(name);
+        self.count_start(name, &result);
         match result {
             Ok(id) => {
                 let attempts = &self.facts.attempts;
@@ -195,6 +196,25 @@ impl Worker {
         }
     }
 
+    /// Counts a start. One that was given up with its pod was none.
+    fn count_start(&self, name: &str, result: &Result<String, Failure>) {
+        let reason = match result {
+            Ok(_) => None,
+            Err(Failure::Image(waiting) | Failure::Config(waiting) | Failure::Run(waiting)) => Some(&*waiting.reason),
+            Err(Failure::PostStart { .. }) => Some("PostStartHookError"),
+            Err(Failure::Cancelled) => return,
+        };
+        let of = pod::spec(&self.pod);
+        let is_init = of.init_containers().iter().any(|container| container.name == name);
+        let is_app = of.containers().iter().any(|container| container.name == name);
+        let kind = match (is_app, is_init) {
+            (true, _) => "container",
+            (false, true) => "init_container",
+            (false, false) => "ephemeral_container",
+        };
+        self.context.figures.container_began(kind, reason);
+    }
+
     /// Keeps a container's running attempt and the one before it; what is older is removed from the runtime.
     pub(super) fn prune(&mut self, name: &str) {
         let Some(attempts) = self.facts.attempts.get_mut(name) else { return };
@@ -202,7 +222,7 @@ impl Worker {
         while attempts.len() > 2 {
             let old = attempts.remove(0);
             if let Some(id) = ContainerId::parse(&old.id) {
-                self.jobs.spawn(jobs::forget(sandbox.clone(), id, old.log));
+                self.jobs.spawn(jobs::forget(Arc::clone(&self.context), sandbox.clone(), id, old.log));
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use coracle_runtime::ContainerId;
 
@@ -30,7 +31,10 @@ impl Worker {
                 && let (Some(sandbox), Some(container_id)) = (&self.sandbox, ContainerId::parse(&id))
             {
                 let ip = self.probe_ip();
-                let target = Target { container: container.clone(), id: id.clone(), ip };
+                let figures = &self.context.figures;
+                let counts = self.probes.entry(container.name.clone());
+                let counts = Arc::clone(counts.or_insert_with(|| figures.probes(&self.pod, &container.name)));
+                let target = Target { container: container.clone(), id: id.clone(), ip, counts };
                 let commands = InContainer { sandbox: sandbox.clone(), id: container_id };
                 let reports = self.reports.0.clone();
                 let handle = self.probers.spawn(async move { probe::run(&target, &commands, reports).await });

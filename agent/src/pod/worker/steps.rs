@@ -88,10 +88,9 @@ impl Worker {
         let container = spec(&self.pod).any_container(name).unwrap_or_default();
         let grace = self.left_of(grace, &container);
         let ip = self.probe_ip();
-        let events = self.context.events.clone();
         let stop = jobs::Stop {
+            context: Arc::clone(&self.context),
             pod: Arc::clone(&self.pod),
-            events,
             sandbox,
             container,
             id: container_id,
