@@ -244,15 +244,17 @@ async fn look(context: &Context) -> Option<(Pressure, Disk)> {
     let machine = tokio::task::spawn_blocking(move || machine::read(&dir)).await;
     let mut machine = machine.ok()?.ok()?;
     if let Ok(pods) = context.runtime.pods_stats().await {
-        machine.memory_available = machine.memory_available.min(room(&pods));
+        machine.memory_available = available(&machine, &pods);
     }
     let disk = Disk { whole: machine.disk, free: machine.disk_free };
     Some((Pressure::of(&machine, context.config.thresholds), disk))
 }
 
-/// What all pods together may still take of the memory that is not reserved.
-fn room(pods: &Stats) -> u64 {
-    pods.memory_limit.map_or(u64::MAX, |limit| limit.saturating_sub(pods.memory_working_set))
+/// What pods may still take: of the machine's memory, and of the part of it that is not reserved, which limits all of them
+/// together.
+fn available(machine: &Machine, pods: &Stats) -> u64 {
+    let room = pods.memory_limit.map_or(u64::MAX, |limit| limit.saturating_sub(pods.memory_working_set));
+    machine.memory_available.min(room)
 }
 
 async fn collect_images(context: &Context) {
@@ -449,6 +451,27 @@ mod tests {
         assert!(Pressure::of(&Machine { disk_free: (2 << 30) - 1, ..large }, Thresholds::USUAL).disk);
         let enough = Machine { inodes: (0, 0), memory_available: 100 << 20, ..machine };
         assert_eq!(Pressure::of(&enough, Thresholds::USUAL), Pressure::default());
+    }
+
+    #[test]
+    fn pods_that_have_taken_what_is_not_reserved_are_as_short_as_on_a_full_machine() {
+        const MIB: u64 = 1 << 20;
+        let machine = Machine { memory_available: 8192 * MIB, ..Machine::default() };
+        let of = |limit: Option<u64>, used: u64, machine: &Machine| {
+            let pods = Stats { memory_limit: limit, memory_working_set: used, ..Stats::default() };
+            available(machine, &pods)
+        };
+        // As long as nothing limits them there is what the machine has; and never more than that.
+        assert_eq!(of(None, 512 * MIB, &machine), 8192 * MIB);
+        assert_eq!(of(Some(16_384 * MIB), 512 * MIB, &machine), 8192 * MIB);
+        assert_eq!(of(Some(1024 * MIB), 512 * MIB, &machine), 512 * MIB);
+        // Pages that are being given back may be above the limit for a moment.
+        assert_eq!(of(Some(1024 * MIB), 1025 * MIB, &machine), 0);
+        for (used, is_short) in [(924, false), (925, true)] {
+            let machine = Machine { memory_available: of(Some(1024 * MIB), used * MIB, &machine), ..machine.clone() };
+            let least = Thresholds { disk: 0, disk_enough: 0, pids: 0, ..Thresholds::USUAL };
+            assert_eq!(Pressure::of(&machine, least).memory, is_short, "{used}");
+        }
     }
 
     #[test]
