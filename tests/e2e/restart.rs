@@ -113,6 +113,33 @@ fn a_purge_leaves_the_host_as_it_was() {
     cluster.up();
 }
 
+/// Nobody tidies up after a kill at that moment; what is left carries the cluster's mark, the next one works in it, and both its
+/// end and `coracle down` remove it.
+#[test]
+fn what_a_kill_leaves_of_a_node_without_pods_is_found_again() {
+    let mut cluster = Cluster::start();
+    let made = |cluster: &Cluster| {
+        wait_for("the cgroup of all pods", Duration::from_secs(60), || {
+            let groups = cluster.groups();
+            if groups.is_empty() { Err(groups) } else { Ok(()) }
+        });
+    };
+    made(&cluster);
+    cluster.end(Signal::SIGKILL);
+    assert!(!cluster.groups().is_empty());
+    cluster.up();
+    made(&cluster);
+    cluster.end(Signal::SIGTERM);
+    assert_eq!(cluster.groups(), Vec::<std::path::PathBuf>::new(), "after an end");
+    cluster.up();
+    made(&cluster);
+    cluster.end(Signal::SIGKILL);
+    let mut down = cluster.host.command(env!("CARGO_BIN_EXE_coracle"));
+    let output = down.args(["down", "--data-dir"]).arg(cluster.data_dir()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(cluster.groups(), Vec::<std::path::PathBuf>::new(), "after `coracle down`");
+}
+
 #[test]
 fn a_second_instance_on_the_same_data_is_refused_and_says_which() {
     let cluster = Cluster::start();
