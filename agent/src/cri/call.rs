@@ -72,6 +72,9 @@ pub(super) async fn answer(front: Arc<Front>, request: Request<Incoming>) -> Res
         ("runtime.v1.RuntimeService", "RunPodSandbox") => change!(request => sandbox::run(front, request)),
         ("runtime.v1.RuntimeService", "StopPodSandbox") => change!(request => sandbox::stop(front, request)),
         ("runtime.v1.RuntimeService", "RemovePodSandbox") => change!(request => sandbox::remove(front, request)),
+        ("runtime.v1.RuntimeService", "UpdatePodSandboxResources") => {
+            change!(request => sandbox::update(front, request))
+        }
         ("runtime.v1.RuntimeService", "PodSandboxStatus") => call!(request => sandbox::status(&front, request)),
         ("runtime.v1.RuntimeService", "ListPodSandbox") => call!(request => sandbox::list(&front, request)),
         ("runtime.v1.RuntimeService", "StreamPodSandboxes") => {
@@ -171,7 +174,7 @@ fn tell(front: &Front, listed: Result<Vec<impl Message + 'static>>) -> Response<
     response
 }
 
-/// Clients do without a method that is not there: metrics, or limits of a sandbox for who hooks into runtimes.
+/// Clients do without a method that is not there: metrics, or checkpoints.
 fn unknown(path: &str) -> Response<Body> {
     refuse(Code::Unimplemented, format!("unknown method {path}: Coracle does not serve it"))
 }

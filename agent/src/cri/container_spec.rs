@@ -16,7 +16,7 @@ use super::messages::{
     ContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext, Mount, MountPropagation, NamespaceMode,
     PodSandboxConfig, ProfileType, SecurityProfile, SupplementalGroupsPolicy,
 };
-use super::sandbox_spec::{LONGEST, unsupported};
+use super::sandbox_spec::{LONGEST, namespaces, unsupported, users};
 
 /// What a container is made from besides its own configuration.
 pub(super) struct Ingredients<'a> {
@@ -52,6 +52,10 @@ pub(super) fn container_spec(config: &ContainerConfig, from: &Ingredients<'_>) -
     let of_sandbox = from.sandbox.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
     if security.privileged && !of_sandbox.is_some_and(|sandbox| sandbox.privileged) {
         return Err(invalid("no privileged container allowed in sandbox"));
+    }
+    let asked = security.namespace_options.as_ref().and_then(|options| options.userns_options.as_ref());
+    if asked.is_some() && users(asked)? != from.sandbox_spec.users {
+        return Err(invalid("the users of a container must be those of its sandbox"));
     }
     let resources = linux.resources.unwrap_or_default();
     let mut spec = ContainerSpec::new(&from.name, from.layers.clone(), argv);
@@ -251,9 +255,7 @@ fn mounts(config: &ContainerConfig, from: &Ingredients<'_>, readonly: bool) -> R
         if let Some(image) = image_name(mount) {
             check_image_mount(mount, image, &destination)?;
         }
-        if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-            return Err(unsupported("mounts with users of their own are not supported"));
-        }
+        check_mapping(mount, from.sandbox, &destination)?;
         all.push(coracle_runtime::Mount {
             readonly: mount.readonly,
             recursive_readonly: mount.recursive_read_only,
@@ -272,6 +274,19 @@ fn mounts(config: &ContainerConfig, from: &Ingredients<'_>, readonly: bool) -> R
     // What is mounted in another mount comes after it.
     all.sort_by_key(|mount| Path::new(&mount.destination).components().count());
     Ok(all)
+}
+
+/// What is mounted in a sandbox with users of its own shows them its files as theirs, whether or not that is asked for; with
+/// other users it cannot.
+fn check_mapping(mount: &Mount, sandbox: &PodSandboxConfig, destination: &str) -> Result<()> {
+    if mount.uid_mappings.is_empty() && mount.gid_mappings.is_empty() {
+        return Ok(());
+    }
+    let of = namespaces(sandbox).userns_options.unwrap_or_default();
+    if mount.uid_mappings == of.uids && mount.gid_mappings == of.gids {
+        return Ok(());
+    }
+    Err(invalid(format!("the mappings of the mount at {destination:?} are not those of its sandbox")))
 }
 
 /// What is asked of an image that is mounted must be what it is, in containerd's words.

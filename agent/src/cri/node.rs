@@ -39,7 +39,7 @@ pub(super) async fn status(front: &Front, request: StatusRequest) -> Result<Stat
     }
     let handler = |name: &str| RuntimeHandler {
         name: name.to_owned(),
-        features: Some(RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false }),
+        features: Some(RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: true }),
     };
     Ok(StatusResponse {
         status: Some(RuntimeStatus { conditions: vec![ready("RuntimeReady"), ready("NetworkReady")] }),

@@ -12,11 +12,13 @@ use coracle_runtime::{NetworkNamespace, Sandbox};
 use serde_json::json;
 
 use super::events::Happened;
+use super::find::missing;
 use super::messages::{
     ListPodSandboxRequest, ListPodSandboxResponse, Nothing, PodSandboxConfig, PodSandboxRequest,
     PodSandboxStatusRequest, PodSandboxStatusResponse, RunPodSandboxRequest, RunPodSandboxResponse,
+    UpdatePodSandboxResourcesRequest,
 };
-use super::sandbox_spec::{Surroundings, host_ports, sandbox_spec};
+use super::sandbox_spec::{Surroundings, host_ports, limits, sandbox_spec};
 use super::view::{Seen, selects};
 use super::{Front, failed, invalid, nanoseconds, records, refused};
 use crate::claims;
@@ -121,6 +123,17 @@ pub(super) async fn remove(front: Arc<Front>, request: PodSandboxRequest) -> Res
         front.tell(Happened::ContainerRemoved(container.id.clone()));
     }
     front.tell(Happened::SandboxRemoved(own.id.clone()));
+    Ok(Nothing {})
+}
+
+/// Limits a sandbox as a whole anew. What is not said stays.
+pub(super) async fn update(front: Arc<Front>, request: UpdatePodSandboxResourcesRequest) -> Result<Nothing> {
+    let own = front.own_sandbox(&request.pod_sandbox_id).await?;
+    let own = own.ok_or_else(|| missing("sandbox", &request.pod_sandbox_id))?;
+    let _changing = own.changing.lock().await;
+    let changed = limits(request.overhead.as_ref(), request.resources.as_ref())?;
+    let sandbox = front.context.runtime.sandbox(&own.id).await.map_err(|_| over(own.id.as_str()))?;
+    sandbox.update_sandbox(&changed).await.map_err(|error| refused(&error))?;
     Ok(Nothing {})
 }
 

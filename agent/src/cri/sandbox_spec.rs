@@ -6,13 +6,15 @@ use std::path::{Component, Path, PathBuf};
 use coracle_network::{HostPort, Protocol};
 use coracle_process::grpc::{Code, Refusal, Result};
 use coracle_runtime::{
-    IpcNamespace, LogLimits, NetworkNamespace, PidNamespace, QosClass, Resources, SandboxSpec, UserNamespace,
-    UtsNamespace,
+    IdMapping, IpcNamespace, LogLimits, NetworkNamespace, PidNamespace, QosClass, Resources, SandboxSpec,
+    UserNamespace, UtsNamespace,
 };
 use prost::Message;
 
-use super::messages::{NamespaceMode, NamespaceOption, PodSandboxConfig};
-use super::{CONFIG, invalid, records};
+use super::messages::{
+    LinuxContainerResources, NamespaceMode, NamespaceOption, PodSandboxConfig, UserNamespace as Users,
+};
+use super::{CONFIG, container_spec, invalid, records};
 use crate::pod::admission::sysctl_name;
 
 /// The longest configuration of a sandbox or a container.
@@ -83,6 +85,44 @@ fn check_sysctl(name: &str, network: NetworkNamespace, ipc: IpcNamespace) -> Res
     Ok(())
 }
 
+/// Whose users a sandbox has. A client that gives it some gives each user of the host to one sandbox alone, and groups with the
+/// same numbers.
+pub(super) fn users(options: Option<&Users>) -> Result<UserNamespace> {
+    let Some(options) = options else { return Ok(UserNamespace::Host) };
+    let mappings = (&options.uids[..], &options.gids[..]);
+    match (NamespaceMode::try_from(options.mode), mappings) {
+        (Ok(NamespaceMode::Node), ([], [])) => Ok(UserNamespace::Host),
+        (Ok(NamespaceMode::Node), _) => Err(invalid("the host's users cannot be mapped: uids and gids must be empty")),
+        (Ok(NamespaceMode::Pod), ([uids], [gids])) if uids == gids && uids.container_id == 0 => {
+            Ok(UserNamespace::Range(IdMapping { host: uids.host_id, size: uids.length }))
+        }
+        (Ok(NamespaceMode::Pod), _) => {
+            let why = "a user namespace needs one mapping of uids and the same of gids, from container_id 0 on";
+            Err(invalid(why))
+        }
+        (_, _) => Err(unsupported(&format!("unsupported user namespace mode: {}", options.mode))),
+    }
+}
+
+/// The limits of a sandbox as a whole: of its containers together, and of what it takes itself.
+pub(super) fn limits(
+    overhead: Option<&LinuxContainerResources>,
+    resources: Option<&LinuxContainerResources>,
+) -> Result<Resources> {
+    let none = LinuxContainerResources::default();
+    let (own, sum) = (overhead.unwrap_or(&none), resources.unwrap_or(&none));
+    // Of what the containers are not limited in, the sandbox is not.
+    let both = |sum: i64, own: i64| if sum > 0 { sum.saturating_add(own.max(0)) } else { sum };
+    let period = if sum.cpu_period > 0 { sum.cpu_period } else { own.cpu_period };
+    container_spec::resources(&LinuxContainerResources {
+        cpu_shares: both(sum.cpu_shares, own.cpu_shares),
+        cpu_period: period,
+        cpu_quota: both(sum.cpu_quota, if own.cpu_period == period { own.cpu_quota } else { 0 }),
+        memory_limit_in_bytes: both(sum.memory_limit_in_bytes, own.memory_limit_in_bytes),
+        ..sum.clone()
+    })
+}
+
 /// The ports of the host that are to lead to a sandbox with its own network; mappings without one mean nothing to a node.
 pub(super) fn host_ports(config: &PodSandboxConfig) -> Result<Vec<HostPort>> {
     const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
@@ -126,10 +166,7 @@ pub(super) fn sandbox_spec(config: &PodSandboxConfig, around: &Surroundings<'_>)
         return Err(invalid(format!("log_directory {:?} is not absolute", config.log_directory)));
     }
     let options = namespaces(config);
-    let users = options.userns_options.as_ref();
-    if users.is_some_and(|users| users.mode != i32::from(NamespaceMode::Node)) {
-        return Err(unsupported("user namespaces with numbers of the client's are not supported"));
-    }
+    let users = users(options.userns_options.as_ref())?;
     use NamespaceMode::{Container, Node, Pod};
     let network = match mode(options.network, "network", &[Pod, Node])? {
         Node => NetworkNamespace::Host,
@@ -165,12 +202,14 @@ pub(super) fn sandbox_spec(config: &PodSandboxConfig, around: &Surroundings<'_>)
         pid,
         ipc,
         uts: if network == NetworkNamespace::Host { UtsNamespace::Host } else { UtsNamespace::Pod },
-        users: UserNamespace::Host,
+        users,
         sysctls,
         qos: QosClass::BestEffort,
         cgroup_parent: cgroup_parent(&linux.cgroup_parent)?,
-        // What containers are given is theirs; the sandbox's own sum is for whoever keeps the group above.
-        resources: Resources { pids_limit: around.pids_limit.map(i64::from), ..Resources::default() },
+        resources: Resources {
+            pids_limit: around.pids_limit.map(i64::from),
+            ..limits(linux.overhead.as_ref(), linux.resources.as_ref())?
+        },
         log_directory: PathBuf::from(&config.log_directory),
         // Whoever gave the directory rotates in it, and says when.
         log_limits: LogLimits { max_size: u64::MAX, max_files: 2 },
@@ -185,7 +224,7 @@ pub(super) fn sandbox_spec(config: &PodSandboxConfig, around: &Surroundings<'_>)
 #[cfg(test)]
 mod tests {
     use super::super::messages::{
-        LinuxPodSandboxConfig, LinuxSandboxSecurityContext, PodSandboxMetadata, PortMapping, UserNamespace as Users,
+        IdMapping as Mapping, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, PodSandboxMetadata, PortMapping,
     };
     use super::*;
 
@@ -240,7 +279,53 @@ mod tests {
             options.network = 2;
             linux.sysctls.insert("net.ipv4.ip_forward".into(), "1".into());
         });
-        check(Unimplemented, &|_, _, options| options.userns_options = Some(Users::default()));
+        check(InvalidArgument, &|_, _, options| options.userns_options = Some(Users::default()));
+        check(Unimplemented, &|_, _, options| options.userns_options = Some(Users { mode: 1, ..Users::default() }));
+    }
+
+    #[test]
+    fn users_are_the_hosts_or_one_range_of_the_clients() {
+        let mapping = |host_id, container_id, length| Mapping { host_id, container_id, length };
+        let of = |mode, uids: &[Mapping], gids: &[Mapping]| {
+            let options = Users { mode, uids: uids.to_vec(), gids: gids.to_vec() };
+            make(|_, _, all| all.userns_options = Some(options)).map(|spec| spec.users).map_err(|refusal| refusal.0)
+        };
+        let one = [mapping(65_536, 0, 65_536)];
+        assert_eq!(make(|_, _, _| {}).unwrap().users, UserNamespace::Host);
+        assert_eq!(of(2, &[], &[]), Ok(UserNamespace::Host));
+        assert_eq!(of(0, &one, &one), Ok(UserNamespace::Range(IdMapping { host: 65_536, size: 65_536 })));
+        let two = [one[0].clone(), mapping(200_000, 65_536, 1)];
+        for (mode, uids, gids) in [
+            (2, &one[..], &one[..]),
+            (0, &one, &[]),
+            (0, &one, &[mapping(65_536, 0, 1)]),
+            (0, &two, &two),
+            (0, &[mapping(65_536, 1, 10)], &[mapping(65_536, 1, 10)]),
+        ] {
+            assert_eq!(of(mode, uids, gids), Err(Code::InvalidArgument), "{mode} {uids:?} {gids:?}");
+        }
+    }
+
+    #[test]
+    fn a_sandbox_has_what_its_containers_have_and_what_it_takes_itself() {
+        let of = |cpu_quota, memory_limit_in_bytes, cpu_shares| LinuxContainerResources {
+            cpu_period: 100_000,
+            cpu_quota,
+            memory_limit_in_bytes,
+            cpu_shares,
+            ..LinuxContainerResources::default()
+        };
+        let spec = make(|_, linux, _| {
+            (linux.resources, linux.overhead) = (Some(of(50_000, 1 << 20, 512)), Some(of(10_000, 1 << 10, 100)));
+        });
+        let limits = spec.unwrap().resources;
+        assert_eq!((limits.cpu_quota, limits.cpu_period), (Some(60_000), Some(100_000)));
+        assert_eq!((limits.memory_limit, limits.cpu_shares), (Some((1 << 20) + (1 << 10)), Some(612)));
+        assert_eq!(limits.pids_limit, Some(9));
+        // Nothing is limited that containers are not.
+        let spec = make(|_, linux, _| (linux.resources, linux.overhead) = (Some(of(0, 0, 2)), Some(of(1000, 1000, 0))));
+        let limits = spec.unwrap().resources;
+        assert_eq!((limits.cpu_quota, limits.memory_limit, limits.cpu_shares), (None, None, Some(2)));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod images;
 mod refusals;
 mod streams;
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -167,8 +168,18 @@ fn sandboxes_and_containers_live_as_they_are_told_and_leave_nothing() {
         let mut app = container("app", &["sh", "-c", "echo out; echo err >&2; exec sleep 1000"]);
         app.envs = vec![Variable { key: "COLOR".into(), value: b"red".to_vec() }];
         app.mounts = vec![
-            Mount { container_path: "/m".into(), host_path: host.display().to_string(), readonly: false },
-            Mount { container_path: "/ro".into(), host_path: host.display().to_string(), readonly: true },
+            Mount {
+                container_path: "/m".into(),
+                host_path: host.display().to_string(),
+                readonly: false,
+                ..Mount::default()
+            },
+            Mount {
+                container_path: "/ro".into(),
+                host_path: host.display().to_string(),
+                readonly: true,
+                ..Mount::default()
+            },
         ];
         app.linux = Some(Linux {
             resources: Some(Limits { cpu_shares: 512, memory: 64 << 20 }),
@@ -281,7 +292,7 @@ fn namespaces_are_shared_as_asked_and_privileges_are_not_given_away() {
         node.start().await;
         let cri = Cri::of(&node);
         let sandbox = |name: &str, network: i32, pid: i32| {
-            let namespaces = Some(Namespaces { network, pid });
+            let namespaces = Some(Namespaces { network, pid, users: None });
             let security = Some(SandboxSecurity { namespaces });
             let cgroup_parent = format!("/coracle-test-cri2/own-{name}");
             let linux = SandboxLinux { security, cgroup_parent, ..SandboxLinux::default() };
@@ -309,7 +320,8 @@ fn namespaces_are_shared_as_asked_and_privileges_are_not_given_away() {
             "{seen:?}"
         );
         let mut apart = container("apart", &["sleep", "1003"]);
-        apart.linux = linux(Security { namespaces: Some(Namespaces { network: 0, pid: 1 }), ..Security::default() });
+        apart.linux =
+            linux(Security { namespaces: Some(Namespaces { network: 0, pid: 1, users: None }), ..Security::default() });
         let apart = cri.create(&shared, apart).await.unwrap();
         cri.start(&apart).await.unwrap();
         let (_, seen, _) = cri.exec(&apart, &["sh", "-c", "cat /proc/[0-9]*/cmdline"], 5).await.unwrap();
@@ -333,8 +345,14 @@ fn what_was_made_outlives_the_agent() {
         let cri = Cri::of(&node);
         let share = node.path("share");
         std::fs::create_dir(&share).unwrap();
-        let mount =
-            || vec![Mount { container_path: "/s".into(), host_path: share.display().to_string(), readonly: false }];
+        let mount = || {
+            vec![Mount {
+                container_path: "/s".into(),
+                host_path: share.display().to_string(),
+                readonly: false,
+                ..Mount::default()
+            }]
+        };
         let sandbox = cri.run(cri.sandbox("web")).await.unwrap();
         let mut runs = container("runs", &["sh", "-c", "echo x >> /s/begun; exec sleep 1000"]);
         runs.mounts = mount();

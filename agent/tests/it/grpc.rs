@@ -37,15 +37,27 @@ messages! {
         #[prost(int32, tag = "2")] container_port: i32,
         #[prost(int32, tag = "3")] host_port: i32,
     }
+    IdMapping {
+        #[prost(uint32, tag = "1")] host: u32,
+        #[prost(uint32, tag = "2")] container: u32,
+        #[prost(uint32, tag = "3")] length: u32,
+    }
+    Users {
+        #[prost(int32, tag = "1")] mode: i32,
+        #[prost(message, repeated, tag = "2")] uids: Vec<IdMapping>,
+        #[prost(message, repeated, tag = "3")] gids: Vec<IdMapping>,
+    }
     Namespaces {
         #[prost(int32, tag = "1")] network: i32,
         #[prost(int32, tag = "2")] pid: i32,
+        #[prost(message, optional, tag = "5")] users: Option<Users>,
     }
     SandboxSecurity { #[prost(message, optional, tag = "1")] namespaces: Option<Namespaces>, }
     SandboxLinux {
         #[prost(string, tag = "1")] cgroup_parent: String,
         #[prost(message, optional, tag = "2")] security: Option<SandboxSecurity>,
         #[prost(btree_map = "string, string", tag = "3")] sysctls: BTreeMap<String, String>,
+        #[prost(message, optional, tag = "5")] resources: Option<Limits>,
     }
     SandboxConfig {
         #[prost(message, optional, tag = "1")] metadata: Option<Metadata>,
@@ -98,10 +110,17 @@ messages! {
         #[prost(string, tag = "1")] container_path: String,
         #[prost(string, tag = "2")] host_path: String,
         #[prost(bool, tag = "3")] readonly: bool,
+        #[prost(message, repeated, tag = "6")] uids: Vec<IdMapping>,
+        #[prost(message, repeated, tag = "7")] gids: Vec<IdMapping>,
     }
     Limits {
         #[prost(int64, tag = "3")] cpu_shares: i64,
         #[prost(int64, tag = "4")] memory: i64,
+    }
+    UpdateSandbox {
+        #[prost(string, tag = "1")] id: String,
+        #[prost(message, optional, tag = "2")] overhead: Option<Limits>,
+        #[prost(message, optional, tag = "3")] resources: Option<Limits>,
     }
     Number { #[prost(int64, tag = "1")] value: i64, }
     Security {

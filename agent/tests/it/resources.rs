@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{pod, with_agent};
 
 /// What a group is limited to, in the words of whichever version of cgroups the host has: bytes, and processes.
-fn limits(group: &str) -> (String, String) {
+pub(crate) fn limits(group: &str) -> (String, String) {
     let of = |controller: &str, v1: &str, v2: &str| {
         let (old, new) = (format!("/sys/fs/cgroup/{controller}/{group}/{v1}"), format!("/sys/fs/cgroup/{group}/{v2}"));
         let file = if Path::new(&old).exists() { old } else { new };

@@ -103,6 +103,8 @@ pub enum UserNamespace {
     /// The pod's own (`hostUsers: false`): 65536 numbers that are nobody's on the host, chosen by the runtime. Files of images
     /// and volumes keep their owners through id-mapped mounts. Not together with the host's network, processes or IPC.
     Own,
+    /// Likewise, with these numbers, which the caller gives to nobody else.
+    Range(IdMapping),
 }
 
 /// Numbers of users and groups in a pod, and what they are on the host.

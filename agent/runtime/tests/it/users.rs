@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use coracle_runtime::{Error, ExecSpec, Mount, MountKind, PidNamespace, Sandbox, User, UserNamespace};
+use coracle_runtime::{Error, ExecSpec, IdMapping, Mount, MountKind, PidNamespace, Sandbox, User, UserNamespace};
 
 use crate::world::{World, exec, pid_of};
 
@@ -207,4 +207,27 @@ async fn a_file_system_that_cannot_map_users_is_named() {
     (spec.users, spec.pid) = (UserNamespace::Own, PidNamespace::Host);
     assert!(matches!(world.runtime.create_sandbox(&spec).await, Err(Error::InvalidSpec { field: "pid", .. })));
     assert_eq!(world.runtime.list().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn users_that_the_caller_chooses_are_never_those_of_another_pod() {
+    let world = World::new().await;
+    let own = own_users(&world, "own").await;
+    let status = own.start_container(&world.container("c", &["sleep", "1000"])).await.unwrap();
+    let first = first_of(pid_of(&status));
+    let given = |name: &str, host: u32| {
+        let users = UserNamespace::Range(IdMapping { host, size: 65_536 });
+        coracle_runtime::SandboxSpec { users, ..world.sandbox_spec(name) }
+    };
+    let refused = world.runtime.create_sandbox(&given("taken", first + 1)).await.unwrap_err();
+    assert!(refused.to_string().contains("are another pod's own"), "{refused}");
+    let sandbox = world.runtime.create_sandbox(&given("given", 3_000_000)).await.unwrap();
+    let status = sandbox.start_container(&world.container("c", &["sleep", "1000"])).await.unwrap();
+    assert_eq!(first_of(pid_of(&status)), 3_000_000);
+    // It may give them again, and nobody else gets them.
+    world.runtime.create_sandbox(&given("again", 3_000_000)).await.unwrap();
+    let next = own_users(&world, "next").await;
+    let status = next.start_container(&world.container("c", &["sleep", "1000"])).await.unwrap();
+    let range = |first: u32| first..first + 65_536;
+    assert!(!range(3_000_000).contains(&first_of(pid_of(&status))));
 }

@@ -90,6 +90,11 @@ super::messages! {
     PodSandboxRequest {
         #[prost(string, tag = "1")] pod_sandbox_id: String,
     }
+    UpdatePodSandboxResourcesRequest {
+        #[prost(string, tag = "1")] pod_sandbox_id: String,
+        #[prost(message, optional, tag = "2")] overhead: Option<LinuxContainerResources>,
+        #[prost(message, optional, tag = "3")] resources: Option<LinuxContainerResources>,
+    }
     PodSandboxStatusRequest {
         #[prost(string, tag = "1")] pod_sandbox_id: String,
         #[prost(bool, tag = "2")] verbose: bool,
