@@ -12,6 +12,7 @@ use coracle_runtime::image::{self, Image, Keyring, PullRequest, Reference};
 use coracle_runtime::{ContainerId, PidNamespace, Sandbox};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::container_spec::{Ingredients, SpecError, container_spec};
@@ -24,6 +25,11 @@ use crate::event::Kind;
 use crate::figures::Operation;
 use crate::volume::set::PodDir;
 use crate::volume::{self, set};
+
+mod progress;
+
+/// Steps of a pull that wait to be counted: some more than layers arrive at once.
+const PROGRESS: usize = 64;
 
 /// Why a container did not start, as its status says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -332,11 +338,17 @@ impl Start {
         let pulled = async {
             let _permit = self.context.pulls.acquire().await.map_err(|_| image::Error::Interrupted)?;
             let waited = begin.elapsed();
-            let (rights, of) = (Arc::clone(&self.context.image_rights), reference.clone());
+            let (rights, begun) = (Arc::clone(&self.context.image_rights), reference.clone());
             let file = rights.file().to_owned();
-            let pull = noted(&file, move || rights.begin(&of)).await?;
-            let request = PullRequest { credentials, ..PullRequest::new(reference) };
-            let pulling = self.context.images.pull_as(request);
+            let pull = noted(&file, move || rights.begin(&begun)).await?;
+            let (progress, events) = mpsc::channel(PROGRESS);
+            let request = PullRequest { credentials, progress: Some(progress), ..PullRequest::new(reference) };
+            let tell = |shown| {
+                self.image_event(of, Kind::Normal, "Pulling", format!("Pulling image \"{asked}\": {shown}"));
+            };
+            // What is told ends with the pull.
+            let pulling =
+                async { tokio::join!(self.context.images.pull_as(request), progress::follow(events, tell)).0 };
             let (image, credential) = self.context.figures.operation(Operation::PullImage, pulling).await?;
             let (id, images) = (image.id.to_string(), self.context.images.clone());
             noted(&file, move || {

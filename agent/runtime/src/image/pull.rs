@@ -151,6 +151,8 @@ impl ImageStore {
         manifest: &Manifest,
         diff_ids: Vec<Digest>,
     ) -> Result<Vec<LayerRecord>, Error> {
+        let total = manifest.layers.iter().fold(0, |sum: u64, layer| sum.saturating_add(layer.size));
+        request.tell(PullEvent::Layers { total });
         // Owned items: with borrowed ones the compiler cannot show that a spawned pull may move between threads.
         futures::stream::iter(manifest.layers.iter().cloned().zip(diff_ids))
             .map(|(descriptor, diff_id)| async move {
@@ -171,7 +173,7 @@ impl ImageStore {
     ) -> Result<u64, Error> {
         let _turn = self.inner.layers.lock(diff_id).await;
         if let Some(size) = self.inner.index.layer_size(diff_id) {
-            request.tell(PullEvent::LayerExists { diff_id: diff_id.clone() });
+            request.tell(PullEvent::LayerExists { diff_id: diff_id.clone(), total: descriptor.size });
             return Ok(size);
         }
         let (sink, pieces) = mpsc::channel(PIECES);

@@ -92,10 +92,17 @@ pub enum PullEvent {
         /// The digest of the manifest or index.
         digest: Digest,
     },
+    /// The layers are known.
+    Layers {
+        /// Bytes of all of them together, compressed.
+        total: u64,
+    },
     /// A layer is already in the store.
     LayerExists {
         /// The digest of the uncompressed layer.
         diff_id: Digest,
+        /// Bytes that need not arrive, compressed.
+        total: u64,
     },
     /// A layer is arriving.
     LayerProgress {

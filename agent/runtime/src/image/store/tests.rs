@@ -72,6 +72,15 @@ async fn an_image_is_pulled_by_tag_and_by_digest_and_its_layers_are_shared() {
         seen.push(event);
     }
     assert_eq!(seen[0], PullEvent::Resolved { digest: fixture.manifest_digest() });
+    let PullEvent::Layers { total } = seen[1] else { panic!("{seen:?}") };
+    let mut last = std::collections::BTreeMap::new();
+    for event in &seen {
+        if let PullEvent::LayerProgress { diff_id, received, total } = event {
+            assert!(received <= total, "{seen:?}");
+            last.insert(diff_id, *received);
+        }
+    }
+    assert_eq!((last.len(), last.values().sum::<u64>()), (2, total), "all of it arrives: {seen:?}");
     assert_eq!(seen.iter().filter(|event| matches!(event, PullEvent::LayerDone { .. })).count(), 2);
 
     let gets = |server: &Server| server.requests().iter().filter(|r| r.method == "GET").count();
