@@ -159,6 +159,34 @@ fn sidecars_start_first_and_stop_last_and_rules_restart_a_container() {
     assert_eq!(log, "one begins\ntwo begins\napp\napp\ntwo ends\none ends\n");
 }
 
+/// KEP-4960.
+#[test]
+fn a_container_is_asked_to_end_by_the_signal_it_names() {
+    let cluster = cluster();
+    let script = "trap 'echo usr1 >> /data/log; exit 0' USR1; trap 'echo term >> /data/log; exit 0' TERM; touch /tmp/up; \
+                  while true; do sleep 0.1; done";
+    let container = |name: &str, lifecycle: &str| {
+        format!(
+            "  - name: {name}\n    image: busybox:1\n    command: [sh, -c, {script:?}]\n{lifecycle}    \
+             readinessProbe: {{exec: {{command: [test, -e, /tmp/up]}}, periodSeconds: 1}}\n    \
+             volumeMounts: [{{name: data, mountPath: /data, subPath: {name}}}]\n"
+        )
+    };
+    cluster.apply(&format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: asked}}\nspec:\n  os: {{name: linux}}\n  containers:\n{}{}  \
+         volumes: [{{name: data, hostPath: {{path: {}, type: DirectoryOrCreate}}}}]\n",
+        container("own", "    lifecycle: {stopSignal: SIGUSR1}\n"),
+        container("usual", ""),
+        cluster.scratch().join("asked").display()
+    ));
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/asked", "--timeout=60s"]);
+    let signals = "jsonpath={.status.containerStatuses[*].stopSignal}";
+    assert_eq!(cluster.kubectl(&["get", "pod/asked", "-o", signals]), "SIGUSR1 SIGTERM");
+    cluster.kubectl(&["delete", "pod/asked", "--timeout=60s"]);
+    let log = |name: &str| std::fs::read_to_string(cluster.scratch().join("asked").join(name).join("log")).unwrap();
+    assert_eq!((log("own").as_str(), log("usual").as_str()), ("usr1\n", "term\n"));
+}
+
 /// KEP-5532.
 #[test]
 fn a_rule_restarts_all_containers_in_their_order() {

@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
 use super::admission::sysctl_name;
 use super::environment::{expand, lookup};
 use super::security::{SecurityError, security};
-use super::{resources, spec};
+use super::{lifecycle, resources, spec};
 
 /// Annotation with the image's full name, found again after a restart of the agent.
 pub(crate) const IMAGE: &str = "coracle.io/image";
@@ -24,6 +24,9 @@ pub(crate) const IMAGE: &str = "coracle.io/image";
 pub(crate) const IMAGE_ID: &str = "coracle.io/image-id";
 /// The annotation with the round a container was started in, if the containers of its pod have begun anew together.
 pub(crate) const ROUND: &str = "coracle.io/round";
+
+/// The annotation with the signal that asks the container to end, as statuses show it.
+pub(crate) const STOP_SIGNAL: &str = "coracle.io/stop-signal";
 
 /// What a container is made from besides its API object.
 #[derive(Clone, Debug)]
@@ -147,6 +150,8 @@ pub(crate) fn container_spec(
     runtime.devices = ingredients.devices.iter().map(|path| device(path)).collect();
     runtime.annotations =
         vec![(IMAGE.to_owned(), ingredients.image_name.clone()), (IMAGE_ID.to_owned(), ingredients.image_id.clone())];
+    let stop_signal = lifecycle::signal_shown(&runtime.stop_signal);
+    runtime.annotations.extend(stop_signal.map(|signal| (STOP_SIGNAL.to_owned(), signal)));
     runtime.annotations.extend(ingredients.round.map(|round| (ROUND.to_owned(), round.to_string())));
     Ok(runtime)
 }

@@ -49,6 +49,8 @@ pub(crate) struct Attempt {
     pub(crate) image: String,
     /// The image's id (`docker.io/library/busybox@sha256:…`).
     pub(crate) image_id: String,
+    /// The signal that asks it to end (`SIGTERM`), if that is known.
+    pub(crate) stop_signal: Option<String>,
     /// The file its output goes to.
     pub(crate) log: std::path::PathBuf,
     /// As whom it runs: user, group, supplementary groups.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_runtime::{ContainerId, Error, ExecSpec, Sandbox};
+use coracle_runtime::{ContainerId, Error, ExecSpec, Sandbox, Signal};
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler};
 
 use super::probe::{self, Commands, Outcome, Target};
@@ -53,6 +53,22 @@ pub(crate) async fn run(hook: &LifecycleHandler, place: &Place<'_>, limit: Durat
     }
 }
 
+/// A signal by the name the API has for it, whatever an image calls it; none for one that is none.
+pub(crate) fn signal_shown(name: &str) -> Option<String> {
+    /// The first and the last of the real-time ones (signal(7), as glibc numbers them), and from where on they are named by
+    /// their distance from the last.
+    const REAL_TIME: (i32, i32, i32) = (34, 64, 50);
+    let (first, last, turn) = REAL_TIME;
+    let number = Signal::parse(if name.is_empty() { "SIGTERM" } else { name })?.0;
+    match number {
+        number if number == first => Some("SIGRTMIN".to_owned()),
+        number if number == last => Some("SIGRTMAX".to_owned()),
+        number if (first..turn).contains(&number) => Some(format!("SIGRTMIN+{}", number - first)),
+        number if (turn..last).contains(&number) => Some(format!("SIGRTMAX-{}", last - number)),
+        number => nix::sys::signal::Signal::try_from(number).ok().map(|signal| signal.as_str().to_owned()),
+    }
+}
+
 /// Runs commands in one container.
 #[derive(Clone, Debug)]
 pub(crate) struct InContainer {
@@ -75,6 +91,29 @@ impl Commands for InContainer {
             // A program that is not there fails the probe; a container that is gone says nothing of it.
             Err(error @ Error::Exec(_)) => Outcome::Failure(super::start::chain(&error)),
             Err(error) => Outcome::Error(super::start::chain(&error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_have_the_names_of_the_api() {
+        for (name, want) in [
+            ("", Some("SIGTERM")),
+            ("SIGTERM", Some("SIGTERM")),
+            ("QUIT", Some("SIGQUIT")),
+            ("3", Some("SIGQUIT")),
+            ("SIGRTMIN", Some("SIGRTMIN")),
+            ("RTMIN+3", Some("SIGRTMIN+3")),
+            ("RTMIN+16", Some("SIGRTMAX-14")),
+            ("SIGRTMAX-1", Some("SIGRTMAX-1")),
+            ("SIGRTMAX", Some("SIGRTMAX")),
+            ("SIGNONE", None),
+        ] {
+            assert_eq!(signal_shown(name).as_deref(), want, "{name}");
         }
     }
 }

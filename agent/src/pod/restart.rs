@@ -86,6 +86,7 @@ mod tests {
             phase: Phase::Exited,
             image: String::new(),
             image_id: String::new(),
+            stop_signal: None,
             log: std::path::PathBuf::new(),
             user: None,
             started: None,

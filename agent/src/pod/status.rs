@@ -261,6 +261,7 @@ fn container_status(
             }),
         }),
         volume_mounts: volume_mounts(container),
+        stop_signal: last.and_then(|attempt| attempt.stop_signal.clone()),
         ..ContainerStatus::default()
     }
 }

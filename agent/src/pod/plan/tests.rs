@@ -23,6 +23,7 @@ fn attempt(n: u32, phase: Phase, code: Option<i32>) -> Attempt {
         phase,
         image: "busybox".into(),
         image_id: "sha256:0".into(),
+        stop_signal: Some("SIGQUIT".into()),
         log: "/log".into(),
         user: None,
         started: Some(at(0)),

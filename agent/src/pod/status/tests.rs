@@ -24,6 +24,7 @@ fn attempt(n: u32, phase: Phase, code: Option<i32>) -> Attempt {
         phase,
         image: "docker.io/library/busybox:latest".into(),
         image_id: "docker.io/library/busybox@sha256:0".into(),
+        stop_signal: Some("SIGQUIT".into()),
         log: "/log".into(),
         user: Some((0, 0, vec![10])),
         started: Some(at(0)),

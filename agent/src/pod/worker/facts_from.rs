@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{ContainerState as ApiState, Pod, ResourceRequir
 
 use crate::context::Context;
 use crate::log::tail_text;
-use crate::pod::container_spec::{IMAGE, IMAGE_ID, ROUND};
+use crate::pod::container_spec::{IMAGE, IMAGE_ID, ROUND, STOP_SIGNAL};
 use crate::pod::facts::{Attempt, Facts, Phase, Probed};
 use crate::pod::{spec, uid};
 use crate::volume::set::PodDir;
@@ -68,6 +68,7 @@ fn attempt(pod: &Pod, dir: &PodDir, sandbox: u32, status: &ContainerStatus) -> A
         phase: Phase::Created,
         image: word(IMAGE),
         image_id: word(IMAGE_ID),
+        stop_signal: Some(word(STOP_SIGNAL)).filter(|signal| !signal.is_empty()),
         log: status.log_path.clone(),
         user: None,
         started: None,
@@ -172,12 +173,14 @@ pub(super) fn status(pod: &Pod) -> BTreeMap<String, Vec<Attempt>> {
         if let Some(mut ended) = last.and_then(|s| ended(s, if waits { count } else { count.saturating_sub(1) })) {
             ended.image.clone_from(&container.image);
             ended.image_id.clone_from(&container.image_id);
+            ended.stop_signal.clone_from(&container.stop_signal);
             list.push(ended);
         }
         let id = container.container_id.as_deref().unwrap_or_default();
         if let Some(mut attempt) = state.and_then(|s| ended_or_lost(s, id, count)) {
             attempt.image.clone_from(&container.image);
             attempt.image_id.clone_from(&container.image_id);
+            attempt.stop_signal.clone_from(&container.stop_signal);
             list.push(attempt);
         }
     }
@@ -194,6 +197,7 @@ fn blank(id: &str, attempt: u32) -> Attempt {
         phase: Phase::Exited,
         image: String::new(),
         image_id: String::new(),
+        stop_signal: None,
         log: std::path::PathBuf::new(),
         user: None,
         started: None,
