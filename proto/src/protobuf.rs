@@ -2,22 +2,30 @@
 //!
 //! client-go's typed clients, the controllers of many operators and kubectl's commands that are built on them (`create`,
 //! `scale`, …) speak protobuf about objects of built-in kinds. A body is `k8s\0` and a `runtime.Unknown` around the object's
-//! own message; a watch is a row of `WatchEvent`s, each behind its length. Objects are decoded to JSON and encoded from it by
-//! tables of field numbers, one file an API group below `protobuf/wire/`, so that everywhere else there is one way of
-//! reading and writing objects only. The wire format itself (keys, numbers, lengths, what is to be skipped) is prost's.
+//! own message; a watch is a row of `WatchEvent`s, each behind its length. Objects go through messages of the crate
+//! prost-reflect in both directions: bytes become a `DynamicMessage` and that becomes JSON, and back, so that everywhere else
+//! there is one way of reading and writing objects only.
 //!
 //! ```text
-//!  bytes ──▶ decode.rs ──▶ JSON ──▶ encode.rs ──▶ bytes
-//!                ├──── table.rs ─────┤       fields of objects
-//!                └─── messages.rs ───┘       envelopes, and messages that are one value in JSON
+//!  bytes ──▶ DynamicMessage ──▶ JSON         decode.rs     place.rs: which field the crate could not read
+//!  bytes ◀── DynamicMessage ◀── JSON         encode.rs
+//!                  ▲
+//!            descriptors.rs ◀── table.rs     one file an API group below protobuf/wire/
+//!  messages.rs                               envelopes: plain structs of prost's
 //! ```
 //!
-//! # Why no types
-//! There are types for these messages (the crate k8s-pb), but none that help here. They have no serde and know no field's
-//! name in JSON, nor which zero JSON leaves out, so that each of some thousand messages would need a second mapping beside
-//! them, where a table needs a word a field; and they would be compiled into every binary. They are the judge in the tests
-//! instead (`tests/judge.rs`): every field of every table, each with a value of its own, goes through the type of its kind
-//! and has to come back.
+//! # What is the crate's, and what is ours
+//! The crate's: which field of which type a message has, by descriptors; all that is on the wire (keys, numbers, lengths, what
+//! is to be skipped, whether texts are UTF-8, how deep messages are nested). Ours: where a message's field lies in
+//! Kubernetes' JSON, under which name, which zeros JSON leaves out and Go writes all the same, and the messages that are a
+//! single value there, such as times and quantities. The descriptors are made of tables of a word a field, when the first
+//! message is read or written: they and the names take 6 MB then.
+//!
+//! # Why no struct a message
+//! There are such types (the crate k8s-pb), but they are of an older Kubernetes and would lose twelve fields; they have no
+//! serde and know no field's name in JSON, so that each of some thousand messages would need a second mapping beside them;
+//! and all of them would be compiled into every binary. They are the judge in the tests instead (`tests/judge.rs`): every
+//! field of every table, each with a value of its own, goes through the type of its kind and has to come back.
 //!
 //! Go's encoder writes zeros of fields that are no pointers although nobody said them. They are written here as well, and
 //! left out of JSON where Go's JSON leaves them out, so that an object is the same one whichever way it goes.
@@ -25,8 +33,10 @@
 use std::borrow::Cow;
 
 mod decode;
+mod descriptors;
 mod encode;
 mod messages;
+mod place;
 mod table;
 mod unsaid;
 

@@ -1,23 +1,20 @@
-//! From protobuf to JSON.
+//! From protobuf to JSON: bytes become the crate's message, and that is shown as Kubernetes' JSON.
 
 use std::borrow::Cow;
 
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
-use prost::{
-    DecodeError, Message,
-    encoding::{DecodeContext, WireType, decode_key, decode_varint, double, skip_field},
-};
+use prost::Message as _;
+use prost_reflect::{DynamicMessage, Value as Held};
 use serde_json::{Map, Value};
 
 use super::{
     Error, MAGIC, MEDIA,
-    messages::{IntOrString, Items, Quantity, Raw, Time, Unknown},
-    table::{SCHEMA, TABLES, Type, message_of},
+    descriptors::{Member, Message},
+    messages::Unknown,
+    place,
+    table::{Type, message_of},
 };
-
-/// Messages may be nested this deep; Kubernetes' own go down to about twenty.
-const MAX_DEPTH: u32 = 64;
 
 /// The seconds of the years 1 to 9999.
 const YEARS: std::ops::Range<i64> = -62_135_596_800..253_402_300_800;
@@ -25,11 +22,14 @@ const YEARS: std::ops::Range<i64> = -62_135_596_800..253_402_300_800;
 /// A protobuf body as the JSON of its object, with `apiVersion` and `kind`.
 ///
 /// # Errors
-/// [`Error`]; whatever the bytes are, nothing panics, and what is allocated is in proportion to them.
+/// [`Error`]; whatever the bytes are, nothing panics, and what is allocated is in proportion to them (about 240 bytes for each
+/// where all are messages of one short field). Messages may be nested a hundred deep, which is prost's limit: a definition's
+/// schema may have forty-eight properties in one another.
 pub fn to_json(body: &[u8]) -> Result<Value, Error> {
     let envelope = body.strip_prefix(MAGIC.as_slice()).ok_or(Error::Magic)?;
     let at = Path::new("Unknown");
-    let Unknown { type_meta, raw, content_encoding, content_type } = at.decode(envelope)?;
+    let Unknown { type_meta, raw, content_encoding, content_type } =
+        Unknown::decode(envelope).map_err(|error| at.wrong(error.to_string()))?;
     if content_encoding.is_some_and(|encoding| !encoding.is_empty()) {
         return Err(at.wrong("the content is encoded"));
     }
@@ -38,11 +38,18 @@ pub fn to_json(body: &[u8]) -> Result<Value, Error> {
     }
     let type_meta = type_meta.unwrap_or_default();
     let (api_version, kind) = (type_meta.api_version.unwrap_or_default(), type_meta.kind.unwrap_or_default());
-    let message = message_of(&api_version, &kind).ok_or_else(|| Error::unknown(&api_version, &kind))?;
+    let name = message_of(&api_version, &kind).ok_or_else(|| Error::unknown(&api_version, &kind))?;
+    let mut at = Path::new(&kind);
+    let message = Message::named(&name).ok_or_else(|| at.unknown())?;
+    let raw = raw.unwrap_or_default();
+    let read = DynamicMessage::decode(message.descriptor.clone(), raw.clone()).map_err(|error| {
+        at.names.extend(place::of_fault(message, &raw));
+        at.wrong(error.to_string())
+    })?;
     let mut object = Map::new();
     object.insert("apiVersion".to_owned(), api_version.into());
     object.insert("kind".to_owned(), kind.as_str().into());
-    read_message(&message, &raw.unwrap_or_default(), &mut object, &mut Path::new(&kind))?;
+    show(message, read, &mut object, &mut at)?;
     Ok(Value::Object(object))
 }
 
@@ -60,135 +67,36 @@ impl<'n> Path<'n> {
         Error::Malformed { path: self.names.join("."), why: why.into() }
     }
 
-    fn broken(&self, error: &DecodeError) -> Error {
-        self.wrong(error.to_string())
-    }
-
-    /// One of the messages that have a type.
-    fn decode<M: Message + Default>(&self, bytes: &[u8]) -> Result<M, Error> {
-        M::decode(bytes).map_err(|error| self.broken(&error))
-    }
-
-    /// The next field off a message's bytes: its number and what it holds; none at their end.
-    fn field<'a>(&self, rest: &mut &'a [u8]) -> Result<Option<(u32, Wire<'a>)>, Error> {
-        if rest.is_empty() {
-            return Ok(None);
-        }
-        let broken = |error| self.broken(&error);
-        let (number, wire) = decode_key(rest).map_err(broken)?;
-        let wire = match wire {
-            WireType::Varint => Wire::Varint(decode_varint(rest).map_err(broken)?.cast_signed()),
-            WireType::SixtyFourBit => {
-                let mut value = 0.0;
-                double::merge(wire, &mut value, rest, DecodeContext::default()).map_err(broken)?;
-                Wire::Double(value)
-            }
-            WireType::LengthDelimited => {
-                let length = decode_varint(rest).map_err(broken)?;
-                let split = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length));
-                let (bytes, behind) = split.ok_or_else(|| self.wrong("the content is cut short"))?;
-                *rest = behind;
-                Wire::Bytes(bytes)
-            }
-            WireType::ThirtyTwoBit | WireType::StartGroup | WireType::EndGroup => {
-                skip_field(wire, number, rest, DecodeContext::default()).map_err(broken)?;
-                Wire::Skipped
-            }
-        };
-        Ok(Some((number, wire)))
+    fn unknown(&self) -> Error {
+        self.wrong("nothing is known of the message")
     }
 }
 
-/// What a field holds.
-enum Wire<'a> {
-    /// A number, signed as those of all Kubernetes' types are.
-    Varint(i64),
-    Double(f64),
-    Bytes(&'a [u8]),
-    /// What no type of Kubernetes' is written as.
-    Skipped,
-}
-
-fn text(bytes: &[u8], at: &Path<'_>) -> Result<String, Error> {
-    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| at.wrong("a text is not UTF-8"))
-}
-
-/// Reads a message's fields into `object`.
-fn read_message(
-    message: &str,
-    mut bytes: &[u8],
+/// Shows a message's fields in `object`. They are taken out of the message on the way, so that not all is there twice.
+/// Fields of a newer Kubernetes are passed over, as protobuf has it.
+fn show(
+    message: &'static Message,
+    mut read: DynamicMessage,
     object: &mut Map<String, Value>,
     at: &mut Path<'_>,
 ) -> Result<(), Error> {
-    if at.names.len() > MAX_DEPTH as usize {
-        return Err(at.wrong("the object is nested too deeply"));
-    }
-    let Some(fields) = TABLES.get(message) else { return Err(at.wrong("nothing is known of the message")) };
-    while let Some((number, wire)) = at.field(&mut bytes)? {
-        // Fields of a newer Kubernetes are passed over, as protobuf has it.
-        let Some(field) = fields.iter().find(|field| field.number == number) else { continue };
-        let Some(name) = field.name else {
-            if let (Type::Message(inner), Wire::Bytes(bytes)) = (&field.content, wire) {
-                at.names.push("");
-                read_message(inner, bytes, object, at)?;
-                at.names.pop();
+    // Both go by the fields' numbers.
+    let mut members = message.members.iter();
+    for (descriptor, held) in read.take_fields() {
+        let number = descriptor.number();
+        let Some(member) = members.find(|member| member.field.number == number) else { break };
+        let Some(name) = member.field.name else {
+            if let (Some(inner), Held::Message(read)) = (member.inner(), held) {
+                show(inner, read, object, at)?;
             }
             continue;
         };
         at.names.push(name);
-        read_field(&field.content, wire, name, object, at)?;
+        let content = &member.field.content;
+        if let Some(shown) = shown(content, member, held, at)?.filter(|shown| !is_unsaid(content, shown)) {
+            object.insert(name.to_owned(), shown);
+        }
         at.names.pop();
-    }
-    Ok(())
-}
-
-fn read_field(
-    content: &Type,
-    wire: Wire<'_>,
-    name: &str,
-    object: &mut Map<String, Value>,
-    at: &mut Path<'_>,
-) -> Result<(), Error> {
-    match content {
-        Type::List(element) => {
-            let mut items = match object.remove(name) {
-                Some(Value::Array(items)) => items,
-                _ => Vec::new(),
-            };
-            match (element.as_ref(), wire) {
-                // Numbers may come packed.
-                (Type::Integer { .. }, Wire::Bytes(mut bytes)) => {
-                    while !bytes.is_empty() {
-                        let value = decode_varint(&mut bytes).map_err(|error| at.broken(&error))?;
-                        items.push(value.cast_signed().into());
-                    }
-                }
-                (element, wire) => items.push(read_value(element, wire, at)?.unwrap_or_default()),
-            }
-            object.insert(name.to_owned(), items.into());
-        }
-        Type::Map(value) => {
-            let Wire::Bytes(mut bytes) = wire else { return Err(at.wrong("a map's entry is no message")) };
-            let (mut key, mut found) = (String::new(), None);
-            while let Some((number, wire)) = at.field(&mut bytes)? {
-                match (number, wire) {
-                    (1, Wire::Bytes(bytes)) => key = text(bytes, at)?,
-                    (2, wire) => found = read_value(value, wire, at)?,
-                    _ => {}
-                }
-            }
-            let entries = object.entry(name.to_owned()).or_insert_with(|| Value::Object(Map::new()));
-            if let Value::Object(entries) = entries {
-                entries.insert(key, found.unwrap_or_else(|| zero(value)));
-            }
-        }
-        _ => {
-            let value = read_value(content, wire, at)?;
-            match value.filter(|value| !is_unsaid(content, value)) {
-                Some(value) => object.insert(name.to_owned(), value),
-                None => object.remove(name),
-            };
-        }
     }
     Ok(())
 }
@@ -215,79 +123,108 @@ pub(super) fn is_unsaid(content: &Type, value: &Value) -> bool {
     }
 }
 
-fn read_value(content: &Type, wire: Wire<'_>, at: &mut Path<'_>) -> Result<Option<Value>, Error> {
-    Ok(Some(match (content, wire) {
-        (Type::Text { .. }, Wire::Bytes(bytes)) => text(bytes, at)?.into(),
-        (Type::Integer { .. }, Wire::Varint(value)) => value.into(),
-        (Type::Boolean { .. }, Wire::Varint(value)) => (value != 0).into(),
-        (Type::Double, Wire::Double(value)) => value.into(),
-        (Type::Bytes, Wire::Bytes(bytes)) => {
+/// A field's value, or one in its list or map; none for what JSON leaves out.
+fn shown(content: &Type, member: &'static Member, held: Held, at: &mut Path<'_>) -> Result<Option<Value>, Error> {
+    Ok(Some(match (content, held) {
+        (Type::Text { .. }, Held::String(text)) => text.into(),
+        (Type::Integer { .. }, Held::I64(value)) => value.into(),
+        (Type::Boolean { .. }, Held::Bool(value)) => value.into(),
+        (Type::Double, Held::F64(value)) => value.into(),
+        (Type::Bytes, Held::Bytes(bytes)) => {
             serde_json::to_value(ByteString(bytes.to_vec())).map_err(|_| at.wrong("bytes cannot be written"))?
         }
-        (Type::Message(inner), Wire::Bytes(bytes)) => {
+        (Type::List(element), Held::List(items)) => {
+            let items = items.into_iter().map(|item| Ok(shown(element, member, item, at)?.unwrap_or_default()));
+            items.collect::<Result<Vec<_>, Error>>()?.into()
+        }
+        (Type::Map(value), Held::List(entries)) => {
+            let mut shown = Map::new();
+            for entry in entries {
+                let (key, value) = map_entry(value, member, entry, at)?;
+                shown.insert(key, value);
+            }
+            shown.into()
+        }
+        (Type::Message(_), Held::Message(read)) => {
             let mut object = Map::new();
-            read_message(inner, bytes, &mut object, at)?;
+            show(member.inner().ok_or_else(|| at.unknown())?, read, &mut object, at)?;
             object.into()
         }
-        (Type::Time, Wire::Bytes(bytes)) => return time(bytes, at, |t| t.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()),
-        (Type::MicroTime, Wire::Bytes(bytes)) => {
-            return time(bytes, at, |t| t.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string());
-        }
-        (Type::Quantity, Wire::Bytes(bytes)) => at.decode::<Quantity>(bytes)?.text.unwrap_or_default().into(),
-        (Type::IntOrString, Wire::Bytes(bytes)) => match at.decode::<IntOrString>(bytes)? {
-            IntOrString { kind: Some(1), text, .. } => text.unwrap_or_default().into(),
-            IntOrString { kind: None | Some(0), number, .. } => number.unwrap_or_default().into(),
-            IntOrString { .. } => 0.into(),
-        },
-        (Type::Raw, Wire::Bytes(bytes)) => match at.decode::<Raw>(bytes)?.raw.unwrap_or_default() {
-            json if json.is_empty() => return Ok(None),
-            json => serde_json::from_slice(&json).map_err(|_| at.wrong("the JSON inside is none"))?,
-        },
-        (Type::Items, Wire::Bytes(bytes)) => at.decode::<Items>(bytes)?.items.into(),
-        (Type::SchemaOrArray, Wire::Bytes(mut bytes)) => {
-            let mut items = Vec::new();
-            while let Some((number, wire)) = at.field(&mut bytes)? {
-                match (number, wire) {
-                    (1, Wire::Bytes(bytes)) => return schema(bytes, at).map(Some),
-                    (2, Wire::Bytes(bytes)) => items.push(schema(bytes, at)?),
-                    _ => {}
-                }
-            }
-            items.into()
-        }
-        (Type::SchemaOrBool, Wire::Bytes(mut bytes)) => {
-            let mut allows = false;
-            while let Some((number, wire)) = at.field(&mut bytes)? {
-                match (number, wire) {
-                    (1, Wire::Varint(value)) => allows = value != 0,
-                    (2, Wire::Bytes(bytes)) => return schema(bytes, at).map(Some),
-                    _ => {}
-                }
-            }
-            allows.into()
-        }
+        (content, Held::Message(read)) => return single(content, member, read, at),
         _ => return Err(at.wrong("the field is of another type")),
     }))
 }
 
-/// A schema within a schema.
-fn schema(bytes: &[u8], at: &mut Path<'_>) -> Result<Value, Error> {
-    let mut object = Map::new();
-    at.names.push("");
-    read_message(SCHEMA, bytes, &mut object, at)?;
-    at.names.pop();
-    Ok(object.into())
+/// An entry of a map: of two equal keys the last counts.
+fn map_entry(
+    content: &Type,
+    member: &'static Member,
+    entry: Held,
+    at: &mut Path<'_>,
+) -> Result<(String, Value), Error> {
+    let (Some(fields), Held::Message(mut entry)) = (&member.entry, entry) else { return Err(at.unknown()) };
+    let key = match entry.take_field(&fields.key) {
+        Some(Held::String(key)) => key,
+        _ => String::new(),
+    };
+    let value = entry.take_field(&fields.value).map(|held| shown(content, member, held, at)).transpose()?.flatten();
+    Ok((key, value.unwrap_or_else(|| zero(content))))
+}
+
+/// A message that is a single value in JSON; none where it is as good as not there.
+fn single(
+    content: &Type,
+    member: &'static Member,
+    mut read: DynamicMessage,
+    at: &mut Path<'_>,
+) -> Result<Option<Value>, Error> {
+    let message = member.inner().ok_or_else(|| at.unknown())?;
+    let mut take = |member: &'static Member| {
+        let held = read.take_field(&member.descriptor);
+        held.map(|held| shown(&member.field.content, member, held, at)).transpose().map(Option::flatten)
+    };
+    Ok(match (content, message.members.as_slice()) {
+        (Type::Time, [seconds, nanos]) => time(take(seconds)?, take(nanos)?, "%Y-%m-%dT%H:%M:%SZ", at)?,
+        (Type::MicroTime, [seconds, nanos]) => time(take(seconds)?, take(nanos)?, "%Y-%m-%dT%H:%M:%S%.6fZ", at)?,
+        (Type::Quantity, [text]) => take(text)?.or_else(|| Some("".into())),
+        (Type::IntOrString, [kind, number, text]) => match take(kind)? {
+            Some(kind) if kind == 1 => take(text)?.or_else(|| Some("".into())),
+            _ => match take(number)? {
+                Some(number) if number.as_i64().is_none_or(|number| i32::try_from(number).is_err()) => {
+                    return Err(at.wrong("a number is out of range"));
+                }
+                number => number.or_else(|| Some(0.into())),
+            },
+        },
+        (Type::Raw, [raw]) => match read.take_field(&raw.descriptor) {
+            Some(Held::Bytes(json)) if !json.is_empty() => {
+                Some(serde_json::from_slice(&json).map_err(|_| at.wrong("the JSON inside is none"))?)
+            }
+            _ => None,
+        },
+        (Type::Items, [items]) => take(items)?.or_else(|| Some(Value::Array(Vec::new()))),
+        (Type::SchemaOrArray, [schema, schemas]) => match take(schema)? {
+            None => take(schemas)?.or_else(|| Some(Value::Array(Vec::new()))),
+            schema => schema,
+        },
+        (Type::SchemaOrBool, [allows, schema]) => match take(schema)? {
+            None => take(allows)?.or(Some(Value::Bool(false))),
+            schema => schema,
+        },
+        _ => return Err(at.unknown()),
+    })
 }
 
 /// A time; Go writes its zero time, which is long before 1970, as no bytes at all.
-fn time(bytes: &[u8], at: &Path<'_>, show: impl FnOnce(Timestamp) -> String) -> Result<Option<Value>, Error> {
-    if bytes.is_empty() {
+fn time(seconds: Option<Value>, nanos: Option<Value>, form: &str, at: &Path<'_>) -> Result<Option<Value>, Error> {
+    if seconds.is_none() && nanos.is_none() {
         return Ok(None);
     }
-    let Time { seconds, nanos } = at.decode(bytes)?;
+    let number = |value: Option<Value>| value.and_then(|value| value.as_i64()).unwrap_or_default();
     // JSON has years of four digits only.
-    let time = Some(seconds.unwrap_or_default()).filter(|seconds| YEARS.contains(seconds));
-    let time = time.and_then(|seconds| Timestamp::new(seconds, nanos.unwrap_or_default()).ok());
+    let seconds = Some(number(seconds)).filter(|seconds| YEARS.contains(seconds));
+    let nanos = i32::try_from(number(nanos)).ok();
+    let time = seconds.zip(nanos).and_then(|(seconds, nanos)| Timestamp::new(seconds, nanos).ok());
     let time = time.ok_or_else(|| at.wrong("a time is out of range"))?;
-    Ok(Some(show(time).into()))
+    Ok(Some(time.strftime(form).to_string().into()))
 }

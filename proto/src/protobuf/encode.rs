@@ -1,20 +1,22 @@
-//! From JSON to protobuf.
+//! From JSON to protobuf: Kubernetes' JSON becomes the crate's message, and that its bytes.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use prost::{
-    Message,
-    encoding::{WireType, bool, double, encode_key, encode_varint, int64, message},
+    Message as _,
+    encoding::{WireType, encode_key, encode_varint, message},
 };
+use prost_reflect::{DynamicMessage, FieldDescriptor, Value as Held};
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use super::{
     Error, MAGIC,
-    messages::{IntOrString, Items, Quantity, Raw, Time, TypeMeta, Unknown, WatchEvent},
-    table::{Field, SCHEMA, TABLES, Type, list_numbers, message_of},
+    descriptors::{Member, Message},
+    messages::{Raw, TypeMeta, Unknown, WatchEvent},
+    table::{Type, message_of},
 };
 
 /// An object's JSON as a protobuf body. Fields that its kind does not have are left out.
@@ -24,11 +26,17 @@ use super::{
 pub fn from_json(object: &Value) -> Result<Vec<u8>, Error> {
     let word = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default();
     let (api_version, kind) = (word("apiVersion"), word("kind"));
-    let message = message_of(api_version, kind).ok_or_else(|| Error::unknown(api_version, kind))?;
+    let held = hold(message_named(api_version, kind)?, object).map_err(|error| error.within(kind))?;
     let mut out = begin(api_version, kind);
-    nested(2, &mut out, |out| write_message(&message, object, out)).map_err(|error| error.within(kind))?;
+    // (Bytes that are a message are written as that message.)
+    message::encode(2, &held, &mut out);
     end(&mut out);
     Ok(out)
+}
+
+fn message_named(api_version: &str, kind: &str) -> Result<&'static Message, Error> {
+    let name = message_of(api_version, kind);
+    name.and_then(|name| Message::named(&name)).ok_or_else(|| Error::unknown(api_version, kind))
 }
 
 /// The head of a `runtime.Unknown`: which kind it holds. What is written of a message one part after the other is one
@@ -45,12 +53,12 @@ fn end(out: &mut Vec<u8>) {
     out.extend(Unknown { content_encoding, content_type, ..Unknown::default() }.encode_to_vec());
 }
 
-/// A list, written item by item, so that only one item at a time is there as JSON as well.
+/// A list, written item by item, so that only one item at a time is there as JSON and as a message as well.
 pub struct List {
     head: Vec<u8>,
     /// The list's own message.
     content: Vec<u8>,
-    item: String,
+    item: &'static Message,
     /// The number of the items.
     items: u32,
 }
@@ -62,12 +70,16 @@ impl List {
     /// # Errors
     /// [`Error::UnknownKind`] for a kind there is no table for.
     pub fn new(list: (&str, &str), meta: &Value, item: (&str, &str), size: usize) -> Result<Self, Error> {
-        let known = |(version, kind)| message_of(version, kind).ok_or_else(|| Error::unknown(version, kind));
-        let item = known(item)?;
-        let (metadata, items) = list_numbers(&known(list)?);
+        let item = message_named(item.0, item.1)?;
+        let message = message_named(list.0, list.1)?;
+        let member = |name: &str| message.members.iter().find(|member| member.field.name == Some(name));
+        let (metadata, items) =
+            member("metadata").zip(member("items")).ok_or_else(|| Error::unknown(list.0, list.1))?;
         let mut content = Vec::with_capacity(size);
-        nested(metadata, &mut content, |out| write_message("meta.v1.ListMeta", meta, out))?;
-        Ok(Self { head: begin(list.0, list.1), content, item, items })
+        if let Some(inner) = metadata.inner() {
+            message::encode(metadata.field.number, &hold(inner, meta)?, &mut content);
+        }
+        Ok(Self { head: begin(list.0, list.1), content, item, items: items.field.number })
     }
 
     /// Adds an object.
@@ -75,9 +87,9 @@ impl List {
     /// # Errors
     /// [`Error::Malformed`] for a field that is of another type.
     pub fn push(&mut self, object: &Value) -> Result<(), Error> {
-        let item = &self.item;
-        nested(self.items, &mut self.content, |out| write_message(item, object, out))
-            .map_err(|error| error.within("items"))
+        let item = hold(self.item, object).map_err(|error| error.within("items"))?;
+        message::encode(self.items, &item, &mut self.content);
+        Ok(())
     }
 
     /// The list's body.
@@ -103,139 +115,130 @@ pub fn write_event(kind: &str, object: Vec<u8>, out: &mut Vec<u8>) -> Result<(),
     event.encode(out).map_err(|_| Error::wrong("the event is too large"))
 }
 
-fn write_bytes(number: u32, bytes: &[u8], out: &mut Vec<u8>) {
-    encode_key(number, WireType::LengthDelimited, out);
-    encode_varint(bytes.len() as u64, out);
-    out.extend_from_slice(bytes);
+fn mismatch() -> Error {
+    Error::wrong("the field is of another type")
 }
 
-/// Writes a message within a message. Most are shorter than 128 bytes, so room is left for a length of one byte, and longer
-/// ones are moved.
-fn nested(number: u32, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>) -> Result<(), Error> {
-    encode_key(number, WireType::LengthDelimited, out);
-    let start = out.len();
-    out.push(0);
-    write(out)?;
-    let mut length = [0; 10];
-    let mut room = length.as_mut_slice();
-    encode_varint((out.len() - start - 1) as u64, &mut room);
-    let taken = 10 - room.len();
-    out.splice(start..=start, length.into_iter().take(taken));
-    Ok(())
-}
-
-/// Writes the fields of a message, without what is around it.
-fn write_message(message: &str, object: &Value, out: &mut Vec<u8>) -> Result<(), Error> {
+/// The message of a JSON object; null is one without fields.
+fn hold(message: &'static Message, object: &Value) -> Result<DynamicMessage, Error> {
     match object {
-        Value::Object(object) => write_fields(message, object, out),
-        Value::Null => write_fields(message, &Map::new(), out),
+        Value::Object(object) => hold_fields(message, object),
+        Value::Null => hold_fields(message, &Map::new()),
         _ => Err(Error::wrong("the field is no object")),
     }
 }
 
-fn write_fields(message: &str, object: &Map<String, Value>, out: &mut Vec<u8>) -> Result<(), Error> {
-    let fields = TABLES.get(message).ok_or_else(|| Error::wrong("nothing is known of the message"))?;
-    for field in fields {
-        match (field.name, &field.content) {
-            (Some(name), _) => {
-                let value = object.get(name).filter(|value| !value.is_null());
-                write_field(field, value, out).map_err(|error| error.within(name))?;
+fn hold_fields(message: &'static Message, object: &Map<String, Value>) -> Result<DynamicMessage, Error> {
+    let mut held = DynamicMessage::new(message.descriptor.clone());
+    for member in &message.members {
+        let Some(name) = member.field.name else {
+            // Its fields stand in its place.
+            if let Some(inner) = member.inner() {
+                set(&mut held, &member.descriptor, Held::Message(hold_fields(inner, object)?))?;
             }
-            (None, Type::Message(inner)) => nested(field.number, out, |out| write_fields(inner, object, out))?,
-            (None, _) => {}
-        }
+            continue;
+        };
+        let content = &member.field.content;
+        let value = match object.get(name) {
+            None | Some(Value::Null) if member.field.is_value => hold_value(content, member, &Value::Null),
+            None | Some(Value::Null) => continue,
+            Some(value) => hold_value(content, member, value),
+        };
+        value.and_then(|value| set(&mut held, &member.descriptor, value)).map_err(|error| error.within(name))?;
     }
-    Ok(())
+    Ok(held)
 }
 
-fn write_field(field: &Field, value: Option<&Value>, out: &mut Vec<u8>) -> Result<(), Error> {
-    let number = field.number;
-    match (&field.content, value) {
-        (Type::List(element), Some(Value::Array(items))) => {
-            items.iter().try_for_each(|item| write_value(number, element, item, out))
+fn set(held: &mut DynamicMessage, field: &FieldDescriptor, value: Held) -> Result<(), Error> {
+    held.try_set_field(field, value).map_err(|_| mismatch())
+}
+
+/// A field's value, or one in its list or map; null is the type's zero.
+fn hold_value(content: &Type, member: &'static Member, value: &Value) -> Result<Held, Error> {
+    Ok(match (content, value) {
+        (Type::Text { .. }, Value::String(text)) => Held::String(text.clone()),
+        (Type::Text { .. }, Value::Null) => Held::String(String::new()),
+        (Type::Integer { .. }, Value::Number(n)) => Held::I64(n.as_i64().ok_or_else(mismatch)?),
+        (Type::Integer { .. }, Value::Null) => Held::I64(0),
+        (Type::Boolean { .. }, Value::Bool(value)) => Held::Bool(*value),
+        (Type::Boolean { .. }, Value::Null) => Held::Bool(false),
+        (Type::Double, Value::Number(n)) => Held::F64(n.as_f64().unwrap_or_default()),
+        (Type::Bytes, value @ (Value::String(_) | Value::Null)) => {
+            let bytes = Option::<ByteString>::deserialize(value).map_err(|_| mismatch())?;
+            Held::Bytes(bytes.unwrap_or_default().0.into())
         }
-        (Type::Map(content), Some(Value::Object(entries))) => {
+        (Type::List(element), Value::Array(items)) => {
+            Held::List(items.iter().map(|item| hold_value(element, member, item)).collect::<Result<_, _>>()?)
+        }
+        (Type::Map(content), Value::Object(entries)) => {
             // Go's encoder sorts them by their bytes.
             let entries: BTreeMap<&str, &Value> = entries.iter().map(|(key, value)| (key.as_str(), value)).collect();
-            entries.into_iter().try_for_each(|(key, value)| {
-                nested(number, out, |out| {
-                    write_bytes(1, key.as_bytes(), out);
-                    write_value(2, content, value, out)
-                })
-                .map_err(|error| error.within(key))
-            })
+            let entry = |(key, value)| hold_entry(content, member, key, value).map_err(|error| error.within(key));
+            Held::List(entries.into_iter().map(entry).collect::<Result<_, _>>()?)
         }
-        (Type::List(_) | Type::Map(_), Some(_)) => Err(Error::wrong("the field is of another type")),
-        (content, Some(value)) => write_value(number, content, value, out),
-        (content, None) if field.is_value => write_value(number, content, &Value::Null, out),
-        (_, None) => Ok(()),
+        (Type::Message(_), value) => Held::Message(hold(member.inner().ok_or_else(mismatch)?, value)?),
+        (content, value) => Held::Message(hold_single(content, member, value)?),
+    })
+}
+
+/// An entry of a map.
+fn hold_entry(content: &Type, member: &'static Member, key: &str, value: &Value) -> Result<Held, Error> {
+    let fields = member.entry.as_ref().ok_or_else(mismatch)?;
+    let mut entry = DynamicMessage::new(fields.descriptor.clone());
+    set(&mut entry, &fields.key, Held::String(key.to_owned()))?;
+    set(&mut entry, &fields.value, hold_value(content, member, value)?)?;
+    Ok(Held::Message(entry))
+}
+
+/// A message that is a single value in JSON.
+fn hold_single(content: &Type, member: &'static Member, value: &Value) -> Result<DynamicMessage, Error> {
+    let message = member.inner().ok_or_else(mismatch)?;
+    let mut held = DynamicMessage::new(message.descriptor.clone());
+    let mut set = |member: &Member, value| set(&mut held, &member.descriptor, value);
+    match (content, message.members.as_slice(), value) {
+        (Type::Time | Type::MicroTime | Type::Raw, _, Value::Null) => {}
+        (Type::Time, [seconds, nanos], Value::String(text)) => {
+            set(seconds, Held::I64(time(text)?.as_second()))?;
+            set(nanos, Held::I64(0))?;
+        }
+        (Type::MicroTime, [seconds, nanos], Value::String(text)) => {
+            let time = time(text)?;
+            set(seconds, Held::I64(time.as_second()))?;
+            // Go's JSON has no more than microseconds.
+            set(nanos, Held::I64(i64::from(time.subsec_nanosecond() / 1000 * 1000)))?;
+        }
+        (Type::Quantity, [amount], Value::String(text)) => set(amount, Held::String(text.clone()))?,
+        (Type::Quantity, [amount], Value::Number(n)) => set(amount, Held::String(n.to_string()))?,
+        (Type::Quantity, [amount], Value::Null) => set(amount, Held::String("0".to_owned()))?,
+        (Type::IntOrString, [kind, number, text], value) => {
+            let (says, n, word) = match value {
+                Value::Number(n) => (0, n.as_i64().filter(|n| i32::try_from(*n).is_ok()).ok_or_else(mismatch)?, ""),
+                Value::String(text) => (1, 0, text.as_str()),
+                Value::Null => (0, 0, ""),
+                _ => return Err(mismatch()),
+            };
+            set(kind, Held::I64(says))?;
+            set(number, Held::I64(n))?;
+            set(text, Held::String(word.to_owned()))?;
+        }
+        (Type::Raw, [raw], value) => set(raw, Held::Bytes(value.to_string().into()))?,
+        (Type::Items, [items], value @ Value::Array(_)) => set(items, hold_value(&items.field.content, items, value)?)?,
+        (Type::SchemaOrArray, [_, schemas], value @ Value::Array(_)) => {
+            set(schemas, hold_value(&schemas.field.content, schemas, value)?)?;
+        }
+        (Type::SchemaOrArray, [schema, _], value @ Value::Object(_)) => {
+            set(schema, hold_value(&schema.field.content, schema, value)?)?;
+        }
+        (Type::SchemaOrBool, [allows, _], Value::Bool(value)) => set(allows, Held::Bool(*value))?,
+        (Type::SchemaOrBool, [allows, schema], value @ Value::Object(_)) => {
+            set(allows, Held::Bool(true))?;
+            set(schema, hold_value(&schema.field.content, schema, value)?)?;
+        }
+        _ => return Err(mismatch()),
     }
+    Ok(held)
 }
 
-/// Writes one value; null is the type's zero.
-fn write_value(number: u32, content: &Type, value: &Value, out: &mut Vec<u8>) -> Result<(), Error> {
-    let wrong = || Error::wrong("the field is of another type");
-    match (content, value) {
-        (Type::Text { .. }, Value::String(text)) => write_bytes(number, text.as_bytes(), out),
-        (Type::Text { .. }, Value::Null) | (Type::Time | Type::MicroTime | Type::Raw, Value::Null) => {
-            write_bytes(number, b"", out);
-        }
-        (Type::Integer { .. }, Value::Number(n)) => int64::encode(number, &n.as_i64().ok_or_else(wrong)?, out),
-        (Type::Boolean { .. }, Value::Bool(value)) => bool::encode(number, value, out),
-        (Type::Integer { .. } | Type::Boolean { .. }, Value::Null) => int64::encode(number, &0, out),
-        (Type::Double, Value::Number(n)) => double::encode(number, &n.as_f64().unwrap_or_default(), out),
-        (Type::Bytes, value @ (Value::String(_) | Value::Null)) => {
-            let bytes = Option::<ByteString>::deserialize(value).map_err(|_| wrong())?.unwrap_or_default();
-            write_bytes(number, &bytes.0, out);
-        }
-        (Type::Message(inner), value) => nested(number, out, |out| write_message(inner, value, out))?,
-        (Type::Time, Value::String(text)) => message::encode(number, &time(text, |_| 0)?, out),
-        // Go's JSON has no more than microseconds.
-        (Type::MicroTime, Value::String(text)) => {
-            message::encode(number, &time(text, |time| time.subsec_nanosecond() / 1000 * 1000)?, out);
-        }
-        (Type::Quantity, Value::String(text)) => quantity(number, text.clone(), out),
-        (Type::Quantity, Value::Number(amount)) => quantity(number, amount.to_string(), out),
-        (Type::Quantity, Value::Null) => quantity(number, "0".to_owned(), out),
-        (Type::IntOrString, Value::Number(n)) => {
-            let n = n.as_i64().and_then(|n| i32::try_from(n).ok()).ok_or_else(wrong)?;
-            int_or_string(number, 0, n, String::new(), out);
-        }
-        (Type::IntOrString, Value::String(text)) => int_or_string(number, 1, 0, text.clone(), out),
-        (Type::IntOrString, Value::Null) => int_or_string(number, 0, 0, String::new(), out),
-        (Type::Raw, value) => message::encode(number, &Raw { raw: Some(value.to_string().into()) }, out),
-        (Type::Items, Value::Array(items)) => {
-            let items = items.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<_>>();
-            message::encode(number, &Items { items: items.ok_or_else(wrong)? }, out);
-        }
-        (Type::SchemaOrArray, Value::Array(schemas)) => nested(number, out, |out| {
-            schemas.iter().try_for_each(|schema| nested(2, out, |out| write_message(SCHEMA, schema, out)))
-        })?,
-        (Type::SchemaOrArray, schema @ Value::Object(_)) => {
-            nested(number, out, |out| nested(1, out, |out| write_message(SCHEMA, schema, out)))?;
-        }
-        (Type::SchemaOrBool, Value::Bool(allows)) => nested(number, out, |out| {
-            bool::encode(1, allows, out);
-            Ok(())
-        })?,
-        (Type::SchemaOrBool, schema @ Value::Object(_)) => nested(number, out, |out| {
-            bool::encode(1, &true, out);
-            nested(2, out, |out| write_message(SCHEMA, schema, out))
-        })?,
-        _ => return Err(wrong()),
-    }
-    Ok(())
-}
-
-fn quantity(number: u32, text: String, out: &mut Vec<u8>) {
-    message::encode(number, &Quantity { text: Some(text) }, out);
-}
-
-fn int_or_string(tag: u32, kind: i64, number: i32, text: String, out: &mut Vec<u8>) {
-    message::encode(tag, &IntOrString { kind: Some(kind), number: Some(number), text: Some(text) }, out);
-}
-
-fn time(text: &str, nanoseconds: impl FnOnce(Timestamp) -> i32) -> Result<Time, Error> {
-    let time: Timestamp = text.parse().map_err(|_| Error::wrong("the field is no time"))?;
-    Ok(Time { seconds: Some(time.as_second()), nanos: Some(nanoseconds(time)) })
+fn time(text: &str) -> Result<Timestamp, Error> {
+    text.parse().map_err(|_| Error::wrong("the field is no time"))
 }

@@ -96,12 +96,18 @@ const FILES: &[&str] = &[
     include_str!("wire/old/networking.txt"),
 ];
 
-pub(super) static TABLES: LazyLock<Tables> = LazyLock::new(|| {
-    let mut tables: Tables = FILES.iter().flat_map(|file| read_table(file)).collect();
+pub(super) static TABLES: LazyLock<Tables> = LazyLock::new(|| read_tables(FILES));
+
+/// The messages that are a single value in JSON, so that no names of theirs are there: those of the types from [`Type::Time`]
+/// on.
+pub(super) static VALUES: LazyLock<Tables> = LazyLock::new(|| read_tables(&[include_str!("wire/values.txt")]));
+
+fn read_tables(files: &[&'static str]) -> Tables {
+    let mut tables: Tables = files.iter().flat_map(|file| read_table(file)).collect();
     // Go's encoder writes fields in the order of their numbers.
     tables.values_mut().for_each(|fields| fields.sort_by_key(|field| field.number));
     tables
-});
+}
 
 fn read_table(text: &'static str) -> Tables {
     let mut lines = text.lines();
@@ -201,15 +207,6 @@ const ANSWERS: &[(&str, &str)] = &[
 /// Kinds of meta/v1 that every group, whosever it is, takes as its own.
 const SHARED: &[&str] =
     &["CreateOptions", "DeleteOptions", "GetOptions", "ListOptions", "PatchOptions", "UpdateOptions"];
-
-/// The numbers of a list's metadata and items.
-pub(super) fn list_numbers(message: &str) -> (u32, u32) {
-    let number = |wanted: &str| {
-        let fields = TABLES.get(message).into_iter().flatten();
-        fields.filter(|field| field.name == Some(wanted)).map(|field| field.number).next()
-    };
-    (number("metadata").unwrap_or(1), number("items").unwrap_or(2))
-}
 
 /// The name of a kind's message, if there is a table for it: `io.k8s.api.networking.v1.Ingress`.
 pub(super) fn message_of(api_version: &str, kind: &str) -> Option<String> {

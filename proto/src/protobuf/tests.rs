@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{
-    table::{TABLES, Type},
+    descriptors::Message,
+    table::{TABLES, Type, VALUES},
     *,
 };
 use crate::{resource::RESOURCES, schema};
@@ -116,7 +117,8 @@ fn what_is_no_object_is_refused_by_name() {
     let json = [body("v1", "ConfigMap", b""), bytes(4, b"application/json")].concat();
     assert_eq!(to_json(&json).unwrap_err().to_string(), "Unknown: the content is not protobuf");
     let wrong = to_json(&body("v1", "ConfigMap", &number(1, 7))).unwrap_err();
-    assert_eq!(wrong.to_string(), "ConfigMap.metadata: the field is of another type");
+    let why = "failed to decode Protobuf message: invalid wire type: Varint (expected LengthDelimited)";
+    assert_eq!(wrong.to_string(), format!("ConfigMap.metadata: {why}"));
     let mut cut = body("v1", "ConfigMap", &bytes(1, &bytes(1, b"settings")));
     cut.truncate(cut.len() - 6);
     assert!(to_json(&cut).is_err());
@@ -135,20 +137,88 @@ fn what_no_type_has_is_skipped_and_what_is_broken_is_refused_with_its_field() {
 
     for (what, meta) in [
         ("recursion limit reached", group(100_000)),
-        ("unexpected end group tag", vec![0x9c, 0x06]),
+        ("invalid wire type: EndGroup", vec![0x9c, 0x06]),
         ("invalid wire type value: 6", vec![0x9e, 0x06]),
         ("invalid tag value: 0", vec![0x00, 0x00]),
         ("invalid varint", [vec![0x38], vec![0xff; 11]].concat()),
-        ("the content is cut short", vec![0x0a, 0x05, b'a']),
-        ("the content is cut short", [vec![0x0a], vec![0xff; 9], vec![0x01]].concat()),
+        ("name: failed to decode Protobuf message: buffer underflow", vec![0x0a, 0x05, b'a']),
+        ("name: failed to decode Protobuf message: buffer underflow", [vec![0x0a], vec![0xff; 9], vec![0x01]].concat()),
+        ("name: failed to decode Protobuf message: invalid string value", bytes(1, b"\xff")),
+        ("labels: failed to decode Protobuf message: invalid wire type", bytes(11, &number(2, 1))),
+        (
+            "ownerReferences.controller: failed to decode Protobuf message: invalid wire type",
+            bytes(13, &bytes(6, b"x")),
+        ),
     ] {
         let told = to_json(&body("v1", "ConfigMap", &bytes(1, &meta))).unwrap_err().to_string();
         assert!(told.starts_with("ConfigMap.metadata") && told.contains(what), "{what}: {told}");
     }
     let time = to_json(&body("v1", "ConfigMap", &bytes(1, &bytes(8, &bytes(1, b"x"))))).unwrap_err().to_string();
-    assert!(time.starts_with("ConfigMap.metadata.creationTimestamp: ") && time.contains("seconds"), "{time}");
+    assert!(time.starts_with("ConfigMap.metadata.creationTimestamp.seconds: "), "{time}");
+    let late = [number(1, 253_402_300_800)].concat();
+    let late = to_json(&body("v1", "ConfigMap", &bytes(1, &bytes(8, &late)))).unwrap_err().to_string();
+    assert_eq!(late, "ConfigMap.metadata.creationTimestamp: a time is out of range");
     let envelope = to_json(&[MAGIC.as_slice(), &number(1, 1)].concat()).unwrap_err().to_string();
     assert!(envelope.starts_with("Unknown: ") && envelope.contains("type_meta"), "{envelope}");
+}
+
+#[test]
+fn a_message_that_stands_twice_is_one() {
+    let spec = |replicas: i64, paused: i64| bytes(2, &[number(1, replicas), number(7, paused)].concat());
+    let twice = [spec(1, 1), bytes(2, &number(1, 2))].concat();
+    let read = to_json(&body("apps/v1", "Deployment", &twice)).unwrap();
+    assert_eq!(read["spec"], json!({"replicas": 2, "paused": true}));
+    let entry = |value: &[u8]| bytes(2, &[bytes(1, b"a"), bytes(2, value)].concat());
+    let read = to_json(&body("v1", "ConfigMap", &[entry(b"1"), entry(b"2")].concat())).unwrap();
+    assert_eq!(read["data"], json!({"a": "2"}));
+}
+
+/// A definition whose schema has so many properties in one another.
+fn nested(properties: usize) -> Value {
+    let mut schema = json!({"type": "string"});
+    for _ in 0..properties {
+        schema = json!({"properties": {"a": schema}});
+    }
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "spec": {"versions": [{"name": "v1", "schema": {"openAPIV3Schema": schema}}]}})
+}
+
+#[test]
+fn messages_are_nested_a_hundred_deep_and_no_deeper() {
+    // Four around the first schema, and two for each property: its entry and its schema.
+    let bytes = from_json(&nested(48)).unwrap();
+    assert_eq!(from_json(&to_json(&bytes).unwrap()), Ok(bytes));
+    let told = to_json(&from_json(&nested(49)).unwrap()).unwrap_err().to_string();
+    let path = "CustomResourceDefinition.spec.versions.schema.openAPIV3Schema.properties";
+    assert!(told.starts_with(path) && told.ends_with("recursion limit reached"), "{told}");
+}
+
+#[test]
+fn as_many_items_as_a_body_holds_are_read_in_time() {
+    // Two bytes an item: were the others touched for each of them, this would take minutes.
+    let read = to_json(&body("v1", "Pod", &bytes(2, &bytes(2, b"").repeat(200_000)))).unwrap();
+    assert_eq!(read["spec"]["containers"].as_array().map(Vec::len), Some(200_000));
+}
+
+#[test]
+fn every_field_of_every_table_has_its_descriptor() {
+    for (name, fields) in TABLES.iter().chain(VALUES.iter()) {
+        let message = Message::named(name).unwrap_or_else(|| panic!("{name} is not in the pool"));
+        assert_eq!(message.descriptor.full_name(), name);
+        assert_eq!(message.members.len(), fields.len(), "{name}");
+        for (member, field) in message.members.iter().zip(fields) {
+            let path = format!("{name}.{}", field.name.unwrap_or("^"));
+            assert_eq!((member.descriptor.number(), member.field.number), (field.number, field.number), "{path}");
+            let (is_list, is_map) = (matches!(field.content, Type::List(_)), matches!(field.content, Type::Map(_)));
+            assert_eq!(member.descriptor.is_list(), is_list || is_map, "{path}");
+            assert_eq!(member.descriptor.supports_presence(), !is_list && !is_map, "{path}");
+            assert_eq!(member.entry.is_some(), is_map, "{path}");
+            assert!(!member.descriptor.is_packed(), "{path}");
+            let held = member.entry.as_ref().map_or(&member.descriptor, |entry| &entry.value).kind();
+            let inner = member.inner().map(|inner| inner.descriptor.full_name());
+            assert_eq!(held.as_message().map(|message| message.full_name()), inner, "{path}");
+        }
+    }
 }
 
 /// The messages, with those inlined in them taken apart.
