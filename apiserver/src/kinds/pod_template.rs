@@ -73,6 +73,21 @@ pub(super) fn validate_labels(
     }
 }
 
+/// A workload's selector, as it is and as it was read, selects the pods made from its template: one that is not there selects
+/// nothing, and one that says nothing is refused for that.
+pub(super) fn validate_choice(
+    errors: &mut Errors,
+    path: &Path,
+    template: &PodTemplateSpec,
+    (selector, parsed): (&LabelSelector, &coracle_proto::selector::LabelSelector),
+) {
+    if is_missing(selector) {
+        mismatch(errors, path, template);
+    } else if !parsed.is_everything() {
+        validate_labels(errors, path, template, parsed);
+    }
+}
+
 /// The template's labels are none the selector selects.
 pub(super) fn mismatch(errors: &mut Errors, path: &Path, template: &PodTemplateSpec) {
     let (labels, detail) = (labels(template), "`selector` does not match template `labels`");
@@ -110,12 +125,7 @@ pub(super) fn validate_selected(
     match coracle_proto::selector::LabelSelector::from_api(Some(selector)) {
         Ok(parsed) => {
             let path = path.child("template");
-            // What is not there selects nothing.
-            if is_missing(selector) {
-                mismatch(errors, &path, template);
-            } else if !parsed.is_everything() {
-                validate_labels(errors, &path, template, &parsed);
-            }
+            validate_choice(errors, &path, template, (selector, &parsed));
             validate(errors, &path, template);
             validate_endless(errors, &path, template, "ReplicaSet");
         }

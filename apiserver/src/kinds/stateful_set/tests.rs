@@ -159,6 +159,7 @@ fn faults_are_named() {
             spec.persistentVolumeClaimRetentionPolicy.whenDeleted: Unsupported value: "Keep": supported values: "Retain", "Delete"
         {"spec":{"selector":{"matchLabels":null}}}
             spec.selector: Required value
+            spec.template.metadata.labels: Invalid value: {"app":"web"}: `selector` does not match template `labels`
         {"spec":{"selector":{"matchLabels":{"app":"other"}}}}
             spec.template.metadata.labels: Invalid value: {"app":"web"}: `selector` does not match template `labels`
         {"spec":{"template":{"spec":{"activeDeadlineSeconds":5,"restartPolicy":"Never"}}}}

@@ -62,9 +62,7 @@ pub(super) fn validate_spec(errors: &mut Errors, path: &Path, spec: &StatefulSet
     match LabelSelector::from_api(Some(&spec.selector)) {
         Err(_) => errors.push(Error::invalid(&at, rules::json(&spec.selector), "")),
         Ok(selector) => {
-            if !selector.is_everything() {
-                pod_template::validate_labels(errors, &at_template, &spec.template, &selector);
-            }
+            pod_template::validate_choice(errors, &at_template, &spec.template, (&spec.selector, &selector));
             pod_template::validate(errors, &at_template, &template_of_pods(spec));
         }
     }
