@@ -20,7 +20,11 @@ use k8s_openapi::{
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{defaults, kind::Schemas, prune};
+use super::{
+    defaults,
+    kind::Schemas,
+    prune::{self, Nulls},
+};
 use crate::{
     ops::TypeMeta,
     upstream::connect::Tasks,
@@ -280,7 +284,7 @@ impl Converter {
             }
         })?;
         if let Some(schema) = self.schemas.get(to) {
-            prune::object(&mut after, schema);
+            prune::object(&mut after, schema, Nulls::Dropped);
         }
         serde_json::to_vec(&after).map_err(|error| invalid(error.to_string()))
     }

@@ -17,7 +17,15 @@ use k8s_openapi::{
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{Custom, SimplePath, checks, conversion::Converter, defaults, place::Spot, prune, rules, schema::Schema};
+use super::{
+    Custom, SimplePath, checks,
+    conversion::Converter,
+    defaults,
+    place::Spot,
+    prune::{self, Nulls},
+    rules,
+    schema::Schema,
+};
 use crate::{
     kind::{AGE, Context, Deletion, NAME, Scale, age, human_duration},
     ops::{AnyObject, BoxObject, DecodeError, Decoded, KindOps, Part, dotted, explain_metadata},
@@ -150,17 +158,18 @@ impl CustomKind {
     }
 
     /// JSON as an object of this version, with the names of fields that were dropped.
-    fn read(&self, json: &[u8]) -> Result<Decoded, DecodeError> {
+    fn read(&self, json: &[u8], nulls: Nulls) -> Result<Decoded, DecodeError> {
         let wrong = |error: serde_json::Error| DecodeError {
             path: self.row.kind.to_owned(),
             why: error.to_string(),
             in_go: None,
         };
-        self.take(serde_json::from_slice(json).map_err(wrong)?)
+        let content = serde_json::from_slice(json).map_err(wrong)?;
+        self.take(content, nulls)
     }
 
     /// Fields as an object of this version, with the names of those that were dropped.
-    fn take(&self, mut content: Map<String, Value>) -> Result<Decoded, DecodeError> {
+    fn take(&self, mut content: Map<String, Value>, nulls: Nulls) -> Result<Decoded, DecodeError> {
         let kind = self.row.kind;
         let mut unknown = Vec::new();
         let meta = match content.remove("metadata") {
@@ -171,7 +180,7 @@ impl CustomKind {
                     .map_err(|error: serde_json::Error| explain_metadata(kind, &meta, &error))?
             }
         };
-        unknown.extend(prune::object(&mut content, &self.schema));
+        unknown.extend(prune::object(&mut content, &self.schema, nulls));
         content.insert("apiVersion".to_owned(), self.api_version.as_str().into());
         content.insert("kind".to_owned(), kind.into());
         Ok(Decoded { object: Box::new(Custom { meta, content }), unknown })
@@ -256,7 +265,11 @@ impl KindOps for CustomKind {
     }
 
     fn decode(&self, json: &[u8]) -> Result<Decoded, DecodeError> {
-        self.read(json)
+        self.read(json, Nulls::Dropped)
+    }
+
+    fn decode_merged(&self, json: &[u8]) -> Result<Decoded, DecodeError> {
+        self.read(json, Nulls::Checked)
     }
 
     fn from_stored(&self, stored: &[u8]) -> serde_json::Result<BoxObject> {
@@ -271,11 +284,12 @@ impl KindOps for CustomKind {
             if let Some(schema) = self.shared.schemas.get(said) {
                 defaults::fill(&mut content, schema);
             }
-            let taken = self.take(content).map_err(|error| serde::de::Error::custom(error.to_string()))?;
+            let taken =
+                self.take(content, Nulls::Dropped).map_err(|error| serde::de::Error::custom(error.to_string()))?;
             return Ok(taken.object);
         }
         defaults::fill(&mut content, &self.schema);
-        let taken = self.take(content).map_err(|error| serde::de::Error::custom(error.to_string()))?;
+        let taken = self.take(content, Nulls::Dropped).map_err(|error| serde::de::Error::custom(error.to_string()))?;
         Ok(taken.object)
     }
 

@@ -1,4 +1,5 @@
-//! Fields that the schema does not know are dropped, and named; nothing where something has to be is dropped silently.
+//! Fields that the schema does not know are dropped, and named; nothing where something has to be is dropped silently, unless
+//! it was applied.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Map, Value};
@@ -12,9 +13,20 @@ pub(super) const META: &[&str] = &["apiVersion", "kind", "metadata"];
 /// How many dropped fields are named: an answer names no more either.
 const NAMED: usize = 100;
 
+/// What becomes of a null that may not be and has no default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Nulls {
+    /// It is dropped.
+    #[default]
+    Dropped,
+    /// It is left to the checks, which refuse it.
+    Checked,
+}
+
 /// What was dropped.
 #[derive(Debug, Default)]
 pub(super) struct Dropped {
+    nulls: Nulls,
     path: String,
     pub(super) fields: Vec<String>,
 }
@@ -39,8 +51,8 @@ impl Dropped {
 }
 
 /// Prunes a whole object.
-pub(super) fn object(content: &mut Map<String, Value>, schema: &Schema) -> Vec<String> {
-    let mut dropped = Dropped::default();
+pub(super) fn object(content: &mut Map<String, Value>, schema: &Schema, nulls: Nulls) -> Vec<String> {
+    let mut dropped = Dropped { nulls, ..Dropped::default() };
     map(content, schema, true, &mut dropped);
     dropped.fields
 }
@@ -90,7 +102,9 @@ fn map(content: &mut Map<String, Value>, schema: &Schema, is_resource: bool, dro
         }
         match schema.under(name) {
             // Those with a default get it later.
-            Some(of) if value.is_null() && !of.nullable && of.default.is_none() => return false,
+            Some(of) if value.is_null() && !of.nullable && of.default.is_none() => {
+                return dropped.nulls == Nulls::Checked;
+            }
             Some(of) => dropped.within(name, |dropped| any(value, of, dropped)),
             None if keeps_all => {}
             None => {

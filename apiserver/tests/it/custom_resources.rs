@@ -329,6 +329,13 @@ async fn fields_of_custom_resources_have_owners() {
     // What its only owner no longer applies goes.
     let less = apply("one", foo("a", json!({"color": "red"}))).await;
     assert_eq!(less.body["spec"]["list"], json!(["y"]), "{}", less.body);
+    // A null that may not be is dropped of other writes, but refused of an apply unless there is a default.
+    let nothing = apply("one", foo("a", json!({"color": "red", "free": null}))).await;
+    let (code, _, message) = nothing.refusal();
+    let words = "spec.free: Invalid value: \"null\": spec.free in body must be of type object: \"null\"";
+    assert!(code == 422 && message.contains(words), "{message}");
+    let filled = apply("one", foo("a", json!({"color": "red", "replicas": null}))).await;
+    assert_eq!((filled.code, &filled.body["spec"]["replicas"]), (200, &json!(1)), "{}", filled.body);
     c.stop().await;
 }
 
