@@ -9,7 +9,13 @@ mod explain;
 use std::{any::Any, borrow::Cow};
 
 use bytes::Bytes;
-use coracle_proto::{apply::BuiltIn, field, protobuf, resource::Resource, schema};
+use coracle_proto::{
+    apply::BuiltIn,
+    field,
+    protobuf::{self, WrongTime},
+    resource::Resource,
+    schema,
+};
 use coracle_store::Revision;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -94,6 +100,13 @@ pub struct DecodeError {
     pub why: String,
     /// The same as Go would say it, where that is known.
     pub in_go: Option<String>,
+}
+
+impl DecodeError {
+    /// What Go says of a time, for which it names no field.
+    pub(crate) fn of_time(kind: &str, WrongTime { path, why }: WrongTime) -> Self {
+        Self { path: format!("{kind}.{path}"), why: why.clone(), in_go: Some(why) }
+    }
 }
 
 /// Which part of an object an update is about.
@@ -247,7 +260,11 @@ impl<S: Strategy> KindOps for Typed<S> {
             return Err(DecodeError { path, why: "exceeded max depth".to_owned(), in_go: None });
         }
         let resource = self.resource;
-        let refusal = match read::<S::Object>(json) {
+        let read_so = read::<S::Object>(json);
+        if read_so.is_err() || protobuf::may_have_wrong_time(&resource.api_version(), resource.kind, json) {
+            check_times(resource, json)?;
+        }
+        let refusal = match read_so {
             Ok(decoded) => {
                 return Ok(plain::<S::Object>(resource, json, decoded));
             }
@@ -439,6 +456,13 @@ fn read<T: Object>(json: &[u8]) -> serde_json::Result<Decoded> {
     let mut reader = serde_json::Deserializer::from_slice(json);
     let object = serde_ignored::deserialize::<_, _, T>(&mut reader, note)?;
     Ok(Decoded { object: Box::new(object), unknown })
+}
+
+/// What Go says of a time that it does not read, before anything else that is wrong: Rust reads more texts as times.
+fn check_times(resource: &Resource, json: &[u8]) -> Result<(), DecodeError> {
+    let Ok(object) = serde_json::from_slice(json) else { return Ok(()) };
+    let wrong = protobuf::wrong_time(&resource.api_version(), resource.kind, &object);
+    wrong.map_or(Ok(()), |wrong| Err(DecodeError::of_time(resource.kind, wrong)))
 }
 
 /// The object without what Go leaves out; what the kind has not is told of the document as it is.

@@ -38,12 +38,14 @@ mod encode;
 mod messages;
 mod place;
 mod table;
+mod times;
 mod unsaid;
 
 use self::table::message_of;
 pub use self::{
     decode::to_json,
     encode::{List, from_json, write_event},
+    times::{WrongTime, may_have_wrong_time, wrong_time},
     unsaid::drop_unsaid,
 };
 

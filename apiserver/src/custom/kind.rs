@@ -6,6 +6,7 @@ use bytes::Bytes;
 use coracle_proto::{
     field, meta,
     name::{NameRule, subdomain_rule},
+    protobuf,
     resource::Resource,
 };
 use coracle_store::Revision;
@@ -165,6 +166,10 @@ impl CustomKind {
             in_go: None,
         };
         let content = serde_json::from_slice(json).map_err(wrong)?;
+        // Of its fields only the metadata's have types that know of times.
+        if let Some(wrong) = protobuf::wrong_time("meta.k8s.io/v1", "PartialObjectMetadata", &content) {
+            return Err(DecodeError::of_time(self.row.kind, wrong));
+        }
         self.take(content, nulls)
     }
 

@@ -139,6 +139,10 @@ async fn metadata_of_another_type_is_told_as_of_any_kind() {
             "json: cannot unmarshal number into Go struct field ObjectMeta.annotations of type map[string]string",
         ),
         (json!("a"), "json: cannot unmarshal string into Go value of type v1.ObjectMeta"),
+        (
+            json!({"name": "x", "creationTimestamp": "2026-01-01 00:00:00Z"}),
+            "parsing time \"2026-01-01 00:00:00Z\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \" 00:00:00Z\" as \"T\"",
+        ),
     ] {
         let sent = json!({"apiVersion": "example.com/v1", "kind": "Foo", "metadata": metadata});
         let refused = c.post(FOOS, &sent).await;

@@ -373,6 +373,35 @@ async fn a_text_that_is_no_amount_cannot_be_read_and_nothing_is_zero() {
 }
 
 #[tokio::test]
+async fn times_are_those_that_go_reads() {
+    let c = Cluster::start().await;
+    let day = "2026-01-01 00:00:00Z";
+    let words = |kind: &str| {
+        format!(
+            "{kind} in version \"v1\" cannot be handled as a {kind}: parsing time \"{day}\" as \
+             \"2006-01-02T15:04:05Z07:00\": cannot parse \" 00:00:00Z\" as \"T\""
+        )
+    };
+    let mut sent = map("t");
+    sent["metadata"]["creationTimestamp"] = json!(day);
+    let told = c.post(MAPS, &sent).await;
+    assert_eq!(told.refusal(), (400, "BadRequest", words("ConfigMap").as_str()));
+    let mut sent = pod("t");
+    assert_eq!(c.post("/api/v1/namespaces/default/pods", &sent).await.code, 201);
+    sent["status"] = json!({"startTime": day});
+    let told = c.put("/api/v1/namespaces/default/pods/t/status", &sent).await;
+    assert_eq!(told.refusal(), (400, "BadRequest", words("Pod").as_str()));
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    let lease = |time: &str| json!({"metadata": {"name": "l"}, "spec": {"renewTime": time}});
+    let told = c.post(leases, &lease("2026-01-01T00:00:00Z")).await;
+    let words = "Lease in version \"v1\" cannot be handled as a Lease: parsing time \"2026-01-01T00:00:00Z\" as \
+                 \"2006-01-02T15:04:05.000000Z07:00\": cannot parse \"Z\" as \".000000\"";
+    assert_eq!(told.refusal(), (400, "BadRequest", words));
+    assert_eq!(c.post(leases, &lease("2026-01-01T00:00:00.000001+01:00")).await.code, 201);
+    c.stop().await;
+}
+
+#[tokio::test]
 async fn ports_of_one_number_share_a_port_of_the_nodes_and_balancers_get_one_to_ask() {
     let c = Cluster::start().await;
     let services = "/api/v1/namespaces/default/services";
