@@ -45,6 +45,7 @@ use self::table::message_of;
 pub use self::{
     decode::to_json,
     encode::{List, from_json, write_event},
+    table::embedded_in,
     times::{WrongTime, may_have_wrong_time, wrong_time},
     unsaid::drop_unsaid,
 };

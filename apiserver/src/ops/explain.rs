@@ -1,6 +1,7 @@
 //! Where JSON cannot be read as a kind, and how deep it is nested.
 
 use coracle_proto::{
+    protobuf,
     resource::Resource,
     schema::{self, Shape, Type},
 };
@@ -35,12 +36,13 @@ pub(super) fn nesting(json: &[u8]) -> usize {
 
 /// Says where the JSON of a kind cannot be read.
 pub(super) fn explain(resource: &Resource, json: &[u8], error: &serde_json::Error) -> DecodeError {
-    let (kind, within) = (resource.kind, place_at(json, offset(json, error)));
+    let (kind, at) = (resource.kind, offset(json, error));
+    let within = place_at(json, at);
     let (path, why) = (path_of(&within), error.to_string());
     let root = schema::of_kind(resource.group, resource.version, kind);
     DecodeError {
         path: if path.is_empty() { kind.to_owned() } else { format!("{kind}.{path}") },
-        in_go: root.and_then(|root| in_go(root, &within, &why)),
+        in_go: root.and_then(|root| in_go(root, &within, &why, number_at(json, at))),
         why,
     }
 }
@@ -51,13 +53,14 @@ pub(crate) fn explain_metadata(kind: &str, metadata: &serde_json::Value, error: 
     let json = serde_json::to_vec(metadata).unwrap_or_default();
     let again = serde_json::from_slice::<ObjectMeta>(&json).err();
     let error = again.as_ref().unwrap_or(error);
-    let (within, why) = (place_at(&json, offset(&json, error)), error.to_string());
+    let (at, why) = (offset(&json, error), error.to_string());
+    let within = place_at(&json, at);
     let root = schema::definition("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
     let path = path_of(&within);
     let dot = if path.is_empty() { "" } else { "." };
     DecodeError {
         path: format!("{kind}.metadata{dot}{path}"),
-        in_go: root.and_then(|root| in_go(root, &within, &why)),
+        in_go: root.and_then(|root| in_go(root, &within, &why, number_at(&json, at))),
         why,
     }
 }
@@ -95,19 +98,18 @@ fn unexpected(why: &str) -> Option<(&str, &str)> {
 }
 
 /// What Go's package `encoding/json` says of a value of the wrong type: `json: cannot unmarshal string into Go struct field
-/// ContainerPort.spec.containers.ports.hostPort of type int32`.
-fn in_go(root: &'static Type, within: &[Within], why: &str) -> Option<String> {
+/// ContainerPort.spec.containers.ports.hostPort of type int32`. Where a whole number is wanted, `number` is told as it stands.
+fn in_go(root: &'static Type, within: &[Within], why: &str, number: &str) -> Option<String> {
     let (got, expected) = unexpected(why)?;
-    let number = |literal: &str| literal.trim_matches('`').to_owned();
-    let is_whole = matches!(expected, "i32" | "i64");
-    let got = match got.split_once(' ').unwrap_or((got, "")) {
-        ("string", _) => "string".to_owned(),
-        ("boolean", _) => "bool".to_owned(),
-        ("map", _) => "object".to_owned(),
-        ("sequence", _) => "array".to_owned(),
-        ("integer", literal) if is_whole => format!("number {}", number(literal)),
-        ("floating", literal) if is_whole => format!("number {}", number(literal.trim_start_matches("point "))),
-        ("integer" | "floating", _) => "number".to_owned(),
+    // (A port's name or number is read as a number when it is no text.)
+    let is_whole = matches!(expected, "i32" | "i64" | "IntOrString" | "a 32-bit integer");
+    let got = match got.split(' ').next().unwrap_or_default() {
+        "string" => "string".to_owned(),
+        "boolean" => "bool".to_owned(),
+        "map" => "object".to_owned(),
+        "sequence" => "array".to_owned(),
+        "integer" | "floating" if is_whole => format!("number {number}"),
+        "integer" | "floating" => "number".to_owned(),
         _ => return None,
     };
     // What holds the value, and what of the path are fields of types.
@@ -118,6 +120,7 @@ fn in_go(root: &'static Type, within: &[Within], why: &str) -> Option<String> {
             Within::Object { key, .. } if is_element && matches!(shape, Shape::Object | Shape::List | Shape::Map) => {
                 inner = next?;
                 let field = inner.field(key)?;
+                fields.extend(protobuf::embedded_in(&inner.name, key));
                 fields.push(key.as_str());
                 held = Some(field);
                 (next, shape, is_element) = (field.child(), field.shape, field.shape == Shape::Object);
@@ -132,7 +135,7 @@ fn in_go(root: &'static Type, within: &[Within], why: &str) -> Option<String> {
     };
     let element = || next.map_or_else(|| "string".to_owned(), named);
     let ty = match expected {
-        "i32" => "int32".to_owned(),
+        "i32" | "IntOrString" | "a 32-bit integer" => "int32".to_owned(),
         "i64" => "int64".to_owned(),
         "f64" => "float64".to_owned(),
         "a string" => "string".to_owned(),
@@ -155,6 +158,15 @@ fn in_go(root: &'static Type, within: &[Within], why: &str) -> Option<String> {
 fn offset(json: &[u8], error: &serde_json::Error) -> usize {
     let before = json.split_inclusive(|byte| *byte == b'\n').take(error.line().saturating_sub(1));
     before.map(<[u8]>::len).sum::<usize>() + error.column().saturating_sub(1)
+}
+
+/// The number that the byte is of, or comes right behind.
+fn number_at(json: &[u8], at: usize) -> &str {
+    let is_of_number = |byte: &&u8| byte.is_ascii_digit() || b"+-.eE".contains(byte);
+    let length = |bytes: &mut dyn Iterator<Item = &u8>| bytes.take_while(is_of_number).count();
+    let before = json.get(..at).unwrap_or_default();
+    let (back, on) = (length(&mut before.iter().rev()), length(&mut json.iter().skip(at)));
+    json.get(at - back..at + on).and_then(|number| std::str::from_utf8(number).ok()).unwrap_or_default()
 }
 
 /// The list or the object that a value is in, and which of its values it is.
@@ -288,6 +300,39 @@ mod tests {
             (
                 r#"{"spec":{"activeDeadlineSeconds":1.5}}"#,
                 "json: cannot unmarshal number 1.5 into Go struct field PodSpec.spec.activeDeadlineSeconds of type int64",
+            ),
+            (
+                r#"{"spec":{"activeDeadlineSeconds":99999999999999999999999}}"#,
+                "json: cannot unmarshal number 99999999999999999999999 into Go struct field PodSpec.spec.activeDeadlineSeconds of type int64",
+            ),
+            (
+                r#"{"spec":{"containers":[{"ports":[{"hostPort":3000000000}]}]}}"#,
+                "json: cannot unmarshal number 3000000000 into Go struct field ContainerPort.spec.containers.ports.hostPort of type int32",
+            ),
+            (
+                r#"{"spec":{"containers":[{"ports":[{"hostPort": 8e1 }]}]}}"#,
+                "json: cannot unmarshal number 8e1 into Go struct field ContainerPort.spec.containers.ports.hostPort of type int32",
+            ),
+            (
+                r#"{"spec":{"containers":[{"livenessProbe":{"httpGet":{"port":3000000000}}}]}}"#,
+                "json: cannot unmarshal number 3000000000 into Go struct field HTTPGetAction.spec.containers.livenessProbe.ProbeHandler.httpGet.port of type int32",
+            ),
+            (
+                r#"{"spec":{"containers":[{"livenessProbe":{"httpGet":{"port":80.5}}}]}}"#,
+                "json: cannot unmarshal number 80.5 into Go struct field HTTPGetAction.spec.containers.livenessProbe.ProbeHandler.httpGet.port of type int32",
+            ),
+            (
+                r#"{"spec":{"containers":[{"livenessProbe":{"exec":true}}]}}"#,
+                "json: cannot unmarshal bool into Go struct field Probe.spec.containers.livenessProbe.ProbeHandler.exec of type v1.ExecAction",
+            ),
+            (
+                r#"{"metadata":{"creationTimestamp":"2026-01-01T00:00:00+01"}}"#,
+                "parsing time \"2026-01-01T00:00:00+01\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"+01\" as \"Z07:00\"",
+            ),
+            // What Go cannot parse at all is told before what is of the wrong type.
+            (
+                r#"{"metadata":{"labels":1,"creationTimestamp":"x"}}"#,
+                "parsing time \"x\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"x\" as \"2006\"",
             ),
             ("[]", "json: cannot unmarshal array into Go value of type v1.Pod"),
         ] {

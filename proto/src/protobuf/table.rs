@@ -208,6 +208,19 @@ const ANSWERS: &[(&str, &str)] = &[
 const SHARED: &[&str] =
     &["CreateOptions", "DeleteOptions", "GetOptions", "ListOptions", "PatchOptions", "UpdateOptions"];
 
+/// The message that a field of another stands in, though JSON does not show it: `ProbeHandler`, for `httpGet` of
+/// `io.k8s.api.core.v1.Probe`. Go names it where it says which field is wrong.
+#[must_use]
+pub fn embedded_in(message: &str, field: &str) -> Option<&'static str> {
+    TABLES.get(message)?.iter().find_map(|inlined| match (inlined.name, &inlined.content) {
+        (None, Type::Message(inner)) => {
+            let has_it = TABLES.get(inner)?.iter().any(|inside| inside.name == Some(field));
+            has_it.then(|| inner.rsplit('.').next()).flatten()
+        }
+        _ => None,
+    })
+}
+
 /// The name of a kind's message, if there is a table for it: `io.k8s.api.networking.v1.Ingress`.
 pub(super) fn message_of(api_version: &str, kind: &str) -> Option<String> {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
