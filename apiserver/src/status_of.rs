@@ -2,7 +2,7 @@
 
 use std::{error::Error as StdError, time::Instant};
 
-use coracle_proto::{apply::ApplyError, patch::PatchError, resource::Resource, status::Status};
+use coracle_proto::{apply::ApplyError, field, patch::PatchError, resource::Resource, status::Status};
 use coracle_store::Error as StoreError;
 
 use crate::seldom::Seldom;
@@ -108,6 +108,14 @@ pub(crate) fn patch(error: &PatchError, resource: &Resource, name: &str) -> Box<
 /// the client's fault, but Kubernetes says 500 and gives no reason, and clients look at that.
 pub(crate) fn untyped(config: &str, why: &str) -> Box<Status> {
     Box::new(Status::failure(500, "", format!("failed to create typed patch object ({config}): {why}")))
+}
+
+/// The answer to an object that Kubernetes could not have read, if one of the errors is of that kind.
+pub(crate) fn unreadable(resource: &Resource, errors: &field::Errors) -> Option<Box<Status>> {
+    let found = errors.iter().find(|error| error.kind == field::ErrorKind::Unreadable)?;
+    let (kind, version, why) = (resource.kind, resource.version, &found.message);
+    let message = format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}");
+    Some(Box::new(Status::bad_request(message)))
 }
 
 /// The answer to an apply that was not carried out; `config` says what was applied.

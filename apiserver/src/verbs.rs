@@ -134,6 +134,13 @@ impl Call {
     async fn update(&self, part: Part, request: Request<Body>) -> Result<Response<Body>> {
         let query = WriteOptions::of(&self.info.query, "UpdateOptions")?;
         let object = self.read_object(request, query.validation).await?;
+        // A part is checked by itself; the rest counts for nothing, but has to be readable. (Custom ones have no amounts.)
+        if part != Part::Main
+            && !self.kind.is_custom()
+            && let Some(unreadable) = status_of::unreadable(self.kind.resource(), &self.kind.validate(&*object))
+        {
+            return Err(unreadable);
+        }
         let (call, writer) = (self.clone(), self.writer(&query));
         let written = self
             .to_its_end(async move {

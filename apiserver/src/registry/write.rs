@@ -598,10 +598,8 @@ fn refuse(resource: &Resource, name: &str, errors: &field::Errors) -> Result<()>
     if errors.is_empty() {
         return Ok(());
     }
-    if let Some(unreadable) = errors.iter().find(|error| error.kind == field::ErrorKind::Unreadable) {
-        let (kind, version, why) = (resource.kind, resource.version, &unreadable.message);
-        let message = format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}");
-        return Err(Box::new(Status::bad_request(message)));
+    if let Some(unreadable) = status_of::unreadable(resource, errors) {
+        return Err(unreadable);
     }
     Err(Box::new(Status::invalid(resource.group, resource.kind, name, errors)))
 }

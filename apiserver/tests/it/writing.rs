@@ -369,6 +369,13 @@ async fn a_text_that_is_no_amount_cannot_be_read_and_nothing_is_zero() {
     }
     let made = c.post(quotas, &json!({"metadata": {"name": "q"}, "spec": {"hard": {"limits.cpu": null}}})).await;
     assert_eq!((made.code, &made.body["spec"]["hard"]), (201, &json!({"limits.cpu": "0"})), "{}", made.body);
+    // What is sent to a part has to be readable as a whole.
+    let mut sent = made.body.clone();
+    sent["spec"]["hard"] = json!({"limits.cpu": "many"});
+    let answer = c.put(&format!("{quotas}/q/status"), &sent).await;
+    let words = "ResourceQuota in version \"v1\" cannot be handled as a ResourceQuota: quantities must match the regular \
+                 expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+    assert_eq!(answer.refusal(), (400, "BadRequest", words));
     c.stop().await;
 }
 
