@@ -163,6 +163,11 @@ pub trait KindOps: Send + Sync {
     fn prepare(&self, part: Part, new: &mut dyn AnyObject, old: &dyn AnyObject, context: &Context<'_>);
     fn validate(&self, object: &dyn AnyObject) -> field::Errors;
     fn validate_change(&self, part: Part, new: &dyn AnyObject, old: &dyn AnyObject) -> field::Errors;
+    /// What is wrong with an object that takes another's place, but was before and so is only warned of.
+    fn let_be(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> field::Errors {
+        let _ = (new, old);
+        field::Errors::new()
+    }
     fn counts_generations(&self) -> bool;
     fn generation_counts_annotations(&self) -> bool;
     fn is_finalized(&self, object: &dyn AnyObject) -> bool;

@@ -371,6 +371,13 @@ impl KindOps for CustomKind {
         self.errors(of(new), Some(of(old)), part)
     }
 
+    fn let_be(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> field::Errors {
+        if !self.schema.has_rules {
+            return field::Errors::new();
+        }
+        rules::let_be(&self.schema, &of(new).to_value(), &of(old).to_value())
+    }
+
     fn counts_generations(&self) -> bool {
         true
     }

@@ -3,24 +3,20 @@
 //! Rules are compiled with the definition and run with every write, all rules of one write within one budget. A rule that
 //! speaks of `oldSelf` is about changes and runs only where there was a value before.
 
+mod run;
+
 use coracle_proto::field::{Error, ErrorKind, Errors, Path};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{JSONSchemaProps, ValidationRule};
-use serde_json::Value as Json;
 
+pub(super) use self::run::{check, let_be};
 use super::schema::{Additional, Kind, ListType, Schema};
-use crate::cel::{self, Budget, Environment, ListKind, Program, Type, Value};
-
-/// What all rules of one write may cost together: Kubernetes' own limit.
-const BUDGET: u64 = 10_000_000;
+use crate::cel::{self, Environment, ListKind, Program, Type};
 
 /// What one rule may be estimated to cost.
 const RULE_LIMIT: u64 = 10_000_000;
 
 /// What all rules of a schema may be estimated to cost together.
 const SCHEMA_LIMIT: u64 = 100_000_000;
-
-/// As long as a message may become that a rule works out.
-const MAX_MESSAGE: usize = 5120;
 
 /// One rule.
 #[derive(Clone, Debug)]
@@ -350,163 +346,5 @@ fn items(props: &JSONSchemaProps) -> Option<&JSONSchemaProps> {
     match &props.items {
         Some(JSONSchemaPropsOrArray::Schema(props)) => Some(props),
         _ => None,
-    }
-}
-
-/// Runs all rules about an object that takes another one's place, if there is one.
-pub(super) fn check(schema: &Schema, new: &Json, old: Option<&Json>, errors: &mut Errors) {
-    let mut budget = Budget::new(BUDGET);
-    // A stopped expression ends the whole: what it told is told once.
-    let _ = walk(schema, new, old, "", &mut budget, errors);
-}
-
-/// That no further rule is run.
-struct Stopped;
-
-fn below(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
-}
-
-fn walk(
-    schema: &Schema,
-    new: &Json,
-    old: Option<&Json>,
-    path: &str,
-    budget: &mut Budget,
-    errors: &mut Errors,
-) -> Result<(), Stopped> {
-    if !schema.has_rules || new.is_null() {
-        return Ok(());
-    }
-    if let Some(rules) = &schema.rules {
-        run(rules, schema, new, old.filter(|old| !old.is_null()), path, budget, errors)?;
-    }
-    match new {
-        Json::Object(map) => {
-            for (name, value) in map {
-                if let Some(of) = schema.under(name) {
-                    let before = old.and_then(|old| old.get(name));
-                    // An entry of a map is named otherwise than a field.
-                    let is_field = schema.property(name).is_some();
-                    let at = if is_field { below(path, name) } else { format!("{path}[{name}]") };
-                    walk(of, value, before, &at, budget, errors)?;
-                }
-            }
-        }
-        Json::Array(items) => {
-            let Some(of) = &schema.items else { return Ok(()) };
-            for (index, item) in items.iter().enumerate() {
-                let before = match &schema.list_type {
-                    ListType::Map(keys) => old.and_then(Json::as_array).and_then(|old| {
-                        old.iter().find(|other| keys.iter().all(|key| other.get(key) == item.get(key)))
-                    }),
-                    _ => None,
-                };
-                walk(of, item, before, &format!("{path}[{index}]"), budget, errors)?;
-            }
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-fn run(
-    rules: &Rules,
-    schema: &Schema,
-    new: &Json,
-    old: Option<&Json>,
-    path: &str,
-    budget: &mut Budget,
-    errors: &mut Errors,
-) -> Result<(), Stopped> {
-    let kind = list_kind(schema);
-    let value = |json: &Json| Value::typed(json, &rules.ty, &kind);
-    let this = value(new);
-    let before = old.map(value);
-    for rule in &rules.rules {
-        let old_self = match (&before, rule.optional_old) {
-            (Some(before), false) => before.clone(),
-            (None, false) if rule.uses_old => continue,
-            (None, false) => Value::Null,
-            (Some(before), true) => Value::some(before.clone()),
-            (None, true) => Value::Optional(None),
-        };
-        // What did not change is not wrong all at once; a rule about changes has its say all the same.
-        let is_same = !rule.uses_old && old == Some(new);
-        if is_same {
-            continue;
-        }
-        let variables = [("self", this.clone()), ("oldSelf", old_self)];
-        let mut own = Budget::new(cel::PER_CALL_LIMIT.min(budget.left()));
-        let result = rule.program.run(&variables, &mut own);
-        let all_spent = !budget.take(own.spent());
-        let at = if rule.field_path.is_empty() { path.to_owned() } else { format!("{path}{}", rule.field_path) };
-        let at = Path::new(at.strip_prefix('.').unwrap_or(&at));
-        match result {
-            Ok(Value::Bool(true)) => {}
-            Ok(Value::Bool(false)) => {
-                let message = rule.message_program.as_ref().and_then(|program| message(program, &variables, budget));
-                errors.push(broken(rule.reason, &at, new, message.as_deref().unwrap_or(&rule.message)));
-            }
-            Ok(_) => errors.push(fault(schema, &at, "cel expression evaluated to no bool")),
-            Err(_) if all_spent => {
-                let why =
-                    "validation failed due to running out of cost budget, no further validation rules will be run";
-                errors.push(fault(schema, &at, why));
-                return Err(Stopped);
-            }
-            Err(error) if error.is_stop() => {
-                let why = format!(
-                    "'{}': no further validation rules will be run due to call cost exceeds limit for rule: {}",
-                    error.message,
-                    rule.told()
-                );
-                errors.push(fault(schema, &at, &why));
-                return Err(Stopped);
-            }
-            Err(error) => {
-                let why = if error.message.starts_with("no such overload") {
-                    format!(
-                        "'{}': call arguments did not match a supported operator, function or macro signature for rule: {}",
-                        error.message,
-                        rule.told()
-                    )
-                } else {
-                    format!("{} evaluating rule: {}", error.message, rule.told())
-                };
-                errors.push(fault(schema, &at, &why));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// A message that a rule works out, of one that is fit to be told.
-fn message(program: &Program, variables: &[(&str, Value); 2], budget: &mut Budget) -> Option<String> {
-    let mut own = Budget::new(cel::PER_CALL_LIMIT.min(budget.left()));
-    let result = program.run(variables, &mut own);
-    budget.take(own.spent());
-    let Ok(Value::Text(text)) = result else { return None };
-    let text = text.trim();
-    (!text.is_empty() && text.len() <= MAX_MESSAGE && !text.contains(['\n', '\r'])).then(|| text.to_owned())
-}
-
-/// What keeps a rule from being worked out; the value is shown by its type.
-fn fault(schema: &Schema, path: &Path, why: &str) -> Error {
-    Error::invalid(path, schema.kind.map_or("", Kind::as_str), why)
-}
-
-/// A rule that does not hold, by the reason that it names; a value that is large is not shown.
-fn broken(kind: ErrorKind, path: &Path, value: &Json, why: &str) -> Error {
-    let is_large = value.is_object() || value.is_array();
-    match kind {
-        ErrorKind::Required => Error::required(path, why),
-        ErrorKind::Forbidden => Error::forbidden(path, why),
-        ErrorKind::Duplicate if is_large => {
-            Error { path: path.clone(), kind: ErrorKind::Duplicate, message: "Duplicate value".to_owned() }
-        }
-        ErrorKind::Duplicate => Error::duplicate(path, value.clone()),
-        _ if is_large => Error::invalid_untold(path, why),
-        _ => Error::invalid(path, value.clone(), why),
     }
 }

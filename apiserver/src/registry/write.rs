@@ -456,6 +456,8 @@ impl Registry {
                 }
                 let errors = check_change(&**kind, part, &*new, &*old);
                 refuse(resource, name, &errors)?;
+                let let_be = kind.let_be(&*new, &*old);
+                let_be.iter().for_each(|error| writer.notes.warn(error.to_string()));
                 admission::validate(&write, Some(&*new)).await?;
                 charged = self.charge(&write, &*new, writer.now)?;
             }

@@ -313,6 +313,40 @@ async fn what_was_stored_earlier_is_read_by_the_schema_of_now() {
 }
 
 #[tokio::test]
+async fn rules_that_came_later_are_warned_of_until_what_they_are_about_changes() {
+    let c = Cluster::start().await;
+    let schema = |rules: &Value| {
+        let text = json!({"type": "string", "maxLength": 9, "x-kubernetes-validations": rules});
+        json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+            "a": text, "b": {"type": "string"}, "list": {"type": "array", "maxItems": 5, "items": text}}}}})
+    };
+    establish(&c, &foos(&schema(&json!([])))).await;
+    assert_eq!(c.post(FOOS, &foo("x", json!({"a": "bad", "list": ["bad", "ok"]}))).await.code, 201);
+    let mut watch = Following::begin(&c, &format!("{FOOS}?watch=1")).await;
+    watch.next().await.unwrap();
+    let new = schema(&json!([{"rule": "self != 'bad'", "message": "may not be bad"}]));
+    let patch = json!([{"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema", "value": new}]);
+    let path = format!("{DEFINITIONS}/foos.example.com");
+    let changed = c.send("PATCH", &path, "application/json-patch+json", patch.to_string()).await;
+    assert_eq!(changed.code, 200, "{}", changed.body);
+    assert!(watch.next().await.is_none());
+    // Items of a list that is one whole are as they were while the list is.
+    let told = [
+        "299 - \"spec.a: Invalid value: \\\"bad\\\": may not be bad\"",
+        "299 - \"spec.list[0]: Invalid value: \\\"bad\\\": may not be bad\"",
+    ];
+    let other = c.merge(&format!("{FOOS}/x"), &json!({"spec": {"b": "new"}})).await;
+    assert_eq!((other.code, other.warnings.as_slice()), (200, told.map(str::to_owned).as_slice()), "{}", other.body);
+    let longer = c.merge(&format!("{FOOS}/x"), &json!({"spec": {"list": ["bad", "ok", "more"]}})).await;
+    let (code, _, message) = longer.refusal();
+    assert!(code == 422 && message.contains("spec.list[0]: Invalid value: \"bad\": may not be bad"), "{message}");
+    assert!(!message.contains("spec.a"), "{message}");
+    let mended = c.merge(&format!("{FOOS}/x"), &json!({"spec": {"a": "good", "list": null}})).await;
+    assert_eq!((mended.code, mended.warnings.len()), (200, 0), "{}", mended.body);
+    c.stop().await;
+}
+
+#[tokio::test]
 async fn fields_of_custom_resources_have_owners() {
     let c = Cluster::start().await;
     establish(&c, &definition()).await;
