@@ -497,11 +497,12 @@ fn may_have_zeros(json: &[u8]) -> bool {
 
 /// The document without what Go leaves out, if there is any.
 fn without_zeros(resource: &Resource, json: &[u8]) -> Option<Vec<u8>> {
-    if !may_have_zeros(json) {
+    let (version, kind) = (resource.api_version(), resource.kind);
+    if !may_have_zeros(json) || !protobuf::has_unsaid(&version, kind, json) {
         return None;
     }
     let mut value: Value = serde_json::from_slice(json).ok()?;
-    let has_dropped = protobuf::drop_unsaid(&resource.api_version(), resource.kind, &mut value);
+    let has_dropped = protobuf::drop_unsaid(&version, kind, &mut value);
     has_dropped.then(|| serde_json::to_vec(&value).ok()).flatten()
 }
 

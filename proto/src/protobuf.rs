@@ -47,7 +47,7 @@ pub use self::{
     encode::{List, from_json, write_event},
     table::embedded_in,
     times::{WrongTime, may_have_wrong_time, wrong_time},
-    unsaid::drop_unsaid,
+    unsaid::{drop_unsaid, has_unsaid},
 };
 
 /// What every body begins with.

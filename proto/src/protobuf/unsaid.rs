@@ -6,8 +6,12 @@ use serde_json::{Map, Value};
 
 use super::{
     decode::is_unsaid,
-    table::{Field, TABLES, Type, message_of},
+    table::{Field, SCHEMA, TABLES, Type, message_of},
 };
+
+mod look;
+
+pub use look::has_unsaid;
 
 /// Lists that mean something else when they are empty than when they are not there, and are refused then.
 const TOLD_APART: &[(&str, &str)] = &[("io.k8s.api.autoscaling.v2.HPAScalingRules", "policies")];
@@ -40,7 +44,7 @@ fn of_message(message: &str, object: &mut Map<String, Value>) -> bool {
             continue;
         };
         let Some(value) = object.get_mut(name) else { continue };
-        if MUST_BE_GIVEN.contains(&(message, name)) {
+        if is_kept(message, name) {
             if let Value::Object(selector) = value
                 && selector.is_empty()
             {
@@ -67,9 +71,13 @@ fn of_value(content: &Type, value: &mut Value) -> bool {
         (Type::Map(element), Value::Object(entries)) => {
             entries.values_mut().filter_map(|entry| of_value(element, entry).then_some(())).count() > 0
         }
-        (Type::SchemaOrArray | Type::SchemaOrBool, Value::Object(object)) => of_message(super::table::SCHEMA, object),
+        (Type::SchemaOrArray | Type::SchemaOrBool, Value::Object(object)) => of_message(SCHEMA, object),
         _ => false,
     }
+}
+
+fn is_kept(message: &str, name: &str) -> bool {
+    MUST_BE_GIVEN.contains(&(message, name))
 }
 
 fn is_left_out(field: &Field, value: &Value) -> bool {
@@ -153,6 +161,8 @@ mod tests {
             ("example.com/v1", "Foo", json!({"spec": {"a": ""}}), json!({"spec": {"a": ""}})),
         ] {
             let mut object = said.clone();
+            assert_eq!(has_unsaid(version, kind, said.to_string().as_bytes()), said != expected, "{said}");
+            assert!(!has_unsaid(version, kind, expected.to_string().as_bytes()), "{expected}");
             assert_eq!(drop_unsaid(version, kind, &mut object), said != expected, "{said}");
             assert_eq!(object, expected);
             assert!(!drop_unsaid(version, kind, &mut object), "once is enough: {object}");
