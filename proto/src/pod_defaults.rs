@@ -325,6 +325,10 @@ fn default_projection(projection: &mut VolumeProjection) {
 
 /// Whether a name is one that an image can have (the grammar of `distribution/reference`).
 fn is_reference(image: &str) -> bool {
+    is_simple(image) || is_by_grammar(image)
+}
+
+fn is_by_grammar(image: &str) -> bool {
     static REFERENCE: LazyLock<Option<Regex>> = LazyLock::new(|| {
         let part = "[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*";
         let label = "(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])";
@@ -335,6 +339,21 @@ fn is_reference(image: &str) -> bool {
     });
     let name = image.split('@').next().unwrap_or_default();
     name.len() <= 255 && REFERENCE.as_ref().is_some_and(|reference| reference.is_match(image))
+}
+
+/// Whether a name is of the form most have, `example.com/some/app:v1`: seen at once, where an expression takes its time.
+fn is_simple(image: &str) -> bool {
+    let (path, last) = image.rsplit_once('/').map_or((None, image), |(path, last)| (Some(path), last));
+    let (last, tag) = last.split_once(':').unwrap_or((last, "1"));
+    let is_part = |part: &str| {
+        let mut words = part.split(['.', '_', '-']);
+        words.all(|word| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()))
+    };
+    let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let is_tag = tag.len() <= 128
+        && tag.bytes().next().is_some_and(is_word)
+        && tag.bytes().all(|b| is_word(b) || matches!(b, b'.' | b'-'));
+    image.len() <= 255 && is_tag && path.into_iter().flat_map(|path| path.split('/')).chain([last]).all(is_part)
 }
 
 /// `Always` for an image of the tag `latest`, which is also meant when neither tag nor digest is given.
@@ -356,6 +375,8 @@ fn pull_policy(image: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -376,6 +397,16 @@ mod tests {
             ("", "IfNotPresent"),
         ] {
             assert_eq!(pull_policy(image), policy, "{image}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_seen_at_once_is_by_the_grammar(image in "[ab1]([a-bA0._:/@-]|__|--){0,12}", long in 100_usize..140) {
+            let tagged = format!("{image}:{}", "x".repeat(long));
+            for image in [image, tagged] {
+                prop_assert!(!is_simple(&image) || is_by_grammar(&image), "{image}");
+            }
         }
     }
 }
