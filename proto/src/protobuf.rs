@@ -16,7 +16,7 @@
 //!
 //! # What is the crate's, and what is ours
 //! The crate's: which field of which type a message has, by descriptors; all that is on the wire (keys, numbers, lengths, what
-//! is to be skipped, whether texts are UTF-8, how deep messages are nested). Ours: where a message's field lies in
+//! is to be skipped, whether texts are UTF-8). Ours: that messages within a message are read and written one at a time; where a message's field lies in
 //! Kubernetes' JSON, under which name, which zeros JSON leaves out and Go writes all the same, and the messages that are a
 //! single value there, such as times and quantities. The descriptors are made of tables of a word a field, when the first
 //! message is read or written: they and the names take 6 MB then.

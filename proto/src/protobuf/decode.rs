@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
-use prost::Message as _;
-use prost_reflect::{DynamicMessage, Value as Held};
+use prost::{Message as _, bytes::Bytes};
+use prost_reflect::{DynamicMessage, MessageDescriptor, Value as Held};
 use serde_json::{Map, Value};
 
 use super::{
@@ -19,12 +19,15 @@ use super::{
 /// The seconds of the years 1 to 9999.
 const YEARS: std::ops::Range<i64> = -62_135_596_800..253_402_300_800;
 
+/// Messages may be nested this deep in an object's own, as deep as prost's own reader would have it.
+const MAX_DEPTH: usize = 100;
+
 /// A protobuf body as the JSON of its object, with `apiVersion` and `kind`.
 ///
 /// # Errors
-/// [`Error`]; whatever the bytes are, nothing panics, and what is allocated is in proportion to them (about 240 bytes for each
-/// where all are messages of one short field). Messages may be nested a hundred deep, which is prost's limit: a definition's
-/// schema may have forty-eight properties in one another.
+/// [`Error`]; whatever the bytes are, nothing panics, and what is allocated is in proportion to them (the JSON takes about
+/// 240 bytes for each where all are messages of one short field). Messages may be nested a hundred deep: a definition's schema
+/// may have forty-eight properties in one another.
 pub fn to_json(body: &[u8]) -> Result<Value, Error> {
     let envelope = body.strip_prefix(MAGIC.as_slice()).ok_or(Error::Magic)?;
     let at = Path::new("Unknown");
@@ -41,26 +44,23 @@ pub fn to_json(body: &[u8]) -> Result<Value, Error> {
     let name = message_of(&api_version, &kind).ok_or_else(|| Error::unknown(&api_version, &kind))?;
     let mut at = Path::new(&kind);
     let message = Message::named(&name).ok_or_else(|| at.unknown())?;
-    let raw = raw.unwrap_or_default();
-    let read = DynamicMessage::decode(message.descriptor.clone(), raw.clone()).map_err(|error| {
-        at.names.extend(place::of_fault(message, &raw));
-        at.wrong(error.to_string())
-    })?;
     let mut object = Map::new();
     object.insert("apiVersion".to_owned(), api_version.into());
     object.insert("kind".to_owned(), kind.as_str().into());
-    show(message, read, &mut object, &mut at)?;
+    show(message, raw.unwrap_or_default(), &mut object, &mut at)?;
     Ok(Value::Object(object))
 }
 
 /// Where in the object the reader is.
 struct Path<'n> {
     names: Vec<&'n str>,
+    /// How many messages are around.
+    depth: usize,
 }
 
 impl<'n> Path<'n> {
     fn new(kind: &'n str) -> Self {
-        Self { names: vec![kind] }
+        Self { names: vec![kind], depth: 0 }
     }
 
     fn wrong(&self, why: impl Into<Cow<'static, str>>) -> Error {
@@ -70,24 +70,51 @@ impl<'n> Path<'n> {
     fn unknown(&self) -> Error {
         self.wrong("nothing is known of the message")
     }
+
+    /// Reads a message that is in another.
+    fn within<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+        if self.depth == MAX_DEPTH {
+            return Err(self.wrong("the object is nested too deeply"));
+        }
+        self.depth += 1;
+        let read = read(self);
+        self.depth -= 1;
+        read
+    }
 }
 
-/// Shows a message's fields in `object`. They are taken out of the message on the way, so that not all is there twice.
-/// Fields of a newer Kubernetes are passed over, as protobuf has it.
+/// One message, as the crate reads it: what it holds of others are bytes still.
+fn read(
+    descriptor: &MessageDescriptor,
+    bytes: Bytes,
+    at: &Path<'_>,
+    fault: impl FnOnce(&[u8]) -> Option<&'static str>,
+) -> Result<DynamicMessage, Error> {
+    DynamicMessage::decode(descriptor.clone(), bytes.clone()).map_err(|error| {
+        let names = at.names.iter().copied().chain(fault(&bytes));
+        Error::Malformed { path: names.collect::<Vec<_>>().join("."), why: error.to_string().into() }
+    })
+}
+
+fn read_message(message: &'static Message, bytes: Bytes, at: &Path<'_>) -> Result<DynamicMessage, Error> {
+    read(&message.descriptor, bytes, at, |bytes| place::of_fault(message, bytes))
+}
+
+/// Shows a message's fields in `object`. Fields of a newer Kubernetes are passed over, as protobuf has it.
 fn show(
     message: &'static Message,
-    mut read: DynamicMessage,
+    bytes: Bytes,
     object: &mut Map<String, Value>,
     at: &mut Path<'_>,
 ) -> Result<(), Error> {
     // Both go by the fields' numbers.
     let mut members = message.members.iter();
-    for (descriptor, held) in read.take_fields() {
+    for (descriptor, held) in read_message(message, bytes, at)?.take_fields() {
         let number = descriptor.number();
         let Some(member) = members.find(|member| member.field.number == number) else { break };
         let Some(name) = member.field.name else {
-            if let (Some(inner), Held::Message(read)) = (member.inner(), held) {
-                show(inner, read, object, at)?;
+            if let (Some(inner), Held::List(parts)) = (member.inner(), held) {
+                at.within(|at| show(inner, joined(parts), object, at))?;
             }
             continue;
         };
@@ -99,6 +126,16 @@ fn show(
         at.names.pop();
     }
     Ok(())
+}
+
+/// The bytes of a message that may stand in several parts.
+fn joined(mut parts: Vec<Held>) -> Bytes {
+    if let (1, Some(Held::Bytes(_))) = (parts.len(), parts.last())
+        && let Some(Held::Bytes(bytes)) = parts.pop()
+    {
+        return bytes;
+    }
+    parts.iter().filter_map(Held::as_bytes).flatten().copied().collect()
 }
 
 /// What a map's entry without a value means.
@@ -145,14 +182,19 @@ fn shown(content: &Type, member: &'static Member, held: Held, at: &mut Path<'_>)
             }
             shown.into()
         }
-        (Type::Message(_), Held::Message(read)) => {
-            let mut object = Map::new();
-            show(member.inner().ok_or_else(|| at.unknown())?, read, &mut object, at)?;
-            object.into()
-        }
-        (content, Held::Message(read)) => return single(content, member, read, at),
+        (content, Held::Bytes(bytes)) => return at.within(|at| inside(content, member, bytes, at)),
+        (content, Held::List(parts)) => return at.within(|at| inside(content, member, joined(parts), at)),
         _ => return Err(at.wrong("the field is of another type")),
     }))
+}
+
+/// A message that a field holds, itself or in a list or a map.
+fn inside(content: &Type, member: &'static Member, bytes: Bytes, at: &mut Path<'_>) -> Result<Option<Value>, Error> {
+    let message = member.inner().ok_or_else(|| at.unknown())?;
+    let Type::Message(_) = content else { return single(content, message, bytes, at) };
+    let mut object = Map::new();
+    show(message, bytes, &mut object, at)?;
+    Ok(Some(object.into()))
 }
 
 /// An entry of a map: of two equal keys the last counts.
@@ -162,23 +204,21 @@ fn map_entry(
     entry: Held,
     at: &mut Path<'_>,
 ) -> Result<(String, Value), Error> {
-    let (Some(fields), Held::Message(mut entry)) = (&member.entry, entry) else { return Err(at.unknown()) };
-    let key = match entry.take_field(&fields.key) {
-        Some(Held::String(key)) => key,
-        _ => String::new(),
-    };
-    let value = entry.take_field(&fields.value).map(|held| shown(content, member, held, at)).transpose()?.flatten();
-    Ok((key, value.unwrap_or_else(|| zero(content))))
+    let (Some(fields), Held::Bytes(bytes)) = (&member.entry, entry) else { return Err(at.unknown()) };
+    at.within(|at| {
+        let mut entry = read(&fields.descriptor, bytes, at, |_| None)?;
+        let key = match entry.take_field(&fields.key) {
+            Some(Held::String(key)) => key,
+            _ => String::new(),
+        };
+        let value = entry.take_field(&fields.value).map(|held| shown(content, member, held, at)).transpose()?.flatten();
+        Ok((key, value.unwrap_or_else(|| zero(content))))
+    })
 }
 
 /// A message that is a single value in JSON; none where it is as good as not there.
-fn single(
-    content: &Type,
-    member: &'static Member,
-    mut read: DynamicMessage,
-    at: &mut Path<'_>,
-) -> Result<Option<Value>, Error> {
-    let message = member.inner().ok_or_else(|| at.unknown())?;
+fn single(content: &Type, message: &'static Message, bytes: Bytes, at: &mut Path<'_>) -> Result<Option<Value>, Error> {
+    let mut read = read_message(message, bytes, at)?;
     let mut take = |member: &'static Member| {
         let held = read.take_field(&member.descriptor);
         held.map(|held| shown(&member.field.content, member, held, at)).transpose().map(Option::flatten)

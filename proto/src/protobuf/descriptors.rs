@@ -1,11 +1,13 @@
 //! The tables as the crate prost-reflect has messages: descriptors in one pool, which its `DynamicMessage` goes by.
 //!
 //! They say what Kubernetes' published `.proto` files say, syntax 2: whether a field is there is told apart from its zero, and
-//! repeated numbers are not packed. Only a map is a list of its entries here, which is the same on the wire: the crate would
-//! hold a map without an order, and Go writes it sorted.
+//! repeated numbers are not packed. Only what a field holds of a message is bytes here, which is the same on the wire: each
+//! message is read and written by itself, so that of an object only the messages that are being looked at are there at a
+//! time, and how long one is, is found out once, not once for each that is around it. There may be several such bytes in a
+//! row, for a message that stands twice is one of both.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::LazyLock,
 };
 
@@ -61,7 +63,7 @@ static MESSAGES: LazyLock<Messages> = LazyLock::new(|| {
     let member = |field: &'static Field, message: &MessageDescriptor| {
         let descriptor = message.get_field(field.number)?;
         let entry = match field.content {
-            Type::Map(_) => Some(Entry::of(&descriptor)?),
+            Type::Map(_) => Some(Entry::of(&pool, message, &descriptor)?),
             _ => None,
         };
         let inner = inner_of(&field.content).and_then(|name| places.get(name).copied());
@@ -90,8 +92,8 @@ impl Member {
 }
 
 impl Entry {
-    fn of(map: &FieldDescriptor) -> Option<Self> {
-        let descriptor = map.kind().as_message()?.clone();
+    fn of(pool: &DescriptorPool, message: &MessageDescriptor, map: &FieldDescriptor) -> Option<Self> {
+        let descriptor = pool.get_message_by_name(&format!("{}.{}", message.full_name(), entry_of(map.name())))?;
         Some(Self { key: descriptor.get_field(1)?, value: descriptor.get_field(2)?, descriptor })
     }
 }
@@ -99,6 +101,11 @@ impl Entry {
 fn tables() -> impl Iterator<Item = (&'static str, &'static [Field])> {
     let all = |tables: &'static Tables| tables.iter().map(|(name, fields)| (name.as_str(), fields.as_slice()));
     all(&TABLES).chain(all(&VALUES))
+}
+
+/// The name of the message of a map's entries, which lies within the one that has the map.
+fn entry_of(map: &str) -> String {
+    format!("{map}Entry")
 }
 
 /// The name of the message that a field holds.
@@ -128,51 +135,34 @@ fn files() -> FileDescriptorSet {
             syntax: Some("proto2".to_owned()),
             ..FileDescriptorProto::default()
         });
-        let needed = fields.iter().filter_map(|field| inner_of(&field.content)?.rsplit_once('.'));
-        file.dependency.extend(needed.map(|(package, _)| package.to_owned()));
-        file.message_type.push(message(package, name, fields));
+        file.message_type.push(message(name, fields));
     }
-    let file = |(package, mut file): (&str, FileDescriptorProto)| {
-        let needed: BTreeSet<_> = file.dependency.into_iter().filter(|needed| needed != package).collect();
-        file.dependency = needed.into_iter().collect();
-        file
-    };
-    FileDescriptorSet { file: packages.into_iter().map(file).collect() }
+    FileDescriptorSet { file: packages.into_values().collect() }
 }
 
-fn message(package: &str, name: &str, fields: &[Field]) -> DescriptorProto {
+fn message(name: &str, fields: &[Field]) -> DescriptorProto {
     let mut message = DescriptorProto { name: Some(name.to_owned()), ..DescriptorProto::default() };
     for field in fields {
         // A message whose fields stand in its place has no name in JSON, but one here: that of its type.
         let name = field.name.or_else(|| inner_of(&field.content)?.rsplit('.').next()).unwrap_or_default();
-        let (label, content) = match &field.content {
-            Type::List(element) => (Label::Repeated, element.as_ref()),
-            Type::Map(_) => (Label::Repeated, &field.content),
-            content => (Label::Optional, content),
-        };
-        message.field.push(match content {
-            Type::Map(value) => {
-                let entry = format!("{name}Entry");
-                let path = format!("{package}.{}.{entry}", message.name());
-                let key = of_type(1, "key", Label::Optional, &Type::Text { keeps_zero: true });
-                let value = of_type(2, "value", Label::Optional, value);
-                message.nested_type.push(DescriptorProto {
-                    name: Some(entry),
-                    field: vec![key, value],
-                    ..DescriptorProto::default()
-                });
-                of_message(field.number, name, label, &path)
-            }
-            content => of_type(field.number, name, label, content),
-        });
+        if let Type::Map(value) = &field.content {
+            message.nested_type.push(DescriptorProto {
+                name: Some(entry_of(name)),
+                field: vec![of_type(1, "key", &Type::Text { keeps_zero: true }), of_type(2, "value", value)],
+                ..DescriptorProto::default()
+            });
+        }
+        message.field.push(of_type(field.number, name, &field.content));
     }
     message
 }
 
-fn of_type(number: u32, name: &str, label: Label, content: &Type) -> FieldDescriptorProto {
-    if let Some(message) = inner_of(content) {
-        return of_message(number, name, label, message);
-    }
+fn of_type(number: u32, name: &str, content: &Type) -> FieldDescriptorProto {
+    let (label, content) = match content {
+        Type::List(element) => (Label::Repeated, element.as_ref()),
+        content if matches!(content, Type::Map(_)) || inner_of(content).is_some() => (Label::Repeated, content),
+        content => (Label::Optional, content),
+    };
     let wire = match content {
         Type::Text { .. } => Wire::String,
         Type::Integer { .. } => Wire::Int64,
@@ -185,17 +175,6 @@ fn of_type(number: u32, name: &str, label: Label, content: &Type) -> FieldDescri
         number: i32::try_from(number).ok(),
         label: Some(label.into()),
         r#type: Some(wire.into()),
-        ..FieldDescriptorProto::default()
-    }
-}
-
-fn of_message(number: u32, name: &str, label: Label, message: &str) -> FieldDescriptorProto {
-    FieldDescriptorProto {
-        name: Some(name.to_owned()),
-        number: i32::try_from(number).ok(),
-        label: Some(label.into()),
-        r#type: Some(Wire::Message.into()),
-        type_name: Some(format!(".{message}")),
         ..FieldDescriptorProto::default()
     }
 }

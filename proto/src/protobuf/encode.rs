@@ -134,7 +134,7 @@ fn hold_fields(message: &'static Message, object: &Map<String, Value>) -> Result
         let Some(name) = member.field.name else {
             // Its fields stand in its place.
             if let Some(inner) = member.inner() {
-                set(&mut held, &member.descriptor, Held::Message(hold_fields(inner, object)?))?;
+                set(&mut held, &member.descriptor, written(&hold_fields(inner, object)?))?;
             }
             continue;
         };
@@ -149,7 +149,19 @@ fn hold_fields(message: &'static Message, object: &Map<String, Value>) -> Result
     Ok(held)
 }
 
+/// A message as what is around it holds it. (How long it will be is not asked first: that takes as long as writing it.)
+fn written(message: &DynamicMessage) -> Held {
+    let mut bytes = Vec::new();
+    message.encode_raw(&mut bytes);
+    Held::Bytes(bytes.into())
+}
+
+/// Sets a field; a message's bytes are the first of those it may have.
 fn set(held: &mut DynamicMessage, field: &FieldDescriptor, value: Held) -> Result<(), Error> {
+    let value = match value {
+        value @ Held::Bytes(_) if field.is_list() => Held::List(vec![value]),
+        value => value,
+    };
     held.try_set_field(field, value).map_err(|_| mismatch())
 }
 
@@ -176,8 +188,8 @@ fn hold_value(content: &Type, member: &'static Member, value: &Value) -> Result<
             let entry = |(key, value)| hold_entry(content, member, key, value).map_err(|error| error.within(key));
             Held::List(entries.into_iter().map(entry).collect::<Result<_, _>>()?)
         }
-        (Type::Message(_), value) => Held::Message(hold(member.inner().ok_or_else(mismatch)?, value)?),
-        (content, value) => Held::Message(hold_single(content, member, value)?),
+        (Type::Message(_), value) => written(&hold(member.inner().ok_or_else(mismatch)?, value)?),
+        (content, value) => written(&hold_single(content, member, value)?),
     })
 }
 
@@ -187,7 +199,7 @@ fn hold_entry(content: &Type, member: &'static Member, key: &str, value: &Value)
     let mut entry = DynamicMessage::new(fields.descriptor.clone());
     set(&mut entry, &fields.key, Held::String(key.to_owned()))?;
     set(&mut entry, &fields.value, hold_value(content, member, value)?)?;
-    Ok(Held::Message(entry))
+    Ok(written(&entry))
 }
 
 /// A message that is a single value in JSON.

@@ -1,30 +1,30 @@
-//! Which field it was that could not be read: the crate says what is wrong, but not where.
+//! Which field it was that could not be read: the crate says what is wrong with a message, but not where.
 
 use prost::{
     DecodeError, Message as Decode,
     bytes::{Buf, BufMut},
-    encoding::{DecodeContext, WireType, message, skip_field},
+    encoding::{DecodeContext, WireType},
 };
 use prost_reflect::DynamicMessage;
 
-use super::{descriptors::Message, table::Type};
+use super::descriptors::Message;
 
-/// The names on the way to the field of a message whose bytes are broken there. Reads them once more, keeping nothing.
-pub(super) fn of_fault(message: &'static Message, bytes: &[u8]) -> Vec<&'static str> {
-    let mut names = Vec::new();
+/// The name of the field at which a message's bytes are broken. Reads them once more, keeping nothing.
+pub(super) fn of_fault(message: &'static Message, bytes: &[u8]) -> Option<&'static str> {
+    let mut search = Search { message, name: None };
     // That it fails is why it is read.
-    let _ = Search { message, names: &mut names }.merge(bytes);
-    names
+    let _ = search.merge(bytes);
+    search.name
 }
 
-/// A message that is read for the names of the fields that are being read, and keeps nothing else. It is never written.
+/// A message that is read for the name of the field that is being read, and keeps nothing else. It is never written.
 #[derive(Debug)]
-struct Search<'n> {
+struct Search {
     message: &'static Message,
-    names: &'n mut Vec<&'static str>,
+    name: Option<&'static str>,
 }
 
-impl Decode for Search<'_> {
+impl Decode for Search {
     fn merge_field(
         &mut self,
         number: u32,
@@ -32,18 +32,10 @@ impl Decode for Search<'_> {
         buf: &mut impl Buf,
         context: DecodeContext,
     ) -> Result<(), DecodeError> {
-        let Some(member) = self.message.members.iter().find(|member| member.field.number == number) else {
-            return skip_field(wire, number, buf, context);
-        };
-        let length = self.names.len();
-        self.names.extend(member.field.name);
-        match (&member.field.content, member.inner()) {
-            (Type::Map(_), _) | (_, None) => {
-                DynamicMessage::new(self.message.descriptor.clone()).merge_field(number, wire, buf, context)?;
-            }
-            (_, Some(message)) => message::merge(wire, &mut Search { message, names: self.names }, buf, context)?,
-        }
-        self.names.truncate(length);
+        let member = self.message.members.iter().find(|member| member.field.number == number);
+        self.name = member.and_then(|member| member.field.name);
+        DynamicMessage::new(self.message.descriptor.clone()).merge_field(number, wire, buf, context)?;
+        self.name = None;
         Ok(())
     }
 
