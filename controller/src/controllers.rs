@@ -1,5 +1,7 @@
 //! The list of controllers.
 
+use std::time::Duration;
+
 use k8s_openapi::api::{apps::v1::ReplicaSet, core::v1::ReplicationController};
 use kube::Client;
 use tokio::task::JoinSet;
@@ -46,7 +48,11 @@ impl Controllers {
     }
 }
 
-/// Runs every controller until `shutdown`, then waits for what is under way.
+/// How long what is under way may take to get through when the controllers are told to end. Without a majority of the
+/// servers each of its requests goes unanswered for a minute.
+const LAST_STEPS: Duration = Duration::from_secs(3);
+
+/// Runs every controller until `shutdown`, then waits a little for what is under way.
 ///
 /// # Errors
 /// When a task breaks; everything the API answers is dealt with inside.
@@ -114,9 +120,26 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
         start(&mut tasks, &shutdown);
     }
     info!("controllers run");
-    while let Some(ended) = tasks.join_next().await {
-        ended?;
+    let ended = async {
+        while let Some(ended) = tasks.join_next().await {
+            ended?;
+        }
+        Ok(())
+    };
+    let too_late = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(LAST_STEPS).await;
+    };
+    let in_time = tokio::select! {
+        ended = ended => Some(ended),
+        () = too_late => None,
+    };
+    if let Some(ended) = in_time {
+        return ended;
     }
+    // Each can be cut anywhere (invariant 3), and whoever leads next goes on with it.
+    info!("controllers are cut off: the API did not answer in time");
+    tasks.shutdown().await;
     Ok(())
 }
 

@@ -33,6 +33,8 @@ struct State {
     history: Vec<(u64, &'static str, &'static str, Value)>,
     calls: BTreeMap<Call, usize>,
     failing: Option<(Call, usize)>,
+    /// From which call on there is no answer.
+    silent: Option<(Call, usize)>,
     made: usize,
 }
 
@@ -259,6 +261,11 @@ impl FakeApi {
         self.lock().failing = Some((call, number));
     }
 
+    /// Has all such calls after the n-th go without an answer, as those for a majority that is not there do for long.
+    pub(crate) fn fall_silent(&self, call: Call, number: usize) {
+        self.lock().silent = Some((call, number));
+    }
+
     /// How many such calls clients have made.
     pub(crate) fn calls(&self, call: Call) -> usize {
         self.lock().calls.get(&call).copied().unwrap_or_default()
@@ -348,13 +355,18 @@ impl FakeApi {
         let looks =
             head.method == Method::GET && discovery(path).is_none() && target(path).as_ref().is_some_and(is_of_all);
         let call = if looks { Call::Look } else { Call::Act };
-        let fails = {
+        let (fails, waits) = {
             let mut state = self.lock();
             let count = state.calls.entry(call).or_default();
             *count += 1;
-            let this = Some((call, *count));
-            state.failing == this
+            let number = *count;
+            let waits = state.silent.is_some_and(|(silent, after)| silent == call && number > after);
+            (state.failing == Some((call, number)), waits)
         };
+        if waits {
+            self.revisions.send_modify(|_| {});
+            return std::future::pending().await;
+        }
         if fails {
             return answered(Err((500, "InternalError", "the disk is on fire".to_owned())));
         }

@@ -98,11 +98,15 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
             () = wait => {}
         }
     }
-    // What is being bound is bound to its end: a binding cut off half-way may or may not have happened.
-    while let Some(done) = scheduler.tasks.join_next().await {
-        done?;
-    }
-    Ok(())
+    // What is being bound is bound to its end, if the API answers in time: of a binding cut off half-way, who schedules next
+    // sees whether it happened.
+    let bound = async {
+        while let Some(done) = scheduler.tasks.join_next().await {
+            done?;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(LAST_STEPS, bound).await.unwrap_or(Ok(()))
 }
 
 impl Scheduler {
@@ -228,6 +232,9 @@ impl Scheduler {
         }
     }
 }
+
+/// How long bindings under way may take to get through when the scheduler is told to end.
+const LAST_STEPS: Duration = Duration::from_secs(3);
 
 /// How long one call to the API may take before it counts as failed.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);

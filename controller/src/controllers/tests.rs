@@ -109,6 +109,21 @@ async fn a_deployment_is_made_scaled_rolled_and_rolled_back() {
     assert_eq!((end["replicasets"], end["pods"]), (2, 3));
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_is_to_end_does_not_wait_for_an_api_that_never_answers() {
+    let api = FakeApi::new(&["shop"]);
+    let furnished = |api: &FakeApi| !api.all("serviceaccounts").is_empty();
+    during(&api, async |api: &FakeApi| {
+        api.until("the namespace is furnished", furnished).await;
+        let calls = api.calls(Call::Act);
+        api.fall_silent(Call::Act, calls);
+        api.create(DEPLOYMENTS, deployment(2));
+        api.until("something waits for its answer", |api| api.calls(Call::Act) > calls).await;
+    })
+    .await;
+    assert!(api.all("pods").is_empty());
+}
+
 /// Invariant 3: every reconcile can be cut at any line and run again.
 #[tokio::test(start_paused = true)]
 async fn a_deployment_gets_there_whichever_call_fails() {
