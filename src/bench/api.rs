@@ -1,6 +1,9 @@
 //! The API under load: durable creates, reads of one object, lists of 500.
 
-use std::sync::Arc;
+use std::{
+    fmt,
+    sync::{Arc, LazyLock},
+};
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
@@ -13,7 +16,27 @@ use super::{
     report::Report,
 };
 
-pub(super) const NAMESPACE: &str = "coracle-bench";
+/// Where all is made: a namespace of this run's own, for what an earlier one made may still be on its way out.
+pub(super) static NAMESPACE: Namespace = Namespace(LazyLock::new(|| Namespace::unique("bench")));
+
+/// The name of a namespace that only this process uses.
+pub(super) struct Namespace(pub(super) LazyLock<String>);
+
+impl Namespace {
+    pub(super) fn unique(purpose: &str) -> String {
+        format!("coracle-{purpose}-{:08x}", rand::random::<u32>())
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
 
 /// A pod of about 1.5 KB that no scheduler touches.
 pub(super) fn pod(name: &str) -> Value {
@@ -55,9 +78,9 @@ impl PodText {
 /// Measures, and removes what it made.
 pub(crate) async fn run(config: &kube::Config, load: Load, report: &mut Report) -> anyhow::Result<()> {
     let target = Target::new(config)?;
-    make(&target, NAMESPACES, &named(NAMESPACE)).await?;
+    make(&target, NAMESPACES, &named(NAMESPACE.as_str())).await?;
     let measured = measure(&target, load, report).await;
-    remove(&target, NAMESPACE, &["api/v1", "pods"]).await?;
+    remove(&target, NAMESPACE.as_str(), &["api/v1", "pods"]).await?;
     measured
 }
 

@@ -3,7 +3,10 @@
 //! What `api` measures, and besides how long it takes from sending a create until a watcher has the event, lists of
 //! everything, and the server's memory.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
@@ -13,14 +16,14 @@ use serde_json::{Value, json};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
-    api::{self, NAMESPACE, NAMESPACES, PodText, make, named, once, pod, remove},
+    api::{self, NAMESPACE, NAMESPACES, Namespace, PodText, make, named, once, pod, remove},
     load::{self, Histogram, Load, Target, Until},
     process::Subject,
     report::Report,
 };
 
 /// Where the pods are that are in place.
-const CROWD: &str = "coracle-bench-crowd";
+static CROWD: Namespace = Namespace(LazyLock::new(|| Namespace::unique("bench-crowd")));
 
 /// Whole lists that are timed.
 const LISTS: u32 = 5;
@@ -55,7 +58,7 @@ pub(crate) async fn run(
         anyhow::Ok(())
     };
     let measured = measured.await;
-    for namespace in [NAMESPACE, CROWD] {
+    for namespace in [NAMESPACE.as_str(), CROWD.as_str()] {
         remove(&admin, namespace, &["api/v1", "pods"]).await?;
     }
     once(&admin, Method::DELETE, &format!("{BINDINGS}/{NAMESPACE}"), Bytes::new()).await?;
@@ -66,15 +69,15 @@ const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
 
 /// A service account that RBAC lets do everything; unlike the administrator, whose group needs no rules.
 async fn user(config: &kube::Config, admin: &Target) -> anyhow::Result<Target> {
-    for namespace in [NAMESPACE, CROWD] {
+    for namespace in [NAMESPACE.as_str(), CROWD.as_str()] {
         make(admin, NAMESPACES, &named(namespace)).await?;
     }
     let accounts = format!("{NAMESPACES}/{NAMESPACE}/serviceaccounts");
     make(admin, &accounts, &named("bench")).await?;
     let binding = json!({
-        "metadata": {"name": NAMESPACE},
+        "metadata": {"name": NAMESPACE.as_str()},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
-        "subjects": [{"kind": "ServiceAccount", "namespace": NAMESPACE, "name": "bench"}],
+        "subjects": [{"kind": "ServiceAccount", "namespace": NAMESPACE.as_str(), "name": "bench"}],
     });
     make(admin, BINDINGS, &binding).await?;
     let asked = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});

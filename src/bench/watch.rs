@@ -27,9 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Measures, and removes what it made.
 pub(crate) async fn run(config: &kube::Config, watchers: usize, load: Load, report: &mut Report) -> anyhow::Result<()> {
     let target = Target::new(config)?;
-    make(&target, NAMESPACES, &named(NAMESPACE)).await?;
+    make(&target, NAMESPACES, &named(NAMESPACE.as_str())).await?;
     let measured = measure(&target, watchers, load, report).await;
-    remove(&target, NAMESPACE, &["api/v1", "configmaps"]).await?;
+    remove(&target, NAMESPACE.as_str(), &["api/v1", "configmaps"]).await?;
     measured
 }
 

@@ -34,7 +34,7 @@ pub(crate) async fn run(
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let target = Target::new(config)?;
-    make(&target, NAMESPACES, &named(NAMESPACE)).await?;
+    make(&target, NAMESPACES, &named(NAMESPACE.as_str())).await?;
     let measured = async {
         applied(&target, load, report).await?;
         reviewed(&target, load, report).await?;
@@ -45,7 +45,7 @@ pub(crate) async fn run(
         once(&target, Method::DELETE, &format!("{DEFINITIONS}/{}", plural(n) + "." + GROUP), Bytes::new()).await?;
     }
     once(&target, Method::DELETE, &deployments(), Bytes::new()).await.context("removing the Deployments")?;
-    remove(&target, NAMESPACE, &["api/v1", "pods"]).await?;
+    remove(&target, NAMESPACE.as_str(), &["api/v1", "pods"]).await?;
     measured
 }
 
@@ -112,7 +112,7 @@ async fn reviewed(target: &Target, load: Load, report: &mut Report) -> anyhow::R
         ("ValidatingWebhookConfiguration", "validatingwebhookconfigurations"),
     ] {
         let path = format!("/apis/admissionregistration.k8s.io/v1/{plural}");
-        make(target, &path, &reviewer.configuration(kind, NAMESPACE)).await?;
+        make(target, &path, &reviewer.configuration(kind, NAMESPACE.as_str())).await?;
         paths.push(format!("{path}/{NAMESPACE}"));
     }
     let measured = async {
