@@ -30,3 +30,7 @@ pub use file_changes::FileChanges;
 pub use first_contact::{ContactError, FirstContact};
 pub use program::{Program, WrongUse, fail, run};
 pub use signals::Signals;
+
+/// What every program that links this room allocates with.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
