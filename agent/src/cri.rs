@@ -2,7 +2,7 @@
 //! runtime in the kubelet's words.
 //!
 //! ```text
-//!   crictl ──gRPC, unix socket──▶ call ──▶ sandbox · container · image · stats · events ──▶ runtime, network, images
+//!   crictl ──gRPC, unix socket──▶ call ──▶ sandbox · container · image · stats · metrics · events ──▶ runtime, network, images
 //!      └────SPDY, WebSocket─────▶ streaming (one URL a session) ──▶ the same sessions as the node's HTTPS server
 //! ```
 //!
@@ -24,6 +24,7 @@ mod exec;
 mod find;
 mod image;
 mod messages;
+mod metrics;
 mod node;
 mod records;
 mod sandbox;

@@ -26,6 +26,7 @@
 
 mod agent;
 mod args;
+mod cadvisor;
 mod claims;
 mod clear;
 mod config;

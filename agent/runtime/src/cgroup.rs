@@ -10,6 +10,7 @@
 mod device_program;
 mod devices;
 mod ending;
+mod processes;
 mod v1;
 mod v2;
 
@@ -140,6 +141,24 @@ fn limit_huge_pages(directory: &Path, resources: &Resources, ending: &str) -> io
         }
         None => Ok(()),
     }
+}
+
+/// Huge pages by size: bytes in use and the most there ever were, from the files with these endings
+/// (`hugetlb.2MB.current`). Where the kernel keeps no peak, the most is what there is.
+fn huge_pages(directory: &Path, (now, most): (&str, &str)) -> Vec<(String, u64, u64)> {
+    let mut found = Vec::new();
+    for file in
+        fs::read_dir(directory).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+    {
+        let size = file.strip_prefix("hugetlb.").and_then(|file| file.strip_suffix(now));
+        // Those that are set aside have files of their own (`2MB.rsvd`).
+        if let Some(size) = size.filter(|size| !size.contains('.')) {
+            let used = number(directory, &file).unwrap_or(0);
+            found.push((size.to_owned(), used, number(directory, &format!("hugetlb.{size}{most}")).unwrap_or(used)));
+        }
+    }
+    found.sort();
+    found
 }
 
 /// A number in one file of a group; none where there is no such file or it holds a word (`max`).

@@ -62,7 +62,9 @@ pub use spec::{
     IpcNamespace, LogLimits, Mount, MountKind, NetworkNamespace, PidNamespace, Propagation, QosClass, RLimit,
     Resources, SandboxSpec, SeccompProfile, User, UserNamespace, UtsNamespace,
 };
-pub use state::{ContainerState, ContainerStatus, Details, DeviceUse, Event, Exit, SandboxStatus, Stalls, Stats};
+pub use state::{
+    ContainerState, ContainerStatus, Details, DeviceUse, Event, Exit, ProcessUse, SandboxStatus, Stalls, Stats,
+};
 pub use supervisor::{SUPERVISE, supervise};
 
 /// Whether this host confines programs by AppArmor, so that [`ContainerSpec::apparmor`] can be carried out.

@@ -146,6 +146,8 @@ pub struct Stats {
 pub struct Details {
     /// What is looked at more often.
     pub stats: Stats,
+    /// The weight against its neighbours, in the shares that Kubernetes counts by.
+    pub cpu_shares: u64,
     /// CPU time outside the kernel since the beginning, in nanoseconds.
     pub cpu_user_ns: u64,
     /// CPU time in the kernel, in nanoseconds.
@@ -162,6 +164,14 @@ pub struct Details {
     pub cpu_throttled_ns: u64,
     /// The limit of memory that is its own and not one of a group above, in bytes.
     pub memory_limit: Option<u64>,
+    /// Memory that is left to it when there is little, in bytes, when that is said.
+    pub memory_reservation: Option<u64>,
+    /// The limit of what may be swapped out, in bytes, when there is one.
+    pub swap_limit: Option<u64>,
+    /// Page faults of its own processes, and those of them that read from a disk; v2 counts those below together with them.
+    pub own_page_faults: (u64, u64),
+    /// What the kernel keeps for it, in bytes.
+    pub memory_kernel: u64,
     /// File pages, in bytes.
     pub memory_cache: u64,
     /// Those that are mapped.
@@ -180,10 +190,27 @@ pub struct Details {
     pub oom_kills: u64,
     /// The most processes and threads there may be, when that is limited.
     pub pids_limit: Option<u64>,
+    /// Huge pages by size (`2MB`): bytes in use, and the most there ever were.
+    pub hugepages: Vec<(String, u64, u64)>,
+    /// What its processes, and those of the groups below it, have open.
+    pub processes: ProcessUse,
     /// What was read from and written to each block device.
     pub devices: Vec<DeviceUse>,
     /// How long tasks waited for what there was too little of, where the kernel counts it (PSI).
     pub pressure: Option<Stalls>,
+}
+
+/// What the processes of a group are and have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ProcessUse {
+    /// How many there are; threads are not counted.
+    pub processes: u64,
+    /// Open files.
+    pub descriptors: u64,
+    /// Those of them that are sockets.
+    pub sockets: u64,
+    /// How many files the oldest of them may have open, where that is limited (`RLIMIT_NOFILE`, the soft limit).
+    pub most_files: Option<u64>,
 }
 
 /// What went to and from a block device.

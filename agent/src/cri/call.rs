@@ -9,10 +9,10 @@ use prost::Message;
 use tokio::sync::oneshot;
 
 use super::messages::{
-    ListContainerStatsResponse, ListContainersResponse, ListImagesResponse, ListPodSandboxResponse,
-    ListPodSandboxStatsResponse, Nothing,
+    ListContainerStatsResponse, ListContainersResponse, ListImagesResponse, ListPodSandboxMetricsResponse,
+    ListPodSandboxResponse, ListPodSandboxStatsResponse, Nothing,
 };
-use super::{Front, LONGEST, container, events, exec, image, node, sandbox, stats, streaming};
+use super::{Front, LONGEST, container, events, exec, image, metrics, node, sandbox, stats, streaming};
 
 /// A part of a list that is told in parts is closed when it has this many bytes. Clients take messages of 4 MiB at least, and
 /// no item comes near the rest.
@@ -107,6 +107,23 @@ pub(super) async fn answer(front: Arc<Front>, request: Request<Incoming>) -> Res
         ("runtime.v1.RuntimeService", "StreamPodSandboxStats") => {
             stream!(request => stats::sandboxes(&front, request), ListPodSandboxStatsResponse { stats })
         }
+        ("runtime.v1.RuntimeService", "ListMetricDescriptors") => call!(request => {
+            let Nothing {} = request;
+            metrics::descriptors()
+        }),
+        ("runtime.v1.RuntimeService", "ListPodSandboxMetrics") => call!(request => {
+            let Nothing {} = request;
+            metrics::sandboxes(&front)
+        }),
+        ("runtime.v1.RuntimeService", "StreamPodSandboxMetrics") => {
+            stream!(request => {
+                let Nothing {} = request;
+                metrics::sandboxes(&front)
+            }, ListPodSandboxMetricsResponse { pod_metrics })
+        }
+        ("runtime.v1.RuntimeService", "CheckpointContainer") => {
+            call!(request => container::checkpoint(&front, request))
+        }
         ("runtime.v1.RuntimeService", "GetContainerEvents") => {
             if let Err(refusal) = requests.only::<Nothing>().await {
                 return unary(Err::<Nothing, _>(refusal));
@@ -174,7 +191,7 @@ fn tell(front: &Front, listed: Result<Vec<impl Message + 'static>>) -> Response<
     response
 }
 
-/// Clients do without a method that is not there: metrics, or checkpoints.
+/// Clients do without a method that is not there.
 fn unknown(path: &str) -> Response<Body> {
     refuse(Code::Unimplemented, format!("unknown method {path}: Coracle does not serve it"))
 }

@@ -15,9 +15,9 @@ use super::container_spec::{Ingredients, container_spec, image_name, image_ref, 
 use super::events::Happened;
 use super::find::missing;
 use super::messages::{
-    ContainerRequest, ContainerState, ContainerStatusRequest, ContainerStatusResponse, CreateContainerRequest,
-    CreateContainerResponse, LinuxContainerConfig, LinuxContainerResources, ListContainersRequest,
-    ListContainersResponse, Nothing, StopContainerRequest, UpdateContainerResourcesRequest,
+    CheckpointContainerRequest, ContainerRequest, ContainerState, ContainerStatusRequest, ContainerStatusResponse,
+    CreateContainerRequest, CreateContainerResponse, LinuxContainerConfig, LinuxContainerResources,
+    ListContainersRequest, ListContainersResponse, Nothing, StopContainerRequest, UpdateContainerResourcesRequest,
 };
 use super::view::{SeenContainer, selects};
 use super::{Front, failed, image, invalid, records, refused, sandbox};
@@ -266,6 +266,13 @@ pub(super) async fn reopen(front: &Front, request: ContainerRequest) -> Result<N
     let (sandbox, id) = front.running(container.id.as_str()).await?;
     sandbox.reopen_log(&id).await.map_err(|error| refused(&error))?;
     Ok(Nothing {})
+}
+
+/// Refused: to freeze a container's processes into a file is the work of a program of its own (CRIU), which is not here.
+pub(super) async fn checkpoint(front: &Front, request: CheckpointContainerRequest) -> Result<Nothing> {
+    let (_, id) = front.container(&request.container_id).await?;
+    let why = format!("container {id} cannot be checkpointed: Coracle makes no checkpoints");
+    Err(Refusal(Code::Unimplemented, why))
 }
 
 pub(super) async fn status(front: &Front, request: ContainerStatusRequest) -> Result<ContainerStatusResponse> {

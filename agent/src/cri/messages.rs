@@ -41,6 +41,7 @@ enums! {
     ContainerState { Created = 0, Running = 1, Exited = 2, Unknown = 3, }
     ContainerEventType { Created = 0, Started = 1, Stopped = 2, Deleted = 3, }
     CgroupDriver { Systemd = 0, Cgroupfs = 1, }
+    MetricType { Counter = 0, Gauge = 1, }
 }
 
 messages! {

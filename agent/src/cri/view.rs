@@ -226,6 +226,19 @@ impl SeenContainer<'_> {
         (spec, word(IMAGE_ID), word(IMAGE_ID))
     }
 
+    /// The image as it was asked for.
+    pub(super) fn image_name(&self) -> String {
+        self.image().0.image
+    }
+
+    /// When it was started, if it runs.
+    pub(super) fn started_at(&self) -> Option<SystemTime> {
+        match self.known.map(|known| &known.state) {
+            Some(State::Running { started_at, .. }) => Some(*started_at),
+            _ => None,
+        }
+    }
+
     fn created_at(&self) -> i64 {
         let at = self.own.map(|own| own.created).or_else(|| self.known.map(|known| known.created_at));
         nanoseconds(at.unwrap_or(SystemTime::UNIX_EPOCH))

@@ -44,7 +44,7 @@ pub(super) async fn cadvisor(State(context): State<Arc<Context>>) -> Response {
         Ok(machine) => machine,
         Err(response) => return response,
     };
-    let groups = cadvisor::look(&context, &machine).await;
+    let groups = crate::cadvisor::look(&context, &machine).await;
     let mut out = Page::default();
     cadvisor::write(&mut out, &groups, &machine);
     response(out)

@@ -13,8 +13,8 @@ use std::{
 use nix::unistd::Pid;
 
 use super::{
-    DeviceRule, Tree, annotate, device, ending, keyed, limit_huge_pages, number, read_keyed, read_number,
-    read_processes, write,
+    DeviceRule, Tree, annotate, device, ending, huge_pages, keyed, limit_huge_pages, number, processes, read_keyed,
+    read_number, read_processes, write,
 };
 use crate::{
     spec::Resources,
@@ -278,8 +278,11 @@ impl Tree for Mounts {
         let read = |directory: &Path, file: &str| fs::read_to_string(directory.join(file)).unwrap_or_default();
         let (throttling, pages) = (read(&cpu, "cpu.stat"), read(&memory, "memory.stat"));
         let of = |text: &str, key: &str| keyed(text, key).unwrap_or(0);
+        // Without a limit it is the most there can be in pages.
+        let limit = |file: &str| number(&memory, file).filter(|limit| *limit < i64::MAX as u64 / 2);
         Ok(Details {
             stats,
+            cpu_shares: number(&cpu, "cpu.shares").unwrap_or(0),
             cpu_user_ns: number(&cpuacct, "cpuacct.usage_user").unwrap_or(0),
             cpu_system_ns: number(&cpuacct, "cpuacct.usage_sys").unwrap_or(0),
             // Without a limit it is -1.
@@ -288,8 +291,13 @@ impl Tree for Mounts {
             cpu_periods: of(&throttling, "nr_periods"),
             cpu_throttled_periods: of(&throttling, "nr_throttled"),
             cpu_throttled_ns: of(&throttling, "throttled_time"),
-            // Without a limit it is the most there can be in pages.
-            memory_limit: number(&memory, "memory.limit_in_bytes").filter(|limit| *limit < i64::MAX as u64 / 2),
+            memory_limit: limit("memory.limit_in_bytes"),
+            memory_reservation: limit("memory.soft_limit_in_bytes"),
+            // Both together are limited.
+            swap_limit: limit("memory.memsw.limit_in_bytes")
+                .map(|both| both.saturating_sub(limit("memory.limit_in_bytes").unwrap_or(0))),
+            own_page_faults: (of(&pages, "pgfault"), of(&pages, "pgmajfault")),
+            memory_kernel: number(&memory, "memory.kmem.usage_in_bytes").unwrap_or(0),
             memory_cache: of(&pages, "total_cache"),
             memory_mapped_file: of(&pages, "total_mapped_file"),
             memory_active_file: of(&pages, "total_active_file"),
@@ -299,6 +307,8 @@ impl Tree for Mounts {
             memory_limit_hits: number(&memory, "memory.failcnt").unwrap_or(0),
             oom_kills: self.oom_kills(group),
             pids_limit: number(&place("pids"), "pids.max"),
+            hugepages: huge_pages(&place("hugetlb"), (".usage_in_bytes", ".max_usage_in_bytes")),
+            processes: processes::look(&self.processes_below(group).unwrap_or_default()),
             devices: device_uses(
                 &read(&blkio, "blkio.throttle.io_service_bytes_recursive"),
                 &read(&blkio, "blkio.throttle.io_serviced_recursive"),

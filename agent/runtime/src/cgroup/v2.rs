@@ -13,8 +13,8 @@ use std::{
 use nix::unistd::Pid;
 
 use super::{
-    DeviceRule, Tree, annotate, device, device_program, ending, keyed, limit_huge_pages, number, read_keyed,
-    read_number, read_processes, write,
+    DeviceRule, Tree, annotate, device, device_program, ending, huge_pages, keyed, limit_huge_pages, number, processes,
+    read_keyed, read_number, read_processes, write,
 };
 use crate::{
     spec::Resources,
@@ -83,6 +83,11 @@ impl Mount {
 /// Shares (2 to 262144) as a weight (1 to 10000), with the line Kubernetes draws (KEP-2254).
 fn weight(shares: u64) -> u64 {
     1 + shares.clamp(2, 262_144).saturating_sub(2) * 9999 / 262_142
+}
+
+/// The least shares that become this weight.
+fn shares(weight: u64) -> u64 {
+    2 + (weight.clamp(1, 10_000) - 1).saturating_mul(262_142).div_ceil(9999)
 }
 
 fn limit(value: i64) -> String {
@@ -244,6 +249,7 @@ impl Tree for Mount {
         };
         Ok(Details {
             stats,
+            cpu_shares: number(&directory, "cpu.weight").map_or(0, shares),
             cpu_user_ns: of(&cpu, "user_usec").saturating_mul(1000),
             cpu_system_ns: of(&cpu, "system_usec").saturating_mul(1000),
             cpu_quota: quota,
@@ -252,6 +258,10 @@ impl Tree for Mount {
             cpu_throttled_periods: of(&cpu, "nr_throttled"),
             cpu_throttled_ns: of(&cpu, "throttled_usec").saturating_mul(1000),
             memory_limit: stats.memory_limit,
+            memory_reservation: number(&directory, "memory.low").filter(|bytes| *bytes > 0),
+            swap_limit: number(&directory, "memory.swap.max"),
+            own_page_faults: (stats.page_faults, stats.major_page_faults),
+            memory_kernel: of(&memory, "kernel"),
             memory_cache: of(&memory, "file"),
             memory_mapped_file: of(&memory, "file_mapped"),
             memory_active_file: of(&memory, "active_file"),
@@ -261,6 +271,8 @@ impl Tree for Mount {
             memory_limit_hits: read_keyed(&directory, "memory.events", "max").unwrap_or(0),
             oom_kills: self.oom_kills(group),
             pids_limit: number(&directory, "pids.max"),
+            hugepages: huge_pages(&directory, (".current", ".peak")),
+            processes: processes::look(&self.processes_below(group).unwrap_or_default()),
             devices: device_uses(&read("io.stat")),
             pressure: stalls(),
         })
@@ -278,6 +290,8 @@ mod tests {
     #[test]
     fn shares_become_weights_as_kubernetes_converts_them() {
         assert_eq!([2, 102, 1024, 2048, 262_144].map(weight), [1, 4, 39, 79, 10000]);
+        assert_eq!([1, 39, 10000].map(shares), [2, 999, 262_144]);
+        assert!((1..=10_000).all(|number| weight(shares(number)) == number));
     }
 
     #[test]

@@ -189,6 +189,9 @@ super::messages! {
         #[prost(message, optional, tag = "2")] linux: Option<LinuxContainerResources>,
         #[prost(btree_map = "string, string", tag = "4")] annotations: BTreeMap<String, String>,
     }
+    CheckpointContainerRequest {
+        #[prost(string, tag = "1")] container_id: String,
+    }
     ExecSyncRequest {
         #[prost(string, tag = "1")] container_id: String,
         #[prost(string, repeated, tag = "2")] cmd: Vec<String>,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    ContainerEventType,
+    ContainerEventType, MetricType,
     container::{ContainerMetadata, ContainerStatus},
     image::FilesystemUsage,
     sandbox::{PodSandboxMetadata, PodSandboxStatus},
@@ -98,6 +98,35 @@ super::messages! {
     ProcessUsage {
         #[prost(int64, tag = "1")] timestamp: i64,
         #[prost(message, optional, tag = "2")] process_count: Option<Uint64Value>,
+    }
+    /// What figures of this name are about, and which labels they have.
+    MetricDescriptor {
+        #[prost(string, tag = "1")] name: String,
+        #[prost(string, tag = "2")] help: String,
+        #[prost(string, repeated, tag = "3")] label_keys: Vec<String>,
+    }
+    ListMetricDescriptorsResponse {
+        #[prost(message, repeated, tag = "1")] descriptors: Vec<MetricDescriptor>,
+    }
+    /// One figure; `timestamp` is 0 when it was read for the answer.
+    Metric {
+        #[prost(string, tag = "1")] name: String,
+        #[prost(int64, tag = "2")] timestamp: i64,
+        #[prost(enumeration = "MetricType", tag = "3")] metric_type: i32,
+        #[prost(string, repeated, tag = "4")] label_values: Vec<String>,
+        #[prost(message, optional, tag = "5")] value: Option<Uint64Value>,
+    }
+    ContainerMetrics {
+        #[prost(string, tag = "1")] container_id: String,
+        #[prost(message, repeated, tag = "2")] metrics: Vec<Metric>,
+    }
+    PodSandboxMetrics {
+        #[prost(string, tag = "1")] pod_sandbox_id: String,
+        #[prost(message, repeated, tag = "2")] metrics: Vec<Metric>,
+        #[prost(message, repeated, tag = "3")] container_metrics: Vec<ContainerMetrics>,
+    }
+    ListPodSandboxMetricsResponse {
+        #[prost(message, repeated, tag = "1")] pod_metrics: Vec<PodSandboxMetrics>,
     }
     ContainerEventResponse {
         #[prost(string, tag = "1")] container_id: String,

@@ -69,7 +69,7 @@ fn go_arch() -> &'static str {
 
 #[test]
 fn images_are_pulled_with_the_password_given_and_removed_with_all_their_names() {
-    with_node("cri8", |mut node| async move {
+    with_node("cri15", |mut node| async move {
         node.start().await;
         let cri = Cri::of(&node);
         let seen = Arc::new(Mutex::new(Vec::new()));

@@ -84,7 +84,13 @@ fn nonsense_is_refused_with_its_code_and_changes_nothing() {
         for method in ["StopContainer", "RemoveContainer", "StopPodSandbox", "RemovePodSandbox"] {
             cri.ask::<Empty>(method, &text("0123")).await.unwrap();
         }
-        assert_eq!(code(cri.ask::<Empty>("CheckpointContainer", &text("0123")).await), UNIMPLEMENTED);
+        assert_eq!(code(cri.ask::<Empty>("CheckpointContainer", &text("0123")).await), NOT_FOUND);
+        let made = cri.create(&sandbox, container("made", &["true"])).await.unwrap();
+        let (refused, why) = cri.ask::<Empty>("CheckpointContainer", &text(&made)).await.unwrap_err();
+        assert!(
+            refused == UNIMPLEMENTED && why.ends_with("cannot be checkpointed: Coracle makes no checkpoints"),
+            "{why}"
+        );
         assert_eq!(code(cri.image::<Empty>("ImageStatus", &Empty {}).await), INVALID);
         assert_eq!(code(cri.image::<Empty>("PullImage", &asked("UPPER CASE")).await), INVALID);
         let none: ImageAnswer = cri.image("ImageStatus", &asked("no/such:1")).await.unwrap();
