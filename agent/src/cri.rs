@@ -17,6 +17,7 @@
 
 mod arrivals;
 mod call;
+mod cdi;
 mod container;
 mod container_spec;
 mod events;

@@ -17,15 +17,16 @@ use super::find::missing;
 use super::messages::{
     CheckpointContainerRequest, ContainerRequest, ContainerState, ContainerStatusRequest, ContainerStatusResponse,
     CreateContainerRequest, CreateContainerResponse, LinuxContainerConfig, LinuxContainerResources,
-    ListContainersRequest, ListContainersResponse, Nothing, StopContainerRequest, UpdateContainerResourcesRequest,
+    ListContainersRequest, ListContainersResponse, Mount, Nothing, StopContainerRequest,
+    UpdateContainerResourcesRequest,
 };
 use super::view::{SeenContainer, selects};
-use super::{Front, failed, image, invalid, records, refused, sandbox};
+use super::{Front, cdi, failed, image, invalid, records, refused, sandbox};
 use crate::claims;
 
 /// Makes a container, which is started later. Its image is kept from now on.
 pub(super) async fn create(front: Arc<Front>, request: CreateContainerRequest) -> Result<CreateContainerResponse> {
-    let config = request.config.ok_or_else(|| invalid("container config is required"))?;
+    let mut config = request.config.ok_or_else(|| invalid("container config is required"))?;
     let own = front.own_sandbox(&request.pod_sandbox_id).await?;
     let own = own.ok_or_else(|| missing("sandbox", &request.pod_sandbox_id))?;
     let _changing = own.changing.lock().await;
@@ -48,18 +49,25 @@ pub(super) async fn create(front: Arc<Front>, request: CreateContainerRequest) -
     claim(&front, &owner, &image, named).await?;
     let mut sources = BTreeMap::new();
     let mut mounted = BTreeSet::new();
-    for mount in &config.mounts {
+    for mount in &mut config.mounts {
         let kind = if let Some(name) = image_name(mount) {
             let image = find_image(&front, name)?;
             claim(&front, &owner, &image, name).await?;
-            let sub_path = Some(mount.image_sub_path.clone()).filter(|path| !path.is_empty());
+            let sub_path = sub_path(&front, &image, mount).await?;
             mounted.insert(image.id.clone());
+            // Statuses say which image it is (KEP-5365), whatever its name stands for later.
+            if let Some(spec) = &mut mount.image {
+                spec.image_ref = image.id.to_string();
+            }
             MountKind::Layers { layers: context.images.lower_dirs(&image), sub_path }
         } else {
             MountKind::Bind { source: host_path(&mount.host_path).await? }
         };
         sources.insert(place(mount), kind);
     }
+    let names: Vec<String> = config.cdi_devices.iter().map(|device| device.name.clone()).collect();
+    let cdi = tokio::task::spawn_blocking(move || cdi::find(&names, &cdi::DIRECTORIES.map(PathBuf::from)));
+    let cdi = cdi.await.map_err(|error| failed(&error))??;
     let notes = context.runtime.notes(&own.id);
     let name = format!("{:016x}", rand::random::<u64>());
     let spec = container_spec(
@@ -73,6 +81,7 @@ pub(super) async fn create(front: Arc<Front>, request: CreateContainerRequest) -
             etc: records::etc(&notes),
             sources: &sources,
             apparmor: coracle_runtime::apparmor_enabled(),
+            cdi,
         },
     )?;
     let id = ContainerId::of(&own.id, &name, 0);
@@ -105,6 +114,20 @@ async fn claim(front: &Front, owner: &str, image: &Image, name: &str) -> Result<
         Ok(true) => Ok(()),
         Ok(false) => Err(Refusal(Code::NotFound, format!("failed to resolve image {name:?}: not found"))),
         Err(error) => Err(image::refused(&error)),
+    }
+}
+
+/// The part of an image that is mounted, which must be there; none for the whole.
+async fn sub_path(front: &Front, image: &Image, mount: &Mount) -> Result<Option<String>> {
+    if mount.image_sub_path.is_empty() {
+        return Ok(None);
+    }
+    let (context, image, path) = (Arc::clone(&front.context), image.clone(), mount.image_sub_path.clone());
+    let found = tokio::task::spawn_blocking(move || context.images.has(&image, &path).map(|found| (found, path))).await;
+    match found.map_err(io::Error::other).and_then(|done| done) {
+        Ok((true, path)) => Ok(Some(path)),
+        Ok((false, path)) => Err(invalid(format!("image_sub_path {path:?} is not in the image"))),
+        Err(error) => Err(failed(&error)),
     }
 }
 

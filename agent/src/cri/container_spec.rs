@@ -11,12 +11,13 @@ use coracle_runtime::{
 };
 use prost::Message;
 
-use super::invalid;
 use super::messages::{
     ContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext, Mount, MountPropagation, NamespaceMode,
     PodSandboxConfig, ProfileType, SecurityProfile, SupplementalGroupsPolicy,
 };
 use super::sandbox_spec::{LONGEST, namespaces, unsupported, users};
+use super::{cdi, invalid};
+use crate::pod::security::unenforceable;
 
 /// What a container is made from besides its own configuration.
 pub(super) struct Ingredients<'a> {
@@ -32,6 +33,8 @@ pub(super) struct Ingredients<'a> {
     /// What is mounted, by the place in the container: paths of the host that are there, and layers of images.
     pub(super) sources: &'a BTreeMap<String, MountKind>,
     pub(super) apparmor: bool,
+    /// What the devices bring that are asked for by their names.
+    pub(super) cdi: cdi::Given,
 }
 
 /// Where a container's log is to be; nowhere when either part is not said.
@@ -63,6 +66,7 @@ pub(super) fn container_spec(config: &ContainerConfig, from: &Ingredients<'_>) -
     spec.cwd = if config.working_dir.is_empty() { from.image.working_dir.clone() } else { config.working_dir.clone() };
     spec.user = user(&security, &from.image.user)?;
     spec.additional_gids = ids("supplemental_groups", &security.supplemental_groups)?;
+    spec.additional_gids.extend(&from.cdi.gids);
     spec.strict_groups = security.supplemental_groups_policy == i32::from(SupplementalGroupsPolicy::Strict);
     let capabilities = security.capabilities.clone().unwrap_or_default();
     spec.capabilities = CapabilityChange {
@@ -83,7 +87,7 @@ pub(super) fn container_spec(config: &ContainerConfig, from: &Ingredients<'_>) -
         spec.readonly_paths = security.readonly_paths.clone();
     }
     spec.mounts = mounts(config, from, security.readonly_rootfs)?;
-    spec.devices = devices(config)?;
+    spec.devices = devices(config, from, &spec.user)?;
     spec.resources = self::resources(&resources)?;
     spec.oom_score_adj = oom_score_adj(&resources)?;
     spec.tty = config.tty;
@@ -111,9 +115,6 @@ fn check(config: &ContainerConfig) -> Result<()> {
     if log.components().any(|part| !matches!(part, Component::Normal(_))) {
         return Err(invalid(format!("log_path {:?} is no path below the sandbox's log directory", config.log_path)));
     }
-    if !config.cdi_devices.is_empty() {
-        return Err(unsupported("devices of the Container Device Interface are not supported"));
-    }
     if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
         return Err(invalid(format!("working_dir {:?} is not absolute", config.working_dir)));
     }
@@ -136,6 +137,8 @@ fn environment(config: &ContainerConfig, from: &Ingredients<'_>) -> Result<Vec<(
         let value = value.ok_or_else(|| invalid(format!("the environment variable {name:?} is no text")))?;
         env.push((name.clone(), value));
     }
+    // Of equal names the last counts.
+    env.extend(from.cdi.env.iter().cloned());
     Ok(env)
 }
 
@@ -172,7 +175,9 @@ fn seccomp(profile: Option<&SecurityProfile>, path: &str) -> Result<SeccompProfi
         return match ProfileType::try_from(profile.profile_type) {
             Ok(ProfileType::RuntimeDefault) => Ok(SeccompProfile::RuntimeDefault),
             Ok(ProfileType::Unconfined) => Ok(SeccompProfile::Unconfined),
-            Ok(ProfileType::Localhost) => local(&profile.localhost_ref),
+            Ok(ProfileType::Localhost) => {
+                local(profile.localhost_ref.strip_prefix("localhost/").unwrap_or(&profile.localhost_ref))
+            }
             Err(_) => Err(invalid(format!("unsupported seccomp profile type {}", profile.profile_type))),
         };
     }
@@ -185,30 +190,32 @@ fn seccomp(profile: Option<&SecurityProfile>, path: &str) -> Result<SeccompProfi
     }
 }
 
-fn apparmor(profile: Option<&SecurityProfile>, name: &str, there: bool) -> Result<Option<String>> {
-    let local = |name: &str| match there {
-        true if !name.is_empty() => Ok(Some(name.to_owned())),
-        true => Err(invalid("an AppArmor profile needs a name")),
-        false => Err(invalid("apparmor is not supported on this host")),
-    };
-    let none = || unsupported("the runtime has no AppArmor profile of its own");
-    if let Some(profile) = profile {
-        return match ProfileType::try_from(profile.profile_type) {
-            Ok(ProfileType::RuntimeDefault) if there => Err(none()),
-            Ok(ProfileType::RuntimeDefault | ProfileType::Unconfined) => Ok(None),
+/// The AppArmor profile that is asked for, by the message or by the older text. What a host cannot enforce is refused, as the
+/// node refuses it in pods; nothing said is none.
+fn apparmor(profile: Option<&SecurityProfile>, text: &str, enabled: bool) -> Result<Option<String>> {
+    let (kind, name) = match (profile, text) {
+        (Some(profile), _) => match ProfileType::try_from(profile.profile_type) {
+            Ok(ProfileType::Unconfined) => ("Unconfined", ""),
+            Ok(ProfileType::RuntimeDefault) => ("RuntimeDefault", ""),
             Ok(ProfileType::Localhost) => {
-                local(profile.localhost_ref.strip_prefix("localhost/").unwrap_or(&profile.localhost_ref))
+                ("Localhost", profile.localhost_ref.strip_prefix("localhost/").unwrap_or(&profile.localhost_ref))
             }
-            Err(_) => Err(invalid(format!("unsupported apparmor profile type {}", profile.profile_type))),
-        };
+            Err(_) => return Err(invalid(format!("unsupported apparmor profile type {}", profile.profile_type))),
+        },
+        (None, "" | "unconfined") => ("Unconfined", ""),
+        (None, "runtime/default") => ("RuntimeDefault", ""),
+        (None, text) => match text.strip_prefix("localhost/") {
+            Some(name) => ("Localhost", name),
+            None => return Err(invalid(format!("invalid apparmor profile {text:?}"))),
+        },
+    };
+    if let Some(why) = unenforceable(kind, enabled) {
+        return Err(invalid(format!("Cannot enforce AppArmor: {why}")));
     }
-    match name {
-        "" | "unconfined" => Ok(None),
-        "runtime/default" if there => Err(none()),
-        "runtime/default" => Ok(None),
-        name => {
-            local(name.strip_prefix("localhost/").ok_or_else(|| invalid(format!("invalid apparmor profile {name:?}")))?)
-        }
+    match (kind, name) {
+        ("Localhost", "") => Err(invalid("an AppArmor profile needs a name")),
+        ("Localhost", name) => Ok(Some(name.to_owned())),
+        _ => Ok(None),
     }
 }
 
@@ -264,6 +271,8 @@ fn mounts(config: &ContainerConfig, from: &Ingredients<'_>, readonly: bool) -> R
             ..coracle_runtime::Mount::bind("", destination)
         });
     }
+    all.retain(|mount| !from.cdi.mounts.iter().any(|over| over.destination == mount.destination));
+    all.extend(from.cdi.mounts.iter().cloned());
     for name in ["hostname", "hosts", "resolv.conf"] {
         let destination = format!("/etc/{name}");
         if !all.iter().any(|mount| mount.destination == destination) {
@@ -299,7 +308,9 @@ fn check_image_mount(mount: &Mount, image: &str, destination: &str) -> Result<()
     Err(invalid(format!("{must} while mount image: {image:?} at {destination:?}")))
 }
 
-fn devices(config: &ContainerConfig) -> Result<Vec<Device>> {
+/// The devices a container asks for by their paths, and those that names stand for. A node of the latter is the user's unless
+/// its file says otherwise; who a user's name stands for only the image's files say.
+fn devices(config: &ContainerConfig, from: &Ingredients<'_>, user: &User) -> Result<Vec<Device>> {
     let device = |device: &super::messages::Device| {
         let permissions = if device.permissions.is_empty() { "rwm" } else { &device.permissions };
         let container = if device.container_path.is_empty() { &device.host_path } else { &device.container_path };
@@ -313,9 +324,18 @@ fn devices(config: &ContainerConfig) -> Result<Vec<Device>> {
             host_path: PathBuf::from(&device.host_path),
             container_path: container.clone(),
             permissions: permissions.to_owned(),
+            ..Device::default()
         })
     };
-    config.devices.iter().map(device).collect()
+    let mut all = config.devices.iter().map(device).collect::<Result<Vec<_>>>()?;
+    all.retain(|device| !from.cdi.devices.iter().any(|over| over.container_path == device.container_path));
+    let (uid, gid) = match user {
+        User::Ids { uid, gid } => (Some(*uid).filter(|uid| *uid > 0), gid.filter(|gid| *gid > 0)),
+        User::Name(_) => (None, None),
+    };
+    let own = |device: &Device| Device { uid: device.uid.or(uid), gid: device.gid.or(gid), ..device.clone() };
+    all.extend(from.cdi.devices.iter().map(own));
+    Ok(all)
 }
 
 fn oom_score_adj(resources: &LinuxContainerResources) -> Result<Option<i32>> {

@@ -229,20 +229,10 @@ fn out_of(
     }
 }
 
-/// Why the AppArmor profile that a container asks for cannot be enforced. One that asks for none is not refused anywhere.
+/// Why an AppArmor profile that a container of the pod asks for cannot be enforced.
 fn unenforceable_app_armor(pod: &Pod, enabled: bool) -> Option<&'static str> {
-    let asked: Vec<&str> = spec(pod)
-        .all()
-        .filter_map(|container| security::app_armor(pod, container))
-        .map(|profile| profile.type_.as_str())
-        .filter(|kind| *kind != "Unconfined")
-        .collect();
-    match enabled {
-        false => (!asked.is_empty()).then_some("AppArmor is not enabled on the host"),
-        true => asked
-            .contains(&"RuntimeDefault")
-            .then_some("the runtime has no default profile of its own: load one on the host and name it as Localhost"),
-    }
+    let asked = spec(pod).all().filter_map(|container| security::app_armor(pod, container));
+    asked.filter_map(|profile| security::unenforceable(&profile.type_, enabled)).next()
 }
 
 /// Whether the pod wants a node with such labels.

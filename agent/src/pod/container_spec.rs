@@ -162,6 +162,7 @@ fn device(path: &Path) -> Device {
         host_path: path.to_owned(),
         container_path: path.to_string_lossy().into_owned(),
         permissions: "rw".to_owned(),
+        ..Device::default()
     }
 }
 

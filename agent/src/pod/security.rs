@@ -86,6 +86,19 @@ pub(crate) fn app_armor<'a>(pod: &'a Pod, container: &'a Container) -> Option<&'
     own.or(of_pod)
 }
 
+/// Why an AppArmor profile of this kind, in Kubernetes' words, cannot be enforced on a host that has AppArmor `enabled` or not.
+/// Who asks for none is not refused anywhere.
+pub(crate) fn unenforceable(kind: &str, enabled: bool) -> Option<&'static str> {
+    match (kind, enabled) {
+        ("Unconfined", _) => None,
+        (_, false) => Some("AppArmor is not enabled on the host"),
+        ("RuntimeDefault", true) => {
+            Some("the runtime has no default profile of its own: load one on the host and name it as Localhost")
+        }
+        (_, true) => None,
+    }
+}
+
 /// What `container` of `pod` may do, with an image whose user is `image_user`.
 pub(crate) fn security(
     pod: &Pod,

@@ -1,6 +1,7 @@
 //! The Container Runtime Interface on the real kernel: what a kubelet or `crictl` does, what it may not do, and agents that
 //! die in the middle.
 
+mod given;
 mod images;
 mod refusals;
 mod streams;

@@ -106,13 +106,20 @@ messages! {
         #[prost(string, tag = "1")] key: String,
         #[prost(bytes = "vec", tag = "2")] value: Vec<u8>,
     }
+    MountedImage {
+        #[prost(string, tag = "1")] image: String,
+        #[prost(string, tag = "20")] image_ref: String,
+    }
     Mount {
         #[prost(string, tag = "1")] container_path: String,
         #[prost(string, tag = "2")] host_path: String,
         #[prost(bool, tag = "3")] readonly: bool,
         #[prost(message, repeated, tag = "6")] uids: Vec<IdMapping>,
         #[prost(message, repeated, tag = "7")] gids: Vec<IdMapping>,
+        #[prost(message, optional, tag = "9")] image: Option<MountedImage>,
+        #[prost(string, tag = "10")] image_sub_path: String,
     }
+    CdiDevice { #[prost(string, tag = "1")] name: String, }
     Limits {
         #[prost(int64, tag = "3")] cpu_shares: i64,
         #[prost(int64, tag = "4")] memory: i64,
@@ -143,6 +150,7 @@ messages! {
         #[prost(string, tag = "11")] log_path: String,
         #[prost(bool, tag = "12")] stdin: bool,
         #[prost(message, optional, tag = "15")] linux: Option<Linux>,
+        #[prost(message, repeated, tag = "17")] cdi_devices: Vec<CdiDevice>,
     }
     Create {
         #[prost(string, tag = "1")] sandbox: String,
@@ -166,6 +174,7 @@ messages! {
         #[prost(string, tag = "10")] reason: String,
         #[prost(string, tag = "11")] message: String,
         #[prost(btree_map = "string, string", tag = "12")] labels: BTreeMap<String, String>,
+        #[prost(message, repeated, tag = "14")] mounts: Vec<Mount>,
         #[prost(string, tag = "15")] log_path: String,
         #[prost(message, optional, tag = "16")] resources: Option<ContainerResources>,
     }
@@ -248,6 +257,26 @@ messages! {
     }
     SandboxStats { #[prost(message, optional, tag = "2")] linux: Option<LinuxStats>, }
     AllSandboxStats { #[prost(message, repeated, tag = "1")] all: Vec<SandboxStats>, }
+    Descriptor {
+        #[prost(string, tag = "1")] name: String,
+        #[prost(string, repeated, tag = "3")] labels: Vec<String>,
+    }
+    Descriptors { #[prost(message, repeated, tag = "1")] all: Vec<Descriptor>, }
+    Metric {
+        #[prost(string, tag = "1")] name: String,
+        #[prost(string, repeated, tag = "4")] labels: Vec<String>,
+        #[prost(message, optional, tag = "5")] value: Option<Amount>,
+    }
+    ContainerMetrics {
+        #[prost(string, tag = "1")] id: String,
+        #[prost(message, repeated, tag = "2")] metrics: Vec<Metric>,
+    }
+    SandboxMetrics {
+        #[prost(string, tag = "1")] id: String,
+        #[prost(message, repeated, tag = "2")] metrics: Vec<Metric>,
+        #[prost(message, repeated, tag = "3")] containers: Vec<ContainerMetrics>,
+    }
+    AllMetrics { #[prost(message, repeated, tag = "1")] all: Vec<SandboxMetrics>, }
     SandboxStatsAnswer { #[prost(message, optional, tag = "1")] stats: Option<SandboxStats>, }
     Event {
         #[prost(string, tag = "1")] id: String,

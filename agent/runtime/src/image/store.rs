@@ -274,6 +274,15 @@ impl ImageStore {
         let layers: Vec<PathBuf> = image.layers.iter().map(|layer| self.layer_path(&layer.diff_id)).collect();
         super::user::identity(&layers, spec)
     }
+
+    /// Whether a container would see anything at a path of the image. Reads directories.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn has(&self, image: &Image, path: &str) -> std::io::Result<bool> {
+        let layers: Vec<PathBuf> = image.layers.iter().map(|layer| self.layer_path(&layer.diff_id)).collect();
+        Ok(super::user::find(&layers, path)?.is_some())
+    }
 }
 
 /// Runs work that waits for the disk where waiting is allowed.

@@ -56,7 +56,7 @@ pub(crate) fn identity(layers: &[PathBuf], spec: &str) -> Result<Identity, UserE
 
 fn read_text(layers: &[PathBuf], path: &'static str) -> Result<String, UserError> {
     let wrap = |source| UserError::Io { path, source };
-    let Some(file) = find(layers, path).map_err(wrap)? else {
+    let Some(file) = find(layers, path).map_err(wrap)?.filter(|found| found.is_file()) else {
         return Ok(String::new());
     };
     let mut bytes = Vec::new();
@@ -122,9 +122,10 @@ fn resolve(passwd: &str, group: &str, spec: &str) -> Result<Identity, UserError>
     Ok(Identity { uid, gid, groups, home: home.to_owned(), name })
 }
 
-/// The layer's file that a container would see at an absolute path: upper layers hide lower ones, whiteouts and opaque
-/// directories hide what is below, symbolic links are followed inside the image only.
-fn find(layers: &[PathBuf], path: &str) -> io::Result<Option<PathBuf>> {
+/// What a container would see at a path of the image, in the highest layer that has it: upper layers hide lower ones, whiteouts
+/// and opaque directories hide what is below, symbolic links are followed inside the image only. `layers` are directories,
+/// lowest first.
+pub(crate) fn find(layers: &[PathBuf], path: &str) -> io::Result<Option<PathBuf>> {
     let mut todo: Vec<String> = components(path);
     let mut at: Vec<String> = Vec::new();
     let mut links = 0;
@@ -176,14 +177,14 @@ fn find(layers: &[PathBuf], path: &str) -> io::Result<Option<PathBuf>> {
                     todo = components(&target).into_iter().chain(rest).collect();
                     continue 'restart;
                 }
-                return Ok((meta.is_file() && rest.peek().is_none()).then_some(full));
+                return Ok(rest.peek().is_none().then_some(full));
             }
             if next.is_empty() {
                 return Ok(None);
             }
             active = next;
         }
-        return Ok(None);
+        return Ok(active.first().map(|layer| layer.join(&prefix)));
     }
 }
 
@@ -237,6 +238,10 @@ mod tests {
         assert_eq!(find(&layers, "/etc/passwd").unwrap().unwrap(), layers[0].join("etc/passwd"));
         fs::create_dir_all(layers[0].join("usr/lib")).unwrap();
         fs::write(layers[0].join("usr/lib/passwd"), "linked").unwrap();
+        assert_eq!(find(&layers, "usr/lib").unwrap().unwrap(), layers[0].join("usr/lib"));
+        assert_eq!(find(&layers, "etc").unwrap().unwrap(), layers[1].join("etc"));
+        assert_eq!(find(&layers, "usr/lib/passwd/more").unwrap(), None);
+        assert_eq!(find(&layers, "usr/bin").unwrap(), None);
         std::os::unix::fs::symlink("../usr/lib/passwd", layers[1].join("etc/passwd")).unwrap();
         assert_eq!(find(&layers, "/etc/passwd").unwrap().unwrap(), layers[0].join("usr/lib/passwd"));
         fs::remove_file(layers[1].join("etc/passwd")).unwrap();

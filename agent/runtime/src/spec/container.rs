@@ -281,14 +281,23 @@ pub enum Propagation {
 }
 
 /// A host device shown in the container and allowed by its cgroup.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
     /// Path on the host; a device node.
     pub host_path: PathBuf,
     /// Path in the container.
     pub container_path: String,
-    /// `r`, `w` and `m` in any combination.
+    /// `r`, `w` and `m` in any combination; nothing is allowed beyond what every container may when it is empty.
     pub permissions: String,
+    /// The mode of its node, as in `0o660`; the host's when `None`.
+    #[serde(default)]
+    pub mode: Option<u32>,
+    /// Whose it is in the container; whose it is on the host when `None`.
+    #[serde(default)]
+    pub uid: Option<u32>,
+    /// Its group, likewise.
+    #[serde(default)]
+    pub gid: Option<u32>,
 }
 
 /// One resource limit.

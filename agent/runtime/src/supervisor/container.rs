@@ -228,7 +228,7 @@ impl Container {
             return Ok(DeviceRule::all());
         }
         let mut rules = DeviceRule::defaults();
-        for device in &self.spec.devices {
+        for device in self.spec.devices.iter().filter(|device| !device.permissions.is_empty()) {
             let what = || format!("look at device {}", device.host_path.display());
             let found = nix::sys::stat::stat(&device.host_path).at("device", what)?;
             let kind = match found.st_mode & libc::S_IFMT {

@@ -3,8 +3,8 @@
 use coracle_process::grpc::{Code, Refusal};
 
 use super::super::messages::{
-    Capability, CdiDevice, ContainerMetadata, Device as AskedDevice, ImageSpec, Int64Value, KeyValue,
-    LinuxContainerConfig, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceOption,
+    Capability, ContainerMetadata, Device as AskedDevice, ImageSpec, Int64Value, KeyValue, LinuxContainerConfig,
+    LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceOption,
 };
 use super::super::sandbox_spec::{Surroundings, sandbox_spec};
 use super::*;
@@ -17,6 +17,8 @@ struct Asked {
     resources: LinuxContainerResources,
     sandbox: LinuxSandboxSecurityContext,
     log_directory: String,
+    apparmor: bool,
+    cdi: cdi::Given,
 }
 
 fn make(change: impl FnOnce(&mut Asked)) -> Result<ContainerSpec> {
@@ -54,7 +56,8 @@ fn make(change: impl FnOnce(&mut Asked)) -> Result<ContainerSpec> {
         layers: vec!["/layers/0".into()],
         etc: "/notes/etc".into(),
         sources: &sources.collect(),
-        apparmor: false,
+        apparmor: asked.apparmor,
+        cdi: asked.cdi,
     };
     asked.config.linux =
         Some(LinuxContainerConfig { resources: Some(asked.resources), security_context: Some(asked.security) });
@@ -158,9 +161,42 @@ fn what_cannot_be_is_refused_with_a_code() {
     for change in invalid {
         check(Code::InvalidArgument, change);
     }
-    check(Code::Unimplemented, &|asked| asked.config.cdi_devices = vec![CdiDevice::default()]);
     check(Code::Unimplemented, &|asked| drop(asked.resources.unified.insert("io.max".into(), "1".into())));
     assert!(make(|asked| (asked.security.privileged, asked.sandbox.privileged) = (true, true)).unwrap().privileged);
+}
+
+#[test]
+fn what_a_named_device_brings_goes_before_what_the_client_says() {
+    let at = |path: &str| coracle_runtime::Mount { readonly: true, ..coracle_runtime::Mount::bind("/cdi", path) };
+    let node = |path: &str, permissions: &str, uid| Device {
+        host_path: "/dev/null".into(),
+        container_path: path.into(),
+        permissions: permissions.into(),
+        uid,
+        ..Device::default()
+    };
+    let spec = make(|asked| {
+        asked.config.envs = vec![KeyValue { key: "A".into(), value: b"own".to_vec() }];
+        asked.config.mounts = ["/m", "/n"]
+            .map(|path| Mount { container_path: path.into(), host_path: "/h".into(), ..Mount::default() })
+            .to_vec();
+        asked.config.devices = vec![AskedDevice { host_path: "/dev/x".into(), ..AskedDevice::default() }];
+        asked.security.run_as_user = number(5);
+        asked.security.supplemental_groups = vec![7];
+        asked.cdi = cdi::Given {
+            env: vec![("A".into(), "cdi".into())],
+            devices: vec![node("/dev/x", "r", None), node("/dev/y", "rw", Some(9))],
+            mounts: vec![at("/m")],
+            gids: vec![44],
+        };
+    })
+    .unwrap();
+    assert_eq!(spec.env.last().unwrap().1, "cdi");
+    assert_eq!(spec.additional_gids, [7, 44]);
+    assert_eq!(spec.devices, [node("/dev/x", "r", Some(5)), node("/dev/y", "rw", Some(9))]);
+    let of = |path: &str| spec.mounts.iter().filter(|mount| mount.destination == path).collect::<Vec<_>>();
+    assert_eq!(of("/m"), [&at("/m")]);
+    assert_eq!(of("/n").len(), 1);
 }
 
 #[test]
@@ -177,6 +213,41 @@ fn an_image_is_mounted_as_what_it_is() {
         assert_eq!((code, why), (Code::InvalidArgument, format!("{must} while mount image: \"data:1\" at \"/data\"")));
     }
     assert!(mount("", true).unwrap().mounts.iter().any(|mount| mount.destination == "/data" && mount.readonly));
+}
+
+#[test]
+fn an_apparmor_profile_is_one_that_the_host_can_enforce() {
+    let of = |kind, name: &str| Some(SecurityProfile { profile_type: kind, localhost_ref: name.into() });
+    let make = |enabled, profile: Option<SecurityProfile>, text: &str| {
+        let made = make(|asked| {
+            asked.apparmor = enabled;
+            asked.security.apparmor = profile;
+            asked.security.apparmor_profile = text.into();
+        });
+        made.map(|spec| spec.apparmor).map_err(|Refusal(code, why)| {
+            assert_eq!(code, Code::InvalidArgument);
+            why
+        })
+    };
+    let disabled = Err("Cannot enforce AppArmor: AppArmor is not enabled on the host".to_owned());
+    for enabled in [false, true] {
+        for none in
+            [make(enabled, None, ""), make(enabled, None, "unconfined"), make(enabled, of(1, ""), "localhost/x")]
+        {
+            assert_eq!(none, Ok(None));
+        }
+        assert_eq!(make(enabled, None, "mine"), Err("invalid apparmor profile \"mine\"".to_owned()));
+        assert!(make(enabled, of(7, ""), "").is_err());
+    }
+    for (profile, text) in [(of(0, ""), ""), (of(2, "mine"), ""), (None, "runtime/default"), (None, "localhost/mine")] {
+        assert_eq!(make(false, profile, text), disabled);
+    }
+    for (profile, text) in [(of(2, "mine"), "localhost/other"), (of(2, "localhost/mine"), ""), (None, "localhost/mine")]
+    {
+        assert_eq!(make(true, profile, text), Ok(Some("mine".to_owned())));
+    }
+    assert!(make(true, of(2, ""), "").is_err());
+    assert!(make(true, of(0, ""), "").unwrap_err().contains("no default profile of its own"));
 }
 
 #[test]

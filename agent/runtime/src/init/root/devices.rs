@@ -56,8 +56,8 @@ pub(super) fn make_defaults() -> Result<(), StartError> {
     Ok(())
 }
 
-/// The devices a container asks for by name. Whose each is on the host it is in the container, also if that has users of its
-/// own.
+/// The devices a container asks for by name. Whose each is on the host it is in the container unless it says otherwise, also if
+/// that has users of its own.
 pub(super) fn named(devices: &[Device], users: Option<Users<'_>>) -> Result<Vec<Node>, StartError> {
     let on_host = |id| Users::on_host(users, id);
     devices
@@ -66,7 +66,11 @@ pub(super) fn named(devices: &[Device], users: Option<Users<'_>>) -> Result<Vec<
             let what = || format!("look at device {}", device.host_path.display());
             let found = fs::metadata(&device.host_path).at("device", what)?;
             node(PathBuf::from(&device.container_path), &found)
-                .map(|node| Node { owner: (on_host(node.owner.0), on_host(node.owner.1)), ..node })
+                .map(|node| Node {
+                    mode: device.mode.unwrap_or(node.mode),
+                    owner: (on_host(device.uid.unwrap_or(node.owner.0)), on_host(device.gid.unwrap_or(node.owner.1))),
+                    ..node
+                })
                 .ok_or_else(|| refuse("device", format!("{} is no device", device.host_path.display())))
         })
         .collect()
