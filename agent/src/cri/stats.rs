@@ -25,12 +25,12 @@ fn amount(value: u64) -> Option<Uint64Value> {
 /// What lies below a directory.
 pub(super) async fn file_system(root: PathBuf) -> Result<FilesystemUsage> {
     let mountpoint = root.display().to_string();
-    let bytes = tokio::task::spawn_blocking(move || usage::tree(&root)).await.map_err(|error| failed(&error))?;
+    let taken = tokio::task::spawn_blocking(move || usage::taken(&root)).await.map_err(|error| failed(&error))?;
     Ok(FilesystemUsage {
         timestamp: nanoseconds(SystemTime::now()),
         fs_id: Some(FilesystemIdentifier { mountpoint }),
-        used_bytes: amount(bytes),
-        inodes_used: None,
+        used_bytes: amount(taken.bytes),
+        inodes_used: amount(taken.inodes),
     })
 }
 

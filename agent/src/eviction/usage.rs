@@ -82,11 +82,23 @@ impl Places {
     }
 }
 
-/// The bytes below a directory on its own file system, a file with several names counted once. Links are not followed; what
-/// vanishes or cannot be read meanwhile counts as nothing.
+/// What something takes of a file system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub(crate) bytes: u64,
+    pub(crate) inodes: u64,
+}
+
+/// The bytes below a directory on its own file system, as [`taken`] counts them.
 pub(crate) fn tree(root: &Path) -> u64 {
-    let Ok(top) = fs::symlink_metadata(root) else { return 0 };
-    let mut sum = top.blocks() * BLOCK;
+    taken(root).bytes
+}
+
+/// What a directory and all below it take of its own file system, a file with several names counted once. Links are not
+/// followed; what vanishes or cannot be read meanwhile counts as nothing.
+pub(crate) fn taken(root: &Path) -> Taken {
+    let Ok(top) = fs::symlink_metadata(root) else { return Taken::default() };
+    let mut sum = Taken { bytes: top.blocks() * BLOCK, inodes: 1 };
     let mut seen = BTreeSet::new();
     let mut pending = vec![root.to_owned()];
     while let Some(dir) = pending.pop() {
@@ -95,7 +107,8 @@ pub(crate) fn tree(root: &Path) -> u64 {
             if meta.dev() != top.dev() || (meta.nlink() > 1 && !meta.is_dir() && !seen.insert(meta.ino())) {
                 continue;
             }
-            sum = sum.saturating_add(meta.blocks() * BLOCK);
+            sum.bytes = sum.bytes.saturating_add(meta.blocks() * BLOCK);
+            sum.inodes += 1;
             if meta.is_dir() {
                 pending.push(entry.path());
             }
@@ -119,6 +132,8 @@ mod tests {
         std::os::unix::fs::symlink("/", dir.path().join("out")).unwrap();
         let all = tree(dir.path()) - empty - directory;
         assert!((1 << 20..1 << 21).contains(&all), "{all}");
-        assert_eq!(tree(&dir.path().join("none")), 0);
+        // The directory, the one in it, the file and the link.
+        assert_eq!(taken(dir.path()).inodes, 4);
+        assert_eq!(taken(&dir.path().join("none")), Taken::default());
     }
 }
