@@ -44,6 +44,7 @@ mod protocol;
 mod record;
 mod supervisor;
 
+mod apparmor;
 mod capability;
 mod cgroup;
 mod init;
@@ -51,6 +52,7 @@ mod seccomp;
 mod step;
 mod sys;
 
+pub use apparmor::{DEFAULT_APPARMOR_PROFILE, apparmor_enabled, apparmor_loaded};
 pub use error::{Error, StartError};
 pub use id::{ContainerId, SandboxId};
 pub use runtime::{
@@ -66,8 +68,3 @@ pub use state::{
     ContainerState, ContainerStatus, Details, DeviceUse, Event, Exit, ProcessUse, SandboxStatus, Stalls, Stats,
 };
 pub use supervisor::{SUPERVISE, supervise};
-
-/// Whether this host confines programs by AppArmor, so that [`ContainerSpec::apparmor`] can be carried out.
-pub fn apparmor_enabled() -> bool {
-    std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|answer| answer.starts_with(b"Y"))
-}

@@ -52,6 +52,8 @@ struct Inner {
     tree: Box<dyn Tree>,
     executable: Executable,
     users: users::Users,
+    /// Whether the runtime's own AppArmor profile was loaded since this was opened.
+    confines: tokio::sync::Mutex<bool>,
     /// The sandboxes that should live; whoever wants events listens to these.
     sandboxes: watch::Sender<BTreeSet<SandboxId>>,
 }
@@ -101,6 +103,7 @@ impl Runtime {
                 tree,
                 executable,
                 users: users::Users::default(),
+                confines: tokio::sync::Mutex::default(),
                 sandboxes: watch::Sender::new(found),
             })
         })

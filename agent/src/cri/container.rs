@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use coracle_process::grpc::{Code, Refusal, Result};
 use coracle_runtime::image::{Digest, Image};
-use coracle_runtime::{ContainerId, Error, MountKind};
+use coracle_runtime::{ContainerId, DEFAULT_APPARMOR_PROFILE, Error, MountKind};
 use serde_json::json;
 
 use super::container_spec::{Ingredients, container_spec, image_name, image_ref, place, resources};
@@ -84,6 +84,12 @@ pub(super) async fn create(front: Arc<Front>, request: CreateContainerRequest) -
             cdi,
         },
     )?;
+    if let Some(profile) = &spec.apparmor
+        && profile != DEFAULT_APPARMOR_PROFILE
+        && matches!(coracle_runtime::apparmor_loaded(profile), Ok(false))
+    {
+        return Err(invalid(format!("apparmor profile not found {profile}")));
+    }
     let id = ContainerId::of(&own.id, &name, 0);
     let container = records::Container {
         id: id.clone(),

@@ -17,7 +17,7 @@ use super::messages::{
 };
 use super::sandbox_spec::{LONGEST, namespaces, unsupported, users};
 use super::{cdi, invalid};
-use crate::pod::security::unenforceable;
+use crate::pod::security::{confinement, unenforceable};
 
 /// What a container is made from besides its own configuration.
 pub(super) struct Ingredients<'a> {
@@ -78,7 +78,8 @@ pub(super) fn container_spec(config: &ContainerConfig, from: &Ingredients<'_>) -
     spec.no_new_privileges = security.no_new_privs;
     spec.readonly_rootfs = security.readonly_rootfs;
     spec.seccomp = seccomp(security.seccomp.as_ref(), &security.seccomp_profile_path)?;
-    spec.apparmor = apparmor(security.apparmor.as_ref(), &security.apparmor_profile, from.apparmor)?;
+    spec.apparmor =
+        apparmor(security.apparmor.as_ref(), &security.apparmor_profile, from.apparmor, security.privileged)?;
     // Lists that are not given are the runtime's own.
     if !security.masked_paths.is_empty() {
         spec.masked_paths = security.masked_paths.clone();
@@ -192,7 +193,7 @@ fn seccomp(profile: Option<&SecurityProfile>, path: &str) -> Result<SeccompProfi
 
 /// The AppArmor profile that is asked for, by the message or by the older text. What a host cannot enforce is refused, as the
 /// node refuses it in pods; nothing said is none.
-fn apparmor(profile: Option<&SecurityProfile>, text: &str, enabled: bool) -> Result<Option<String>> {
+fn apparmor(profile: Option<&SecurityProfile>, text: &str, enabled: bool, privileged: bool) -> Result<Option<String>> {
     let (kind, name) = match (profile, text) {
         (Some(profile), _) => match ProfileType::try_from(profile.profile_type) {
             Ok(ProfileType::Unconfined) => ("Unconfined", ""),
@@ -214,8 +215,7 @@ fn apparmor(profile: Option<&SecurityProfile>, text: &str, enabled: bool) -> Res
     }
     match (kind, name) {
         ("Localhost", "") => Err(invalid("an AppArmor profile needs a name")),
-        ("Localhost", name) => Ok(Some(name.to_owned())),
-        _ => Ok(None),
+        (kind, name) => Ok(confinement(kind, name, privileged)),
     }
 }
 

@@ -349,7 +349,7 @@ mod tests {
             pod(json!({"containers": [{"name": "a"}], "securityContext": {"appArmorProfile": profile}}))
         };
         assert_eq!(unenforceable_app_armor(&profiled("Localhost"), true), None);
-        assert!(unenforceable_app_armor(&profiled("RuntimeDefault"), true).is_some());
+        assert_eq!(unenforceable_app_armor(&profiled("RuntimeDefault"), true), None);
         assert!(unenforceable_app_armor(&profiled("Localhost"), false).is_some());
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use coracle_runtime::{CapabilityChange, SeccompProfile, User};
+use coracle_runtime::{CapabilityChange, DEFAULT_APPARMOR_PROFILE, SeccompProfile, User};
 use k8s_openapi::api::core::v1::{AppArmorProfile, Container, Pod, SeccompProfile as ApiSeccomp, SecurityContext};
 
 use super::spec;
@@ -89,13 +89,16 @@ pub(crate) fn app_armor<'a>(pod: &'a Pod, container: &'a Container) -> Option<&'
 /// Why an AppArmor profile of this kind, in Kubernetes' words, cannot be enforced on a host that has AppArmor `enabled` or not.
 /// Who asks for none is not refused anywhere.
 pub(crate) fn unenforceable(kind: &str, enabled: bool) -> Option<&'static str> {
-    match (kind, enabled) {
-        ("Unconfined", _) => None,
-        (_, false) => Some("AppArmor is not enabled on the host"),
-        ("RuntimeDefault", true) => {
-            Some("the runtime has no default profile of its own: load one on the host and name it as Localhost")
-        }
-        (_, true) => None,
+    (kind != "Unconfined" && !enabled).then_some("AppArmor is not enabled on the host")
+}
+
+/// The AppArmor profile of this kind, by its name on the host; none where nothing is confined. What is privileged is not confined
+/// by the runtime's own, as with other runtimes.
+pub(crate) fn confinement(kind: &str, name: &str, privileged: bool) -> Option<String> {
+    match kind {
+        "Localhost" => Some(name.to_owned()),
+        "RuntimeDefault" if !privileged => Some(DEFAULT_APPARMOR_PROFILE.to_owned()),
+        _ => None,
     }
 }
 
@@ -152,9 +155,9 @@ pub(crate) fn security(
             own.seccomp_profile.as_ref().or(of_pod.and_then(|p| p.seccomp_profile.as_ref())),
             seccomp_dir,
         )?,
-        apparmor: app_armor(pod, container)
-            .filter(|profile| profile.type_ == "Localhost")
-            .and_then(|profile| profile.localhost_profile.clone()),
+        apparmor: app_armor(pod, container).and_then(|profile| {
+            confinement(&profile.type_, profile.localhost_profile.as_deref().unwrap_or_default(), privileged)
+        }),
         unmasked: own.proc_mount.as_deref() == Some("Unmasked"),
     })
 }
@@ -259,6 +262,23 @@ mod tests {
             Ok(SeccompProfile::Localhost("/seccomp/a/b.json".into()))
         );
         assert!(profile(json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "../x"}})).is_err());
+    }
+
+    #[test]
+    fn a_profile_of_apparmor_is_the_containers_or_the_pods_and_privileges_take_away_the_runtimes_own() {
+        let profile = |kind: &str| json!({"appArmorProfile": {"type": kind, "localhostProfile": "mine"}});
+        let of = |p, c| check(p, c, "").unwrap().apparmor;
+        let default = Some(DEFAULT_APPARMOR_PROFILE.to_owned());
+        assert_eq!(of(json!({}), json!({})), None);
+        assert_eq!(of(profile("RuntimeDefault"), json!({})), default);
+        assert_eq!(of(profile("RuntimeDefault"), profile("Unconfined")), None);
+        assert_eq!(of(profile("Unconfined"), profile("Localhost")), Some("mine".to_owned()));
+        let privileged = |kind| {
+            let mut context = profile(kind);
+            context["privileged"] = json!(true);
+            of(json!({}), context)
+        };
+        assert_eq!([privileged("RuntimeDefault"), privileged("Localhost")], [None, Some("mine".to_owned())]);
     }
 
     #[test]

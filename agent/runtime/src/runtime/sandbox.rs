@@ -15,6 +15,7 @@ use super::{
     AttachSession, ExecOutput, ExecSession, ExecSpec, Runtime, Stream, blocking, client::Client, io_error, leftovers,
 };
 use crate::{
+    apparmor::{self, DEFAULT_APPARMOR_PROFILE, apparmor_enabled},
     cgroup::{self, KILL_PATIENCE},
     error::Error,
     id::{ContainerId, SandboxId},
@@ -98,9 +99,18 @@ impl Sandbox {
     ///
     /// # Errors
     /// [`Error::Start`] when a step or `execve` failed: the container then exists, exited with code 128.
+    /// [`Error::Unsupported`] when the runtime's own AppArmor profile is asked for and cannot be loaded.
     pub async fn start_container(&self, spec: &ContainerSpec) -> Result<ContainerStatus, Error> {
         if spec.name.is_empty() || spec.name.contains('/') || spec.name.starts_with('.') {
             return Err(Error::InvalidSpec { field: "name", reason: format!("{:?} is no name", spec.name) });
+        }
+        if spec.apparmor.as_deref() == Some(DEFAULT_APPARMOR_PROFILE) && apparmor_enabled() {
+            // One loads it, whoever asks meanwhile waits.
+            let mut confines = self.runtime.inner.confines.lock().await;
+            if !*confines {
+                blocking(apparmor::load_default).await?;
+                *confines = true;
+            }
         }
         let id = self.container_id(&spec.name, spec.attempt);
         match self.ask("start a container", &id, &Request::Start(Box::new(spec.clone()))).await?.1 {

@@ -68,7 +68,8 @@ pub struct ContainerSpec {
     /// Which system calls are allowed.
     #[serde(default)]
     pub seccomp: SeccompProfile,
-    /// The AppArmor profile, by the name it is loaded under on the host; `None` is none.
+    /// The AppArmor profile, by the name it is loaded under on the host; `None` is none. The runtime's own
+    /// ([`crate::DEFAULT_APPARMOR_PROFILE`]) is loaded when it is asked for.
     #[serde(default)]
     pub apparmor: Option<String>,
     /// Paths covered by something empty. `ContainerSpec::new` gives [`DEFAULT_MASKED_PATHS`]; privileged ignores it.

@@ -1,4 +1,4 @@
-//! These tests once more on a machine that has cgroup v2 alone: a virtual one.
+//! These tests once more on a machine that has cgroup v2 alone, and AppArmor: a virtual one.
 
 use std::{path::Path, time::Duration};
 
@@ -6,6 +6,7 @@ use coracle_test_machine::{Memory, kernel};
 
 /// What the machine does.
 const SCRIPT: &str = "
+mount -t securityfs securityfs /sys/kernel/security
 /it --test-threads=2 limits:: cleanup:: security:: lifecycle:: restart:: \
     --skip a_supervisor_does_not_listen_to_anybody_but_root --skip a_hundred_starts_and_removals_leak_no_descriptor
 echo \"verdict: $?\"
@@ -20,6 +21,7 @@ fn a_machine_with_cgroup_v2_alone_passes_these_tests_too() {
     let mut memory = Memory::new(&["sleep", "head", "cat"]);
     memory.modules(&kernel, &["overlay"]);
     memory.program("/it", &std::env::current_exe().unwrap());
+    memory.program("/bin/apparmor_parser", &kernel.join("apparmor_parser"));
     let supervisor = Path::new(env!("CARGO_BIN_EXE_coracle-runtime-supervisor"));
     memory.program(supervisor, supervisor);
     let said = memory.run(&kernel, SCRIPT, 1536, PATIENCE);

@@ -1,10 +1,11 @@
 //! What a container may, as its own `/proc/self/status` tells, and what it tries in vain.
 
 use std::fs;
+use std::time::Duration;
 
-use coracle_runtime::{SeccompProfile, User};
+use coracle_runtime::{PidNamespace, SeccompProfile, User};
 
-use crate::world::World;
+use crate::world::{World, exec};
 
 const STATUS: &str = "grep -E '^(Cap(Prm|Eff|Bnd|Amb)|NoNewPrivs|Seccomp):' /proc/self/status | tr -d '\\t'";
 
@@ -155,4 +156,37 @@ async fn a_profile_of_apparmor_is_applied_or_said_to_be_impossible() {
         false => "AppArmor is not enabled on the host",
     };
     assert_eq!((error.step.as_str(), error.message), ("apparmor", format!("apparmor failed to apply profile: {why}")));
+}
+
+#[tokio::test]
+async fn the_runtimes_own_profile_of_apparmor_denies_what_a_container_never_needs() {
+    if !coracle_runtime::apparmor_enabled() {
+        eprintln!("Skipped: this host does not confine programs by AppArmor");
+        return;
+    }
+    let world = World::new().await;
+    let sandbox = world.sandbox("apparmor-default").await;
+    let confined = |name: &str, line: &str| {
+        let mut spec = world.shell(name, line);
+        spec.apparmor = Some(coracle_runtime::DEFAULT_APPARMOR_PROFILE.to_owned());
+        spec
+    };
+    // Whatever capabilities and mounts would let through.
+    let line = "cat /proc/self/attr/current; mount -t tmpfs t /tmp 2>/dev/null || echo mounts nothing; \
+                (echo 1 > /proc/sys/net/ipv4/ip_forward) 2>/dev/null || echo sets nothing; \
+                echo x > /tmp/file && kill -0 $$ && echo works";
+    let mut spec = confined("c", line);
+    spec.capabilities.add = vec!["SYS_ADMIN".to_owned(), "NET_ADMIN".to_owned()];
+    spec.readonly_paths.clear();
+    let (exit, said) = world.run(&sandbox, &spec).await;
+    assert_eq!(said, "coracle-default (enforce)\nmounts nothing\nsets nothing\nworks\n", "{exit:?}");
+    assert!(coracle_runtime::apparmor_loaded(coracle_runtime::DEFAULT_APPARMOR_PROFILE).unwrap());
+    // What is run in it is confined as well. Nothing confines the runtime: what it signals hears it.
+    let mut spec = confined("d", "exec sleep 1000");
+    spec.pid = Some(PidNamespace::Host);
+    let status = sandbox.start_container(&spec).await.unwrap();
+    let (_, said) = exec(&sandbox, &status.id, "cat /proc/self/attr/current").await;
+    assert_eq!(said, "coracle-default (enforce)\n");
+    let exit = sandbox.stop(&status.id, Duration::from_secs(30)).await.unwrap();
+    assert_eq!(exit.signal, Some(libc::SIGTERM), "{exit:?}");
 }

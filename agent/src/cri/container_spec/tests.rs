@@ -218,9 +218,9 @@ fn an_image_is_mounted_as_what_it_is() {
 #[test]
 fn an_apparmor_profile_is_one_that_the_host_can_enforce() {
     let of = |kind, name: &str| Some(SecurityProfile { profile_type: kind, localhost_ref: name.into() });
-    let make = |enabled, profile: Option<SecurityProfile>, text: &str| {
+    let whole = |enabled, privileged, profile: Option<SecurityProfile>, text: &str| {
         let made = make(|asked| {
-            asked.apparmor = enabled;
+            (asked.apparmor, asked.security.privileged, asked.sandbox.privileged) = (enabled, privileged, privileged);
             asked.security.apparmor = profile;
             asked.security.apparmor_profile = text.into();
         });
@@ -229,25 +229,27 @@ fn an_apparmor_profile_is_one_that_the_host_can_enforce() {
             why
         })
     };
-    let disabled = Err("Cannot enforce AppArmor: AppArmor is not enabled on the host".to_owned());
+    let confined = |enabled, profile, text: &str| whole(enabled, false, profile, text);
     for enabled in [false, true] {
-        for none in
-            [make(enabled, None, ""), make(enabled, None, "unconfined"), make(enabled, of(1, ""), "localhost/x")]
-        {
-            assert_eq!(none, Ok(None));
+        for (profile, text) in [(None, ""), (None, "unconfined"), (of(1, ""), "localhost/x")] {
+            assert_eq!(confined(enabled, profile, text), Ok(None));
         }
-        assert_eq!(make(enabled, None, "mine"), Err("invalid apparmor profile \"mine\"".to_owned()));
-        assert!(make(enabled, of(7, ""), "").is_err());
+        assert_eq!(confined(enabled, None, "mine"), Err("invalid apparmor profile \"mine\"".to_owned()));
+        assert!(confined(enabled, of(7, ""), "").is_err());
     }
-    for (profile, text) in [(of(0, ""), ""), (of(2, "mine"), ""), (None, "runtime/default"), (None, "localhost/mine")] {
-        assert_eq!(make(false, profile, text), disabled);
-    }
+    let disabled = Err("Cannot enforce AppArmor: AppArmor is not enabled on the host".to_owned());
+    let mine = Ok(Some("mine".to_owned()));
     for (profile, text) in [(of(2, "mine"), "localhost/other"), (of(2, "localhost/mine"), ""), (None, "localhost/mine")]
     {
-        assert_eq!(make(true, profile, text), Ok(Some("mine".to_owned())));
+        assert_eq!(confined(false, profile.clone(), text), disabled);
+        assert_eq!(confined(true, profile, text), mine);
     }
-    assert!(make(true, of(2, ""), "").is_err());
-    assert!(make(true, of(0, ""), "").unwrap_err().contains("no default profile of its own"));
+    for (profile, text) in [(of(0, ""), ""), (None, "runtime/default")] {
+        assert_eq!(confined(false, profile.clone(), text), disabled);
+        assert_eq!(confined(true, profile, text), Ok(Some("coracle-default".to_owned())));
+    }
+    assert!(confined(true, of(2, ""), "").is_err());
+    assert_eq!([whole(true, true, of(0, ""), ""), whole(true, true, of(2, "mine"), "")], [Ok(None), mine]);
 }
 
 #[test]
