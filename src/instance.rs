@@ -44,8 +44,8 @@ impl Instance {
         kubeconfig.clusters.first()?.cluster.as_ref()?.server.clone()
     }
 
-    /// Where images are.
+    /// Where its node's images are.
     pub(crate) fn images_dir(&self) -> PathBuf {
-        self.place.agent_dir().join("images")
+        coracle_agent::images_of(&self.place.agent_dir())
     }
 }

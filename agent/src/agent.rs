@@ -3,13 +3,13 @@
 use std::error::Error as StdError;
 use std::future::Future;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use coracle_network::{Ipv4Net, Network};
-use coracle_runtime::Runtime;
-use coracle_runtime::image::{ImageStore, Limits, StoreConfig, Timeouts};
+use coracle_runtime::image::{self, ImageStore, Limits, StoreConfig, Timeouts};
+use coracle_runtime::{Runtime, SandboxStatus};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Service};
 use kube::Api;
@@ -34,6 +34,7 @@ use crate::images;
 use crate::manifests;
 use crate::node::{self, Readiness, enforcement, machine};
 use crate::objects::ObjectCache;
+use crate::place;
 use crate::pod::host_files::Names;
 use crate::pod::resources;
 use crate::pod::status::Host;
@@ -101,10 +102,22 @@ pub enum Error {
     Runtime(#[source] coracle_runtime::Error),
     /// The image store cannot be opened.
     #[error("open the image store")]
-    Images(#[source] coracle_runtime::image::Error),
+    Images(#[source] image::Error),
+    /// Pods run that stand on images of another store.
+    #[error(
+        "pods of this node run with images of {}, so it cannot use those of {}: `coracle down` stops them",
+        former.display(),
+        wanted.display()
+    )]
+    OtherImages {
+        /// The store it had.
+        former: PathBuf,
+        /// The one it was told to use.
+        wanted: PathBuf,
+    },
     /// Whose images there are cannot be known.
     #[error("read which pods may use which images")]
-    Rights(#[source] io::Error),
+    Rights(#[source] image::Error),
     /// What is left on the host cannot be noted beside the data.
     #[error("note what this node leaves on its host")]
     Note(#[source] clear::ClearError),
@@ -292,7 +305,7 @@ fn ended(done: Option<Result<&'static str, tokio::task::JoinError>>) -> String {
 struct Opened {
     context: Arc<Context>,
     writer: event::Writer,
-    found: Vec<coracle_runtime::SandboxStatus>,
+    found: Vec<SandboxStatus>,
     tracker: TaskTracker,
     objects_end: CancellationToken,
     pressure: watch::Sender<Pressure>,
@@ -308,7 +321,10 @@ async fn open(
     client: kube::Client,
     wanted: Node,
 ) -> Result<Opened, Error> {
-    clear::note(&config).map_err(Error::Note)?;
+    let former = clear::former_images(&config);
+    // What pods that are found stand on is known until it is given back.
+    let images_dir = former.clone().unwrap_or_else(|| config.images_dir.clone());
+    clear::note(&Config { images_dir, ..config.clone() }).map_err(Error::Note)?;
     let runtime = Runtime::open(coracle_runtime::Config {
         exe: config.supervisor.clone(),
         args: config.supervisor_args.clone(),
@@ -318,14 +334,19 @@ async fn open(
     .await
     .map_err(Error::Runtime)?;
     let images = ImageStore::open(StoreConfig {
-        root: images_dir(&config.data_dir),
+        root: config.images_dir.clone(),
         registries: config.registries.clone(),
         timeouts: Timeouts::default(),
         limits: Limits::default(),
     })
     .await
     .map_err(Error::Images)?;
-    let image_rights = ImageRights::open(&config.data_dir, |name| images.get(name).is_some()).map_err(Error::Rights)?;
+    let found = runtime.list().await.map_err(Error::Runtime)?;
+    if let Some(former) = former {
+        leave_images(&config, former, &found).await?;
+        clear::note(&config).map_err(Error::Note)?;
+    }
+    let image_rights = open_rights(&config, images.clone()).await?;
     let network = Network::open(coracle_network::Config {
         mark: config.mark.clone(),
         pod_cidr: range,
@@ -336,7 +357,6 @@ async fn open(
     })
     .await
     .map_err(Error::Network)?;
-    let found = runtime.list().await.map_err(Error::Runtime)?;
 
     let tracker = TaskTracker::new();
     let objects_end = CancellationToken::new();
@@ -392,9 +412,19 @@ fn power_fails(config: &Config) -> Result<Option<Signal>, Error> {
     config.shutdown_grace.map(|_| signal(kind)).transpose().map_err(Error::Signal)
 }
 
-/// The image store of the node with this data directory.
-pub(crate) fn images_dir(data_dir: &Path) -> PathBuf {
-    data_dir.join("images")
+/// Gives back the images of another store that the node had before, if no pod stands on them any more.
+async fn leave_images(config: &Config, former: PathBuf, found: &[SandboxStatus]) -> Result<(), Error> {
+    if !found.is_empty() {
+        return Err(Error::OtherImages { former, wanted: config.images_dir.clone() });
+    }
+    clear::release_images(&former, &config.mark).await.map_err(Error::Images)
+}
+
+async fn open_rights(config: &Config, images: ImageStore) -> Result<Arc<ImageRights>, Error> {
+    let own = config.images_dir == place::images_dir(&config.data_dir);
+    let former = own.then(|| config.data_dir.join("image-rights.json"));
+    let open = tokio::task::spawn_blocking(move || ImageRights::open(images, former.as_deref()));
+    open.await.map_err(|_| image::Error::Interrupted).flatten().map_err(Error::Rights)
 }
 
 async fn read_machine(config: &Config) -> Result<machine::Machine, Error> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use coracle_network::Ipv4Net;
 use coracle_process::WrongUse;
 use coracle_proto::quantity::Quantity;
-use coracle_runtime::image::Registries;
+use coracle_runtime::image::{ImageStore, Registries};
 use k8s_openapi::api::core::v1::Taint;
 use tokio::sync::watch;
 
@@ -51,6 +51,9 @@ pub struct NodeArgs {
     pub registries: Option<PathBuf>,
     /// Directory of the manifests of static pods, which run whether or not the API server can be reached;
     /// DATA_DIR/manifests by default.
+    /// Directory of the images, which instances on one host may share; DATA_DIR/agent/images by default.
+    #[arg(long, env = "CORACLE_IMAGE_STORE", value_name = "DIR")]
+    pub image_store: Option<PathBuf>,
     #[arg(long, env = "CORACLE_MANIFEST_DIR", value_name = "DIR")]
     pub manifest_dir: Option<PathBuf>,
     /// Leave pods running when this process ends; the next one takes them over.
@@ -205,8 +208,8 @@ impl NodeArgs {
     /// The configuration of the node `name` on this host. Its supervisors are the running program.
     ///
     /// # Errors
-    /// [`WrongUse`] when the file of registries or the limits of images cannot be used, or when more is reserved than this
-    /// machine has.
+    /// [`WrongUse`] when the file of registries, the limits of images or their directory cannot be used, or when more is
+    /// reserved than this machine has.
     pub fn config(
         &self,
         place: &Place,
@@ -232,6 +235,10 @@ impl NodeArgs {
             listen: self.node_listen,
             cri_listen: self.cri_listen.clone(),
             node_ip: self.address(),
+            images_dir: match &self.image_store {
+                Some(dir) => image_store(dir)?,
+                None => place.images_dir(),
+            },
             labels: self.label.iter().cloned().collect::<BTreeMap<_, _>>(),
             taints: self.taint.clone(),
             pod_cidr: self.node_pod_cidr,
@@ -312,6 +319,17 @@ fn hostname() -> Result<String, WrongUse> {
         Ok(name) => Ok(name.to_string_lossy().to_lowercase()),
         Err(error) => Err(WrongUse(format!("--node-name is needed: this host does not tell its name: {error}"))),
     }
+/// The directory of an image store that instances share, from the root on.
+///
+/// # Errors
+/// [`WrongUse`] when it cannot be one, because it cannot be read or has other things in it.
+pub fn image_store(dir: &Path) -> Result<PathBuf, WrongUse> {
+    let wrong = |error: &dyn std::fmt::Display| WrongUse(format!("--image-store {}: {error}", dir.display()));
+    let absolute = std::path::absolute(dir).map_err(|error| wrong(&error))?;
+    ImageStore::check(&absolute).map_err(|error| wrong(&error))?;
+    Ok(absolute)
+}
+
 }
 
 /// The address of the interface that the default route leaves by; loopback if there is none. Nothing is sent: connecting

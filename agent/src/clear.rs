@@ -11,13 +11,14 @@ use std::{
 
 use coracle_network::{Ipv4Net, Network};
 use coracle_runtime::Runtime;
-use coracle_runtime::image::{ImageStore, Limits, Registries, StoreConfig, Timeouts};
+use coracle_runtime::image::{self, ImageStore, Limits, Registries, StoreConfig, Timeouts};
 use nix::mount::{MntFlags, umount2};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Config, claims,
     hold::{Hold, HoldError},
+    place::images_dir,
 };
 
 /// Why something may be left on the host.
@@ -43,7 +44,7 @@ pub enum ClearError {
     Network(#[source] coracle_network::Error),
     /// Images are still claimed for pods.
     #[error("giving back the pods' images")]
-    Images(#[source] coracle_runtime::image::Error),
+    Images(#[source] image::Error),
     /// Something is still mounted.
     #[error("unmounting {}", path.display())]
     Mount {
@@ -61,6 +62,9 @@ struct Note {
     mark: String,
     run_dir: PathBuf,
     cgroup_root: PathBuf,
+    /// The image store; those of versions that shared none have none.
+    #[serde(default)]
+    images_dir: Option<PathBuf>,
     /// Not there before the node has a range; it has no network then.
     pod_cidr: Option<String>,
     cluster_cidr: String,
@@ -77,6 +81,7 @@ pub(crate) fn note(config: &Config) -> Result<(), ClearError> {
         mark: config.mark.clone(),
         run_dir: config.run_dir.clone(),
         cgroup_root: config.cgroup_root.clone(),
+        images_dir: Some(config.images_dir.clone()),
         pod_cidr: config.pod_cidr.map(|range| range.to_string()),
         cluster_cidr: config.cluster_cidr.to_string(),
     };
@@ -88,10 +93,56 @@ pub(crate) fn note(config: &Config) -> Result<(), ClearError> {
         .map_err(|source| ClearError::Note { path, source })
 }
 
+fn noted(data_dir: &Path) -> Option<Note> {
+    serde_json::from_slice(&fs::read(path_of(data_dir)).ok()?).ok()
+}
+
 /// The range of pod addresses that the agent before this one had, if it is known.
 pub(crate) fn range(data_dir: &Path) -> Option<Ipv4Net> {
-    let note: Note = serde_json::from_slice(&fs::read(path_of(data_dir)).ok()?).ok()?;
-    note.pod_cidr?.parse().ok()
+    noted(data_dir)?.pod_cidr?.parse().ok()
+}
+
+/// The image store of the node with this data directory: the one its last agent used, or would use without being told.
+#[must_use]
+pub fn images_of(data_dir: &Path) -> PathBuf {
+    noted(data_dir).and_then(|note| note.images_dir).unwrap_or_else(|| images_dir(data_dir))
+}
+
+/// The store that the agent before this one used, if this one is to use another.
+pub(crate) fn former_images(config: &Config) -> Option<PathBuf> {
+    let former = path_of(&config.data_dir).exists().then(|| images_of(&config.data_dir))?;
+    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    (real(&former) != real(&config.images_dir)).then_some(former)
+}
+
+/// Gives back a node's images in a store.
+pub(crate) async fn release_images(root: &Path, mark: &str) -> Result<(), image::Error> {
+    if root.exists() {
+        claims::release_others(&open_images(root).await?, mark, &BTreeSet::new()).await?;
+    }
+    Ok(())
+}
+
+/// Whether anybody needs a store: it has images somebody claimed, or another process has it open.
+///
+/// # Errors
+/// That cannot be known.
+pub async fn images_are_wanted(root: &Path) -> Result<bool, ClearError> {
+    if !root.exists() {
+        return Ok(false);
+    }
+    let images = open_images(root).await.map_err(ClearError::Images)?;
+    images.is_wanted().await.map_err(ClearError::Images)
+}
+
+async fn open_images(root: &Path) -> Result<ImageStore, image::Error> {
+    ImageStore::open(StoreConfig {
+        root: root.to_owned(),
+        registries: Registries::default(),
+        timeouts: Timeouts::default(),
+        limits: Limits::default(),
+    })
+    .await
 }
 
 /// Removes everything that agents with this data directory left on the host but their data. A directory no agent ever used
@@ -127,18 +178,8 @@ async fn clear_runtime(note: &Note, data_dir: &Path) -> Result<(), ClearError> {
 
 /// Once their containers are gone, nothing keeps the images.
 async fn clear_claims(note: &Note, data_dir: &Path) -> Result<(), ClearError> {
-    let root = crate::agent::images_dir(data_dir);
-    if !root.exists() {
-        return Ok(());
-    }
-    let images = ImageStore::open(StoreConfig {
-        root,
-        registries: Registries::default(),
-        timeouts: Timeouts::default(),
-        limits: Limits::default(),
-    });
-    let images = images.await.map_err(ClearError::Images)?;
-    claims::release_others(&images, &note.mark, &BTreeSet::new()).await.map_err(ClearError::Images)
+    let root = note.images_dir.clone().unwrap_or_else(|| images_dir(data_dir));
+    release_images(&root, &note.mark).await.map_err(ClearError::Images)
 }
 
 async fn clear_network(note: &Note, data_dir: &Path) -> Result<(), ClearError> {

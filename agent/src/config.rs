@@ -18,9 +18,11 @@ use crate::devices::class::DeviceClass;
 pub struct Config {
     /// The node's name in the cluster; a lower-case DNS name.
     pub node_name: String,
-    /// Directory of what outlives a boot: images, pods' volumes, logs.
+    /// Directory of what outlives a boot: pods' volumes, logs, writable layers.
     pub data_dir: PathBuf,
     /// Directory of sockets and records, on tmpfs if possible.
+    /// Directory of the image store, which other nodes of this host may share.
+    pub images_dir: PathBuf,
     pub run_dir: PathBuf,
     /// Directory of the manifests of static pods; there are none without one.
     pub manifest_dir: Option<PathBuf>,
@@ -72,7 +74,7 @@ pub struct Config {
     pub shutdown_grace: Option<ShutdownGrace>,
     /// When images that nobody uses go.
     pub image_limits: ImageLimits,
-    /// When the node is short of something.
+    /// When the node is short of something; then it takes no more pods and sends some away.
     pub thresholds: Thresholds,
     /// How often the node's lease is renewed; it lasts twice as long. See [`LEASE_RENEWAL`].
     pub lease_renewal: Duration,

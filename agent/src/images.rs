@@ -134,7 +134,7 @@ async fn look(context: &Context, memory: &mut Memory) -> Option<Instant> {
         Err(error) => return failed(context, &chain(&error)),
     };
     let candidates = memory.note(&context.images.list(), in_use, Instant::now());
-    let dir = crate::agent::images_dir(&context.config.data_dir);
+    let dir = context.config.images_dir.clone();
     let read = tokio::task::spawn_blocking(move || statvfs(&dir)).await;
     let disk = match read {
         Ok(Ok(space)) => Disk {

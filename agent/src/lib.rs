@@ -56,8 +56,8 @@ mod spdy;
 mod volume;
 
 pub use agent::{Error, check_rights, run};
-pub use args::{MemberArgs, NodeArgs, PidsLimit, Surroundings, registries};
-pub use clear::{ClearError, clear};
+pub use args::{MemberArgs, NodeArgs, PidsLimit, Surroundings, image_store, registries};
+pub use clear::{ClearError, clear, images_are_wanted, images_of};
 pub use config::{Config, ImageLimits, LEASE_RENEWAL, Serving, ShutdownGrace, Thresholds};
 pub use cri::Error as CriError;
 pub use devices::{DeviceError, class::DeviceClass};

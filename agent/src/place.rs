@@ -36,6 +36,12 @@ impl Place {
         self.data_dir.join("agent")
     }
 
+    /// Where the agent keeps images, unless it shares others' store.
+    #[must_use]
+    pub fn images_dir(&self) -> PathBuf {
+        images_dir(&self.agent_dir())
+    }
+
     /// Where sockets and records are that no boot outlives.
     #[must_use]
     pub fn run_dir(&self) -> PathBuf {
@@ -57,6 +63,11 @@ impl Place {
         let digit = |n: u64| char::from_digit(u32::try_from(n % 36).unwrap_or(0), 36).unwrap_or('0');
         (0..5_u32).map(|n| digit(hash / 36_u64.pow(n * 2))).collect()
     }
+}
+
+/// Where an agent with this data directory keeps images, unless it shares others' store.
+pub(crate) fn images_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("images")
 }
 
 #[cfg(test)]

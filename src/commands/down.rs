@@ -30,6 +30,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         let who = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
         bail!("{} is in use by {who}; stop that first", instance.data_dir().display());
     }
+    let images = instance.images_dir();
+    let images = images.canonicalize().unwrap_or(images);
     clear(&instance).await?;
     let mut out = std::io::stdout().lock();
     if !args.purge {
@@ -44,8 +46,22 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     {
         kubeconfig::remove_from(&file, &server)?;
     }
-    remove(instance.data_dir())?;
-    writeln!(out, "nothing of {} is left on this host", instance.data_dir().display())?;
+    let data_dir = instance.data_dir();
+    let shown = images.display();
+    if !images.starts_with(data_dir) {
+        remove(data_dir)?;
+        writeln!(
+            out,
+            "nothing of {} is left on this host; the images in {shown} are not only its own",
+            data_dir.display()
+        )?;
+    } else if coracle_agent::images_are_wanted(&images).await.context("looking for other users of the images")? {
+        remove_but(data_dir, &images)?;
+        writeln!(out, "of {} only the images in {shown} are left: another instance uses them", data_dir.display())?;
+    } else {
+        remove(data_dir)?;
+        writeln!(out, "nothing of {} is left on this host", data_dir.display())?;
+    }
     Ok(())
 }
 
@@ -53,6 +69,19 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 pub(super) async fn clear(instance: &Instance) -> anyhow::Result<()> {
     coracle_agent::clear(&instance.place().agent_dir()).await.context("clearing the node")?;
     remove(&instance.place().run_dir())
+}
+
+/// Removes everything in a folder but one folder below it.
+fn remove_but(folder: &Path, kept: &Path) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry.with_context(|| folder.display().to_string())?.path();
+        match kept.starts_with(&path) {
+            true if path == kept => {}
+            true => remove_but(&path, kept)?,
+            false => remove(&path)?,
+        }
+    }
+    Ok(())
 }
 
 /// Removes a file or a folder with all in it; one that is not there is removed.

@@ -22,6 +22,9 @@ pub(crate) struct Args {
     /// The instance's data directory.
     #[arg(long, env = "CORACLE_DATA_DIR", default_value = "/var/lib/coracle", global = true)]
     data_dir: PathBuf,
+    /// A store that instances share; by default the one the instance's node used last.
+    #[arg(long, env = "CORACLE_IMAGE_STORE", value_name = "DIR", global = true)]
+    image_store: Option<PathBuf>,
     /// Mirrors, plain-http hosts and credentials of registries.
     #[arg(long, env = "CORACLE_REGISTRIES", value_name = "FILE", global = true)]
     registries: Option<PathBuf>,
@@ -66,9 +69,11 @@ enum What {
 
 /// Does what is asked.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let instance = Instance::new(&args.data_dir)?;
     let config = StoreConfig {
-        root: instance.images_dir(),
+        root: match &args.image_store {
+            Some(dir) => coracle_agent::image_store(dir)?,
+            None => Instance::new(&args.data_dir)?.images_dir(),
+        },
         registries: coracle_agent::registries(args.registries.as_deref())?,
         timeouts: Timeouts::default(),
         limits: Limits::default(),

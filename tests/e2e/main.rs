@@ -42,4 +42,5 @@ mod static_pods;
 mod streams;
 mod tour;
 mod usage;
+mod sharing;
 mod workloads;

@@ -119,7 +119,7 @@ pub(super) async fn remove(front: Arc<Front>, request: RemoveImageRequest) -> Re
 
 /// Images and containers' writable layers lie on the same file system, below the agent's data.
 pub(super) async fn file_systems(front: &Front) -> Result<ImageFsInfoResponse> {
-    let dir = crate::agent::images_dir(&front.context.config.data_dir);
+    let dir = &front.context.config.images_dir;
     let usage = front.context.images.usage();
     let images = FilesystemUsage {
         timestamp: nanoseconds(SystemTime::now()),

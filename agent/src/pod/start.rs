@@ -1,10 +1,9 @@
 //! Starting one container: image, configuration, process, `postStart`. What fails becomes a reason the status shows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::error::Error as StdError;
-use std::io;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -339,8 +338,7 @@ impl Start {
             let _permit = self.context.pulls.acquire().await.map_err(|_| image::Error::Interrupted)?;
             let waited = begin.elapsed();
             let (rights, begun) = (Arc::clone(&self.context.image_rights), reference.clone());
-            let file = rights.file().to_owned();
-            let pull = noted(&file, move || rights.begin(&begun)).await?;
+            let pull = noted(move || rights.begin(&begun)).await?;
             let (progress, events) = mpsc::channel(PROGRESS);
             let request = PullRequest { credentials, progress: Some(progress), ..PullRequest::new(reference) };
             let tell = |shown| {
@@ -350,12 +348,8 @@ impl Start {
             let pulling =
                 async { tokio::join!(self.context.images.pull_as(request), progress::follow(events, tell)).0 };
             let (image, credential) = self.context.figures.operation(Operation::PullImage, pulling).await?;
-            let (id, images) = (image.id.to_string(), self.context.images.clone());
-            noted(&file, move || {
-                let here: BTreeSet<String> = images.list().iter().map(|image| image.id.to_string()).collect();
-                pull.done(&id, credential.as_ref(), |image| here.contains(image))
-            })
-            .await?;
+            let id = image.id.to_string();
+            noted(move || pull.done(&id, credential.as_ref())).await?;
             Ok::<_, image::Error>((image, waited))
         };
         let result = tokio::select! {
@@ -406,13 +400,11 @@ impl Start {
     }
 }
 
-/// Notes something of images in a file, on a blocking thread.
+/// Notes something of images, on a blocking thread.
 async fn noted<T: Send + 'static>(
-    file: &Path,
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    work: impl FnOnce() -> Result<T, image::Error> + Send + 'static,
 ) -> Result<T, image::Error> {
-    let done = tokio::task::spawn_blocking(work).await.map_err(io::Error::other).flatten();
-    done.map_err(|source| image::Error::Io { action: "write", path: file.to_owned(), source })
+    tokio::task::spawn_blocking(work).await.map_err(|_| image::Error::Interrupted)?
 }
 
 fn seconds(duration: std::time::Duration) -> String {

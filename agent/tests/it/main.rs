@@ -74,6 +74,7 @@ fn config(dir: &Path, mark: &str) -> Config {
     Config {
         node_name: "n1".into(),
         data_dir: dir.join("data"),
+        images_dir: dir.join("data/images"),
         run_dir: dir.join("run"),
         manifest_dir: None,
         listen: "0.0.0.0:0".parse().unwrap(),

@@ -1,6 +1,6 @@
 //! What can go wrong with images. The words are containerd's where a person would look them up: they end in pods' events.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{ffi::OsString, io, path::PathBuf, time::Duration};
 
 use super::{Digest, InvalidReference, Reference, registry::RegistryError, unpack::UnpackError};
 
@@ -93,6 +93,14 @@ pub enum Error {
         /// How long was waited.
         waited: Duration,
     },
+    /// The directory is somebody else's.
+    #[error("{} holds {entry:?}, which no image store has", path.display())]
+    NotAStore {
+        /// The directory.
+        path: PathBuf,
+        /// What is in it.
+        entry: OsString,
+    },
     /// The store was written by another version.
     #[error("image store {} has format {found}, this program reads {known}", path.display())]
     Format {
@@ -138,6 +146,7 @@ impl Error {
             | Self::InUse { .. }
             | Self::Owner(_)
             | Self::Locked { .. }
+            | Self::NotAStore { .. }
             | Self::Format { .. }
             | Self::Import { .. }
             | Self::Io { .. }

@@ -12,9 +12,11 @@
 //! layers/<diff id>/size   bytes of them
 //! claims/<owner>.json     ids of images that containers stand on
 //! tmp/<pid>-<random>/     what one process is making, with a lock it holds; swept by others once it has ended
+//! rights/                 an agent's: whose pods may use which image
 //! ```
 
 mod claims;
+mod directory;
 mod exclusive;
 mod session;
 
@@ -34,6 +36,7 @@ use super::{Collected, Digest, Error, Image, ImageConfig, LayerRecord, Reference
 use exclusive::Exclusive;
 use session::Session;
 
+pub(super) use directory::check;
 pub(super) use exclusive::LOCK_WAIT;
 pub(super) use session::{Pin, Temporary};
 
@@ -102,10 +105,7 @@ impl Index {
     /// Opens or makes the directory and sweeps what ended processes left. `lock_wait` is how long a change, and this, wait for
     /// other processes' changes.
     pub(super) fn open(root: &Path, lock_wait: Duration) -> Result<Self, Error> {
-        for directory in ["configs", "layers", "claims"] {
-            let path = root.join(directory);
-            fs::create_dir_all(&path).map_err(|source| io_error("create", &path, source))?;
-        }
+        directory::make(root)?;
         let exclusive = Exclusive::take(root, lock_wait)?;
         let (session, swept) = Session::begin(&exclusive, root)?;
         drop(exclusive);
@@ -284,6 +284,18 @@ impl Index {
         claimed.insert(image.clone());
         claims::set(&exclusive, &self.session, &self.root, owner, &claimed)?;
         Ok(true)
+    }
+
+    /// What tells this open store from those of other processes.
+    pub(super) fn session(&self) -> String {
+        self.session.name_of()
+    }
+
+    /// Does something that no other process does meanwhile, given the sessions of the stores that are open.
+    pub(super) fn exclusively<T>(&self, work: impl FnOnce(&BTreeSet<String>) -> T) -> Result<T, Error> {
+        let exclusive = self.exclusive()?;
+        let living = Session::living(&exclusive, &self.root)?;
+        Ok(work(&living))
     }
 
     fn exclusive(&self) -> Result<Exclusive, Error> {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Credential, Digest, Error, Identity, ImageConfig, Limits, Platform, Reference, Registries, Timeouts, UserError,
-    index::{Index, LOCK_WAIT, Pin},
+    index::{self, Index, LOCK_WAIT, Pin},
 };
 
 /// What [`ImageStore::open`] needs to know.
@@ -162,9 +162,18 @@ impl ImageStore {
     /// Opens or makes the store, and sweeps what processes that ended left unfinished.
     ///
     /// # Errors
-    /// [`Error::Locked`] when another process is changing it and does not finish, [`Error::Format`], [`Error::Io`].
+    /// [`Error::Locked`] when another process is changing it and does not finish, [`Error::NotAStore`] when the directory is
+    /// somebody else's, [`Error::Format`], [`Error::Io`].
     pub async fn open(config: StoreConfig) -> Result<Self, Error> {
         Self::open_within(config, LOCK_WAIT).await
+    }
+
+    /// Says whether a directory is a store or can become one, and changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::NotAStore`], [`Error::Io`].
+    pub fn check(root: &Path) -> Result<(), Error> {
+        index::check(root)
     }
 
     /// [`ImageStore::open`] with its own patience for other processes' changes.
@@ -240,6 +249,35 @@ impl ImageStore {
     pub async fn claims(&self) -> Result<BTreeMap<String, BTreeSet<Digest>>, Error> {
         let store = self.clone();
         blocking(move || store.inner.index.claims()).await?
+    }
+
+    /// What tells this open store from those other processes have, for as long as it is open. No two ever have the same.
+    pub fn session(&self) -> String {
+        self.inner.index.session()
+    }
+
+    /// Does something while no other process does, or changes the store; for what is kept beside it. It is given the sessions
+    /// of all open stores, this one's too. Waits for the disk and for other processes' changes.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::Io`].
+    pub fn exclusively<T>(&self, work: impl FnOnce(&BTreeSet<String>) -> T) -> Result<T, Error> {
+        self.inner.index.exclusively(work)
+    }
+
+    /// Where things that belong to the images and are not the store's own are kept: `rights` below the store's directory.
+    pub fn rights_dir(&self) -> PathBuf {
+        self.inner.config.root.join("rights")
+    }
+
+    /// Whether anybody else needs it: an image is claimed, or another process has it open.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::Io`].
+    pub async fn is_wanted(&self) -> Result<bool, Error> {
+        let store = self.clone();
+        let others = blocking(move || store.exclusively(|living| living.iter().any(|one| *one != store.session())));
+        Ok(others.await?? || !self.claims().await?.is_empty())
     }
 
     /// Keeps layers from every process' collections while the answer lives.

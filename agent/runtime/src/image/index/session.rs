@@ -88,6 +88,16 @@ impl Session {
         Ok(pin)
     }
 
+    /// What it is called among all sessions.
+    pub(super) fn name_of(&self) -> String {
+        name_of(&self.path)
+    }
+
+    /// The names of the sessions whose processes live.
+    pub(super) fn living(exclusive: &Exclusive, root: &Path) -> Result<BTreeSet<String>, Error> {
+        Ok(Self::survey(exclusive, root)?.living.iter().map(|path| name_of(path)).collect())
+    }
+
     /// The hex digests of the layers that living processes count on.
     pub(super) fn pinned(exclusive: &Exclusive, root: &Path) -> Result<BTreeSet<String>, Error> {
         let mut pinned = BTreeSet::new();
@@ -125,6 +135,10 @@ impl Session {
 struct Survey {
     living: Vec<PathBuf>,
     dead: Vec<PathBuf>,
+}
+
+fn name_of(session: &Path) -> String {
+    session.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The entries of a directory, which may be gone.

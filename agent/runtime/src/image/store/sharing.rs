@@ -1,19 +1,30 @@
 //! One directory, several stores: as several processes have it, and in one test a process of its own.
 
 use std::{
+    ffi::OsStr,
     fs,
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc::sync_channel,
+    },
 };
 
 use nix::fcntl::{Flock, FlockArg};
 
 use super::*;
-use crate::image::{ImportSource, testing::Fixture};
+use crate::image::{
+    ImportSource,
+    testing::{Fixture, Request, Server, noise},
+};
 
 /// Tells the test program that it is the second process, and where the store is.
 const SECOND: &str = "CORACLE_TEST_IMAGE_STORE";
+
+/// What the second process is to pull.
+const PULL: &str = "CORACLE_TEST_IMAGE_PULL";
 
 fn config(root: &Path) -> StoreConfig {
     StoreConfig {
@@ -228,6 +239,25 @@ async fn an_index_that_cannot_be_read_is_not_written_over() {
 
 struct Second(Child);
 
+impl Second {
+    /// This test program again, for one test, with these further variables.
+    fn start(test: &str, variables: &[(&str, &OsStr)]) -> Self {
+        let command = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", &format!("image::store::sharing::{test}"), "--nocapture"])
+            .envs(variables.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        Self(command.unwrap())
+    }
+
+    /// Waits for a line that ends so.
+    fn says(&mut self, what: &str) {
+        let mut lines = BufReader::new(self.0.stdout.as_mut().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().ends_with(what)), "the second process failed");
+    }
+}
+
 impl Drop for Second {
     fn drop(&mut self) {
         self.0.kill().unwrap();
@@ -254,20 +284,11 @@ async fn what_a_killed_process_left_is_swept_and_what_a_living_one_makes_is_not(
     }
     let dir = tempfile::tempdir().unwrap();
     let first = store(dir.path()).await;
-    let name = "image::store::sharing::what_a_killed_process_left_is_swept_and_what_a_living_one_makes_is_not";
-    let mut second = Second(
-        Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", name, "--nocapture"])
-            .env(SECOND, dir.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap(),
-    );
+    let name = "what_a_killed_process_left_is_swept_and_what_a_living_one_makes_is_not";
+    let mut second = Second::start(name, &[(SECOND, dir.path().as_os_str())]);
     let fixture = Fixture::new(&[&[("a", "1")], &[("b", "2")]]);
     second.0.stdin.take().unwrap().write_all(&fixture.docker_archive("app:v1")).unwrap();
-    let mut lines = BufReader::new(second.0.stdout.take().unwrap()).lines();
-    assert!(lines.any(|line| line.unwrap().ends_with("ready")), "the second process failed");
+    second.says("ready");
 
     let image = first.get("app:v1").unwrap();
     assert_eq!(fs::read_to_string(first.lower_dirs(&image)[0].join("b")).unwrap(), "2");
@@ -283,4 +304,71 @@ async fn what_a_killed_process_left_is_swept_and_what_a_living_one_makes_is_not(
     assert_eq!(fourth.list(), std::slice::from_ref(&image));
     drop((first, third, fourth));
     assert_eq!(count(dir.path(), "tmp"), 0);
+}
+
+/// The part of the second process: pulls, says when the first layer is there, and is killed before the second one is.
+async fn second_pull(root: &Path, name: &str) -> ! {
+    let store = store(root).await;
+    let (progress, mut events) = mpsc::channel(64);
+    let request = PullRequest { progress: Some(progress), ..PullRequest::new(name.parse().unwrap()) };
+    let told = async {
+        while let Some(event) = events.recv().await {
+            if matches!(event, PullEvent::LayerDone { .. }) {
+                std::io::stdout().write_all(b"one layer is there\n").unwrap();
+            }
+        }
+    };
+    let (pulled, ()) = tokio::join!(store.pull(request), told);
+    panic!("the pull was to hang and ended: {pulled:?}");
+}
+
+#[tokio::test]
+async fn a_pull_of_one_process_outlives_anothers_collection_and_its_own_death_harms_nobody() {
+    if let (Some(root), Ok(name)) = (std::env::var_os(SECOND), std::env::var(PULL)) {
+        second_pull(Path::new(&root), &name).await;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let first = store(dir.path()).await;
+    let big = noise(300_000);
+    let fixture = Fixture::new(&[&[("a", "1")], &[("b", &big)]]);
+    let (hangs, content) = (Arc::new(AtomicBool::new(true)), fixture.clone());
+    let (tell, arrived) = sync_channel(8);
+    let server = {
+        let hangs = Arc::clone(&hangs);
+        Server::start(move |request| {
+            let reply = content.answer(request);
+            // The large layer stops half way, and its connection stays open.
+            if request.path.contains("/blobs/") && reply.length() > 100_000 && hangs.load(Ordering::SeqCst) {
+                tell.try_send(()).ok();
+                return reply.hang_after(50_000);
+            }
+            reply
+        })
+    };
+    let name = format!("{}/app:v1", server.address());
+    let test = "a_pull_of_one_process_outlives_anothers_collection_and_its_own_death_harms_nobody";
+    let mut second = Second::start(test, &[(SECOND, dir.path().as_os_str()), (PULL, name.as_ref())]);
+    second.says("one layer is there");
+    arrived.recv().unwrap();
+
+    // No image has the layer yet; whose pull it is counts on it.
+    assert_eq!(first.collect_garbage(&BTreeSet::new(), true).await.unwrap(), Collected::default());
+    assert_eq!((count(dir.path(), "layers"), first.list().len()), (1, 0));
+    assert!(first.is_wanted().await.unwrap());
+
+    drop(second);
+    assert!(!first.is_wanted().await.unwrap());
+    hangs.store(false, Ordering::SeqCst);
+    let before = server.requests().len();
+    let image = first.pull(PullRequest::new(name.parse().unwrap())).await.unwrap();
+    let fetched: Vec<Request> = server.requests().split_off(before);
+    let blobs = fetched.iter().filter(|request| request.method == "GET" && request.path.contains("/blobs/"));
+    assert_eq!(blobs.count(), 2, "the configuration and the layer that was not there yet");
+    assert_eq!(fs::read_to_string(first.lower_dirs(&image)[0].join("b")).unwrap(), big);
+    // What the killed one had half of goes with the next start of anybody.
+    assert!(!unfinished(dir.path()).is_empty());
+    let third = store(dir.path()).await;
+    assert_eq!(unfinished(dir.path()), [] as [PathBuf; 0]);
+    assert_eq!(third.list(), [image]);
+    assert_eq!(third.collect_garbage(&BTreeSet::new(), false).await.unwrap(), Collected::default());
 }
