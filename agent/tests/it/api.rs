@@ -183,6 +183,7 @@ async fn serve(State(api): State<Api>, request: Request) -> Response {
     match (method, name) {
         (Method::GET, None) if query.contains("watch=true") => watch(&api, &resource, &query),
         (Method::GET, None) => list(&api, &resource, &query),
+        (Method::POST, Some(_)) if parts.get(2) == Some(&"token") => token(&api),
         (Method::POST, _) => {
             let mut object = json;
             object["metadata"]["uid"] = "made".into();
@@ -208,6 +209,17 @@ async fn serve(State(api): State<Api>, request: Request) -> Response {
         }
         _ => not_found(),
     }
+}
+
+/// A token of an account, one after the other, with next to no life: who holds one has to renew it soon.
+fn token(api: &Api) -> Response {
+    let given = api.get("tokens", "given").and_then(|given| given["count"].as_u64()).unwrap_or(0) + 1;
+    api.put("tokens", json!({"metadata": {"name": "given"}, "count": given}));
+    let ends = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(5);
+    answer(&json!({
+        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "metadata": {}, "spec": {"audiences": []},
+        "status": {"token": format!("token-{given}"), "expirationTimestamp": ends.to_string()},
+    }))
 }
 
 /// Only names are selected by; every pod here is bound to the one node.

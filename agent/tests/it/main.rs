@@ -14,6 +14,7 @@ mod cri;
 mod deaths;
 mod grpc;
 mod resources;
+mod tokens;
 
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
