@@ -205,7 +205,13 @@ pub(crate) fn of_container(pod: &Pod, container: &Container) -> Resources {
     limited.extend(limits(container).into_iter().filter(|(name, amount)| *amount > 0 || name.starts_with(HUGE_PAGES)));
     let mut requested = limited.clone();
     requested.extend(container.resources.as_ref().map(|r| amounts(r.requests.as_ref())).unwrap_or_default());
-    Resources { hugepages: huge_pages(&limited), no_other_hugepages: true, ..cgroup(&requested, &limited) }
+    // As kubelet has it unless it is told otherwise, no container swaps, whether it has a limit on memory or not.
+    Resources {
+        hugepages: huge_pages(&limited),
+        no_other_hugepages: true,
+        swap_limit: Some(0),
+        ..cgroup(&requested, &limited)
+    }
 }
 
 /// The cgroup figures of the pod, on a node that lets each have so many processes and threads.
@@ -306,6 +312,11 @@ mod tests {
         assert_eq!(got.pids_limit, Some(100));
         let got = of_pod(&one(json!({})), None);
         assert_eq!((got.cpu_shares, got.cpu_quota, got.memory_limit, got.pids_limit), (Some(2), None, None, None));
+        // No container swaps, whether it is limited or not.
+        for asked in [json!({}), json!({"limits": {"memory": "128Mi"}})] {
+            let pod = one(asked);
+            assert_eq!(of_container(&pod, spec(&pod).containers().first().unwrap()).swap_limit, Some(0));
+        }
     }
 
     #[test]
