@@ -370,12 +370,12 @@ async fn open(
         host_hosts: read("/etc/hosts"),
         host_name: read("/proc/sys/kernel/hostname").trim().to_owned(),
     };
-    let allocatable = node::allocatable(machine, config.max_pods, &config.reserved)
+    let allocatable = node::allocatable(machine, config.max_pods, &config.reserved, &config.thresholds)
         .iter()
         .filter(|(name, _)| !machine.devices.contains_key(*name))
         .map(|(name, quantity)| (name.clone(), resources::milli(quantity)))
         .collect();
-    let (pressure, seen) = watch::channel(Pressure::of(machine, config.thresholds));
+    let (pressure, seen) = watch::channel(Pressure::of(machine, &config.thresholds));
     let (power, stays) = watch::channel(Power::Up);
     let (evict, evictions) = eviction::channel();
     let context = Arc::new(Context {

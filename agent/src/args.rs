@@ -14,6 +14,8 @@ use tokio::sync::watch;
 
 use crate::config::{Config, ImageLimits, Serving, ShutdownGrace};
 use crate::devices::class::DeviceClass;
+use crate::eviction::args::EvictionArgs;
+use crate::eviction::threshold::Thresholds;
 use crate::node::{machine, reservation};
 use crate::place::Place;
 
@@ -49,11 +51,11 @@ pub struct NodeArgs {
     /// Mirrors, plain-http hosts and credentials of registries.
     #[arg(long, env = "CORACLE_REGISTRIES", value_name = "FILE")]
     pub registries: Option<PathBuf>,
-    /// Directory of the manifests of static pods, which run whether or not the API server can be reached;
-    /// DATA_DIR/manifests by default.
     /// Directory of the images, which instances on one host may share; DATA_DIR/agent/images by default.
     #[arg(long, env = "CORACLE_IMAGE_STORE", value_name = "DIR")]
     pub image_store: Option<PathBuf>,
+    /// Directory of the manifests of static pods, which run whether or not the API server can be reached;
+    /// DATA_DIR/manifests by default.
     #[arg(long, env = "CORACLE_MANIFEST_DIR", value_name = "DIR")]
     pub manifest_dir: Option<PathBuf>,
     /// Leave pods running when this process ends; the next one takes them over.
@@ -79,6 +81,9 @@ pub struct NodeArgs {
     #[arg(long, env = "CORACLE_IMAGE_GC_LOW_THRESHOLD", value_name = "PERCENT", default_value_t = ImageLimits::USUAL.low,
         value_parser = clap::value_parser!(u64).range(0..=99))]
     pub image_gc_low_threshold: u64,
+    /// When pods are sent away for want of something.
+    #[command(flatten)]
+    pub eviction: EvictionArgs,
     /// Kernel parameters pods may set besides the safe ones, as in `net.ipv4.conf.*`.
     #[arg(long, env = "CORACLE_ALLOWED_UNSAFE_SYSCTLS", value_delimiter = ',', value_parser = sysctl)]
     pub allowed_unsafe_sysctls: Vec<String>,
@@ -219,7 +224,8 @@ impl NodeArgs {
     ) -> Result<Config, WrongUse> {
         let mark = place.mark();
         let reserved = self.reserved();
-        check_reserved(place.data_dir(), &reserved)?;
+        let thresholds = self.eviction.thresholds()?;
+        check_reserved(place.data_dir(), &thresholds, &reserved)?;
         let image_limits = ImageLimits { high: self.image_gc_high_threshold, low: self.image_gc_low_threshold };
         if image_limits.low >= image_limits.high {
             let ImageLimits { high, low } = image_limits;
@@ -229,16 +235,16 @@ impl NodeArgs {
         }
         Ok(Config {
             node_name: name,
+            images_dir: match &self.image_store {
+                Some(dir) => image_store(dir)?,
+                None => place.images_dir(),
+            },
             data_dir: place.agent_dir(),
             run_dir: place.run_dir(),
             manifest_dir: Some(self.manifest_dir.clone().unwrap_or_else(|| place.data_dir().join("manifests"))),
             listen: self.node_listen,
             cri_listen: self.cri_listen.clone(),
             node_ip: self.address(),
-            images_dir: match &self.image_store {
-                Some(dir) => image_store(dir)?,
-                None => place.images_dir(),
-            },
             labels: self.label.iter().cloned().collect::<BTreeMap<_, _>>(),
             taints: self.taint.clone(),
             pod_cidr: self.node_pod_cidr,
@@ -260,7 +266,7 @@ impl NodeArgs {
             reserved,
             pulls: usize::from(self.max_parallel_image_pulls),
             image_limits,
-            thresholds: crate::Thresholds::USUAL,
+            thresholds,
             lease_renewal: crate::LEASE_RENEWAL,
             mtu: None,
         })
@@ -268,14 +274,14 @@ impl NodeArgs {
 }
 
 /// Looks whether this machine has what is reserved, in thousandths; its data will be in `data_dir`, which need not exist.
-fn check_reserved(data_dir: &Path, reserved: &BTreeMap<String, i128>) -> Result<(), WrongUse> {
+fn check_reserved(data_dir: &Path, thresholds: &Thresholds, reserved: &BTreeMap<String, i128>) -> Result<(), WrongUse> {
     if reserved.is_empty() {
         return Ok(());
     }
     let there = data_dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let wrong = |why: String| WrongUse(format!("--system-reserved and --kube-reserved: {why}"));
     let machine = machine::read(there).map_err(|error| wrong(format!("read what this machine is: {error}")))?;
-    reservation::check(&machine, reserved).map_err(wrong)
+    reservation::check(&machine, thresholds, reserved).map_err(wrong)
 }
 
 /// Flags of a node whose API server runs elsewhere.
@@ -313,12 +319,6 @@ pub fn registries(file: Option<&Path>) -> Result<Registries, WrongUse> {
     serde_yaml::from_str(&text).map_err(|error| wrong(&error))
 }
 
-/// This host's name, as the kernel has it, in lower case as node names are.
-fn hostname() -> Result<String, WrongUse> {
-    match nix::unistd::gethostname() {
-        Ok(name) => Ok(name.to_string_lossy().to_lowercase()),
-        Err(error) => Err(WrongUse(format!("--node-name is needed: this host does not tell its name: {error}"))),
-    }
 /// The directory of an image store that instances share, from the root on.
 ///
 /// # Errors
@@ -330,6 +330,12 @@ pub fn image_store(dir: &Path) -> Result<PathBuf, WrongUse> {
     Ok(absolute)
 }
 
+/// This host's name, as the kernel has it, in lower case as node names are.
+fn hostname() -> Result<String, WrongUse> {
+    match nix::unistd::gethostname() {
+        Ok(name) => Ok(name.to_string_lossy().to_lowercase()),
+        Err(error) => Err(WrongUse(format!("--node-name is needed: this host does not tell its name: {error}"))),
+    }
 }
 
 /// The address of the interface that the default route leaves by; loopback if there is none. Nothing is sent: connecting

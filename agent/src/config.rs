@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::Taint;
 use tokio::sync::watch;
 
 use crate::devices::class::DeviceClass;
+use crate::eviction::threshold::Thresholds;
 
 /// Everything the node agent needs to know; nothing is read from the environment.
 #[derive(Clone, Debug)]
@@ -20,9 +21,9 @@ pub struct Config {
     pub node_name: String,
     /// Directory of what outlives a boot: pods' volumes, logs, writable layers.
     pub data_dir: PathBuf,
-    /// Directory of sockets and records, on tmpfs if possible.
     /// Directory of the image store, which other nodes of this host may share.
     pub images_dir: PathBuf,
+    /// Directory of sockets and records, on tmpfs if possible.
     pub run_dir: PathBuf,
     /// Directory of the manifests of static pods; there are none without one.
     pub manifest_dir: Option<PathBuf>,
@@ -103,27 +104,6 @@ pub struct ImageLimits {
 impl ImageLimits {
     /// Kubelet's.
     pub const USUAL: Self = Self { high: 85, low: 80 };
-}
-
-/// What must be free on a node; with less, it takes no more pods and sends some away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Thresholds {
-    /// Bytes of memory.
-    pub memory: u64,
-    /// Hundredths of the file system with pods' data, and of its inodes. Kubelet's default is ten; k3s has five too.
-    pub disk: u64,
-    /// Bytes of that file system that are enough, however large it is: hundredths of the disks of machines that people use
-    /// for other things as well are tens of gigabytes.
-    pub disk_enough: u64,
-    /// Process ids.
-    pub pids: u64,
-}
-
-impl Thresholds {
-    /// Kubelet's, but for the disk.
-    pub const USUAL: Self = Self { memory: 100 << 20, disk: 5, disk_enough: 2 << 30, pids: 100 };
-    /// None: the host is somebody else's care.
-    pub const NONE: Self = Self { memory: 0, disk: 0, disk_enough: 0, pids: 0 };
 }
 
 /// How often a node's lease is renewed unless a caller knows better. The lease lasts 40 s, as with Kubernetes. The kubelet

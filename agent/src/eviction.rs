@@ -9,35 +9,36 @@
 //! The kernel tells when tasks stall for want of memory, where it counts that (PSI). Nobody tells when a limit of another kind
 //! is passed, so it is looked at, as kubelet does, but only while there are pods.
 
+pub(crate) mod args;
+mod ranking;
 mod stall;
+pub(crate) mod threshold;
 pub(crate) mod usage;
 
-use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_proto::quantity::Quantity;
-use coracle_runtime::Stats;
+use coracle_runtime::{ContainerId, Stats};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Thresholds;
 use crate::context::{Context, Entry};
 use crate::event::Kind;
 use crate::images::Disk;
 use crate::node::machine::{self, Machine};
 use crate::pod::{self, is_sidecar, resources, spec};
+use ranking::Candidate;
 use stall::Stalls;
+use threshold::{Signal, Threshold, Thresholds};
 use usage::{DiskUse, Places};
 
 /// How often it is looked.
 const LOOK: Duration = Duration::from_secs(10);
-/// How long the node says it is short of something after it no longer is, so that pods do not come and go.
-const CALM: Duration = Duration::from_secs(300);
 /// Evictions on their way to the pods' workers.
 const QUEUE: usize = 16;
 /// The priority from which on a pod is the cluster's own.
@@ -66,6 +67,8 @@ pub(crate) enum Cause {
     Shortage {
         /// Kubelet's name of what it has too little of.
         signal: &'static str,
+        /// Seconds its containers get at most, when there was time (a soft threshold).
+        grace: Option<i64>,
     },
     /// A critical pod needs its room.
     Preempted,
@@ -108,9 +111,9 @@ impl Cause {
         /// As kubelet's, which gives one second.
         const NOW: i64 = 1;
         match self {
-            Self::Own { .. } | Self::Shortage { .. } => Some(NOW),
+            Self::Own { .. } | Self::Shortage { grace: None, .. } => Some(NOW),
             Self::Preempted => None,
-            Self::MachineGoesDown { grace } => Some(grace.min(own)),
+            Self::Shortage { grace: Some(grace), .. } | Self::MachineGoesDown { grace } => Some(grace.min(own)),
         }
     }
 }
@@ -128,14 +131,16 @@ pub(crate) struct Pressure {
 
 impl Pressure {
     /// What a machine like this is short of.
-    pub(crate) fn of(machine: &Machine, least: Thresholds) -> Self {
-        let part = |whole: u64| whole / 100 * least.disk;
-        Self {
-            memory: machine.memory_available < least.memory,
-            disk: machine.disk_free < part(machine.disk).min(least.disk_enough)
-                || machine.inodes.1 < part(machine.inodes.0),
-            pids: machine.pids_free < least.pids,
+    pub(crate) fn of(machine: &Machine, thresholds: &Thresholds) -> Self {
+        let mut pressure = Self::default();
+        for threshold in thresholds.all.iter().filter(|threshold| threshold.is_met(machine)) {
+            match threshold.signal {
+                Signal::Memory => pressure.memory = true,
+                Signal::Disk | Signal::Inodes => pressure.disk = true,
+                Signal::Pids => pressure.pids = true,
+            }
         }
+        pressure
     }
 
     /// The conditions of the node that say so.
@@ -161,7 +166,7 @@ struct Memory([Option<Instant>; 3]);
 
 impl Memory {
     /// What the node says, seeing this: what it was short of a while ago it still is.
-    fn note(&mut self, seen: Pressure, now: Instant) -> Pressure {
+    fn note(&mut self, seen: Pressure, transition: Duration, now: Instant) -> Pressure {
         let held: Vec<bool> = self
             .0
             .iter_mut()
@@ -170,11 +175,30 @@ impl Memory {
                 if is {
                     *last = Some(now);
                 }
-                last.is_some_and(|at| now.duration_since(at) < CALM)
+                last.is_some_and(|at| now.duration_since(at) < transition)
             })
             .collect();
         let at = |i: usize| held.get(i).copied().unwrap_or(false);
         Pressure { memory: at(0), disk: at(1), pids: at(2) }
+    }
+}
+
+/// Since when there is less than each threshold, by its place among them.
+#[derive(Debug, Default)]
+struct Since(BTreeMap<usize, Instant>);
+
+impl Since {
+    /// The threshold because of which a pod is to go now, seeing this machine: one that is met and whose grace period is over.
+    fn due<'a>(&mut self, thresholds: &'a Thresholds, machine: &Machine, now: Instant) -> Option<&'a Threshold> {
+        let met: BTreeMap<usize, &Threshold> =
+            thresholds.all.iter().enumerate().filter(|(_, threshold)| threshold.is_met(machine)).collect();
+        self.0.retain(|place, _| met.contains_key(place));
+        let over = |(place, threshold): (usize, &'a Threshold)| {
+            let since = *self.0.entry(place).or_insert(now);
+            (now.duration_since(since) >= threshold.grace.unwrap_or_default()).then_some(threshold)
+        };
+        let due: Vec<&Threshold> = met.into_iter().filter_map(over).collect();
+        due.into_iter().min_by_key(|threshold| threshold.signal != Signal::Memory)
     }
 }
 
@@ -185,9 +209,11 @@ pub(crate) fn channel() -> (mpsc::Sender<Eviction>, mpsc::Receiver<Eviction>) {
 
 /// Looks after the node's disk and memory until `shutdown`.
 pub(crate) async fn run(context: Arc<Context>, pressure: watch::Sender<Pressure>, shutdown: CancellationToken) {
-    let mut memory = Memory::default();
+    let thresholds = &context.config.thresholds;
+    let (mut memory, mut since) = (Memory::default(), Since::default());
     let mut stalls = Stalls::watch();
     let mut full = false;
+    let mut reclaimed = None;
     loop {
         let none = context.table.with(|table| table.values().all(|entry| entry.over));
         let idle = none && *pressure.borrow() == Pressure::default();
@@ -205,49 +231,44 @@ pub(crate) async fn run(context: Arc<Context>, pressure: watch::Sender<Pressure>
                 gone |= tell(&context, entry, message, Cause::Own { signal }).await;
             }
         }
-        let Some((mut seen, disk)) = look(&context).await else { continue };
-        if seen.disk {
+        let Some(mut machine) = look(&context).await else { continue };
+        let disk = Disk { whole: machine.disk, free: machine.disk_free };
+        let mut due = since.due(thresholds, &machine, Instant::now());
+        if due.is_some_and(|due| matches!(due.signal, Signal::Disk | Signal::Inodes)) {
             collect_images(&context).await;
-            seen = look(&context).await.map_or(seen, |(seen, _)| seen);
+            machine = look(&context).await.unwrap_or(machine);
+            due = since.due(thresholds, &machine, Instant::now());
         }
         let was = std::mem::replace(&mut full, disk.is_full(context.config.image_limits));
         if full && !was {
             context.images_changed.notify_one();
         }
-        let now = memory.note(seen, Instant::now());
+        let now = memory.note(Pressure::of(&machine, thresholds), thresholds.transition, Instant::now());
         if *pressure.borrow() != now {
             pressure.send_replace(now);
-            announce(&context, now);
+            tracing::warn!(conditions = now.conditions().join(","), "what the node is short of has changed");
         }
+        let resource = due.map(|due| due.signal.resource());
+        if let Some(resource) = resource.filter(|_| reclaimed != resource) {
+            let message = format!("Attempting to reclaim {resource}");
+            context.events.node(&context.node(), Kind::Warning, "EvictionThresholdMet", message);
+        }
+        reclaimed = resource;
         // One at a time: what it gives back is seen at the next look.
-        if !gone && (seen.memory || seen.disk) {
-            relieve(&context, &entries, seen).await;
+        if let Some(due) = due.filter(|_| !gone) {
+            relieve(&context, &entries, due, &machine).await;
         }
     }
 }
 
-fn announce(context: &Context, pressure: Pressure) {
-    let conditions = pressure.conditions();
-    tracing::warn!(conditions = conditions.join(","), "what the node is short of has changed");
-    if pressure.memory {
-        let message = "Attempting to reclaim memory".to_owned();
-        context.events.node(&context.node(), Kind::Warning, "EvictionThresholdMet", message);
-    }
-    if pressure.disk {
-        let message = "Attempting to reclaim ephemeral-storage".to_owned();
-        context.events.node(&context.node(), Kind::Warning, "EvictionThresholdMet", message);
-    }
-}
-
-async fn look(context: &Context) -> Option<(Pressure, Disk)> {
+async fn look(context: &Context) -> Option<Machine> {
     let dir = context.config.data_dir.clone();
     let machine = tokio::task::spawn_blocking(move || machine::read(&dir)).await;
     let mut machine = machine.ok()?.ok()?;
     if let Ok(pods) = context.runtime.pods_stats().await {
         machine.memory_available = available(&machine, &pods);
     }
-    let disk = Disk { whole: machine.disk, free: machine.disk_free };
-    Some((Pressure::of(&machine, context.config.thresholds), disk))
+    Some(machine)
 }
 
 /// What pods may still take: of the machine's memory, and of the part of it that is not reserved, which limits all of them
@@ -276,42 +297,44 @@ async fn tell(context: &Context, entry: &Entry, message: String, cause: Cause) -
     context.evict.send(Eviction { uid: pod::uid(&entry.pod).to_owned(), message, cause }).await.is_ok()
 }
 
-/// What a pod uses of what is short, and what it requested of it.
-struct Candidate<'a> {
-    entry: &'a Entry,
-    used: i128,
-    requested: i128,
-}
-
 /// Sends the pod away that is to go first.
-async fn relieve(context: &Context, entries: &[Entry], seen: Pressure) {
-    let (resource, signal) =
-        if seen.memory { ("memory", "memory.available") } else { ("ephemeral-storage", "nodefs.available") };
+async fn relieve(context: &Context, entries: &[Entry], due: &Threshold, machine: &Machine) {
     let mut candidates = Vec::new();
     for entry in entries.iter().filter(|e| !is_critical(&e.pod)) {
-        let used = if seen.memory {
-            let Some(sandbox) = &entry.sandbox else { continue };
-            let Ok(stats) = sandbox.sandbox_stats().await else { continue };
-            stats.memory_working_set
-        } else {
-            let Some(used) = measure(context, entry).await else { continue };
-            used.total()
-        };
-        let requested = resources::pod_requests(&entry.pod).get(resource).copied().unwrap_or(0) / 1000;
-        candidates.push(Candidate { entry, used: i128::from(used), requested });
+        candidates.extend(candidate(context, entry, due.signal).await);
     }
-    if let Some(first) = first(candidates) {
-        let message = format!("The node was low on resource: {resource}. ");
-        tell(context, first.entry, message, Cause::Shortage { signal }).await;
-    }
+    let Some(first) = ranking::first(candidates) else { return };
+    let message = ranking::message(due, due.signal.of(machine), &first);
+    let most = i64::try_from(context.config.thresholds.most_grace.as_secs()).unwrap_or(i64::MAX);
+    let cause = Cause::Shortage { signal: due.signal.name(), grace: due.grace.map(|_| most) };
+    tell(context, first.entry, message, cause).await;
 }
 
-/// Who goes first: who uses more than it requested, then the less important, then who exceeds its request the most.
-fn first(candidates: Vec<Candidate<'_>>) -> Option<Candidate<'_>> {
-    candidates.into_iter().min_by_key(|c| {
-        let priority = spec(&c.entry.pod).0.and_then(|s| s.priority).unwrap_or(0);
-        (c.used <= c.requested, priority, Reverse(c.used - c.requested))
-    })
+/// What a pod uses of something the node is short of; nothing when that cannot be known.
+async fn candidate<'a>(context: &Context, entry: &'a Entry, signal: Signal) -> Option<Candidate<'a>> {
+    let mut containers = Vec::new();
+    let used = match signal {
+        Signal::Memory => {
+            let sandbox = entry.sandbox.as_ref()?;
+            for (name, attempts) in &entry.attempts {
+                let Some(id) = attempts.last().and_then(|attempt| ContainerId::parse(&attempt.id)) else { continue };
+                if let Ok(stats) = sandbox.container_stats(&id).await {
+                    containers.push((name.clone(), stats.memory_working_set));
+                }
+            }
+            sandbox.sandbox_stats().await.ok()?.memory_working_set
+        }
+        Signal::Disk => {
+            let used = measure(context, entry).await?;
+            let total = used.total();
+            containers.extend(used.containers);
+            total
+        }
+        Signal::Inodes => measure(context, entry).await?.inodes,
+        Signal::Pids => entry.sandbox.as_ref()?.sandbox_stats().await.ok()?.pids,
+    };
+    let requested = resources::pod_requests(&entry.pod).get(signal.resource()).copied().unwrap_or(0) / 1000;
+    Some(Candidate { entry, used: i128::from(used), requested, containers })
 }
 
 /// Whether the pod is the cluster's or the node's own and stays.
@@ -371,16 +394,15 @@ fn exceeded(pod: &Pod, used: &DiskUse) -> Option<(&'static str, String)> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use serde_json::{Value, json};
 
+    use super::threshold::Least;
     use super::*;
     use crate::pod::testing::pod;
 
     fn used(containers: &[(&str, u64)], volumes: &[(&str, u64)]) -> DiskUse {
         let map = |list: &[(&str, u64)]| list.iter().map(|(n, b)| ((*n).to_owned(), *b)).collect();
-        DiskUse { containers: map(containers), volumes: map(volumes), other: 0 }
+        DiskUse { containers: map(containers), volumes: map(volumes), ..DiskUse::default() }
     }
 
     #[test]
@@ -411,52 +433,73 @@ mod tests {
         assert!(!is_limited(&pod(json!({"containers": [{"name": "a"}], "volumes": [memory]}))));
     }
 
-    fn entry(name: &str, spec: Value) -> Entry {
+    pub(super) fn entry(name: &str, spec: Value) -> Entry {
         let mut pod = pod(spec);
         pod.metadata.name = Some(name.into());
         Entry { pod: Arc::new(pod), sandbox: None, attempts: BTreeMap::new(), requests: BTreeMap::new(), over: false }
     }
 
     #[test]
-    fn who_takes_more_than_asked_for_goes_first_and_then_the_less_important() {
-        let plain = |priority: i32| json!({"containers": [{"name": "a"}], "priority": priority});
-        let entries =
-            [entry("modest", plain(0)), entry("greedy", plain(5)), entry("more", plain(5)), entry("dear", plain(9))];
-        let figures = [(10, 20), (30, 20), (40, 20), (99, 20)];
-        let go = |except: &[&str]| {
-            let list = entries.iter().zip(figures).filter(|(e, _)| !except.contains(&pod::name(&e.pod)));
-            let candidates = list.map(|(entry, (used, requested))| Candidate { entry, used, requested }).collect();
-            first(candidates).map(|c| pod::name(&c.entry.pod).to_owned()).unwrap()
-        };
-        assert_eq!(go(&[]), "more");
-        assert_eq!(go(&["more"]), "greedy");
-        assert_eq!(go(&["more", "greedy"]), "dear");
-        assert_eq!(go(&["more", "greedy", "dear"]), "modest");
-    }
-
-    #[test]
     fn a_node_is_short_below_its_thresholds() {
         let machine = Machine {
+            memory: 4 << 30,
             memory_available: 99 << 20,
             disk: 1000,
             disk_free: 50,
             inodes: (1000, 49),
+            pids: 1000,
             pids_free: 100,
             ..Machine::default()
         };
-        assert_eq!(Pressure::of(&machine, Thresholds::USUAL), Pressure { memory: true, disk: true, pids: false });
-        assert_eq!(Pressure::of(&machine, Thresholds::NONE), Pressure::default());
+        let usual = Thresholds::usual();
+        assert_eq!(Pressure::of(&machine, &usual), Pressure { memory: true, disk: true, pids: false });
+        assert_eq!(Pressure::of(&machine, &Thresholds::none()), Pressure::default());
         let large = Machine { disk: 1 << 40, disk_free: 2 << 30, inodes: (0, 0), ..machine.clone() };
-        assert!(!Pressure::of(&large, Thresholds::USUAL).disk, "a small part of much");
-        assert!(Pressure::of(&Machine { disk_free: (2 << 30) - 1, ..large }, Thresholds::USUAL).disk);
+        assert!(!Pressure::of(&large, &usual).disk, "a small part of much");
+        assert!(Pressure::of(&Machine { disk_free: (2 << 30) - 1, ..large }, &usual).disk);
         let enough = Machine { inodes: (0, 0), memory_available: 100 << 20, ..machine };
-        assert_eq!(Pressure::of(&enough, Thresholds::USUAL), Pressure::default());
+        assert_eq!(Pressure::of(&enough, &usual), Pressure::default());
+        assert!(Pressure::of(&Machine { pids_free: 99, ..enough }, &usual).pids);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_soft_threshold_sends_no_pod_away_before_its_time_and_memory_comes_first() {
+        let soft = |signal, seconds| Threshold {
+            signal,
+            least: Least::Amount(100),
+            grace: Some(Duration::from_secs(seconds)),
+        };
+        let hard = Threshold { signal: Signal::Disk, least: Least::Amount(50), grace: None };
+        let all = vec![soft(Signal::Pids, 30), hard, soft(Signal::Memory, 60)];
+        let thresholds = Thresholds { all, ..Thresholds::none() };
+        let whole = Machine { memory: 1000, disk: 1000, pids: 1000, ..Machine::default() };
+        let fine = Machine { memory_available: 100, disk_free: 50, pids_free: 100, ..whole };
+        let short = Machine { memory_available: 99, pids_free: 99, ..fine.clone() };
+        let (begin, mut since) = (Instant::now(), Since::default());
+        let mut due = |machine: &Machine, seconds| {
+            since.due(&thresholds, machine, begin + Duration::from_secs(seconds)).map(|threshold| threshold.signal)
+        };
+        assert_eq!(due(&fine, 0), None);
+        assert_eq!(due(&Machine { disk_free: 49, ..fine.clone() }, 0), Some(Signal::Disk), "a hard one at once");
+        assert_eq!(due(&short, 10), None);
+        assert_eq!(due(&short, 39), None);
+        assert_eq!(due(&short, 40), Some(Signal::Pids));
+        assert_eq!(due(&short, 70), Some(Signal::Memory));
+        assert_eq!(due(&fine, 71), None);
+        assert_eq!(due(&short, 72), None, "it begins anew");
+    }
+
+    #[test]
+    fn who_goes_for_a_soft_threshold_has_some_time_to_end() {
+        let grace = |grace, own| Cause::Shortage { signal: "memory.available", grace }.grace(own);
+        assert_eq!((grace(None, 30), grace(Some(0), 30)), (Some(1), Some(0)));
+        assert_eq!((grace(Some(10), 30), grace(Some(60), 30)), (Some(10), Some(30)));
     }
 
     #[test]
     fn pods_that_have_taken_what_is_not_reserved_are_as_short_as_on_a_full_machine() {
         const MIB: u64 = 1 << 20;
-        let machine = Machine { memory_available: 8192 * MIB, ..Machine::default() };
+        let machine = Machine { memory: 8192 * MIB, memory_available: 8192 * MIB, ..Machine::default() };
         let of = |limit: Option<u64>, used: u64, machine: &Machine| {
             let pods = Stats { memory_limit: limit, memory_working_set: used, ..Stats::default() };
             available(machine, &pods)
@@ -469,8 +512,7 @@ mod tests {
         assert_eq!(of(Some(1024 * MIB), 1025 * MIB, &machine), 0);
         for (used, is_short) in [(924, false), (925, true)] {
             let machine = Machine { memory_available: of(Some(1024 * MIB), used * MIB, &machine), ..machine.clone() };
-            let least = Thresholds { disk: 0, disk_enough: 0, pids: 0, ..Thresholds::USUAL };
-            assert_eq!(Pressure::of(&machine, least).memory, is_short, "{used}");
+            assert_eq!(Pressure::of(&machine, &Thresholds::usual()).memory, is_short, "{used}");
         }
     }
 
@@ -493,8 +535,9 @@ mod tests {
         let mut memory = Memory::default();
         let short = Pressure { disk: true, ..Pressure::default() };
         let begin = Instant::now();
-        assert_eq!(memory.note(short, begin), short);
-        assert_eq!(memory.note(Pressure::default(), begin + CALM / 2), short);
-        assert_eq!(memory.note(Pressure::default(), begin + CALM), Pressure::default());
+        let calm = Thresholds::TRANSITION;
+        assert_eq!(memory.note(short, calm, begin), short);
+        assert_eq!(memory.note(Pressure::default(), calm, begin + calm / 2), short);
+        assert_eq!(memory.note(Pressure::default(), calm, begin + calm), Pressure::default());
     }
 }

@@ -219,7 +219,7 @@ impl Figures {
     /// A pod goes before its time.
     pub(crate) fn evicted(&self, cause: Cause) {
         match cause {
-            Cause::Own { signal } | Cause::Shortage { signal } => count(&self.evictions, signal, ""),
+            Cause::Own { signal } | Cause::Shortage { signal, .. } => count(&self.evictions, signal, ""),
             Cause::Preempted => drop(self.preemptions.fetch_add(1, Ordering::Relaxed)),
             Cause::MachineGoesDown { .. } => {}
         }
@@ -389,7 +389,7 @@ mod tests {
         figures.container_began("container", None);
         figures.container_began("container", Some("ErrImagePull"));
         figures.container_began("init_container", None);
-        figures.evicted(Cause::Shortage { signal: "memory.available" });
+        figures.evicted(Cause::Shortage { signal: "memory.available", grace: None });
         figures.evicted(Cause::Preempted);
         figures.evicted(Cause::MachineGoesDown { grace: 1 });
         figures.rejected("OutOfcpu");

@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::context::Context;
 use crate::event::Kind;
 use crate::eviction::Pressure;
+use crate::eviction::threshold::Thresholds;
 use crate::power::Power;
 use machine::Machine;
 
@@ -115,7 +116,7 @@ pub(crate) fn node(
             port,
             &[],
             None,
-            (readiness, Pressure::of(machine, config.thresholds)),
+            (readiness, Pressure::of(machine, &config.thresholds)),
             Timestamp::now(),
         )),
     }
@@ -151,9 +152,10 @@ pub(crate) fn allocatable(
     machine: &Machine,
     max_pods: usize,
     reserved: &BTreeMap<String, i128>,
+    thresholds: &Thresholds,
 ) -> BTreeMap<String, Quantity> {
     let mut all = capacity(machine, max_pods);
-    let most = reservation::reservable(machine);
+    let most = reservation::reservable(machine, thresholds);
     // In thousandths. The disk may have become smaller since the reservations were found to fit.
     let rest = |name: &str| {
         let has = most.get(name).copied().unwrap_or(0);
@@ -241,7 +243,7 @@ fn status(
             NodeAddress { type_: "Hostname".into(), address: config.node_name.clone() },
         ]),
         capacity: Some(capacity(machine, config.max_pods)),
-        allocatable: Some(allocatable(machine, config.max_pods, &config.reserved)),
+        allocatable: Some(allocatable(machine, config.max_pods, &config.reserved, &config.thresholds)),
         conditions: Some(conditions),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(port) }),
@@ -550,7 +552,7 @@ mod tests {
         let machine = Machine { cpus: 4, memory: 4 << 30, disk: 100 << 30, ..Machine::default() };
         let of = |reserved: &[(&str, i128)]| {
             let reserved = reserved.iter().map(|(name, amount)| ((*name).to_owned(), *amount)).collect();
-            let all = allocatable(&machine, 110, &reserved);
+            let all = allocatable(&machine, 110, &reserved, &Thresholds::usual());
             ["cpu", "memory", "ephemeral-storage", "pods"].map(|name| all[name].0.clone()).join(" ")
         };
         assert_eq!(of(&[]), "4 4091904Ki 96636764160 110");

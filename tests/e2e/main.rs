@@ -7,6 +7,7 @@
 
 mod cluster;
 mod console;
+mod disk;
 mod host;
 mod images;
 mod registry;
@@ -22,6 +23,7 @@ mod custom_resources;
 mod debugging;
 mod etcd;
 mod explaining;
+mod eviction;
 mod forwarding;
 mod kills;
 mod kinds;

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{cluster::Cluster, host::Host, wait::wait_for};
+use crate::{cluster::Cluster, disk::Disk, host::Host, wait::wait_for};
 
 fn coracle(arguments: &[&str]) -> Output {
     std::process::Command::new(env!("CARGO_BIN_EXE_coracle")).args(arguments).stdin(Stdio::null()).output().unwrap()
@@ -19,6 +19,11 @@ fn wrong_flags_are_named_with_what_is_allowed() {
         (&["up", "--pod-cidr", "10.42.0.0"], 2, "--pod-cidr"),
         (&["up", "--node-name", "Not A Name", "--data-dir", "/nonexistent/x"], 2, "--node-name"),
         (&["up", "--system-reserved", "memory=500Ti", "--data-dir", "/nonexistent/x"], 2, "--system-reserved"),
+        (
+            &["up", "--eviction-soft", "pid.available<7", "--data-dir", "/nonexistent/x"],
+            2,
+            "--eviction-soft: grace period must be specified for the soft eviction threshold pid.available",
+        ),
         (&["up", "--taint", "a:Never"], 2, "NoSchedule, PreferNoSchedule, NoExecute"),
         (&["up", "--log", "no=such=level"], 2, "--log"),
         (&["frobnicate"], 2, "frobnicate"),
@@ -219,7 +224,7 @@ fn a_registry_that_hangs_delays_nobody_else() {
 
 #[test]
 fn a_full_disk_refuses_writes_and_heals() {
-    let disk = Disk::of("96m");
+    let disk = Disk::of("size=96m");
     {
         let mut cluster = Cluster::start_in(disk.path().join("data"), &["--no-agent"]);
         cluster.expected_error = Some("the disk is full");
@@ -247,34 +252,6 @@ fn a_full_disk_refuses_writes_and_heals() {
         assert_eq!(cluster.kubectl(&["get", "configmap/before", "-o", "name"]), "configmap/before\n");
         std::fs::remove_file(&filler).unwrap();
         wait_for("writes to go on", Duration::from_secs(60), || cluster.try_kubectl(&["create", "configmap", "after"]));
-    }
-}
-
-/// A small disk in memory; unmounted when dropped, also when a test fails.
-struct Disk {
-    folder: tempfile::TempDir,
-}
-
-impl Disk {
-    fn of(size: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let options = format!("size={size}");
-        let mut mount = std::process::Command::new("mount");
-        let status = mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path()).status().unwrap();
-        assert!(status.success(), "mount: {status}");
-        Self { folder }
-    }
-
-    fn path(&self) -> &std::path::Path {
-        self.folder.path()
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let status = std::process::Command::new("umount").arg(self.path()).status();
-        let unmounted = status.is_ok_and(|status| status.success());
-        assert!(unmounted || std::thread::panicking(), "the disk at {} is still in use", self.path().display());
     }
 }
 

@@ -35,6 +35,8 @@ pub(crate) struct DiskUse {
     pub(crate) volumes: BTreeMap<String, u64>,
     /// By the pod's own files.
     pub(crate) other: u64,
+    /// Inodes of all that.
+    pub(crate) inodes: u64,
 }
 
 impl DiskUse {
@@ -70,15 +72,17 @@ impl Places {
 
     /// Counts. Blocks on the file system.
     pub(crate) fn measure(&self) -> DiskUse {
-        DiskUse {
-            containers: self
-                .containers
-                .iter()
-                .map(|(name, paths)| (name.clone(), paths.iter().map(|path| tree(path)).sum()))
-                .collect(),
-            volumes: self.volumes.iter().map(|(name, path)| (name.clone(), tree(path))).collect(),
-            other: self.other.iter().map(|path| tree(path)).sum(),
-        }
+        let mut inodes = 0_u64;
+        let mut bytes = |path: &PathBuf| {
+            let taken = taken(path);
+            inodes = inodes.saturating_add(taken.inodes);
+            taken.bytes
+        };
+        let containers =
+            self.containers.iter().map(|(name, paths)| (name.clone(), paths.iter().map(&mut bytes).sum())).collect();
+        let volumes = self.volumes.iter().map(|(name, path)| (name.clone(), bytes(path))).collect();
+        let other = self.other.iter().map(&mut bytes).sum();
+        DiskUse { containers, volumes, other, inodes }
     }
 }
 
@@ -135,5 +139,7 @@ mod tests {
         // The directory, the one in it, the file and the link.
         assert_eq!(taken(dir.path()).inodes, 4);
         assert_eq!(taken(&dir.path().join("none")), Taken::default());
+        let places = Places { other: vec![dir.path().to_owned(), dir.path().join("a")], ..Places::default() };
+        assert_eq!(places.measure().inodes, 6);
     }
 }

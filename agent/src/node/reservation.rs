@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use coracle_proto::quantity::{Format, Quantity};
 
 use super::machine::Machine;
-use crate::config::Thresholds;
+use crate::eviction::threshold::{Signal, Thresholds};
 
 /// What of a machine can be reserved at most, by resource: all but what must stay free of it lest pods are evicted.
-pub(super) fn reservable(machine: &Machine) -> BTreeMap<&'static str, u64> {
+pub(super) fn reservable(machine: &Machine, thresholds: &Thresholds) -> BTreeMap<&'static str, u64> {
+    let all_but = |signal, whole: u64| whole.saturating_sub(thresholds.kept(signal, whole));
     BTreeMap::from([
         ("cpu", u64::try_from(machine.cpus).unwrap_or(u64::MAX)),
-        ("memory", machine.memory.saturating_sub(Thresholds::USUAL.memory)),
+        ("memory", all_but(Signal::Memory, machine.memory)),
         ("ephemeral-storage", machine.disk / 10 * 9),
-        ("pid", machine.pids.saturating_sub(Thresholds::USUAL.pids)),
+        ("pid", all_but(Signal::Pids, machine.pids)),
     ])
 }
 
@@ -21,8 +22,12 @@ pub(super) fn reservable(machine: &Machine) -> BTreeMap<&'static str, u64> {
 ///
 /// # Errors
 /// A sentence for each, with what was reserved and what could be at most.
-pub(crate) fn check(machine: &Machine, reserved: &BTreeMap<String, i128>) -> Result<(), String> {
-    let most = reservable(machine);
+pub(crate) fn check(
+    machine: &Machine,
+    thresholds: &Thresholds,
+    reserved: &BTreeMap<String, i128>,
+) -> Result<(), String> {
+    let most = reservable(machine, thresholds);
     let excess = |(name, amount): (&String, &i128)| {
         let most = *most.get(name.as_str())?;
         let format = if name == "cpu" || name == "pid" { Format::DecimalSi } else { Format::BinarySi };
@@ -47,7 +52,8 @@ mod tests {
     fn no_more_can_be_reserved_than_there_is_besides_what_must_stay_free() {
         let machine = Machine { cpus: 4, memory: 4 << 30, disk: 100 << 30, pids: 30_000, ..Machine::default() };
         let of = |reserved: &[(&str, i128)]| {
-            check(&machine, &reserved.iter().map(|(name, amount)| ((*name).to_owned(), *amount)).collect())
+            let usual = Thresholds::usual();
+            check(&machine, &usual, &reserved.iter().map(|(name, amount)| ((*name).to_owned(), *amount)).collect())
         };
         let all = [
             ("cpu", 4000),

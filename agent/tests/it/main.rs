@@ -74,8 +74,8 @@ fn serving() -> Serving {
 fn config(dir: &Path, mark: &str) -> Config {
     Config {
         node_name: "n1".into(),
-        data_dir: dir.join("data"),
         images_dir: dir.join("data/images"),
+        data_dir: dir.join("data"),
         run_dir: dir.join("run"),
         manifest_dir: None,
         listen: "0.0.0.0:0".parse().unwrap(),
@@ -102,7 +102,7 @@ fn config(dir: &Path, mark: &str) -> Config {
         reserved: [("cpu".into(), 100), ("memory".into(), 64_000 << 20), ("pid".into(), 100_000)].into(),
         pulls: 1,
         devices: vec![],
-        thresholds: Thresholds::NONE,
+        thresholds: Thresholds::none(),
         lease_renewal: coracle_agent::LEASE_RENEWAL,
         mtu: None,
     }
