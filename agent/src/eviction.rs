@@ -32,6 +32,7 @@ use crate::event::Kind;
 use crate::images::Disk;
 use crate::node::machine::{self, Machine};
 use crate::pod::{self, is_sidecar, resources, spec};
+use crate::volume::set::PodDir;
 use ranking::Candidate;
 use stall::Stalls;
 use threshold::{Signal, Threshold, Thresholds};
@@ -39,6 +40,8 @@ use usage::{DiskUse, Places};
 
 /// How often it is looked.
 const LOOK: Duration = Duration::from_secs(10);
+/// How long the next pod waits for what the one before gives back, as with kubelet: taking away many files may take a while.
+const CLEAN: Duration = Duration::from_secs(30);
 /// Evictions on their way to the pods' workers.
 const QUEUE: usize = 16;
 /// The priority from which on a pod is the cluster's own.
@@ -214,6 +217,7 @@ pub(crate) async fn run(context: Arc<Context>, pressure: watch::Sender<Pressure>
     let mut stalls = Stalls::watch();
     let mut full = false;
     let mut reclaimed = None;
+    let mut going: Option<(String, Instant)> = None;
     loop {
         let none = context.table.with(|table| table.values().all(|entry| entry.over));
         let idle = none && *pressure.borrow() == Pressure::default();
@@ -254,9 +258,10 @@ pub(crate) async fn run(context: Arc<Context>, pressure: watch::Sender<Pressure>
             context.events.node(&context.node(), Kind::Warning, "EvictionThresholdMet", message);
         }
         reclaimed = resource;
-        // One at a time: what it gives back is seen at the next look.
-        if let Some(due) = due.filter(|_| !gone) {
-            relieve(&context, &entries, due, &machine).await;
+        // One at a time: what it gives back is seen at the look after it has.
+        going = going.filter(|(uid, since)| since.elapsed() < CLEAN && holds(&context, uid));
+        if let Some(due) = due.filter(|_| !gone && going.is_none()) {
+            going = relieve(&context, &entries, due, &machine).await.map(|uid| (uid, Instant::now()));
         }
     }
 }
@@ -297,17 +302,23 @@ async fn tell(context: &Context, entry: &Entry, message: String, cause: Cause) -
     context.evict.send(Eviction { uid: pod::uid(&entry.pod).to_owned(), message, cause }).await.is_ok()
 }
 
-/// Sends the pod away that is to go first.
-async fn relieve(context: &Context, entries: &[Entry], due: &Threshold, machine: &Machine) {
+/// Whether a pod still has something to give back.
+fn holds(context: &Context, uid: &str) -> bool {
+    let lives = context.table.with(|table| table.get(uid).is_some_and(|entry| !entry.over));
+    lives || PodDir::new(&context.config.pods_dir(), uid).volumes().exists()
+}
+
+/// Sends the pod away that is to go first; answers with its uid.
+async fn relieve(context: &Context, entries: &[Entry], due: &Threshold, machine: &Machine) -> Option<String> {
     let mut candidates = Vec::new();
     for entry in entries.iter().filter(|e| !is_critical(&e.pod)) {
         candidates.extend(candidate(context, entry, due.signal).await);
     }
-    let Some(first) = ranking::first(candidates) else { return };
+    let first = ranking::first(candidates)?;
     let message = ranking::message(due, due.signal.of(machine), &first);
     let most = i64::try_from(context.config.thresholds.most_grace.as_secs()).unwrap_or(i64::MAX);
     let cause = Cause::Shortage { signal: due.signal.name(), grace: due.grace.map(|_| most) };
-    tell(context, first.entry, message, cause).await;
+    tell(context, first.entry, message, cause).await.then(|| pod::uid(&first.entry.pod).to_owned())
 }
 
 /// What a pod uses of something the node is short of; nothing when that cannot be known.

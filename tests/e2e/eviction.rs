@@ -29,7 +29,11 @@ fn the_pod_that_takes_the_most_inodes_goes_and_what_it_took_is_there_again() {
         cluster.apply(&pod("modest", "plain", "true"));
         cluster.kubectl(&["wait", "--for=condition=Ready", "pod/modest", "--timeout=60s"]);
         // What takes the most goes before what matters less and takes little: nobody can request inodes.
-        cluster.apply(&pod("greedy", "plain", "mkdir /data/d; for i in $(seq 6000); do : > /data/d/$i || break; done"));
+        cluster.apply(&pod(
+            "greedy",
+            "plain",
+            "mkdir /data/d /d; for i in $(seq 3000); do : > /data/d/$i && : > /d/$i || break; done",
+        ));
         cluster.wait_jsonpath(&["pod/greedy"], ENDED, "Failed Evicted");
         let told = cluster.kubectl(&["get", "pod", "greedy", "-o", "jsonpath={.status.message}"]);
         assert!(
@@ -48,6 +52,14 @@ fn the_pod_that_takes_the_most_inodes_goes_and_what_it_took_is_there_again() {
         let modest = "{.status.phase} {.status.containerStatuses[0].restartCount}";
         cluster.wait_jsonpath(&["pod/modest"], modest, "Running 0");
     }
+}
+
+/// Checks that these have gone one after the other.
+#[track_caller]
+fn in_order(cluster: &Cluster, names: [&str; 3]) {
+    let at = "jsonpath={.status.conditions[?(@.type==\"DisruptionTarget\")].lastTransitionTime}";
+    let order = names.map(|name| cluster.kubectl(&["get", "pod", name, "-o", at]));
+    assert!(order.is_sorted() && order[0] != order[2], "{names:?}: {order:?}");
 }
 
 #[test]
@@ -71,12 +83,7 @@ fn of_pods_that_matter_as_little_the_one_with_the_most_processes_goes_first() {
         let told = cluster.kubectl(&["get", "pod", name, "-o", "jsonpath={.status.message}"]);
         assert!(told.starts_with("The node was low on resource: pids. Threshold quantity: "), "{told}");
     }
-    let went = |name: &str| {
-        let at = "jsonpath={.status.conditions[?(@.type==\"DisruptionTarget\")].lastTransitionTime}";
-        cluster.kubectl(&["get", "pod", name, "-o", at])
-    };
-    let order = [went("many"), went("few"), went("dear")];
-    assert!(order.is_sorted() && order[0] != order[2], "{order:?}");
+    in_order(&cluster, ["many", "few", "dear"]);
     cluster.wait_jsonpath(&["pod/critical"], "{.status.phase}", "Running");
     let pressure = "{.status.conditions[?(@.type==\"PIDPressure\")].status}";
     cluster.wait_jsonpath(&["node/node-1"], pressure, "True");
@@ -84,4 +91,33 @@ fn of_pods_that_matter_as_little_the_one_with_the_most_processes_goes_first() {
     cluster.wait_jsonpath(&["pod/late"], ENDED, "Failed Evicted");
     let told = cluster.kubectl(&["get", "pod", "late", "-o", "jsonpath={.status.message}"]);
     assert!(told.contains("The node had condition: [PIDPressure]"), "{told}");
+}
+
+#[test]
+fn who_takes_more_memory_than_was_asked_for_goes_first_and_is_told_how_much() {
+    let mut cluster = Cluster::start();
+    cluster.import("busybox", "busybox:1");
+    cluster.apply(CLASSES);
+    let requests = "resources: {requests: {memory: 64Mi}}\n    volumeMounts:";
+    let in_memory = |pod: String| pod.replace("emptyDir: {}", "emptyDir: {medium: Memory}");
+    cluster.apply(&pod("modest", "plain", "true").replace("volumeMounts:", requests));
+    cluster.apply(&pod("small", "plain", "true"));
+    cluster.apply(&in_memory(pod("hog", "plain", "head -c 40000000 /dev/zero > /data/file")));
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod", "--all", "--timeout=90s"]);
+    cluster.wait_processes("sleep 1000000", 3);
+    cluster.end(Signal::SIGKILL);
+    cluster.flags.extend(["--eviction-hard".to_owned(), "memory.available<99.999%".to_owned()]);
+    cluster.up();
+    for name in ["hog", "small", "modest"] {
+        cluster.wait_jsonpath(&[&format!("pod/{name}")], ENDED, "Failed Evicted");
+    }
+    in_order(&cluster, ["hog", "small", "modest"]);
+    let told = |name: &str| cluster.kubectl(&["get", "pod", name, "-o", "jsonpath={.status.message}"]);
+    let (hog, modest) = (told("hog"), told("modest"));
+    assert!(hog.starts_with("The node was low on resource: memory. Threshold quantity: "), "{hog}");
+    assert!(
+        hog.contains("Container c was using ") && hog.contains("request is 0, has larger consumption of memory. "),
+        "{hog}"
+    );
+    assert!(!modest.contains("Container c"), "{modest}");
 }

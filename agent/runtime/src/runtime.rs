@@ -342,6 +342,15 @@ impl Runtime {
         .await
     }
 
+    /// Removes what the containers of a sandbox that was stopped have written; their records stay, and their logs.
+    ///
+    /// # Errors
+    /// What could not be removed; it may be called again.
+    pub async fn discard_layers(&self, id: &SandboxId) -> Result<(), Error> {
+        let layers = self.layers(id);
+        blocking(move || leftovers::remove_tree(&layers)).await
+    }
+
     /// Stops a sandbox and removes everything of it but its logs: processes, cgroups, mounts, writable layers, records.
     /// A sandbox that is not there is removed.
     ///

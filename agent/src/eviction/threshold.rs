@@ -162,7 +162,10 @@ impl FromStr for Statement {
                     0 | 100_000 => None,
                     1..100_000 => Some(Least::Part { of_100_000, enough: None }),
                     _ => {
-                        return Err(format!("eviction percentage threshold {} must be <= 100%: {least}", signal.name()));
+                        return Err(format!(
+                            "eviction percentage threshold {} must be <= 100%: {least}",
+                            signal.name()
+                        ));
                     }
                 }
             }

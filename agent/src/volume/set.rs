@@ -30,7 +30,12 @@ impl PodDir {
 
     /// Where a volume is.
     pub(crate) fn volume(&self, name: &str) -> PathBuf {
-        self.0.join("volumes").join(name)
+        self.volumes().join(name)
+    }
+
+    /// Where all of them are.
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.0.join("volumes")
     }
 
     /// One of the pod's own files (`hosts`, `resolv.conf`, `hostname`).
@@ -137,7 +142,19 @@ pub(crate) fn sub_paths(
 /// # Errors
 /// The first thing that could not be removed; what is mounted is never descended into.
 pub(crate) fn remove(dir: &PodDir) -> Result<(), Error> {
-    let root = dir.path();
+    remove_below(dir.path())
+}
+
+/// Takes a pod's volumes away, and leaves its own files and its containers' last words: it is over, and still shown.
+///
+/// # Errors
+/// As of [`remove`].
+pub(crate) fn remove_volumes(dir: &PodDir) -> Result<(), Error> {
+    remove_below(&dir.path().join("subpaths"))?;
+    remove_below(&dir.volumes())
+}
+
+fn remove_below(root: &Path) -> Result<(), Error> {
     if !root.exists() {
         return Ok(());
     }
@@ -231,6 +248,23 @@ mod tests {
         remove(&dir).unwrap();
         assert!(!dir.path().exists());
         remove(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_pod_that_is_over_keeps_its_last_words_and_no_volume() {
+        let pods = tempfile::tempdir().unwrap();
+        let pod = make_pod(json!({"containers": [], "volumes": [{"name": "v", "emptyDir": {}}]}));
+        let dir = PodDir::new(pods.path(), "u1");
+        let path = make(&dir, &pod, &volumes(&pod)[0], &Planned::Directory, "s").unwrap();
+        fs::write(path.join("x"), "1").unwrap();
+        let words = dir.termination_log("app", 0);
+        fs::create_dir_all(words.parent().unwrap()).unwrap();
+        fs::write(&words, "bye").unwrap();
+        for _ in 0..2 {
+            remove_volumes(&dir).unwrap();
+            assert!(!dir.volumes().exists());
+            assert_eq!(fs::read_to_string(&words).unwrap(), "bye");
+        }
     }
 
     #[test]

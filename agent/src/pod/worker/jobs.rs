@@ -417,7 +417,8 @@ async fn passed(mut deadline: watch::Receiver<Option<Instant>>) {
     }
 }
 
-/// Takes the pod off the host. `only_stop` keeps its records and volumes (a pod that is over until it is deleted).
+/// Takes the pod off the host. `only_stop` keeps its records and logs (a pod that is over until it is deleted): what it wrote
+/// elsewhere nobody can read any more, and others may need the room.
 pub(super) async fn tear_down(
     context: Arc<Context>,
     pod: Arc<Pod>,
@@ -447,8 +448,13 @@ pub(super) async fn tear_down(
         context.images_changed.notify_one();
     }
     note(context.network.detach(pod::uid(&pod)).await.map_err(|e| chain(&e)));
-    if !only_stop {
-        let dir = PodDir::new(&context.config.pods_dir(), pod::uid(&pod));
+    let dir = PodDir::new(&context.config.pods_dir(), pod::uid(&pod));
+    if only_stop && !stands {
+        for id in &sandboxes {
+            note(context.runtime.discard_layers(id).await.map_err(|e| chain(&e)));
+        }
+        note(blocking(move || set::remove_volumes(&dir)).await);
+    } else if !only_stop {
         note(blocking(move || set::remove(&dir)).await);
         if !keep_logs {
             let logs = context.config.logs_dir().join(log_name(&pod));
