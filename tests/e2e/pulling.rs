@@ -1,6 +1,17 @@
 //! Images from registries: names, policies, mirrors, credentials, and what a person is told when a pull fails.
 
-use crate::{cluster::Cluster, host::Host, registry::Registry};
+use std::{
+    collections::BTreeSet,
+    io::{ErrorKind, Read},
+    net::{TcpListener, TcpStream},
+};
+
+use crate::{
+    cluster::{Cluster, LONG},
+    host::Host,
+    registry::Registry,
+    wait::wait_for,
+};
 
 fn sleeper(name: &str, image: &str, extra: &str) -> String {
     format!(
@@ -100,4 +111,43 @@ fn what_cannot_be_pulled_says_why_by_policy_and_by_name() {
     runs(&cluster, "again");
     let events = cluster.kubectl(&["get", "events", "--field-selector", "involvedObject.name=again,reason=Pulled"]);
     assert!(events.contains("already present on machine"), "{events}");
+}
+
+#[test]
+fn pulls_come_one_after_the_other_if_the_node_is_told_so() {
+    let host = Host::new();
+    let registry = host.within(|| TcpListener::bind("127.0.0.1:5000").unwrap());
+    let cluster = Cluster::start_on(host, &["--max-parallel-image-pulls", "1"]);
+    for name in ["one", "two"] {
+        cluster.apply(&sleeper(name, &format!("127.0.0.1:5000/{name}:1"), ""));
+    }
+    let (mut first, _) = registry.accept().unwrap();
+    for name in ["one", "two"] {
+        let about = format!("involvedObject.name={name},reason=Pulling");
+        wait_for("both to want their images", LONG, || {
+            let events = cluster.kubectl(&["get", "events", "--field-selector", &about]);
+            if events.contains("Pulling image") { Ok(()) } else { Err(events) }
+        });
+    }
+    registry.set_nonblocking(true).unwrap();
+    let other = registry.accept().map_err(|error| error.kind());
+    assert!(matches!(other, Err(ErrorKind::WouldBlock)), "the second one has come too: {other:?}");
+    // When the first one is through, the other has its turn.
+    registry.set_nonblocking(false).unwrap();
+    let mut asked = BTreeSet::from([wants(&mut first)]);
+    drop(first);
+    while asked.len() < 2 {
+        let (mut next, _) = registry.accept().unwrap();
+        asked.insert(wants(&mut next));
+    }
+    assert_eq!(asked, BTreeSet::from(["one".to_owned(), "two".to_owned()]));
+}
+
+/// The repository a client asks for.
+fn wants(client: &mut TcpStream) -> String {
+    let mut head = [0; 1000];
+    let length = client.read(&mut head).unwrap();
+    let head = String::from_utf8_lossy(&head[..length]).into_owned();
+    let path = head.split(' ').nth(1).unwrap_or_default();
+    path.split('/').nth(2).unwrap_or_else(|| panic!("no request for an image: {head}")).to_owned()
 }
