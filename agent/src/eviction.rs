@@ -10,6 +10,7 @@
 //! is passed, so it is looked at, as kubelet does, but only while there are pods.
 
 pub(crate) mod args;
+mod limits;
 mod ranking;
 mod stall;
 pub(crate) mod threshold;
@@ -20,9 +21,8 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_proto::quantity::Quantity;
 use coracle_runtime::{ContainerId, Stats};
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -31,7 +31,7 @@ use crate::context::{Context, Entry};
 use crate::event::Kind;
 use crate::images::Disk;
 use crate::node::machine::{self, Machine};
-use crate::pod::{self, is_sidecar, resources, spec};
+use crate::pod::{self, resources, spec};
 use crate::volume::set::PodDir;
 use ranking::Candidate;
 use stall::Stalls;
@@ -229,8 +229,9 @@ pub(crate) async fn run(context: Arc<Context>, pressure: watch::Sender<Pressure>
         }
         let entries: Vec<Entry> = context.table.with(|table| table.values().filter(|e| !e.over).cloned().collect());
         let mut gone = false;
-        for entry in entries.iter().filter(|e| is_limited(&e.pod) && !is_critical(&e.pod)) {
-            if let Some((signal, message)) = measure(&context, entry).await.and_then(|used| exceeded(&entry.pod, &used))
+        for entry in entries.iter().filter(|e| limits::any(&e.pod) && !is_critical(&e.pod)) {
+            if let Some((signal, message)) =
+                measure(&context, entry).await.and_then(|used| limits::exceeded(&entry.pod, &used))
             {
                 gone |= tell(&context, entry, message, Cause::Own { signal }).await;
             }
@@ -353,56 +354,6 @@ pub(crate) fn is_critical(pod: &Pod) -> bool {
     pod::is_static(pod) || spec(pod).0.and_then(|s| s.priority).is_some_and(|p| p >= CRITICAL)
 }
 
-const STORAGE: &str = "ephemeral-storage";
-
-fn storage_limit(container: &Container) -> Option<Quantity> {
-    let limit = container.resources.as_ref()?.limits.as_ref()?.get(STORAGE)?;
-    limit.0.parse::<Quantity>().ok().filter(|q| q.value() > 0)
-}
-
-/// Whether anything of the pod on disk has a limit.
-fn is_limited(pod: &Pod) -> bool {
-    let on_disk = |v: &k8s_openapi::api::core::v1::Volume| {
-        v.empty_dir.as_ref().is_some_and(|e| e.size_limit.is_some() && e.medium.as_deref() != Some("Memory"))
-    };
-    crate::volume::volumes(pod).iter().any(on_disk) || spec(pod).all().any(|c| storage_limit(c).is_some())
-}
-
-/// What of its own limits a pod exceeds: kubelet's name of the signal, and its words.
-fn exceeded(pod: &Pod, used: &DiskUse) -> Option<(&'static str, String)> {
-    for volume in crate::volume::volumes(pod) {
-        let Some(limit) = volume.empty_dir.as_ref().and_then(|e| e.size_limit.as_ref()) else { continue };
-        let bytes = used.volumes.get(&volume.name).copied().unwrap_or(0);
-        let most = u64::try_from(resources::whole(limit)).unwrap_or(0);
-        if most > 0 && bytes > most {
-            let (name, limit) = (&volume.name, &limit.0);
-            let message = format!("Usage of EmptyDir volume {name:?} exceeds the limit {limit:?}. ");
-            return Some(("emptydirfs.limit", message));
-        }
-    }
-    let together: Vec<Quantity> = spec(pod)
-        .containers()
-        .iter()
-        .chain(spec(pod).init_containers().iter().filter(|c| is_sidecar(c)))
-        .filter_map(storage_limit)
-        .collect();
-    if !together.is_empty() {
-        let limit: Quantity = together.into_iter().sum();
-        if used.total() > u64::try_from(limit.value()).unwrap_or(0) {
-            let message = format!("Pod ephemeral local storage usage exceeds the total limit of containers {limit}. ");
-            return Some(("ephemeralpodfs.limit", message));
-        }
-    }
-    spec(pod).containers().iter().find_map(|container| {
-        let limit = storage_limit(container)?;
-        let bytes = used.containers.get(&container.name).copied().unwrap_or(0);
-        let name = &container.name;
-        (bytes > u64::try_from(limit.value()).unwrap_or(0))
-            .then(|| format!("Container {name} exceeded its local ephemeral storage limit \"{limit}\". "))
-            .map(|message| ("ephemeralcontainerfs.limit", message))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -410,39 +361,6 @@ mod tests {
     use super::threshold::Least;
     use super::*;
     use crate::pod::testing::pod;
-
-    fn used(containers: &[(&str, u64)], volumes: &[(&str, u64)]) -> DiskUse {
-        let map = |list: &[(&str, u64)]| list.iter().map(|(n, b)| ((*n).to_owned(), *b)).collect();
-        DiskUse { containers: map(containers), volumes: map(volumes), ..DiskUse::default() }
-    }
-
-    #[test]
-    fn limits_are_named_in_kubelets_words() {
-        let volume =
-            pod(json!({"containers": [{"name": "a"}], "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}]}));
-        assert!(is_limited(&volume));
-        assert_eq!(exceeded(&volume, &used(&[], &[("v", 1 << 20)])), None);
-        let told = |pod: &Pod, used: &DiskUse| {
-            let (signal, message) = exceeded(pod, used).unwrap();
-            format!("{signal}: {message}")
-        };
-        assert_eq!(
-            told(&volume, &used(&[], &[("v", (1 << 20) + 1)])),
-            "emptydirfs.limit: Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". "
-        );
-        let limit = |n: &str| json!({"name": n, "resources": {"limits": {"ephemeral-storage": "1Mi"}}});
-        let both = pod(json!({"containers": [limit("a"), limit("b")]}));
-        assert_eq!(
-            told(&both, &used(&[("a", 3 << 20)], &[])),
-            "ephemeralpodfs.limit: Pod ephemeral local storage usage exceeds the total limit of containers 2Mi. "
-        );
-        assert_eq!(
-            told(&both, &used(&[("b", (1 << 20) + 1)], &[])),
-            "ephemeralcontainerfs.limit: Container b exceeded its local ephemeral storage limit \"1Mi\". "
-        );
-        let memory = json!({"name": "v", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}});
-        assert!(!is_limited(&pod(json!({"containers": [{"name": "a"}], "volumes": [memory]}))));
-    }
 
     pub(super) fn entry(name: &str, spec: Value) -> Entry {
         let mut pod = pod(spec);

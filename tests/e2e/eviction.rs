@@ -25,6 +25,7 @@ fn the_pod_that_takes_the_most_inodes_goes_and_what_it_took_is_there_again() {
         let flags = ["--eviction-hard", "nodefs.inodesFree<3000", "--eviction-pressure-transition-period", "1s"];
         let cluster = Cluster::start_in(disk.path().join("data"), &flags);
         cluster.import("busybox", "busybox:1");
+        cluster.import("nginx", "unused:1");
         cluster.apply(CLASSES);
         cluster.apply(&pod("modest", "plain", "true"));
         cluster.kubectl(&["wait", "--for=condition=Ready", "pod/modest", "--timeout=60s"]);
@@ -49,6 +50,9 @@ fn the_pod_that_takes_the_most_inodes_goes_and_what_it_took_is_there_again() {
         }
         let pressure = "{.status.conditions[?(@.type==\"DiskPressure\")].status}";
         cluster.wait_jsonpath(&["node/node-1"], pressure, "False");
+        // Images that nobody uses went before any pod did.
+        let images = cluster.coracle_does(&["image", "list"]);
+        assert!(images.contains("busybox:1") && !images.contains("unused:1"), "{images}");
         let modest = "{.status.phase} {.status.containerStatuses[0].restartCount}";
         cluster.wait_jsonpath(&["pod/modest"], modest, "Running 0");
     }

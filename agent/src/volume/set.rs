@@ -287,6 +287,30 @@ mod tests {
     }
 
     #[test]
+    fn huge_pages_are_a_file_system_of_their_size_and_leave_no_mount() {
+        let known = fs::read_to_string("/proc/filesystems").unwrap().contains("hugetlbfs");
+        if !nix::unistd::geteuid().is_root()
+            || !known
+            || !Path::new("/sys/kernel/mm/hugepages/hugepages-2048kB").exists()
+        {
+            eprintln!("Skipped: huge pages of 2 MB need root and a kernel that has them");
+            return;
+        }
+        let pods = tempfile::tempdir().unwrap();
+        let volume = json!([{"name": "v", "emptyDir": {"medium": "HugePages-2Mi"}}]);
+        let pod = make_pod(json!({"containers": [], "volumes": volume, "securityContext": {"fsGroup": 4242}}));
+        let dir = PodDir::new(pods.path(), "u1");
+        for _ in 0..2 {
+            let path = make(&dir, &pod, &volumes(&pod)[0], &Planned::HugePages { page: 2 << 20 }, "s").unwrap();
+            let mounted = nix::sys::statfs::statfs(&path).unwrap();
+            assert_eq!((mounted.filesystem_type(), mounted.block_size()), (nix::sys::statfs::HUGETLBFS_MAGIC, 2 << 20));
+            assert_eq!(fs::metadata(&path).unwrap().gid(), 4242);
+        }
+        remove(&dir).unwrap();
+        assert_eq!(mounts_below(pods.path()).unwrap(), Vec::<PathBuf>::new());
+    }
+
+    #[test]
     fn a_uid_cannot_name_another_directory() {
         assert_eq!(PodDir::new(Path::new("/p"), "../x").path(), Path::new("/p/___x"));
     }
