@@ -1,5 +1,5 @@
-//! Eviction: pods that take more of the node's disk than they may, and pods that go because the node runs short of memory or
-//! disk. Images nobody uses go first when it is disk.
+//! Eviction: pods that take more of the node's disk than they may, and pods that go because the node runs short of
+//! memory, disk, inodes or process ids. Images nobody uses go first when it is disk.
 //!
 //! ```text
 //!   every LOOK, while there are pods ─▶ limits of pods ─▶ exceeded (pure) ──▶ evicted

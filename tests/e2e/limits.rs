@@ -109,3 +109,36 @@ fn a_container_that_takes_more_memory_than_it_may_is_killed_and_the_reason_is_to
                  {.status.containerStatuses[0].state.terminated.exitCode}";
     assert_eq!(cluster.kubectl(&["get", "pod", "greedy", "-o", ended]), "OOMKilled 137");
 }
+
+/// As kubelet has it unless it is told otherwise (KEP-2400, `NoSwap`); with cgroup v1 nothing can be said of one without a limit.
+#[test]
+fn no_container_swaps_whether_its_memory_is_limited_or_not() {
+    let cluster = Cluster::start();
+    cluster.import("busybox", "busybox:1");
+    let sleeps = "image: 'busybox:1', command: [sh, -c, exec sleep 1000000]";
+    cluster.apply(&format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: both}}\nspec:\n  terminationGracePeriodSeconds: 0\n  containers:\n  \
+         - {{name: limited, {sleeps}, resources: {{limits: {{memory: 64Mi}}}}}}\n  - {{name: free, {sleeps}}}\n"
+    ));
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/both", "--timeout=90s"]);
+    let uid = cluster.kubectl(&["get", "pod", "both", "-o", "jsonpath={.metadata.uid}"]);
+    let pod = root(&cluster, "memory").join(format!("kubepods/burstable/pod{uid}"));
+    let file = if is_unified() { "memory.swap.max" } else { "memory.memsw.limit_in_bytes" };
+    let swap = |name: &str| {
+        let path = format!("jsonpath={{.status.containerStatuses[?(@.name==\"{name}\")].containerID}}");
+        let id = cluster.kubectl(&["get", "pod", "both", "-o", &path]);
+        let group = pod.join(id.split("://").nth(1).expect("an id"));
+        assert!(group.is_dir(), "{}", group.display());
+        // A kernel may count no swap.
+        fs::read_to_string(group.join(file)).ok().map(|text| text.trim().to_owned())
+    };
+    let (limited, free) = (swap("limited"), swap("free"));
+    if is_unified() {
+        assert!(
+            [&limited, &free].iter().all(|swap| swap.as_ref().is_none_or(|swap| swap == "0")),
+            "{limited:?} {free:?}"
+        );
+    } else {
+        assert!(limited.as_ref().is_none_or(|both| *both == (64 << 20).to_string()), "{limited:?}");
+    }
+}
