@@ -2,10 +2,10 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use coracle_runtime::{Error, PidNamespace, Signal};
+use coracle_runtime::{ContainerState, Error, PidNamespace, Signal};
 use nix::{sys::signal, unistd::Pid};
 
-use crate::world::{World, exec, pid_of};
+use crate::world::{World, exec, log_text, pid_of};
 
 fn cgroups_named(mark: &str) -> Vec<String> {
     let mut found = Vec::new();
@@ -45,6 +45,30 @@ async fn purging_leaves_no_process_cgroup_mount_or_file() {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(world.directory.path().to_str().unwrap()));
     assert!(!world.path("run/sandboxes").exists() && !world.path("root/sandboxes").exists());
+}
+
+#[tokio::test]
+async fn what_a_stopped_sandboxs_containers_wrote_is_discarded_and_how_they_ended_is_kept() {
+    let mut world = World::new().await;
+    let sandbox = world.sandbox("over").await;
+    let status = sandbox.start_container(&world.shell("c", "echo text > /file; echo said; exit 3")).await.unwrap();
+    sandbox.wait(&status.id).await.unwrap();
+    let layer = sandbox.writable_layer(&status.id);
+    assert!(layer.join("file").exists());
+    world.runtime.stop_sandbox(sandbox.id()).await.unwrap();
+    assert!(layer.join("file").exists(), "who stops it may still look");
+    for _ in 0..2 {
+        world.runtime.discard_layers(sandbox.id()).await.unwrap();
+        assert!(!layer.exists());
+    }
+    // The next agent finds it as it was.
+    world.reopen().await;
+    let found = world.runtime.list().await.unwrap().remove(0);
+    let ContainerState::Exited(exit) = &found.containers[0].state else { panic!("{found:?}") };
+    assert_eq!((exit.code, found.alive), (3, false));
+    assert_eq!(log_text(&found.containers[0].log_path), "said\n");
+    world.runtime.remove_sandbox(&found.id).await.unwrap();
+    assert_eq!(world.runtime.list().await.unwrap().len(), 0);
 }
 
 #[tokio::test]
