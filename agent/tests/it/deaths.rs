@@ -217,6 +217,8 @@ pub(crate) fn with_node<F: Future<Output = ()>>(mark: &'static str, test: impl F
     }
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(path.to_str().unwrap()), "mounts are left: {mounts}");
+    // The purge has made directories of its own in it.
+    std::fs::remove_dir_all(&path).unwrap();
 }
 
 /// Two containers one after the other, with a volume, that say when they begin: the last of them from the command that it goes
