@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How long a member that stops waits for another to lead.
-const LEAVING: Duration = Duration::from_millis(1500);
+pub(crate) const LEAVING: Duration = Duration::from_millis(1500);
 
 /// Does a store's work; nothing is written and no live watch hears anything unless it runs.
 #[must_use = "a store writes only while its driver runs"]
@@ -105,7 +105,7 @@ async fn hand_over(shared: &Shared) {
         return;
     }
     let (answer, answered) = oneshot::channel();
-    if shared.queue.push(Request::HandOver { answer }).is_ok() {
+    if shared.queue.push(Request::HandOver { to: None, answer }).is_ok() {
         // If nobody takes it they hold an election, as after a crash.
         drop(tokio::time::timeout(LEAVING, answered).await);
     }

@@ -287,11 +287,18 @@ impl<D: Disk> Member<D> {
         id == self.own.id || self.node.raft.prs().get(id).is_some_and(|progress| progress.recent_active)
     }
 
-    /// The active voter that has most of the log, other than this leader and `witness`.
+    /// Whether a member has a vote.
+    pub(crate) fn votes(&self, id: u64) -> bool {
+        self.log().members().voters.contains(&id)
+    }
+
+    /// The voter that has most of the log, of those that are active if any are, other than this leader and `witness`.
     pub(crate) fn successor(&self, witness: Option<u64>) -> Option<u64> {
         let voters = self.log().members().voters.iter().copied();
-        let others = voters.filter(|id| *id != self.own.id && Some(*id) != witness && self.is_active(*id));
-        others.max_by_key(|id| self.node.raft.prs().get(*id).map_or(0, |progress| progress.matched))
+        let others = voters.filter(|id| *id != self.own.id && Some(*id) != witness);
+        // Each time an election might take raft-rs forgets who was active, and asks anew: then nobody is for a moment.
+        let has = |id: u64| self.node.raft.prs().get(id).map_or(0, |progress| progress.matched);
+        others.max_by_key(|id| (self.is_active(*id), has(*id)))
     }
 
     /// Hands leadership over.

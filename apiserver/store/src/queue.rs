@@ -38,8 +38,8 @@ pub(crate) enum Request {
     Admit { info: MemberInfo, answer: oneshot::Sender<Result<MemberId>> },
     /// Remove a member.
     Dismiss { id: MemberId, answer: oneshot::Sender<Result<()>> },
-    /// Let another member lead, if this one does.
-    HandOver { answer: oneshot::Sender<()> },
+    /// Let another member lead, this one or any, if this one does. Answered when another leads.
+    HandOver { to: Option<MemberId>, answer: oneshot::Sender<Result<()>> },
     /// A peer says something.
     Packet { from: u64, packet: Packet, size: usize, room: OwnedSemaphorePermit },
     /// Look around: something else than a request has come.

@@ -206,6 +206,26 @@ impl Store {
         self.propose(0, Command::Describe { id, info }).await.map(drop)
     }
 
+    /// Has another member lead; asked of the one that leads.
+    ///
+    /// # Errors
+    /// [`Error::MemberNotFound`] if it has no vote, or is a witness; [`Error::Unavailable`] if this member does not lead, or
+    /// the other does not after a while.
+    pub async fn hand_over(&self, to: MemberId) -> Result<()> {
+        let mut changes = self.cluster_changes();
+        if self.cluster().leader == Some(to) {
+            return Ok(());
+        }
+        let handed_over = async {
+            self.ask(|answer| Request::HandOver { to: Some(to), answer }).await?;
+            while self.cluster().leader == Some(self.cluster().own) {
+                changes.changed().await.map_err(|_| Error::Closed)?;
+            }
+            if self.cluster().leader == Some(to) { Ok(()) } else { Err(Error::Unavailable) }
+        };
+        tokio::time::timeout(driver::LEAVING, handed_over).await.unwrap_or(Err(Error::Unavailable))
+    }
+
     /// Takes in a packet that peer `from` has sent; the transport has made sure that it was that peer. Waits for room,
     /// so that a peer that sends more than this member can take is slowed down, and nobody else.
     ///

@@ -221,7 +221,7 @@ impl<D: Disk> Worker<D> {
                 Request::Barrier { answer } => self.reads.push(answer, now),
                 Request::Admit { info, answer } => self.admit(info, answer, now),
                 Request::Dismiss { id, answer } => self.dismiss(id, answer, now),
-                Request::HandOver { answer } => self.hand_over(answer),
+                Request::HandOver { to, answer } => self.hand_over(to, answer),
                 Request::Wake => {}
             }
             if bytes >= GROUP_BYTES || group.len() >= GROUP {

@@ -57,7 +57,7 @@ pub(super) struct Changes {
     /// By the index and term of their entries.
     pub(super) asked: BTreeMap<(u64, u64), Asked>,
     pub(super) removing: Removing,
-    handing_over: Vec<oneshot::Sender<()>>,
+    handing_over: Vec<oneshot::Sender<Result<()>>>,
 }
 
 impl Changes {
@@ -73,10 +73,10 @@ impl Changes {
         }
     }
 
-    /// This member does not lead.
+    /// Another member leads.
     pub(super) fn handed_over(&mut self) {
         for answer in mem::take(&mut self.handing_over) {
-            answer.send(()).ok();
+            answer.send(Ok(())).ok();
         }
     }
 }
@@ -148,19 +148,24 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Lets another lead, if this member does and there is one.
-    pub(super) fn hand_over(&mut self, answer: oneshot::Sender<()>) {
-        let leading = self.member.as_ref().filter(|member| member.is_leader());
-        let successor = leading.and_then(|member| member.successor(self.telling.witness()));
-        match (successor, &mut self.member) {
-            (Some(successor), Some(member)) => {
-                member.hand_over(successor);
-                self.changes.handing_over.push(answer);
-            }
-            _ => {
-                answer.send(()).ok();
-            }
+    /// Lets another lead, if this member does and there is one that can.
+    pub(super) fn hand_over(&mut self, to: Option<MemberId>, answer: oneshot::Sender<Result<()>>) {
+        match self.try_hand_over(to) {
+            Ok(()) => self.changes.handing_over.push(answer),
+            Err(error) => drop(answer.send(Err(error))),
         }
+    }
+
+    fn try_hand_over(&mut self, to: Option<MemberId>) -> Result<()> {
+        let witness = self.telling.witness();
+        let member = self.leading()?;
+        let successor = match to {
+            None => member.successor(witness).ok_or(Error::Unavailable)?,
+            Some(id) if member.votes(id.0) && Some(id.0) != witness => id.0,
+            Some(id) => return Err(Error::MemberNotFound { id }),
+        };
+        member.hand_over(successor);
+        Ok(())
     }
 
     /// Notices that this member leads, or leads no more, or that another does.
@@ -185,7 +190,9 @@ impl<D: Disk> Worker<D> {
             self.deadlines.clear();
             self.end_inquiries(&Error::Unavailable);
             self.changes.lost();
-            self.changes.handed_over();
+            if leader.is_some() {
+                self.changes.handed_over();
+            }
         }
         self.leads = leads;
         self.leader_is(leader);

@@ -38,7 +38,7 @@ impl Simulation {
             9 => machine.world.lock().unwrap().fail_sync = machine.running.is_some(),
             10 => {
                 let (answer, _) = oneshot::channel();
-                machine.asked.push(Request::HandOver { answer });
+                machine.asked.push(Request::HandOver { to: None, answer });
             }
             _ => self.lose_disk(index),
         }
@@ -51,11 +51,15 @@ impl Simulation {
 
     /// A disk is lost, if the others can do without: never two at a time, and those who are asked to go are not there for it.
     fn lose_disk(&mut self, index: usize) {
-        let gone = self.machines.iter().filter(|machine| machine.lost).count();
-        if self.voters().difference(&self.leaving()).count() >= 4 && gone == self.removed.len() {
+        if self.can_lose_a_disk() {
             self.machines[index].lost = true;
             self.machines[index].running = None;
         }
+    }
+
+    pub(super) fn can_lose_a_disk(&self) -> bool {
+        let gone = self.machines.iter().filter(|machine| machine.lost).count();
+        self.voters().difference(&self.leaving()).count() >= 4 && gone == self.removed.len()
     }
 
     /// The voters, as who has come furthest knows them.
