@@ -89,7 +89,7 @@ pub use entry::{Derived, Entry, Event, EventKind};
 pub use error::{Error, Result};
 pub use history::{Batch, Retention};
 pub use lease::Lease;
-pub use log::Recovery;
+pub use log::{Recovery, Torn};
 pub use packet::LONGEST as MAX_PACKET;
 pub use peer::{MemberId, MemberInfo};
 pub use range::{Range, RangeResult, What, prefix_end};

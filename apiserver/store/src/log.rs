@@ -10,7 +10,7 @@ use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use raft::eraftpb::{ConfState, Entry, EntryType, HardState, SnapshotMetadata};
 
-pub use self::opening::Recovery;
+pub use self::opening::{Recovery, Torn};
 pub(crate) use self::record::{entry_type, entry_type_of};
 use self::{
     frame::Frame,

@@ -117,7 +117,7 @@ impl Store {
             segments = recovery.segments,
             entries = recovery.entries,
             bytes = recovery.bytes,
-            torn = recovery.torn.as_ref().map(tracing::field::debug),
+            torn = recovery.torn.as_ref().map(tracing::field::display),
             unfinished = recovery.unfinished.as_deref(),
             "store opened"
         );

@@ -1,6 +1,6 @@
 //! Opening the log: every frame is looked at, and what was being written when the power went is cut off.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, fmt, time::Duration};
 
 use raft::eraftpb::HardState;
 
@@ -27,11 +27,28 @@ pub struct Recovery {
     pub entries: u64,
     /// Bytes in them.
     pub bytes: u64,
-    /// What was being written when the power went or the process was killed: file, offset, bytes cut off. Nobody had
-    /// been told that it was written.
-    pub torn: Option<(String, u64, u64)>,
+    /// What was being written when the power went or the process was killed, and was cut off.
+    pub torn: Option<Torn>,
     /// A segment that was only just being begun, and was removed.
     pub unfinished: Option<String>,
+}
+
+/// The end of the log, which was being written. Nobody had been told that it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Torn {
+    /// The segment's file.
+    pub file: String,
+    /// Where in it what was cut off began.
+    pub offset: u64,
+    /// How many bytes were cut off.
+    pub bytes: u64,
+}
+
+impl fmt::Display for Torn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, offset, bytes } = self;
+        write!(f, "{bytes} bytes of {file} from byte {offset} on, which were never acknowledged, were cut off")
+    }
 }
 
 impl<D: Disk> Log<D> {
@@ -176,7 +193,8 @@ impl<D: Disk> Log<D> {
                 }
                 Found::Torn if at == segment::HEADER => return self.remove_unfinished(name, recovery),
                 Found::Torn => {
-                    recovery.torn = Some((name.clone(), at as u64, (bytes.len() - at) as u64));
+                    let (offset, bytes) = (at as u64, (bytes.len() - at) as u64);
+                    recovery.torn = Some(Torn { file: name.clone(), offset, bytes });
                     self.disk.truncate(&name, at as u64).map_err(Error::io(format!("cut {name}")))?;
                     let took = self.disk.sync(&name).map_err(Error::io(format!("sync {name}")))?;
                     self.note_sync(took);
