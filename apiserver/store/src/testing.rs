@@ -4,6 +4,7 @@ mod cluster;
 mod engine_suite;
 mod faults;
 mod model;
+mod oracle;
 mod seeds;
 mod simulation;
 mod state;

@@ -22,7 +22,12 @@ use self::{
     watches::Follower,
     writes::Writes,
 };
-use super::{state::told, world::Dice};
+use super::{
+    model::Told,
+    oracle::{Changes, Oracle},
+    state::told,
+    world::Dice,
+};
 use crate::{
     check,
     command::Outcome,
@@ -36,7 +41,9 @@ use crate::{
 
 mod agreement;
 mod asking;
+mod clocks;
 mod fault;
+mod handing_over;
 mod heal;
 mod leaders;
 mod lies;
@@ -45,6 +52,7 @@ mod monotonic;
 mod net;
 mod reads;
 mod removing;
+mod rot;
 mod seeds;
 mod slow;
 mod watches;
@@ -55,6 +63,9 @@ const CLUSTER: [u8; 16] = [7; 16];
 const FOUNDER: u64 = 1 << 50;
 /// Milliseconds of a step, and steps of the two phases.
 const STEP: u64 = 20;
+/// What wall clocks say at first, and by how much they jump, in milliseconds.
+const NOON: u64 = 1_000_000_000;
+const HOUR: u64 = 3_600_000;
 /// Steps of a simulated minute.
 const MINUTE: u64 = 60_000 / STEP;
 const SAFETY: u64 = 700;
@@ -98,6 +109,7 @@ struct Simulation {
     leaders: Leaders,
     writes: Writes,
     monotonic: Monotonic,
+    oracle: Oracle,
     removed: Vec<u64>,
     /// Who was asked to be removed, and when last.
     dismissed: BTreeMap<u64, u64>,
@@ -109,6 +121,7 @@ struct Simulation {
     most: usize,
     witness: bool,
     witnesses: BTreeSet<u64>,
+    clocks_jump: bool,
 }
 
 impl Simulation {
@@ -129,6 +142,7 @@ impl Simulation {
             leaders: Leaders::default(),
             writes: Writes::new(FOUNDER),
             monotonic: Monotonic::default(),
+            oracle: Oracle::default(),
             removed: Vec::new(),
             dismissed: BTreeMap::new(),
             reads: 0,
@@ -137,6 +151,7 @@ impl Simulation {
             most: MOST,
             witness: false,
             witnesses: BTreeSet::new(),
+            clocks_jump: true,
         }
     }
 
@@ -147,7 +162,7 @@ impl Simulation {
 
     /// Wall clocks jump by an hour and back; nothing may depend on them.
     fn wall(&mut self) -> u64 {
-        1_000_000_000 + self.now + [0, 3_600_000][self.dice.below(2)]
+        NOON + self.now + [0, HOUR][self.dice.below(2)] * u64::from(self.clocks_jump)
     }
 
     fn way(&self, own: u64) -> Way {
@@ -216,7 +231,7 @@ impl Simulation {
         }
         let count = self.net.count();
         if machine.running.is_none() {
-            machine.start(way, now);
+            machine.start(&way, now);
         }
         let requests = std::mem::take(&mut machine.asked);
         let Some(run) = &mut machine.running else { return };
@@ -260,9 +275,17 @@ impl Simulation {
                 Asked::Write(number, mut answer) => match answer.try_recv() {
                     Ok(Err(Error::Unavailable | Error::DiskFull | Error::Failed { .. } | Error::Removed)) => {
                         self.writes.refused(number);
+                        self.oracle.writes.refused(number);
                     }
                     Ok(Err(Error::OutcomeUnknown)) | Err(TryRecvError::Closed) => {}
-                    Ok(outcome) => self.writes.answered(number, told(&outcome, 0)),
+                    Ok(outcome) => {
+                        let told = told(&outcome, 0);
+                        match &told {
+                            Told::Done { revision, .. } => self.oracle.writes.done(number, *revision),
+                            Told::Refused => self.oracle.writes.refused(number),
+                        }
+                        self.writes.answered(number, told);
+                    }
                     Err(TryRecvError::Empty) => self.asked.push(Asked::Write(number, answer)),
                 },
                 Asked::Read(began, index, mut answer) => match answer.try_recv() {
@@ -271,6 +294,7 @@ impl Simulation {
                         reads::waited(began, revision.0);
                         if let Some(run) = &self.machines[index].running {
                             reads::shows(&run.shared, &self.writes);
+                            reads::judged(&run.shared, began, &mut self.oracle);
                         }
                     }
                     Ok(Err(error)) => assert!(matches!(error, Error::Unavailable) || is_excused(&error), "{error:?}"),
@@ -316,20 +340,30 @@ impl Simulation {
             if leads {
                 self.leaders.leads(member, term);
             }
-            self.monotonic.stands(member, machine.life, applied, revision);
+            self.monotonic.stands(member, machine.life, applied);
+            let who = (member, machine.life);
+            let before = self.oracle.monotonic.ask(who);
+            self.oracle.monotonic.tell(who, before, revision);
             (member, term, leads, applied, revision, machine.world.lock().unwrap().steps).hash(&mut hasher);
             if machine.identity.witness {
                 assert!(!leads, "a witness leads");
                 assert_eq!(run.shared.read().index().len(), 0, "a witness keeps what is stored");
                 continue;
             }
-            let follower = self.followers.entry((member, machine.life)).or_default();
-            follower.follow(&run.shared, &self.writes);
+            let follower = self.followers.entry(who).or_default();
+            follower.follow(who, &run.shared, &self.writes, &mut self.oracle);
         }
         writeln!(self.transcript, "{} {:x}", self.now, hasher.finish()).unwrap();
     }
 
     fn run(mut self) -> String {
+        self.endure(|_| ());
+        self.heal();
+        self.transcript
+    }
+
+    /// The time in which everything may go wrong; `more` after each step.
+    fn endure(&mut self, mut more: impl FnMut(&mut Self)) {
         for step in 0..SAFETY {
             self.step();
             if let Some(index) = self.running() {
@@ -344,9 +378,27 @@ impl Simulation {
             if step > 120 && self.dice.once_in(25) {
                 self.fault();
             }
+            if step > 60 {
+                more(self);
+            }
         }
-        self.heal();
-        self.transcript
+    }
+
+    /// What clients were told is compared with what happened: with what those who followed heard of it, and the log says.
+    fn judge_clients(&mut self) {
+        let model = &self.writes.model;
+        let the_log = (0, 0);
+        self.oracle.watches.follow(the_log, 1);
+        for revision in 2..=model.revision() {
+            let (before, after) = (model.at(revision - 1), model.at(revision));
+            let text = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
+            let set = after.iter().filter(|(key, fact)| before.get(*key) != Some(*fact));
+            let set = set.map(|(key, fact)| (text(key), Some(watches::shown(&fact.0))));
+            let gone = before.keys().filter(|key| !after.contains_key(*key)).map(|key| (text(key), None));
+            let changes: Changes = set.chain(gone).collect();
+            self.oracle.watches.hear(the_log, revision, changes);
+        }
+        self.oracle.judge(model.revision());
     }
 
     /// How the members stand, for who looks into a seed.

@@ -15,7 +15,7 @@ pub(super) fn for_each_seed(count: u64, simulate: impl Fn(u64) -> String) {
 }
 
 /// So many seeds, unless others are asked for.
-pub(super) fn seeds(count: u64) -> Range<u64> {
+fn seeds(count: u64) -> Range<u64> {
     let first = number("CORACLE_SEEDS_FROM").unwrap_or(0);
     first..first + number("CORACLE_SEEDS").unwrap_or(count)
 }

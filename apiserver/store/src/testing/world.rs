@@ -161,10 +161,18 @@ impl World {
 
     /// Changes one bit of the log that was synced; says how to change it back.
     pub(crate) fn flip_bit(&mut self) -> Option<(String, usize, u8)> {
+        let mut dice = self.dice.clone();
+        let flipped = self.flip_bit_by(&mut dice);
+        self.dice = dice;
+        flipped
+    }
+
+    /// Changes a bit of some file, drawn by other dice than this machine's.
+    pub(crate) fn flip_bit_by(&mut self, dice: &mut Dice) -> Option<(String, usize, u8)> {
         let names: Vec<String> = self.files.keys().cloned().collect();
-        let name = names.get(self.dice.below(names.len()))?.clone();
+        let name = names.get(dice.below(names.len()))?.clone();
         let len = self.files[&name].current.len();
-        let (at, bit) = (self.dice.below(len), 1 << self.dice.below(8));
+        let (at, bit) = (dice.below(len), 1 << dice.below(8));
         self.flip(&name, at, bit).then_some((name, at, bit))
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::{Asked, MINUTE, Simulation, TWO, machine::Machine};
+use super::{Asked, MINUTE, Simulation, TWO, machine::Machine, writes::OWN};
 use crate::{
     command::Command,
     peer::{MemberId, MemberInfo},
@@ -42,7 +42,7 @@ impl Simulation {
         if self.dice.once_in(4) {
             let (answer, answered) = oneshot::channel();
             machine.asked.push(Request::Barrier { answer });
-            self.asked.push(Asked::Read(self.writes.revision, index, answered));
+            self.asked.push(Asked::Read(self.oracle.begin_read(), index, answered));
             return;
         }
         let Ok(room) = Arc::clone(&run.room).try_acquire_owned() else { return };
@@ -50,6 +50,7 @@ impl Simulation {
         let (asked, command) = match drawn {
             Command::Txn(txn) => {
                 let (number, command) = self.writes.begin(txn);
+                assert_eq!(self.oracle.writes.begin(OWN, &number.to_string()), number);
                 (Asked::Write(number, answered), command)
             }
             other => (Asked::Other(answered), other),

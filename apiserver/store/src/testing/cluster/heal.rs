@@ -95,6 +95,7 @@ impl Simulation {
             let revision = run.shared.read().revision();
             assert_eq!(*shown.get_or_insert(revision), revision, "member {member:x} is at another revision");
         }
+        self.judge_clients();
         let said = format!(
             "{} members, {} removed, {} terms, {} writes, {} reads, {} images, {} followers began anew",
             self.machines.len(),

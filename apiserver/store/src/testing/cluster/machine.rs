@@ -11,7 +11,7 @@ use super::net::Way;
 use crate::{
     checkpoint::{Checkpoints, Job},
     datadir::Identity,
-    error::Error,
+    error::{Error, Result},
     history::Retention,
     queue::Request,
     shared::Shared,
@@ -58,23 +58,29 @@ impl Machine {
         }
     }
 
+    /// Opens what the disk holds.
+    pub(super) fn open(&mut self, way: &Way, now: Now) -> Result<Running> {
+        self.life += 1;
+        let config =
+            Config { dir: "".into(), retention: Retention::default(), checkpoint_bytes: 8 << 10, joining: None };
+        let transport = Arc::new(Way { own: way.own, sent: Arc::clone(&way.sent) });
+        let patience = self.patience..self.patience + 1;
+        let start = Start { identity: self.identity.clone(), life: self.life, patience, transport };
+        let mut checkpoints = Checkpoints::new(SimEngine(Arc::clone(&self.world)));
+        let opened = open(SimDisk(Arc::clone(&self.world)), &mut checkpoints, start, &config, |_| now);
+        let room = Arc::new(Semaphore::new(10_000));
+        opened.map(|Opened { shared, worker, .. }| Running { shared, worker, checkpoints, job: None, room })
+    }
+
     /// Starts the member from what the disk holds.
-    pub(super) fn start(&mut self, way: Way, now: Now) {
+    pub(super) fn start(&mut self, way: &Way, now: Now) {
         let mut attempts = 0;
         loop {
-            self.life += 1;
-            let config =
-                Config { dir: "".into(), retention: Retention::default(), checkpoint_bytes: 8 << 10, joining: None };
-            let transport = Arc::new(Way { own: way.own, sent: Arc::clone(&way.sent) });
-            let patience = self.patience..self.patience + 1;
-            let start = Start { identity: self.identity.clone(), life: self.life, patience, transport };
-            let mut checkpoints = Checkpoints::new(SimEngine(Arc::clone(&self.world)));
-            let opened = open(SimDisk(Arc::clone(&self.world)), &mut checkpoints, start, &config, |_| now);
+            let opened = self.open(way, now);
             let stopped = self.world.lock().unwrap().stopped;
             match opened {
-                Ok(Opened { shared, worker, .. }) if !stopped => {
-                    let room = Arc::new(Semaphore::new(10_000));
-                    self.running = Some(Running { shared, worker, checkpoints, job: None, room });
+                Ok(running) if !stopped => {
+                    self.running = Some(running);
                     return;
                 }
                 other => {

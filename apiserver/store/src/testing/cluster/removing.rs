@@ -10,12 +10,12 @@ use crate::{
 };
 
 impl Simulation {
-    fn id(&self, index: usize) -> u64 {
+    pub(super) fn id(&self, index: usize) -> u64 {
         self.machines[index].identity.member
     }
 
     /// Steps until it is so; whether it came to that.
-    fn steps_until(&mut self, steps: u64, is_so: impl Fn(&Self) -> bool) -> bool {
+    pub(super) fn steps_until(&mut self, steps: u64, is_so: impl Fn(&Self) -> bool) -> bool {
         (0..steps).any(|_| {
             self.step();
             is_so(self)

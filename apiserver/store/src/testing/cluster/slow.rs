@@ -16,7 +16,7 @@ impl Simulation {
     }
 
     /// Clients ask all the time, until it is so.
-    fn asking_until(&mut self, steps: u64, is_so: impl Fn(&Self) -> bool) {
+    pub(super) fn asking_until(&mut self, steps: u64, is_so: impl Fn(&Self) -> bool) {
         for step in 0..steps {
             self.step();
             if is_so(self) {
@@ -70,25 +70,13 @@ fn simulate_slow(seed: u64) {
     let result = std::panic::catch_unwind(|| {
         let mut simulation = Simulation::new(seed);
         let mut disks = Dice(seed ^ 0x510);
-        for step in 0..super::SAFETY {
-            simulation.step();
-            if let Some(index) = simulation.running() {
-                if simulation.dice.once_in(3) {
-                    simulation.ask(index);
-                }
-                if step < 100 && step % 20 == 10 || simulation.dice.once_in(60) {
-                    simulation.change_members(index);
-                }
-            }
-            if step > 120 && simulation.dice.once_in(25) {
-                simulation.fault();
-            }
-            if step > 60 && disks.once_in(15) {
+        simulation.endure(|simulation| {
+            if disks.once_in(15) {
                 let index = disks.below(simulation.machines.len());
                 let millis = [0, 0, 20, 100, 400, 1500][disks.below(6)];
                 simulation.syncs_take(index, Duration::from_millis(millis));
             }
-        }
+        });
         simulation.net.heal();
         for machine in &mut simulation.machines {
             let mut world = machine.world.lock().unwrap();

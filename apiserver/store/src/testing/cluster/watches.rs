@@ -9,13 +9,33 @@ use std::{
 
 use super::writes::Writes;
 use crate::{
-    entry::EventKind,
+    entry::{Event, EventKind},
     error::Error,
+    history::Batch,
     revision::Revision,
     shared::Shared,
-    testing::model::{Facts, fact},
+    testing::{
+        model::{Facts, fact},
+        oracle::{Changes, Oracle},
+    },
     watch::{Buffer, WatchRequest, Watcher},
 };
+
+/// A value as the oracle compares it: itself, or a checksum.
+pub(super) fn shown(value: &[u8]) -> String {
+    if value.len() <= 16 {
+        return String::from_utf8_lossy(value).into_owned();
+    }
+    format!("{} bytes {:x}", value.len(), crc32fast::hash(value))
+}
+
+fn changes(batch: &Batch) -> Changes {
+    let change = |event: &Arc<Event>| {
+        let value = (event.kind == EventKind::Put).then(|| shown(&event.entry.value));
+        (String::from_utf8_lossy(&event.entry.key).into_owned(), value)
+    };
+    batch.events.iter().map(change).collect()
+}
 
 /// A client that follows one member in one of its lives.
 #[derive(Default)]
@@ -27,11 +47,12 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    pub(super) fn follow(&mut self, shared: &Arc<Shared>, writes: &Writes) {
+    pub(super) fn follow(&mut self, who: (u64, u64), shared: &Arc<Shared>, writes: &Writes, oracle: &mut Oracle) {
         while shared.hand_out() {}
         loop {
             let Some(watcher) = &mut self.watcher else {
                 self.read_anew(shared, writes);
+                oracle.watches.follow(who, self.heard);
                 return;
             };
             let polled = {
@@ -40,8 +61,8 @@ impl Follower {
             };
             match polled {
                 Poll::Ready(Some(Ok(batch))) => {
-                    self.heard += 1;
-                    assert_eq!(batch.revision.0, self.heard, "each revision once and in order");
+                    self.heard = batch.revision.0;
+                    oracle.watches.hear(who, self.heard, changes(&batch));
                     for event in batch.events.iter() {
                         let (key, new) = fact(&event.entry);
                         match event.kind {

@@ -70,7 +70,8 @@ fn a_cluster_with_a_witness_keeps_what_it_promised_whatever_happens() {
 fn two_servers_and_a_witness_survive_the_loss_of_any_one() {
     for_each_seed(60, |seed| {
         let result = std::panic::catch_unwind(|| Simulation::witnessed(seed, TWO).lose_one());
-        result.unwrap_or_else(|_| panic!("seed {seed}"))
+        result
+            .unwrap_or_else(|_| panic!("repro: CORACLE_SEED={seed} cargo test -p coracle-store --lib loss_of_any_one"))
     });
 }
 

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The key every write of the simulation's clients sets to its own number, so that it is known in the log.
-const OWN: &str = "write";
+pub(super) const OWN: &str = "write";
 
 struct Write {
     /// How far the log had been acknowledged when it was sent.
@@ -32,9 +32,8 @@ pub(super) struct Writes {
     members: BTreeSet<u64>,
     forwarded: BTreeMap<u64, (u64, u64)>,
     writes: Vec<Write>,
-    /// The last index acknowledged, and the revision after it.
+    /// The last index acknowledged.
     acknowledged: u64,
-    pub(super) revision: u64,
     pub(super) answered: u64,
 }
 
@@ -47,7 +46,6 @@ impl Writes {
             forwarded: BTreeMap::new(),
             writes: Vec::new(),
             acknowledged: 0,
-            revision: 1,
             answered: 0,
         }
     }
@@ -113,9 +111,6 @@ impl Writes {
         };
         assert_eq!(told, expected, "an answer is another than the model's");
         self.acknowledged = self.acknowledged.max(index);
-        if let Told::Done { revision, .. } = told {
-            self.revision = self.revision.max(revision);
-        }
         self.answered += 1;
     }
 
