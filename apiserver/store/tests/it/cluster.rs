@@ -2,30 +2,29 @@
 //! the others or left without room on its disk, again and again; judged by clients that remember what they were told.
 //!
 //! Each writer has a key of its own, and knows at any time what that may hold: what was acknowledged last, or one of the
-//! writes since whose outcome nobody could tell. Readers ask any member for any key, and must see no less than had been
-//! acknowledged before they asked. `CORACLE_CLUSTER_ROUNDS=n` does so much.
+//! writes since whose outcome nobody could tell. Readers ask any member for any key, and somebody follows each. What all of
+//! them are told is judged by the oracle that judges the simulated cluster too. It takes two minutes, and every kind of fault
+//! comes at least once; `CORACLE_CLUSTER_SECONDS=n` is so long.
 
 use std::{
-    collections::BTreeSet,
     io::{BufRead, BufReader, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use self::cables::Cables;
+use self::{
+    cables::Cables,
+    clients::{Known, READERS, WRITERS, follow, read, write},
+};
 use super::full::Mounted;
 
 mod cables;
+mod clients;
 mod member;
 
-const WRITERS: usize = 6;
-const READERS: usize = 2;
 /// How long a fault lasts: longer than an election takes.
 const FAULT: Duration = Duration::from_millis(1500);
 /// Kinds of faults.
@@ -91,87 +90,6 @@ fn wait_for(what: &str, mut found: impl FnMut() -> Option<String>, wanted: impl 
     }
 }
 
-/// What all clients know.
-#[derive(Default)]
-struct Known {
-    sockets: Mutex<Vec<PathBuf>>,
-    /// By writer, the last value acknowledged.
-    acknowledged: Vec<AtomicU64>,
-    writes: AtomicU64,
-    reads: AtomicU64,
-    unknown: AtomicU64,
-    stop: AtomicBool,
-    /// When a leader was killed, and how long after that a write was acknowledged that began later.
-    killed: Mutex<Option<(Instant, Option<Duration>)>>,
-}
-
-impl Known {
-    fn socket(&self, at: u64) -> PathBuf {
-        let sockets = self.sockets.lock().unwrap();
-        sockets[usize::try_from(at).unwrap() % sockets.len()].clone()
-    }
-}
-
-fn write(known: &Known, writer: usize) {
-    let key = format!("last/{writer}");
-    let mut possible = BTreeSet::from([0]);
-    let (mut value, mut attempt, mut turn) = (0, 0, writer as u64);
-    let mut last = Instant::now();
-    while !known.stop.load(Ordering::SeqCst) {
-        assert!(last.elapsed() < PATIENCE, "no write of {writer} was acknowledged for a minute");
-        attempt += 1;
-        turn += 1;
-        let began = Instant::now();
-        match ask(&known.socket(turn), &format!("put {key} {value} {attempt}")).as_deref() {
-            Some("done") => {
-                value = attempt;
-                possible = BTreeSet::from([value]);
-                known.acknowledged[writer].store(value, Ordering::SeqCst);
-                known.writes.fetch_add(1, Ordering::SeqCst);
-                last = Instant::now();
-                let mut killed = known.killed.lock().unwrap();
-                if let Some((at, after @ None)) = &mut *killed
-                    && began >= *at
-                {
-                    *after = Some(at.elapsed());
-                }
-                continue;
-            }
-            Some("refused") => continue,
-            Some("conflict") => assert!(possible.len() > 1, "a write met another value than the one acknowledged"),
-            _ => {
-                known.unknown.fetch_add(1, Ordering::SeqCst);
-                possible.insert(attempt);
-            }
-        }
-        // What it holds now is what to go on from.
-        while !known.stop.load(Ordering::SeqCst) {
-            turn += 1;
-            if let Some(found) = ask(&known.socket(turn), &format!("read {key}")).and_then(|text| text.parse().ok()) {
-                assert!(possible.contains(&found), "writer {writer} finds {found}, and knows of {possible:?}");
-                assert!(found >= known.acknowledged[writer].load(Ordering::SeqCst));
-                value = found;
-                break;
-            }
-        }
-    }
-}
-
-fn read(known: &Known, reader: u64) {
-    let mut turn = reader;
-    while !known.stop.load(Ordering::SeqCst) {
-        turn += 1;
-        let writer = usize::try_from(turn).unwrap() % WRITERS;
-        let before = known.acknowledged[writer].load(Ordering::SeqCst);
-        if let Some(found) = ask(&known.socket(turn), &format!("read last/{writer}")).and_then(|text| text.parse().ok())
-        {
-            let found: u64 = found;
-            assert!(found >= before, "a read of {found} began when {before} had been acknowledged");
-            known.reads.fetch_add(1, Ordering::SeqCst);
-        }
-    }
-}
-
 /// Sends a process a signal by name.
 fn signal(process: &Process, name: &str) {
     let sent = Command::new("kill").args(["-s", name, &process.child.id().to_string()]).status().unwrap();
@@ -198,7 +116,7 @@ struct Cluster {
 
 impl Cluster {
     fn ask(&self, at: usize, line: &str) -> Option<String> {
-        ask(&self.known.socket(at as u64), line)
+        ask(&self.known.socket(at as u64).0, line)
     }
 
     fn leader(&self) -> usize {
@@ -233,8 +151,9 @@ impl Cluster {
                 std::thread::sleep(FAULT);
                 let Process { dir, address, .. } = &self.processes[at];
                 let (process, socket) = start(program(self.cables.as_ref(), at), dir, address, &self.ports, None);
+                let pid = process.child.id().into();
                 self.processes[at] = process;
-                self.known.sockets.lock().unwrap()[at] = socket;
+                self.known.sockets.lock().unwrap()[at] = (socket, pid);
             }
             "stop" => {
                 signal(&self.processes[at], "STOP");
@@ -275,17 +194,18 @@ impl Cluster {
 
 #[test]
 fn what_a_cluster_of_processes_acknowledged_is_there_whatever_happens_to_one() {
-    let rounds = std::env::var("CORACLE_CLUSTER_ROUNDS").map_or(2 * KINDS, |rounds| rounds.parse().expect("a number"));
+    let seconds = std::env::var("CORACLE_CLUSTER_SECONDS").map_or(120, |seconds| seconds.parse().expect("a number"));
+    let seconds = Duration::from_secs(seconds);
     let dir = tempfile::tempdir().unwrap();
     let ports = dir.path().join("ports");
     std::fs::create_dir(&ports).unwrap();
-    let known = Arc::new(Known { acknowledged: (0..WRITERS).map(|_| AtomicU64::new(0)).collect(), ..Known::default() });
+    let known = Arc::new(Known::default());
     let disks: Vec<Mounted> = (0..3).map_while(|_| Mounted::new("24m")).collect();
     let place = |at: usize| disks.get(at).map_or_else(|| dir.path().join(at.to_string()), |disk| disk.path("store"));
     let cables = Cables::new(3).inspect_err(|why| println!("Skipped: pulling cables: {why}")).ok();
     let address = |at: usize| cables.as_ref().map_or_else(|| "127.0.0.1".to_owned(), |_| Cables::address(at));
     let (first, socket) = start(program(cables.as_ref(), 0), &place(0), &address(0), &ports, None);
-    known.sockets.lock().unwrap().push(socket);
+    known.sockets.lock().unwrap().push((socket, first.child.id().into()));
     let places = [(place(1), address(1)), (place(2), address(2))];
     let mut cluster =
         Cluster { processes: vec![first], disks, cables, ports: ports.clone(), known: Arc::clone(&known) };
@@ -295,8 +215,8 @@ fn what_a_cluster_of_processes_acknowledged_is_there_whatever_happens_to_one() {
         let id = wait_for("to be admitted", || cluster.ask(0, &format!("admit machine-{at}")), is_id);
         let program = program(cluster.cables.as_ref(), at);
         let (process, socket) = start(program, &place, &address, &ports, Some(&format!("{who} {id}")));
+        known.sockets.lock().unwrap().push((socket, process.child.id().into()));
         cluster.processes.push(process);
-        known.sockets.lock().unwrap().push(socket);
         wait_for("it to vote", || cluster.ask(0, "voters"), |voters| voters == (at + 1).to_string());
     }
     std::thread::scope(|scope| {
@@ -309,10 +229,17 @@ fn what_a_cluster_of_processes_acknowledged_is_there_whatever_happens_to_one() {
             let known = Arc::clone(&known);
             clients.push(scope.spawn(move || read(&known, reader as u64)));
         }
-        let mut failed_over = Vec::new();
+        let followers: Vec<_> = (0..3)
+            .map(|at| {
+                let known = Arc::clone(&known);
+                scope.spawn(move || follow(&known, at))
+            })
+            .collect();
+        let (mut failed_over, mut rounds, began) = (Vec::new(), 0, Instant::now());
         let faults = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            for round in 0..rounds {
-                cluster.fault(round);
+            while began.elapsed() < seconds || rounds < KINDS {
+                cluster.fault(rounds);
+                rounds += 1;
                 let killed = known.killed.lock().unwrap().take();
                 failed_over.extend(killed.and_then(|(_, after)| after));
             }
@@ -321,9 +248,17 @@ fn what_a_cluster_of_processes_acknowledged_is_there_whatever_happens_to_one() {
         for client in clients {
             client.join().unwrap();
         }
+        let digest = wait_for("a member to answer", || cluster.ask(0, "digest"), |said| said.contains(' '));
+        let last: u64 = digest.split_once(' ').unwrap().0.parse().unwrap();
+        known.last.store(last, Ordering::SeqCst);
+        for follower in followers {
+            follower.join().unwrap();
+        }
         faults.unwrap();
+        known.oracle().judge(last);
         println!(
-            "{rounds} faults, {} writes, {} of unknown outcome, {} reads; from a leader's death to the next write {failed_over:?}",
+            "{rounds} faults in {:?}, {} writes, {} of unknown outcome, {} reads; from a leader's death to the next write {failed_over:?}",
+            began.elapsed(),
             known.writes.load(Ordering::SeqCst),
             known.unknown.load(Ordering::SeqCst),
             known.reads.load(Ordering::SeqCst),

@@ -118,7 +118,7 @@ pub(crate) fn judge(path: &Path, told: &Told, when: &str) -> bool {
 
 #[test]
 fn what_a_killed_process_acknowledged_is_there_after_every_kill() {
-    let rounds = std::env::var("CORACLE_KILL_ROUNDS").map_or(20, |rounds| rounds.parse().expect("a number"));
+    let rounds = std::env::var("CORACLE_KILL_ROUNDS").map_or(200, |rounds| rounds.parse().expect("a number"));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store");
     let mut acknowledged = Told::new();

@@ -9,6 +9,9 @@ mod full;
 #[cfg(test)]
 mod kill;
 #[cfg(test)]
+#[path = "../../src/testing/oracle.rs"]
+mod oracle;
+#[cfg(test)]
 mod power;
 #[cfg(test)]
 mod semantics;

@@ -12,10 +12,13 @@ use std::{
     time::Duration,
 };
 
-use coracle_store::{Compare, Config, Error, Is, Joining, MemberId, MemberInfo, Op, Range, Store, Transport, Txn};
+use coracle_store::{
+    Compare, Config, Error, EventKind, Is, Joining, MemberId, MemberInfo, Op, Range, Revision, Store, Transport, Txn,
+    WatchRequest,
+};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream, unix::OwnedWriteHalf},
     sync::mpsc,
     task::JoinSet,
     time::timeout,
@@ -107,6 +110,10 @@ async fn answer(stream: UnixStream, store: Store, cuts: Arc<Mutex<BTreeSet<u64>>
     let mut lines = BufReader::new(reader).lines();
     while let Some(line) = lines.next_line().await.ok()? {
         let words: Vec<&str> = line.split(' ').collect();
+        if let ["watch", behind] = words[..] {
+            tell(&mut writer, &store, behind.parse().unwrap()).await?;
+            continue;
+        }
         let said = say(&store, &cuts, &words).await.unwrap_or_else(|error| match error {
             Error::Unavailable | Error::DiskFull => "refused".to_owned(),
             _ => "unknown".to_owned(),
@@ -114,6 +121,28 @@ async fn answer(stream: UnixStream, store: Store, cuts: Arc<Mutex<BTreeSet<u64>>
         writer.write_all(format!("{said}\n").as_bytes()).await.ok()?;
     }
     Some(())
+}
+
+/// Tells what changes behind a revision, a line each: the revision, and each key with its value.
+async fn tell(writer: &mut OwnedWriteHalf, store: &Store, behind: u64) -> Option<()> {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let mut watcher = match store.watch(WatchRequest::prefix("", Revision(behind + 1))) {
+        Ok(watcher) => watcher,
+        Err(Error::Compacted { compacted }) => {
+            return writer.write_all(format!("compacted {compacted}\n").as_bytes()).await.ok();
+        }
+        Err(_) => return None,
+    };
+    // Whoever follows reads anew when this ends: it was too slow, or the member has been sent an image.
+    while let Some(Ok(batch)) = watcher.next().await {
+        let mut line = batch.revision.to_string();
+        for event in batch.events.iter() {
+            assert_eq!(event.kind, EventKind::Put);
+            line.push_str(&format!(" {}={}", text(&event.entry.key), text(&event.entry.value)));
+        }
+        writer.write_all(format!("{line}\n").as_bytes()).await.ok()?;
+    }
+    None
 }
 
 async fn say(store: &Store, cuts: &Mutex<BTreeSet<u64>>, words: &[&str]) -> Result<String, Error> {
@@ -136,13 +165,14 @@ async fn say(store: &Store, cuts: &Mutex<BTreeSet<u64>>, words: &[&str]) -> Resu
             };
             let then = vec![Op::put(key, words[3].to_owned())];
             let done = store.txn(Txn { compare: vec![before], then, or_else: Vec::new() }).await?;
-            if done.succeeded { "done".to_owned() } else { "conflict".to_owned() }
+            if done.succeeded { format!("done {}", done.revision) } else { "conflict".to_owned() }
         }
+        // The newest; or what this member has.
         "read" => {
             store.barrier().await?;
-            let entry = store.get(words[1].as_bytes());
-            entry.map_or_else(|| "0".to_owned(), |entry| String::from_utf8(entry.value.to_vec()).unwrap())
+            shown(store, words[1])?
         }
+        "peek" => shown(store, words[1])?,
         "cut" => {
             cuts.lock().unwrap().extend(words[1..].iter().map(|word| word.parse::<u64>().unwrap()));
             "done".to_owned()
@@ -162,6 +192,13 @@ async fn say(store: &Store, cuts: &Mutex<BTreeSet<u64>>, words: &[&str]) -> Resu
         }
         other => panic!("{other}?"),
     })
+}
+
+/// The revision, and the value a key has by then.
+fn shown(store: &Store, key: &str) -> Result<String, Error> {
+    let found = store.range(&Range::key(key.to_owned()))?;
+    let value = found.entries.first().map(|entry| String::from_utf8(entry.value.to_vec()).unwrap());
+    Ok(format!("{} {}", found.revision, value.as_deref().unwrap_or("0")))
 }
 
 #[test]
