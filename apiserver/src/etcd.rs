@@ -10,9 +10,10 @@
 //! is there. Secrets are shown sealed, as in etcd below Kubernetes.
 //!
 //! - `messages` are etcd's types.
-//! - `kv` and `txn`, `watch`, `lease`, `cluster` are its services.
+//! - `kv` and `txn`, `watch`, `lease`, `cluster` are its services; `database` is the file a snapshot is.
 
 mod cluster;
+mod database;
 mod kv;
 mod lease;
 mod messages;
@@ -35,7 +36,7 @@ use self::kv::Who;
 use crate::{
     authz::MASTERS,
     connections::{Guest, Tracked, drive},
-    pki, snapshot,
+    pki,
 };
 
 /// Connections at once: administrators' tools, of which `etcdctl check perf --load=l` makes five hundred.
@@ -51,7 +52,6 @@ pub(crate) struct Front {
     /// The store, without a seal.
     store: Store,
     store_dir: PathBuf,
-    source: snapshot::Source,
     /// What this member is called when it has not said so itself, and where etcd's clients reach it.
     name: String,
     url: String,
@@ -59,9 +59,9 @@ pub(crate) struct Front {
 
 impl Front {
     /// Over the store of a server of this name, which etcd's clients reach at this URL.
-    pub(crate) fn new(store: &Store, store_dir: PathBuf, source: snapshot::Source, name: &str, url: String) -> Self {
+    pub(crate) fn new(store: &Store, store_dir: PathBuf, name: &str, url: String) -> Self {
         let name = if name.is_empty() { "coracle".to_owned() } else { name.to_owned() };
-        Self { store: store.as_kept(), store_dir, source, name, url }
+        Self { store: store.as_kept(), store_dir, name, url }
     }
 
     /// What answers begin with.
@@ -106,6 +106,9 @@ async fn answer(
     shutdown: CancellationToken,
     tasks: &TaskTracker,
 ) -> Response<Body> {
+    if request.method() == Method::GET && may {
+        return cluster::page(&front, request.uri().path());
+    }
     if request.method() != Method::POST {
         let why = "grpc: calls are posted".to_owned();
         return unary(Err::<messages::Nothing, _>(Refusal(Code::Unimplemented, why)));
@@ -138,6 +141,7 @@ async fn answer(
         "/etcdserverpb.Cluster/MemberList" => call!(request => Ok(cluster::members(&front, request))),
         "/etcdserverpb.Maintenance/Status" => call!(request => cluster::status(&front, request).await),
         "/etcdserverpb.Maintenance/Alarm" => call!(request => cluster::alarms(&front, request)),
+        "/etcdserverpb.Maintenance/MoveLeader" => call!(request => cluster::move_leader(&front, request).await),
         "/etcdserverpb.Maintenance/Defragment" => call!(request => Ok(cluster::defragment(&front, request))),
         "/etcdserverpb.Maintenance/Hash" => call!(request => {
             let messages::Nothing {} = request;

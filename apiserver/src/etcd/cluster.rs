@@ -2,22 +2,30 @@
 
 use std::{fs, io, path::Path};
 
-use coracle_process::grpc::{Answers, Code, Refusal, Result};
-use coracle_store::{Error, MemberStatus, Range, Revision};
-use futures::StreamExt as _;
+use coracle_process::{
+    grpc::{Answers, Body, Code, Refusal, Result},
+    metrics::{MEDIA, Page},
+};
+use coracle_store::{Error, MemberId, MemberStatus, Range, Revision};
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
+use sha2::{Digest as _, Sha256};
 
 use super::{
     Front,
+    database::Database,
     kv::{number, refused},
     messages::{
         AlarmMember, AlarmRequest, AlarmResponse, HashKvRequest, HashResponse, HeaderResponse, Member,
-        MemberListResponse, Nothing, SnapshotResponse, StatusResponse,
+        MemberListResponse, MoveLeaderRequest, Nothing, SnapshotResponse, StatusResponse,
     },
 };
-use crate::snapshot;
 
 /// The version of etcd whose API this is.
 const VERSION: &str = "3.5.0";
+
+/// A snapshot is sent in pieces of so many bytes, and what one value has more.
+const PIECE: usize = 256 << 10;
 
 /// Bytes of the files below a directory.
 fn size(dir: &Path) -> io::Result<u64> {
@@ -92,6 +100,50 @@ pub(super) fn defragment(front: &Front, _: Nothing) -> HeaderResponse {
     HeaderResponse { header: Some(front.who().header(front.store.revision())) }
 }
 
+/// What is read over plain HTTP, as of etcd: how it fares, as a word and in figures, and its version.
+pub(super) fn page(front: &Front, path: &str) -> Response<Body> {
+    let (status, cluster) = (front.store.status(), front.store.cluster());
+    let (media, text) = match path {
+        "/version" => ("application/json", format!("{{\"etcdserver\":\"{VERSION}\",\"etcdcluster\":\"{VERSION}\"}}")),
+        "/health" => {
+            let is_well = status.refusing.is_none() && cluster.leader.is_some();
+            ("application/json", format!("{{\"health\":\"{is_well}\"}}"))
+        }
+        "/metrics" => {
+            let mut page = Page::default();
+            let help = "Whether or not a leader exists. 1 is existence, 0 is not.";
+            page.one("etcd_server_has_leader", "gauge", help, u8::from(cluster.leader.is_some()));
+            let help = "Whether or not this member is a leader. 1 if is, 0 otherwise.";
+            page.one("etcd_server_is_leader", "gauge", help, u8::from(cluster.leader == Some(cluster.own)));
+            page.one("etcd_debugging_mvcc_keys_total", "gauge", "Total number of keys.", status.keys);
+            page.process();
+            (MEDIA, page.0)
+        }
+        _ => {
+            let mut response = Response::new(Full::from("404 page not found\n").boxed_unsync());
+            *response.status_mut() = StatusCode::NOT_FOUND;
+            return response;
+        }
+    };
+    let mut response = Response::new(Full::from(text).boxed_unsync());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+    response
+}
+
+/// Has another member lead.
+pub(super) async fn move_leader(front: &Front, request: MoveLeaderRequest) -> Result<HeaderResponse> {
+    let cluster = front.store.cluster();
+    let not_now = |why: &str| Err(Refusal(Code::FailedPrecondition, format!("etcdserver: {why}")));
+    if cluster.leader != Some(cluster.own) {
+        return not_now("not leader");
+    }
+    match front.store.hand_over(MemberId(request.target_id)).await {
+        Ok(()) => Ok(HeaderResponse { header: Some(front.who().header(front.store.revision())) }),
+        Err(Error::MemberNotFound { .. }) => not_now("bad leader transferee"),
+        Err(error) => Err(refused(&error)),
+    }
+}
+
 /// A checksum over all keys, their versions and values, as of a revision: equal on all members.
 pub(super) fn hash(front: &Front, request: HashKvRequest) -> Result<HashResponse> {
     let at = u64::try_from(request.revision).ok().filter(|at| *at > 0).map(Revision);
@@ -112,27 +164,31 @@ pub(super) fn hash(front: &Front, request: HashKvRequest) -> Result<HashResponse
     })
 }
 
-/// Sends a snapshot: Coracle's own, of the length that etcd's clients expect.
+/// Sends everything there is, as a database of etcd's.
 pub(super) async fn snapshot(front: &Front, answers: &Answers) -> Result<()> {
-    let (source, store) = (front.source.clone(), front.store.clone());
-    let made = tokio::task::spawn_blocking(move || snapshot::stream(&source, &store, jiff::Timestamp::now())).await;
-    let broken = |why: String| Refusal(Code::Internal, format!("etcdserver: a snapshot cannot be made: {why}"));
-    let pieces = made.map_err(|error| broken(error.to_string()))?.map_err(|error| broken(error.to_string()))?;
-    let mut pieces = std::pin::pin!(pieces);
-    // A piece is held back, so that the last can say that none remains.
-    let mut held: Option<bytes::Bytes> = None;
-    loop {
-        let piece = pieces.next().await.transpose().map_err(|error| broken(error.to_string()))?;
-        let is_last = piece.is_none();
-        if let Some(blob) = std::mem::replace(&mut held, piece) {
-            let header = Some(front.who().header(front.store.revision()));
-            let said = SnapshotResponse { header, remaining_bytes: u64::from(!is_last), blob };
-            if answers.send(&said).await.is_err() {
+    let store = front.store.clone();
+    let made = tokio::task::spawn_blocking(move || {
+        let applied = store.cluster().applied;
+        Database::of(store.contents(), applied)
+    });
+    let made = made.await;
+    let database = made.map_err(|_| Refusal(Code::Internal, "etcdserver: a snapshot cannot be made".to_owned()))?;
+    let header = || Some(front.who().header(front.store.revision()));
+    let (mut hash, mut piece, mut remaining_bytes) = (Sha256::new(), Vec::new(), database.len());
+    let mut pages = database.pages().peekable();
+    while let Some(page) = pages.next() {
+        hash.update(&page);
+        piece.extend(page);
+        if piece.len() >= PIECE || pages.peek().is_none() {
+            remaining_bytes = remaining_bytes.saturating_sub(piece.len() as u64);
+            let blob = std::mem::take(&mut piece).into();
+            if answers.send(&SnapshotResponse { header: header(), remaining_bytes, blob }).await.is_err() {
                 return Ok(());
             }
         }
-        if is_last {
-            return Ok(());
-        }
     }
+    let blob = hash.finalize().to_vec().into();
+    // A client that has gone needs no more.
+    let _ = answers.send(&SnapshotResponse { header: header(), remaining_bytes: 0, blob }).await;
+    Ok(())
 }

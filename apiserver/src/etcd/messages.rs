@@ -152,6 +152,11 @@ messages! {
     LeaseRequest {
         #[prost(int64, tag = "1")] id: i64,
     }
+    /// A lease in etcd's database.
+    KeptLease {
+        #[prost(int64, tag = "1")] id: i64,
+        #[prost(int64, tag = "2")] ttl: i64,
+    }
     LeaseTimeToLiveRequest {
         #[prost(int64, tag = "1")] id: i64,
         #[prost(bool, tag = "2")] keys: bool,
@@ -202,6 +207,9 @@ messages! {
         #[prost(string, repeated, tag = "8")] errors: Vec<String>,
         #[prost(int64, tag = "9")] db_size_in_use: i64,
         #[prost(bool, tag = "10")] is_learner: bool,
+    }
+    MoveLeaderRequest {
+        #[prost(uint64, tag = "1")] target_id: u64,
     }
     HashKvRequest {
         #[prost(int64, tag = "1")] revision: i64,

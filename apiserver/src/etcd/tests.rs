@@ -1,4 +1,4 @@
-//! Transactions through the door for etcd's clients, and through etcd's own where there is one: the answers are the same.
+//! Requests through the door for etcd's clients, and through etcd's own where there is one: the answers are the same.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -21,6 +21,8 @@ use super::{
     },
     txn,
 };
+
+mod streams;
 
 /// Whoever answers etcd's clients.
 enum Door {
@@ -285,7 +287,7 @@ struct Own {
     store: Store,
     stop: CancellationToken,
     running: JoinSet<coracle_store::Result<()>>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Own {
@@ -294,7 +296,11 @@ impl Own {
         let (store, driver) = Store::open(Config::new(dir.path())).await.unwrap();
         let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
         running.spawn(driver.run(stop.clone()));
-        Self { store, stop, running, _dir: dir }
+        Self { store, stop, running, dir }
+    }
+
+    fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     async fn stop(mut self) {

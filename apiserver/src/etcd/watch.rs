@@ -62,7 +62,8 @@ pub(super) async fn serve(
             Ok(Some(WatchRequest { request: Some(Watching::Create(request)) })) => {
                 let id = if request.watch_id != 0 { request.watch_id } else { free(&watches, &mut next) };
                 let refused = (watches.contains_key(&id))
-                    .then_some("etcdserver: duplicate watch ID provided on the WatchStream")
+                    .then_some("mvcc: duplicate watch ID provided on the WatchStream")
+                    .or(is_empty(&request).then_some("mvcc: watcher range is empty"))
                     .or((watches.len() >= MOST).then_some("etcdserver: too many watches on one stream"));
                 match create(&store, who, id, request, &answers, ask.subscribe(), refused).await {
                     Ok(Some(watch)) => {
@@ -109,6 +110,11 @@ pub(super) async fn serve(
         }
     }
     tasks.shutdown().await;
+}
+
+/// Whether its range ends before it begins. No end is the key alone, and a zero byte everything from the key on.
+fn is_empty(request: &WatchCreateRequest) -> bool {
+    !matches!(&request.range_end[..], [] | [0]) && request.range_end <= request.key
 }
 
 fn free(watches: &HashMap<i64, CancellationToken>, next: &mut i64) -> i64 {

@@ -189,9 +189,8 @@ impl Inner {
                 goodbye: GOODBYE,
             };
             let url = self.etcd_address.map(|address| format!("https://{address}")).unwrap_or_default();
-            let (store, source) = (self.registry.store(), self.config.snapshot_source());
-            let dir = self.config.data_dir.join("store");
-            let front = Arc::new(etcd::Front::new(store, dir, source, &self.config.hostname, url));
+            let (store, dir) = (self.registry.store(), self.config.data_dir.join("store"));
+            let front = Arc::new(etcd::Front::new(store, dir, &self.config.hostname, url));
             parts.spawn(async move {
                 door.open(move |guest| etcd::serve(Arc::clone(&front), guest)).await;
                 Ok(())

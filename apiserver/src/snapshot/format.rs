@@ -23,6 +23,8 @@ use sha2::{Digest as _, Sha256};
 
 /// What every snapshot begins with.
 const MAGIC: &[u8; 16] = b"coracle snapshot";
+/// What stands behind the first 16 bytes of a database of etcd's.
+const ETCDS: [u8; 4] = [0xED, 0xDA, 0x0C, 0xED];
 /// The version that is written, and the newest that is read.
 const VERSION: u32 = 1;
 /// The longest payload: one entry of the largest size and what goes with it, several times.
@@ -84,6 +86,9 @@ pub enum Error {
     /// It is something else.
     #[error("this is no snapshot of Coracle")]
     Foreign,
+    /// It is what etcdctl saves.
+    #[error("this is a database of etcd's: etcdctl reads it, and what `coracle snapshot save` makes is read here")]
+    Etcds,
     /// It is encrypted with age.
     #[error("the snapshot is encrypted: name its key (--identity FILE, or --passphrase-file FILE)")]
     Encrypted,
@@ -262,6 +267,8 @@ impl Decoder {
             if rest.get(..known) != MAGIC.get(..known) {
                 return Err(if rest.starts_with(b"age-encryption") || rest.starts_with(b"-----BEGIN AGE") {
                     Error::Encrypted
+                } else if rest.get(16..20) == Some(&ETCDS) {
+                    Error::Etcds
                 } else {
                     Error::Foreign
                 });
@@ -510,6 +517,8 @@ mod tests {
         newer[16] = 2;
         assert_eq!(decode(&newer, 64).unwrap_err(), Error::Newer { found: 2 });
         assert_eq!(decode(b"PK", 64).unwrap_err(), Error::Foreign);
+        let etcds = [&[0; 16], &ETCDS[..], &[0; 100]].concat();
+        assert_eq!(decode(&etcds, 64).unwrap_err(), Error::Etcds);
         assert_eq!(decode(b"age-encryption.org/v1\n-> X25519", 64).unwrap_err(), Error::Encrypted);
         assert_eq!(decode(b"", 64).unwrap_err(), Error::CutShort { at: 0 });
     }
