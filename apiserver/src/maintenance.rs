@@ -5,7 +5,8 @@
 //!   POST /coracle/v1/encryption/rotate   a new key, and everything sealed with it
 //!   POST /coracle/v1/encryption/rewrite  everything sealed as it is configured
 //!   GET  /coracle/v1/snapshot            everything the cluster is, as one file
-//!   GET  /coracle/v1/revision?ago=600    which resourceVersion the cluster had that many seconds ago
+//!   GET  /coracle/v1/revision?ago=600    which resourceVersion the cluster had that many seconds ago; or at a time of this
+//!                                        server's clock, ?at=2026-11-21T08:30:00Z
 //! ```
 //!
 //! They are paths without objects, so RBAC guards them by `nonResourceURLs`; nobody but administrators has them unless
@@ -97,11 +98,9 @@ impl Maintenance {
     }
 
     fn revision(&self, info: &RequestInfo) -> Result<Response<Body>> {
-        let asked = info.query.get("ago");
-        let ago: u64 = asked
-            .parse()
-            .map_err(|_| Box::new(Status::bad_request(format!("ago: {asked:?} is no number of seconds"))))?;
-        let revision = self.registry.store().revision_ago(Duration::from_secs(ago)).map_err(|_| {
+        let ago = ago(info.query.get("ago"), info.query.get("at"), jiff::Timestamp::now());
+        let ago = ago.map_err(|why| Box::new(Status::bad_request(why)))?;
+        let revision = self.registry.store().revision_ago(ago).map_err(|_| {
             let why = "what the cluster was that long ago is not known any more: see --history, --history-memory, and \
                        when this server was started";
             Box::new(Status::expired(why))
@@ -118,6 +117,20 @@ impl Maintenance {
         let pieces = made.map_err(|error| status_of::broken("a snapshot cannot be made", &error))?;
         Ok(answer::bytes(StatusCode::OK, "application/vnd.coracle.snapshot", Body::from_stream(pieces)))
     }
+}
+
+/// How long ago is meant, by one of the two; or what is wrong with it.
+fn ago(ago: &str, at: &str, now: jiff::Timestamp) -> std::result::Result<Duration, String> {
+    if at.is_empty() {
+        let seconds = ago.parse().map_err(|_| format!("ago: {ago:?} is no number of seconds"))?;
+        return Ok(Duration::from_secs(seconds));
+    }
+    if !ago.is_empty() {
+        return Err("at: not together with ago".to_owned());
+    }
+    let then: jiff::Timestamp =
+        at.parse().map_err(|_| format!("at: {at:?} is no time such as 2026-11-21T08:30:00Z"))?;
+    Duration::try_from(now.duration_since(then)).map_err(|_| format!("at: {at} is yet to come: it is {now} here"))
 }
 
 fn refused(error: &encryption::Error) -> Box<Status> {
@@ -146,5 +159,33 @@ impl Handler for Maintenance {
         _: Request<Body>,
     ) -> BoxFuture<'a, Result<Response<Body>>> {
         Box::pin(self.answer(info))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_past_is_asked_for_by_its_age_or_by_its_time() {
+        let now: jiff::Timestamp = "2026-11-21T08:30:00Z".parse().unwrap();
+        let minute = Duration::from_secs(60);
+        for (by_age, by_time, expected) in [
+            ("60", "", Ok(minute)),
+            ("", "2026-11-21T08:29:00Z", Ok(minute)),
+            ("", "2026-11-21T10:29:00+02:00", Ok(minute)),
+            ("", "2026-11-21T08:30:00Z", Ok(Duration::ZERO)),
+            ("", "", Err("ago: \"\" is no number of seconds")),
+            ("-1", "", Err("ago: \"-1\" is no number of seconds")),
+            ("60", "2026-11-21T08:29:00Z", Err("at: not together with ago")),
+            ("", "08:29", Err("at: \"08:29\" is no time such as 2026-11-21T08:30:00Z")),
+            (
+                "",
+                "2026-11-21T08:30:01Z",
+                Err("at: 2026-11-21T08:30:01Z is yet to come: it is 2026-11-21T08:30:00Z here"),
+            ),
+        ] {
+            assert_eq!(ago(by_age, by_time, now), expected.map_err(str::to_owned), "{by_age:?} {by_time:?}");
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, io::Write as _, time::Duration};
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use http::Method;
+use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -17,9 +18,9 @@ pub(crate) struct Args {
     resource: String,
     /// The object; without it, all.
     name: Option<String>,
-    /// How long ago: 90s, 10m, 1h.
-    #[arg(long, value_parser = coracle_apiserver::config::ago, value_name = "DURATION", required_unless_present = "revision")]
-    as_of: Option<Duration>,
+    /// How long ago (90s, 10m, 1h), or when (2026-11-21T08:30:00Z).
+    #[arg(long, value_parser = as_of, value_name = "DURATION|TIME", required_unless_present = "revision")]
+    as_of: Option<AsOf>,
     /// Instead, the resourceVersion of a list.
     #[arg(long, conflicts_with = "as_of", value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     revision: Option<u64>,
@@ -37,6 +38,20 @@ pub(crate) struct Args {
     output: Output,
     #[command(flatten)]
     reach: Reach,
+}
+
+/// Which past is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AsOf {
+    /// That of so long ago.
+    Ago(Duration),
+    /// That of a time by the server's clock.
+    At(Timestamp),
+}
+
+fn as_of(text: &str) -> Result<AsOf, String> {
+    let ago = coracle_apiserver::config::ago(text).map(AsOf::Ago);
+    ago.or_else(|why| text.parse().map(AsOf::At).map_err(|_| format!("{why}, or a time such as 2026-11-21T08:30:00Z")))
 }
 
 /// How objects are shown.
@@ -138,8 +153,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let client = args.reach.client().await?;
     let revision = match (args.revision, args.as_of) {
         (Some(revision), _) => revision,
-        (None, Some(ago)) => {
-            let path = format!("/coracle/v1/revision?ago={}", ago.as_secs());
+        (None, Some(as_of)) => {
+            let query = match as_of {
+                AsOf::Ago(ago) => format!("ago={}", ago.as_secs()),
+                AsOf::At(at) => format!("at={at}"),
+            };
+            let path = format!("/coracle/v1/revision?{query}");
             reach::json::<At>(&client, Method::GET, &path).await?.revision
         }
         (None, None) => bail!("--as-of or --revision says when"),
@@ -293,6 +312,19 @@ mod tests {
         assert_eq!(shown(false), "NAME     DATA\na        1\nlonger   <none>\n");
         assert_eq!(shown(true), "NAMESPACE   NAME     DATA\nn           a        1\nm           longer   <none>\n");
         assert_eq!(table(serde_json::from_value(serde_json::json!({})).unwrap(), false), "No resources found\n");
+    }
+
+    #[test]
+    fn the_past_is_so_long_ago_or_a_time() {
+        assert_eq!(as_of("10m"), Ok(AsOf::Ago(Duration::from_secs(600))));
+        let half_past: Timestamp = "2026-11-21T08:30:00Z".parse().unwrap();
+        for text in ["2026-11-21T08:30:00Z", "2026-11-21T10:30:00+02:00"] {
+            assert_eq!(as_of(text), Ok(AsOf::At(half_past)), "{text}");
+        }
+        for wrong in ["", "10", "yesterday", "2026-11-21", "2026-11-21T08:30:00", "2026-13-21T08:30:00Z"] {
+            let why = as_of(wrong).unwrap_err();
+            assert!(why.contains("10m") && why.contains("or a time such as 2026-11-21T08:30:00Z"), "{wrong}: {why}");
+        }
     }
 
     #[test]

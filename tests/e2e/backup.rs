@@ -1,6 +1,6 @@
 //! Backing up, losing everything, and having it again; a copy to try things on; what a disk shows of Secrets.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, process::Command, time::Duration};
 
 use nix::sys::signal::Signal;
 
@@ -176,6 +176,18 @@ fn objects_are_shown_as_they_were() {
         let shown = String::from_utf8_lossy(&output.stdout).into_owned();
         if shown.contains("namespaces/default\n") { Ok(()) } else { Err(output) }
     });
+    let clock = |when: &str| {
+        let told = Command::new("date").args(["-u", "-d", when, "+%FT%TZ"]).output().expect("date runs").stdout;
+        String::from_utf8(told).expect("text").trim().to_owned()
+    };
+    let shown = cluster.coracle_does(&["get", "ns", "--as-of", &clock("1 second ago"), "-o", "name"]);
+    assert!(shown.contains("namespaces/default\n"), "{shown}");
+    let refused = cluster.coracle_refuses(&["get", "ns", "--as-of", &clock("1 hour")]);
+    assert!(refused.contains("is yet to come"), "{refused}");
+    let refused = cluster.coracle_refuses(&["get", "ns", "--as-of", "2020-01-01T00:00:00+02:00"]);
+    assert!(refused.contains("not known any more"), "{refused}");
+    let refused = cluster.coracle_refuses(&["get", "ns", "--as-of", "yesterday"]);
+    assert!(refused.contains("such as 1h, 10m or 90s, or a time such as"), "{refused}");
     let refused = cluster.coracle_refuses(&["get", "cm", "--as-of", "100h"]);
     assert!(refused.contains("not known any more"), "{refused}");
     let refused = cluster.coracle_refuses(&["get", "cms", "--as-of", "1s"]);
