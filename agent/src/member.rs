@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use coracle_process::{Exchange, WrongUse};
+use coracle_process::{Exchange, WallClock, WrongUse};
 use jiff::{SignedDuration, Timestamp};
 use rand::Rng;
 use tokio::sync::watch;
@@ -21,8 +21,8 @@ use crate::membership::{Membership, Wanted, Way, way};
 use crate::place::Place;
 use crate::servers;
 
-/// The node looks at its certificates at least this often: a monotonic sleep does not see a suspended machine or a clock
-/// that was set, and twice a day costs nothing.
+/// The node looks at its certificates at least this often: a monotonic sleep does not see a suspended machine, and
+/// twice a day costs nothing. When the clock is set it looks at once.
 const LONGEST_SLEEP: Duration = Duration::from_secs(12 * 3600);
 /// The longest time between two tries to renew.
 const RETRY_MOST: Duration = Duration::from_secs(10 * 60);
@@ -101,6 +101,7 @@ impl Keeper {
         let (tell, mut servers) = watch::channel(self.membership.servers.clone());
         let mut following = std::pin::pin!(servers::follow(self.exchange.client(), tell));
         loop {
+            let set = WallClock::watch();
             let wait = Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO);
             tokio::select! {
                 () = done.cancelled() => return,
@@ -112,7 +113,7 @@ impl Keeper {
                         tracing::warn!(error, "which servers there are was not kept");
                     }
                 }
-                () = tokio::time::sleep(wait.min(LONGEST_SLEEP)) => {}
+                () = set.sleep(wait.min(LONGEST_SLEEP)) => {}
             }
             if Timestamp::now() < due {
                 continue;

@@ -41,6 +41,7 @@ use std::{
     time::Duration,
 };
 
+use coracle_process::WallClock;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -64,8 +65,8 @@ pub(crate) use self::{
 /// How long what the authority signs is valid, unless somebody wants it otherwise.
 pub const LEAF_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// The process looks at its certificates at least this often: a monotonic sleep does not see a suspended machine or a
-/// clock that was set, and twice a day costs nothing.
+/// The process looks at its certificates at least this often: a monotonic sleep does not see a suspended machine, and twice
+/// a day costs nothing. When the clock is set it looks at once.
 const LONGEST_SLEEP: Duration = Duration::from_secs(12 * 3600);
 
 /// After a failed renewal (a full disk, say) it is tried again this much later.
@@ -466,7 +467,7 @@ impl Pki {
     /// Keeps the identities fresh until `shutdown`. `clock` is the wall clock.
     pub async fn run(self: Arc<Self>, clock: impl Fn() -> Timestamp + Send, shutdown: CancellationToken) {
         loop {
-            let now = clock();
+            let (set, now) = (WallClock::watch(), clock());
             let pki = self.clone();
             let wait = match tokio::task::spawn_blocking(move || pki.renew(now)).await {
                 Ok(Ok(next)) => until(next, now),
@@ -482,7 +483,7 @@ impl Pki {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(wait) => {}
+                () = set.sleep(wait) => {}
             }
         }
     }
@@ -500,7 +501,7 @@ pub async fn keep_issued(
 ) {
     let mut due = first;
     loop {
-        let now = clock();
+        let (set, now) = (WallClock::watch(), clock());
         let wait = if due > now {
             until(due, now)
         } else {
@@ -519,7 +520,7 @@ pub async fn keep_issued(
         tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(wait) => {}
+            () = set.sleep(wait) => {}
         }
     }
 }

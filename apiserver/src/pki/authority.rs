@@ -17,6 +17,10 @@ const LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// live long.
 const BACKDATED: Duration = Duration::from_secs(3600);
 
+/// No clock that is right is before the first of January 2026. What is made by one that is lasts from then on: a machine
+/// without a battery for its clock starts in the past, and must not find everything expired when it is told the time.
+const WRITTEN: Duration = Duration::from_secs(1_767_225_600);
+
 /// What a certificate is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Usage {
@@ -131,7 +135,7 @@ fn dated(mut params: CertificateParams, now: Timestamp, lifetime: Duration) -> C
     let seconds = |time: Timestamp| Duration::from_secs(u64::try_from(time.as_second()).unwrap_or(0));
     let now = seconds(now);
     params.not_before = epoch + now.saturating_sub(BACKDATED.min(lifetime / 24));
-    params.not_after = epoch + (now + lifetime);
+    params.not_after = epoch + (now.max(WRITTEN) + lifetime);
     params.serial_number = Some(serial());
     params
 }

@@ -132,6 +132,25 @@ fn only_this_clusters_valid_client_certificates_pass() {
 }
 
 #[test]
+fn a_clock_that_is_wrong_at_first_or_by_an_hour_makes_nothing_invalid() {
+    let dir = tempfile::tempdir().unwrap();
+    let behind: Timestamp = "1970-01-01T00:02:00Z".parse().unwrap();
+    let pki = Pki::open(config(dir.path()), behind).unwrap();
+    let check = |identity: &Identity, at: Timestamp| pki.client_verifier().verify(identity.chain(), at).is_ok();
+    let profile = Profile::client("alice", Some("crew"));
+    let early = pki.issue(&profile, behind).unwrap();
+    assert!(check(&early, behind) && check(&early, now()), "before the clock was set, and after");
+    assert!(early.renew_at() < now(), "and then it is due");
+    let due = pki.renew(now()).unwrap();
+    assert!(due > now() + days(200), "all is made anew when the clock is set");
+    let hour = SignedDuration::from_hours(1);
+    let later = pki.issue(&profile, now()).unwrap();
+    for at in [now() - hour, now() + hour, now() + days(364)] {
+        assert!(check(&later, at), "{at}: the authority lives longer");
+    }
+}
+
+#[test]
 fn a_request_is_signed_for_the_profile_and_not_for_what_it_says() {
     let dir = tempfile::tempdir().unwrap();
     let pki = Pki::open(config(dir.path()), now()).unwrap();

@@ -23,8 +23,10 @@ use kube::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// A kubeconfig is looked at again at least this often: a monotonic sleep does not see a suspended machine or a clock that
-/// was set, and twice a day costs nothing.
+use crate::WallClock;
+
+/// A kubeconfig is looked at again at least this often: a monotonic sleep does not see a suspended machine, and twice a day
+/// costs nothing. When the clock is set it looks at once.
 const LONGEST_SLEEP: Duration = Duration::from_secs(12 * 3600);
 /// And at most this often, while its certificate has not ended yet.
 const SHORTEST_SLEEP: Duration = Duration::from_secs(1);
@@ -200,9 +202,10 @@ struct Follower {
 impl Follower {
     async fn run(mut self, done: &CancellationToken) {
         loop {
+            let set = WallClock::watch();
             tokio::select! {
                 () = done.cancelled() => return,
-                () = tokio::time::sleep(until_next_look(self.ends, Timestamp::now())) => {}
+                () = set.sleep(until_next_look(self.ends, Timestamp::now())) => {}
             }
             if let Err(error) = self.look().await {
                 let error: &(dyn std::error::Error + 'static) = error.as_ref();

@@ -23,6 +23,7 @@ pub mod logging;
 pub mod metrics;
 mod program;
 mod signals;
+mod wall_clock;
 
 pub use client::{Exchange, not_after, with_kubeconfig};
 pub use election::while_elected;
@@ -30,6 +31,7 @@ pub use file_changes::FileChanges;
 pub use first_contact::{ContactError, FirstContact};
 pub use program::{Program, WrongUse, fail, run};
 pub use signals::Signals;
+pub use wall_clock::WallClock;
 
 /// What every program that links this room allocates with.
 #[global_allocator]
