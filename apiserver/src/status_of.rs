@@ -172,11 +172,14 @@ mod tests {
             (StoreError::ValueTooLarge { size: 9, limit: 1 }, 413, "RequestEntityTooLarge"),
             (StoreError::DiskFull, 503, "ServiceUnavailable"),
             (StoreError::Unavailable, 503, "ServiceUnavailable"),
+            (StoreError::OutcomeUnknown, 503, "ServiceUnavailable"),
             (StoreError::Closed, 503, "ServiceUnavailable"),
             (StoreError::KeyEmpty, 500, "InternalError"),
         ] {
             let status = store(&error);
             assert_eq!((status.code, status.reason.as_str()), (code, reason), "{error}");
         }
+        let retry = store(&StoreError::Unavailable).details.expect("details").retry_after_seconds;
+        assert_eq!(retry, 1, "without a majority it is said when to try again");
     }
 }

@@ -1,6 +1,6 @@
 //! Power cuts, restarts and goodbyes: nothing acknowledged is lost, nothing is left behind.
 
-use std::time::Duration;
+use std::{fs, path::PathBuf, time::Duration};
 
 use nix::sys::signal::Signal;
 
@@ -29,6 +29,56 @@ fn every_acknowledged_object_is_there_after_a_kill() {
             assert!(names.lines().any(|line| line == format!("configmap/{name}")), "{name} is lost:\n{names}");
         }
     }
+}
+
+/// The last segment of the store's log.
+fn last_segment(cluster: &Cluster) -> PathBuf {
+    let files = fs::read_dir(cluster.data_dir().join("store/log")).expect("a directory");
+    files.map(|file| file.expect("an entry").path()).max().expect("a segment")
+}
+
+#[test]
+fn what_was_being_written_is_told_in_one_line_and_what_has_rotted_is_refused_with_the_way_out() {
+    let mut cluster = Cluster::start_on(Host::new(), &["--no-agent"]);
+    cluster.kubectl(&["create", "configmap", "kept"]);
+    cluster.end(Signal::SIGKILL);
+    let segment = last_segment(&cluster);
+    let whole = fs::read(&segment).expect("a file");
+    // The beginning of a frame, as if the power had gone while it was written.
+    let frame = whole.windows(4).position(|bytes| bytes == b"\xC0LOG").expect("a frame");
+    fs::write(&segment, [&whole[..], &whole[frame..frame + 40]].concat()).expect("a file");
+    cluster.up();
+    let log = cluster.log();
+    let name = segment.file_name().expect("a name").display().to_string();
+    let words =
+        format!("torn=40 bytes of {name} from byte {} on, which were never acknowledged, were cut off", whole.len());
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("store opened")).collect();
+    assert!(told.len() == 2 && !told[0].contains("torn=") && told[1].contains(&words), "{told:#?}");
+    cluster.kubectl(&["get", "configmap", "kept"]);
+
+    cluster.end(Signal::SIGKILL);
+    let segment = last_segment(&cluster);
+    let mut bytes = fs::read(&segment).expect("a file");
+    bytes[frame + 30] ^= 1;
+    fs::write(&segment, &bytes).expect("a file");
+    let kubeconfig = cluster.kubeconfig();
+    let kubeconfig = kubeconfig.to_str().expect("a path of text");
+    let refused = cluster.coracle(&["server", "--listen", "127.0.0.1:6443", "--kubeconfig", kubeconfig]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    for words in [
+        &format!("{name} is damaged at byte {frame}: "),
+        "restore a snapshot into an empty data directory",
+        "or remove the directory and join the cluster anew",
+    ] {
+        assert!(said.contains(words), "no {words:?} in {said}");
+    }
+    assert_eq!(fs::read(&segment).expect("a file"), bytes, "nothing was changed");
+    // What was there before is there again with the bit as it was.
+    bytes[frame + 30] ^= 1;
+    fs::write(&segment, &bytes).expect("a file");
+    cluster.up();
+    cluster.kubectl(&["get", "configmap", "kept"]);
 }
 
 /// Invariant 4: no container is started twice for one attempt.

@@ -17,6 +17,7 @@ use crate::{cluster::LONG, host::Host, wait::wait_for};
 
 mod homes;
 mod keys;
+mod lost;
 mod witness;
 
 /// Servers on one host, each with an address and a data directory of its own.
@@ -275,6 +276,12 @@ fn three_servers_are_one_cluster_and_each_may_die() {
     let leader = servers.wait_voters("a", &["a", "b", "c"]);
     let rest: Vec<&str> = ["a", "b", "c"].into_iter().filter(|name| *name != leader).collect();
     assert!(servers.end(&leader, Signal::SIGTERM).success());
+    // By then another leads: nobody has to miss this one first.
+    let leads = |at: &&str| {
+        let members = servers.members(at).unwrap_or_default();
+        members.into_iter().find_map(|(name, (role, _))| (role == "leader" && name != leader).then_some(name))
+    };
+    assert!(rest.iter().find_map(leads).is_some(), "nobody leads when {leader} has ended");
     wait_for("another leader", LONG, || servers.kubectl(rest[0], &["create", "configmap", "orderly"]));
 
     // Without a majority nothing is written, and what is there is read by who says so.
