@@ -26,7 +26,11 @@ async fn get(client: &Client, path: &str) -> (u16, String) {
 #[tokio::test]
 async fn certificates_decide_over_the_socket_who_may_what() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let open = |dir: &tempfile::TempDir| ApiServer::open(Config::new(dir.path(), "127.0.0.1:0".parse().unwrap()));
+    let hour = std::time::Duration::from_secs(3600);
+    let open = |dir: &tempfile::TempDir| {
+        let config = Config::new(dir.path(), "127.0.0.1:0".parse().unwrap());
+        ApiServer::open(Config { certificate_lifetime: hour, ..config })
+    };
     let (server, runner) = open(&dir).await.unwrap();
     let (stranger, _) = open(&other).await.unwrap();
     let shutdown = CancellationToken::new();
@@ -37,7 +41,7 @@ async fn certificates_decide_over_the_socket_who_may_what() {
     let authority = server.pki().authority().pem().to_owned();
     let shows = |identity| client_text(&url, &authority, &identity);
     let now = jiff::Timestamp::now();
-    let year = jiff::SignedDuration::from_hours(24 * 366);
+    let day = jiff::SignedDuration::from_hours(24);
     let alice = Profile::client("alice", None);
     let pods = "/api/v1/namespaces/default/pods";
     let admin = client(&std::fs::read_to_string(server.pki().admin_kubeconfig()).unwrap()).await;
@@ -48,7 +52,7 @@ async fn certificates_decide_over_the_socket_who_may_what() {
         (403, "pods is forbidden: User \"alice\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\"".to_owned())
     );
     assert_eq!(get(&known, "/api").await.0, 200);
-    let expired = client(&shows(server.pki().issue(&alice, now - year).unwrap())).await;
+    let expired = client(&shows(server.pki().issue(&alice, now - day).unwrap())).await;
     let forged =
         client(&shows(stranger.pki().issue(&Profile::client("a", Some("system:masters")), now).unwrap())).await;
     for wrong in [&expired, &forged] {
