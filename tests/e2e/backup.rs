@@ -170,9 +170,9 @@ fn objects_are_shown_as_they_were() {
     assert_eq!(cluster.kubectl(&["get", "configmap/kept", "-o", "jsonpath={.data.a}"]), "before");
     let shown = cluster.coracle_does(&["get", "configmaps", "--revision", &then]);
     assert!(shown.starts_with("NAME ") && shown.contains("\nkept "), "{shown}");
-    // A cluster has to be a second old to tell what it was a second ago.
-    wait_for("a second of history", Duration::from_secs(60), || {
-        let output = cluster.coracle(&["get", "ns", "--as-of", "1s", "-o", "name"]);
+    // A cluster has to be so old to tell what it was then; a time in whole seconds is up to one more ago.
+    wait_for("two seconds of history", Duration::from_secs(60), || {
+        let output = cluster.coracle(&["get", "ns", "--as-of", "2s", "-o", "name"]);
         let shown = String::from_utf8_lossy(&output.stdout).into_owned();
         if shown.contains("namespaces/default\n") { Ok(()) } else { Err(output) }
     });

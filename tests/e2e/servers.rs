@@ -54,6 +54,17 @@ impl Servers {
         servers
     }
 
+    /// Three of them, `a` and those that joined it, which may not all vote yet.
+    fn three() -> Self {
+        let mut servers = Self::new();
+        servers.start("a", &[]);
+        for name in ["b", "c"] {
+            let token = servers.token(&["--server"]);
+            servers.join(name, &token);
+        }
+        servers
+    }
+
     /// From now on it is found at another address.
     fn moves(&mut self, name: &str, address: &str) {
         self.host.stdout("ip", &["address", "add", &format!("{address}/32"), "dev", "lo"]);
@@ -386,12 +397,7 @@ fn five_servers_go_on_without_two_and_one_comes_back_at_another_address() {
 
 #[test]
 fn servers_leave_are_removed_and_come_back_as_others() {
-    let mut servers = Servers::new();
-    servers.start("a", &[]);
-    for name in ["b", "c"] {
-        let token = servers.token(&["--server"]);
-        servers.join(name, &token);
-    }
+    let mut servers = Servers::three();
     servers.wait_voters("a", &["a", "b", "c"]);
 
     // The disk of one is lost. It is not what it was any more, and says so; it comes back as another.
@@ -504,12 +510,7 @@ impl Drop for Node<'_> {
 
 #[test]
 fn a_node_goes_on_with_other_servers() {
-    let mut servers = Servers::new();
-    servers.start("a", &[]);
-    for name in ["b", "c"] {
-        let token = servers.token(&["--server"]);
-        servers.join(name, &token);
-    }
+    let mut servers = Servers::three();
     servers.wait_endpoints("a", &["a", "b", "c"]);
     let token = servers.token(&[]);
     let log = File::create(servers.dir("node.log")).unwrap();

@@ -20,13 +20,7 @@ impl Servers {
 
 #[test]
 fn one_command_exchanges_the_keys_of_all_servers_or_of_none() {
-    let mut servers = Servers::new();
-    servers.start("a", &[]);
-    let token = |servers: &Servers| servers.token(&["--server"]);
-    for name in ["b", "c"] {
-        let token = token(&servers);
-        servers.join(name, &token);
-    }
+    let mut servers = Servers::three();
     servers.wait_voters("a", &["a", "b", "c"]);
     servers.make_secret("a", "first");
     let before = servers.keys("a");
@@ -71,7 +65,7 @@ fn one_command_exchanges_the_keys_of_all_servers_or_of_none() {
     servers.end("a", Signal::SIGKILL);
     servers.start("a", &[]);
     assert_eq!(servers.done("a", &["get", "secret", "first", "-o", "jsonpath={.data.said}"]), "aHVudGVyMg==");
-    let token = token(&servers);
+    let token = servers.token(&["--server"]);
     servers.join("d", &token);
     assert_eq!(servers.keys("d"), after);
     assert_eq!(servers.done("d", &["get", "secret", "of-c", "-o", "jsonpath={.data.said}"]), "aHVudGVyMg==");

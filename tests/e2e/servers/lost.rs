@@ -7,12 +7,7 @@ use crate::{cluster::LONG, wait::wait_for};
 
 #[test]
 fn what_was_saved_of_three_servers_is_one_at_another_address_and_grows_again() {
-    let mut servers = Servers::new();
-    servers.start("a", &[]);
-    for name in ["b", "c"] {
-        let token = servers.token(&["--server"]);
-        servers.join(name, &token);
-    }
+    let mut servers = Servers::three();
     servers.wait_voters("a", &["a", "b", "c"]);
     servers.done("b", &["create", "secret", "generic", "kept", "--from-literal=said=hunter2"]);
     let uid = servers.done("b", &["get", "secret", "kept", "-o", "jsonpath={.metadata.uid}"]);
