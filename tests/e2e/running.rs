@@ -75,11 +75,31 @@ fn a_container_with_another_image_is_started_anew() {
          containers: [{{name: c, image: 'busybox:1', {SLEEP}}}]\n"
     ));
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/moves", "--timeout=60s"]);
+    let before = cluster.kubectl(&["get", "pod/moves", "-o", "jsonpath={.metadata.resourceVersion}"]);
     cluster.kubectl(&["set", "image", "pod/moves", "c=busybox:2"]);
     let shown = "{.status.phase} {.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].image}";
     cluster.wait_jsonpath(&["pod/moves"], shown, "Running 1 docker.io/library/busybox:2");
     let events = cluster.kubectl(&["get", "events", "--field-selector", "involvedObject.name=moves"]);
     assert!(events.contains("Container c definition changed, will be restarted"), "{events}");
+    // Its end and its new start were one step: nobody saw it not ready.
+    let watch = format!(
+        "/api/v1/namespaces/default/pods?watch=1&timeoutSeconds=1&fieldSelector=metadata.name=moves&resourceVersion={before}"
+    );
+    let told = cluster.kubectl(&["get", "--raw", &watch]);
+    let ready = |line: &str| {
+        let event: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        let conditions = event["object"]["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
+    };
+    assert!(told.lines().count() >= 2 && told.lines().all(ready), "{told}");
+
+    // One that cannot be had is waited for longer and longer; another one is tried at once, as the first time.
+    cluster.kubectl(&["set", "image", "pod/moves", "c=localhost:1/none"]);
+    let why = "{.status.containerStatuses[0].state.waiting.reason}";
+    cluster.wait_jsonpath(&["pod/moves"], why, "ImagePullBackOff");
+    cluster.kubectl(&["set", "image", "pod/moves", "c=busybox:1"]);
+    let shown = "{.status.phase} {.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].image}";
+    cluster.wait_jsonpath(&["pod/moves"], shown, "Running 2 docker.io/library/busybox:1");
 }
 
 #[test]

@@ -146,6 +146,8 @@ pub(crate) struct Doom {
     pub(crate) message: String,
     /// The probe's own grace period, if it has one.
     pub(crate) grace: Option<i64>,
+    /// It was changed: its end and its new start are one step, of which nothing is told before it is taken.
+    pub(crate) anew: bool,
 }
 
 /// Why the whole pod stops.

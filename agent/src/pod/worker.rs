@@ -44,6 +44,9 @@ const REPORTS: usize = 16;
 const CONFIG_RETRY: SignedDuration = SignedDuration::from_secs(10);
 /// How long a critical pod waits for those that make room for it: longer than pods usually take to end.
 const ROOM_PATIENCE: Duration = Duration::from_secs(90);
+/// How long nothing is told of a changed container that has ended and is being started again. Kubelet says nothing until it
+/// runs, since both are one step of it; one whose image is still pulled after this time is shown as it is.
+const ANEW: SignedDuration = SignedDuration::from_secs(5);
 /// How long after a status that could not be written it is tried again.
 const STATUS_RETRY: SignedDuration = SignedDuration::from_secs(2);
 
@@ -94,6 +97,8 @@ pub(crate) struct Worker {
     pull_failed: BTreeMap<String, Timestamp>,
     status_busy: bool,
     status_not_before: Option<Timestamp>,
+    /// Until when nothing is told of changed containers that are being started again, by name.
+    anew: BTreeMap<String, Timestamp>,
     refresh_tokens: Option<Timestamp>,
     volumes_busy: bool,
     /// What the volumes show has changed since they were written, or their tokens are old.
@@ -162,6 +167,7 @@ impl Worker {
             pull_failed: BTreeMap::new(),
             status_busy: false,
             status_not_before: None,
+            anew: BTreeMap::new(),
             refresh_tokens: None,
             volumes_busy: false,
             volumes_stale: false,
@@ -283,11 +289,9 @@ impl Worker {
             if self.finished || (told.shutdown.is_some() && self.facts.torn_down) {
                 return;
             }
-            let wake =
-                [plan.wake, self.pull_wake(now), self.status_not_before, self.refresh_tokens, self.resize_not_before]
-                    .into_iter()
-                    .flatten()
-                    .min();
+            let due =
+                [plan.wake, self.pull_wake(now), self.status_not_before, self.refresh_tokens, self.resize_not_before];
+            let wake = due.into_iter().flatten().chain(self.anew.values().copied()).min();
             let timer = sleep_until(wake, now);
             self.context.figures.passed(begin.elapsed());
             tokio::select! {
@@ -422,6 +426,9 @@ impl Worker {
             return;
         }
         if self.status_not_before.is_some_and(|at| now < at) {
+            return;
+        }
+        if self.facts.ending.is_none() && self.anew.values().any(|until| now < *until) {
             return;
         }
         // The status of a static pod is told as its mirror's.

@@ -150,7 +150,7 @@ fn a_failed_start_waits_for_its_time() {
 #[test]
 fn a_container_its_probe_condemned_is_stopped_once() {
     let mut facts = running(up(), "app");
-    facts.doomed.insert("app".into(), Doom { id: "c0".into(), message: "m".into(), grace: Some(3) });
+    facts.doomed.insert("app".into(), Doom { id: "c0".into(), message: "m".into(), grace: Some(3), anew: false });
     assert_eq!(steps(&one("Always"), &facts, 1), "stop app 3");
     facts.stopping.insert("c0".into());
     assert_eq!(steps(&one("Always"), &facts, 1), "");

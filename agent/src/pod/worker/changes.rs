@@ -30,6 +30,12 @@ impl Worker {
         if (&new.labels, &new.annotations) != (&old.labels, &old.annotations) {
             self.volumes_stale |= volume::shows_pod(&seen);
         }
+        for name in other_images(&self.pod, &seen) {
+            // What failed was the image before: this one is tried at once.
+            self.facts.crashes.reset(&name);
+            self.facts.not_before.remove(&name);
+            self.pulls.reset(&name);
+        }
         self.asked = pod;
         self.pod = seen;
     }
@@ -87,7 +93,7 @@ impl Worker {
             }
             let id = attempt.id.clone();
             let message = format!("Container {} definition changed, will be restarted", container.name);
-            self.facts.doomed.insert(container.name.clone(), Doom { id, message, grace: None });
+            self.facts.doomed.insert(container.name.clone(), Doom { id, message, grace: None, anew: true });
         }
     }
 
@@ -153,7 +159,7 @@ impl Worker {
                 let id = attempt.id.clone();
                 let message = format!("Container {} resize requires restart", container.name);
                 self.facts.renewed.insert(container.name.clone());
-                self.facts.doomed.insert(container.name.clone(), Doom { id, message, grace: None });
+                self.facts.doomed.insert(container.name.clone(), Doom { id, message, grace: None, anew: true });
                 continue;
             }
             changed.extend(ContainerId::parse(&attempt.id).map(|id| (container.clone(), id, Some(told.clone()))));
@@ -200,6 +206,13 @@ impl Worker {
     }
 }
 
+/// The containers that name other images in the newer pod.
+fn other_images(old: &Pod, new: &Pod) -> Vec<String> {
+    let before = |name: &str| spec(old).any_container(name);
+    let changed = |container: &&Container| before(&container.name).is_some_and(|b| b.image != container.image);
+    spec(new).all().filter(changed).map(|container| container.name.clone()).collect()
+}
+
 /// Whether the attempt was made from another image than the container names now.
 fn is_changed(container: &Container, attempt: &Attempt) -> bool {
     let name = container.image.as_deref().unwrap_or_default().parse::<Reference>().map(|r| r.to_string());
@@ -211,6 +224,21 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn the_containers_with_other_images_are_named() {
+        let pod = |app: &str, init: &str| -> Pod {
+            serde_json::from_value(
+                json!({"spec": {"containers": [{"name": "app", "image": app}, {"name": "b", "image": "x"}],
+                "initContainers": [{"name": "init", "image": init}]}}),
+            )
+            .unwrap()
+        };
+        let before = pod("a:1", "i:1");
+        assert!(other_images(&before, &before).is_empty());
+        assert_eq!(other_images(&before, &pod("a:2", "i:1")), ["app"]);
+        assert_eq!(other_images(&before, &pod("a:2", "i:2")), ["init", "app"]);
+    }
 
     #[test]
     fn an_image_is_another_one_by_its_full_name() {

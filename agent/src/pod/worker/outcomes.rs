@@ -24,6 +24,7 @@ impl Worker {
                 // A job that panicked is a bug; the pod must not hang on it.
                 tracing::error!(pod = pod::key(&self.pod), error = &error as &dyn std::error::Error, "pod job failed");
                 self.facts.starting.clear();
+                self.anew.clear();
                 self.facts.stopping.clear();
                 self.facts.sandbox_busy = false;
                 self.status_busy = false;
@@ -37,6 +38,7 @@ impl Worker {
             Done::SetUp { attempt, result } => self.set_up_done(attempt, result, now),
             Done::Started { container, resources, result } => {
                 self.facts.renewed.remove(&container);
+                self.anew.remove(&container);
                 self.started(&container, resources, result, now);
             }
             Done::Resized(resized) => self.resized(resized, now),
@@ -190,7 +192,7 @@ impl Worker {
             Err(Failure::PostStart { id, message }) => {
                 self.facts.told.insert(id.clone(), resources);
                 self.facts.waiting.remove(name);
-                self.facts.doomed.insert(name.to_owned(), Doom { id, message, grace: None });
+                self.facts.doomed.insert(name.to_owned(), Doom { id, message, grace: None, anew: false });
             }
             Err(Failure::Cancelled) => {}
         }

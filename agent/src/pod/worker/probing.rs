@@ -11,7 +11,7 @@ use crate::event::Kind;
 use crate::pod::facts::{Doom, Phase, Probed};
 use crate::pod::lifecycle::InContainer;
 use crate::pod::probe::{self, Kind as ProbeKind, Outcome, Report, Target};
-use crate::pod::spec;
+use crate::pod::{restart, spec};
 
 impl Worker {
     /// Begins and ends probers as containers begin and end.
@@ -89,10 +89,12 @@ impl Worker {
                 } else {
                     (container.liveness_probe.as_ref(), "liveness")
                 };
+                let then = if restart::may_follow(&self.pod, &container) { ", will be restarted" } else { "" };
                 let doom = Doom {
                     id: report.id.clone(),
-                    message: format!("Container {name} failed {word} probe, will be restarted"),
+                    message: format!("Container {name} failed {word} probe{then}"),
                     grace: probe.and_then(|p| p.termination_grace_period_seconds),
+                    anew: false,
                 };
                 self.facts.doomed.insert(name.clone(), doom);
             }

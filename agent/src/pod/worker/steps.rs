@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Container;
 use tokio::time::Instant;
 
-use super::{Worker, jobs};
+use super::{ANEW, Worker, jobs, later};
 use crate::event::Kind;
 use crate::pod::facts::{Ending, Phase, Waiting};
 use crate::pod::plan::{self, Action};
@@ -56,7 +56,9 @@ impl Worker {
         }
         self.facts.starting.insert(name.to_owned(), self.facts.round);
         self.facts.not_before.remove(name);
-        self.facts.doomed.remove(name);
+        if self.facts.doomed.remove(name).is_some_and(|doom| doom.anew) {
+            self.anew.insert(name.to_owned(), later(now, ANEW));
+        }
         let start = Start {
             context: Arc::clone(&self.context),
             pod: Arc::clone(&self.pod),

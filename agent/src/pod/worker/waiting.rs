@@ -55,6 +55,7 @@ impl Worker {
         if self.status_not_before.is_some_and(|at| at <= now) {
             self.status_not_before = None;
         }
+        self.anew.retain(|_, until| now < *until);
         if self.resize_not_before.is_some_and(|at| at <= now) {
             self.resize_not_before = None;
         }
