@@ -8,9 +8,9 @@
 //! When both days are restricted, either will do; that is how cron has always been. A time that a change of the clock leaves
 //! out does not come, one that comes twice comes twice.
 
-mod duration;
-
 use jiff::{SignedDuration, Timestamp, ToSpan, Zoned, civil, tz::TimeZone};
+
+use crate::go_duration;
 
 /// What is wrong with a schedule; the words are those of the parser that Kubernetes uses.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -183,7 +183,7 @@ fn descriptor(text: &str) -> Result<Rule, ParseError> {
         "@daily" | "@midnight" => five_fields("0 0 * * *"),
         "@hourly" => five_fields("0 * * * *"),
         _ => match text.strip_prefix("@every ") {
-            Some(every) => match duration::parse(every) {
+            Some(every) => match go_duration::parse(every) {
                 // Whole seconds, and one at least.
                 Ok(length) => Ok(Rule::Every(SignedDuration::from_secs(length.as_secs().max(1)))),
                 Err(why) => wrong(format!("failed to parse duration {text}: {why}")),

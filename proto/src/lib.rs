@@ -36,6 +36,7 @@ pub mod name;
 
 pub mod blank;
 pub mod cron;
+pub mod go_duration;
 pub mod go_time;
 pub mod placement;
 pub mod pod_defaults;

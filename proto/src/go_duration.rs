@@ -1,4 +1,4 @@
-//! Durations as Go writes them: `1h30m`, `1.5s`, `300ms`.
+//! Durations as Go reads and writes them: `1h30m`, `1.5s`, `300ms`. `metav1.Duration` is one in JSON.
 
 use jiff::SignedDuration;
 
@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 ///
 /// # Errors
 /// What is wrong with it, in Go's words.
-pub(super) fn parse(text: &str) -> Result<SignedDuration, String> {
+pub fn parse(text: &str) -> Result<SignedDuration, String> {
     let invalid = || format!("time: invalid duration {text:?}");
     let (is_negative, mut rest) = match text.as_bytes().first() {
         Some(b'-') => (true, text.get(1..).unwrap_or_default()),
@@ -54,13 +54,45 @@ pub(super) fn parse(text: &str) -> Result<SignedDuration, String> {
         let part: i128 = if kept.is_empty() { 0 } else { kept.parse().map_err(|_| invalid())? };
         let places = u32::try_from(kept.len()).unwrap_or(0);
         nanos += whole * scale + part * scale / 10_i128.pow(places);
-        if nanos > i128::from(i64::MAX) {
+        if nanos > i128::from(i64::MAX) + i128::from(is_negative) {
             return Err(invalid());
         }
         rest = after;
     }
     let nanos = i64::try_from(if is_negative { -nanos } else { nanos }).map_err(|_| invalid())?;
     Ok(SignedDuration::from_nanos(nanos))
+}
+
+/// Writes a duration as Go's `Duration.String`: `1h30m0s`, `15.25s`, `300ms`, `0s`.
+#[must_use]
+pub fn show(duration: SignedDuration) -> String {
+    let sign = if duration.is_negative() { "-" } else { "" };
+    let nanos = duration.as_nanos().unsigned_abs();
+    match nanos {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{sign}{nanos}ns"),
+        1_000..1_000_000 => format!("{sign}{}µs", decimal(nanos, 3)),
+        1_000_000..1_000_000_000 => format!("{sign}{}ms", decimal(nanos, 6)),
+        _ => {
+            let (minutes, seconds) = (nanos / 60_000_000_000, decimal(nanos % 60_000_000_000, 9));
+            match (minutes / 60, minutes % 60) {
+                (0, 0) => format!("{sign}{seconds}s"),
+                (0, minutes) => format!("{sign}{minutes}m{seconds}s"),
+                (hours, minutes) => format!("{sign}{hours}h{minutes}m{seconds}s"),
+            }
+        }
+    }
+}
+
+/// A number with so many of its digits behind the point, without the zeros at its end.
+fn decimal(number: u128, places: u32) -> String {
+    let unit = 10_u128.pow(places);
+    let (whole, rest) = (number / unit, number % unit);
+    if rest == 0 {
+        return whole.to_string();
+    }
+    let rest = format!("{rest:0width$}", width = places as usize);
+    format!("{whole}.{}", rest.trim_end_matches('0'))
 }
 
 #[cfg(test)]
@@ -85,6 +117,28 @@ mod tests {
             ("1ä", "time: unknown unit \"ä\" in duration \"1ä\""),
         ] {
             assert_eq!(parse(text), Err(why.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_are_written_as_go_writes_them() {
+        for (nanos, text) in [
+            (0, "0s"),
+            (1, "1ns"),
+            (1_100, "1.1µs"),
+            (2_200_000, "2.2ms"),
+            (20_000_000, "20ms"),
+            (1_000_000_000, "1s"),
+            (15_250_000_000, "15.25s"),
+            (60_000_000_000, "1m0s"),
+            (3_900_000_000_001, "1h5m0.000000001s"),
+            (-1_500_000_000, "-1.5s"),
+            (i64::MAX, "2562047h47m16.854775807s"),
+            (i64::MIN, "-2562047h47m16.854775808s"),
+        ] {
+            let duration = SignedDuration::from_nanos(nanos);
+            assert_eq!(show(duration), text);
+            assert_eq!(parse(text), Ok(duration));
         }
     }
 }
