@@ -21,12 +21,15 @@ use crate::pod::facts::Phase;
 struct ContainerUse {
     name: String,
     started: Option<Timestamp>,
+    /// When they were taken: rates are worked out of two of them.
+    at: Timestamp,
     stats: Stats,
 }
 
 /// One pod's figures.
 struct PodUse {
     entry: Entry,
+    at: Timestamp,
     stats: Stats,
     containers: Vec<ContainerUse>,
     network: Option<(u64, u64)>,
@@ -38,18 +41,20 @@ async fn pods(context: &Context) -> Vec<PodUse> {
     for entry in entries {
         let Some(sandbox) = entry.sandbox.clone() else { continue };
         let Ok(stats) = sandbox.sandbox_stats().await else { continue };
+        let at = Timestamp::now();
         let mut containers = Vec::new();
         for (name, attempts) in &entry.attempts {
             let Some(attempt) = attempts.last().filter(|a| a.phase == Phase::Running) else { continue };
             let Some(id) = ContainerId::parse(&attempt.id) else { continue };
             if let Ok(stats) = sandbox.container_stats(&id).await {
-                containers.push(ContainerUse { name: name.clone(), started: attempt.started, stats });
+                let at = Timestamp::now();
+                containers.push(ContainerUse { name: name.clone(), started: attempt.started, at, stats });
             }
         }
         let host = pod::spec(&entry.pod).host_network();
         let network =
             if host { None } else { interface(&format!("/proc/{}/net/dev", sandbox.supervisor_pid()), "eth0") };
-        all.push(PodUse { entry, stats, containers, network });
+        all.push(PodUse { entry, at, stats, containers, network });
     }
     all
 }
@@ -103,13 +108,13 @@ pub(crate) fn host_cpu(stat: &str) -> u64 {
     busy * 10_000_000
 }
 
-fn cpu(stats: &Stats, now: Timestamp) -> Value {
-    json!({"time": now.to_string(), "usageCoreNanoSeconds": stats.cpu_usage_ns})
+fn cpu(stats: &Stats, at: Timestamp) -> Value {
+    json!({"time": at.to_string(), "usageCoreNanoSeconds": stats.cpu_usage_ns})
 }
 
-fn memory(stats: &Stats, now: Timestamp) -> Value {
+fn memory(stats: &Stats, at: Timestamp) -> Value {
     let mut memory = json!({
-        "time": now.to_string(), "usageBytes": stats.memory_usage, "workingSetBytes": stats.memory_working_set,
+        "time": at.to_string(), "usageBytes": stats.memory_usage, "workingSetBytes": stats.memory_working_set,
         "rssBytes": stats.memory_rss, "pageFaults": stats.page_faults, "majorPageFaults": stats.major_page_faults,
     });
     if let (Some(limit), Some(map)) = (stats.memory_limit, memory.as_object_mut()) {
@@ -129,7 +134,6 @@ pub(super) async fn machine(context: &Context) -> Result<Machine, Response> {
 
 /// `/stats/summary`.
 pub(super) async fn summary(State(context): State<Arc<Context>>) -> Response {
-    let now = Timestamp::now();
     let machine = match machine(&context).await {
         Ok(machine) => machine,
         Err(response) => return response,
@@ -143,22 +147,23 @@ pub(super) async fn summary(State(context): State<Arc<Context>>) -> Response {
                 .iter()
                 .map(|c| {
                     json!({"name": c.name, "startTime": c.started.map(|t| t.to_string()),
-                        "cpu": cpu(&c.stats, now), "memory": memory(&c.stats, now)})
+                        "cpu": cpu(&c.stats, c.at), "memory": memory(&c.stats, c.at)})
                 })
                 .collect();
             let mut value = json!({
                 "podRef": {"name": pod::name(&p.entry.pod), "namespace": pod::namespace(&p.entry.pod), "uid": pod::uid(&p.entry.pod)},
                 "startTime": p.entry.pod.status.as_ref().and_then(|s| s.start_time.clone()),
-                "containers": containers, "cpu": cpu(&p.stats, now), "memory": memory(&p.stats, now),
+                "containers": containers, "cpu": cpu(&p.stats, p.at), "memory": memory(&p.stats, p.at),
                 "process_stats": {"process_count": p.stats.pids},
             });
             if let (Some((rx, tx)), Some(map)) = (p.network, value.as_object_mut()) {
-                map.insert("network".into(), json!({"time": now.to_string(), "name": "eth0", "rxBytes": rx, "txBytes": tx}));
+                map.insert("network".into(), json!({"time": p.at.to_string(), "name": "eth0", "rxBytes": rx, "txBytes": tx}));
             }
             value
         })
         .collect();
     let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let now = Timestamp::now();
     let body = json!({
         "node": {
             "nodeName": context.config.node_name,
@@ -188,7 +193,7 @@ pub(super) async fn resources(State(context): State<Arc<Context>>) -> Response {
     let pods = pods(&context).await;
     let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
     let used = machine.memory.saturating_sub(machine.memory_available);
-    let text = resource_metrics::text((host_cpu(&stat), used), &pods, Timestamp::now());
+    let text = resource_metrics::text((host_cpu(&stat), used, Timestamp::now()), &pods);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 
