@@ -64,12 +64,20 @@ kinds! {
     "meta.k8s.io" "v1" apimachinery::pkg::apis::meta::v1 [DeleteOptions, ListMeta, ObjectMeta, Status];
 }
 
+/// Kinds of Kubernetes that the crate has no types of, and where their schemas are.
+const OTHERS: &[(&str, &str, &str)] =
+    &[("metrics.k8s.io", "v1beta1", "NodeMetrics"), ("metrics.k8s.io", "v1beta1", "PodMetrics")];
+const OTHERS_SCHEMAS: &str = "src/schema/metrics.json";
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed={OTHERS_SCHEMAS}");
     let settings = SchemaSettings::openapi3().with(|settings| settings.definitions_path = "/components/schemas".into());
     let mut generator = settings.into_generator();
-    let kinds = register(&mut generator);
-    let schemas = generator.take_definitions(false).into_iter().collect();
+    let mut kinds = register(&mut generator);
+    let mut schemas: BTreeMap<String, Value> = generator.take_definitions(false).into_iter().collect();
+    kinds.extend(OTHERS);
+    schemas.extend(serde_json::from_str::<BTreeMap<String, Value>>(&fs::read_to_string(OTHERS_SCHEMAS)?)?);
     let path = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo says where to")?).join("schemas.json.z");
     let mut out = ZlibEncoder::new(fs::File::create(path)?, Compression::best());
     serde_json::to_writer(&mut out, &Written { kinds, schemas })?;

@@ -322,8 +322,12 @@ impl Shape<'_> {
     /// # Errors
     /// 500 when a stored object cannot be read.
     pub fn list(&self, listed: &Listed) -> Result<Response<Body>> {
-        let mut meta = json!({"resourceVersion": listed.revision.to_string()});
+        let mut meta = json!({});
         if let Value::Object(meta) = &mut meta {
+            // What is not stored has no version, nor has a list of it.
+            if listed.revision != Revision::NONE {
+                meta.insert("resourceVersion".to_owned(), listed.revision.to_string().into());
+            }
             if !listed.next.is_empty() {
                 meta.insert("continue".to_owned(), listed.next.clone().into());
             }

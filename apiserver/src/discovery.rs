@@ -12,7 +12,11 @@ use sha2::{Digest, Sha256};
 /// All resources there are, in discovery's order.
 pub type Rows<'a> = &'a [&'static Resource];
 
-/// The groups, in the table's order, each with its versions, the preferred one first. The core group's name is empty.
+/// The group that comes after all others, those of definitions too: its resources are called as core ones are.
+const LAST: &str = "metrics.k8s.io";
+
+/// The groups, in the table's order but for the last one, each with its versions, the preferred one first. The core group's
+/// name is empty.
 #[must_use]
 pub fn groups(rows: Rows<'_>) -> Vec<(&'static str, Vec<&'static str>)> {
     let mut groups: Vec<(&'static str, Vec<&'static str>)> = Vec::new();
@@ -23,6 +27,7 @@ pub fn groups(rows: Rows<'_>) -> Vec<(&'static str, Vec<&'static str>)> {
             None => groups.push((resource.group, vec![resource.version])),
         }
     }
+    groups.sort_by_key(|(group, _)| *group == LAST);
     groups
 }
 
@@ -131,8 +136,8 @@ pub fn resource_list(
     let mut resources = Vec::new();
     for resource in in_version(rows, group, version) {
         let hash = match built_in_storage(resource) {
-            // Reviews and the like are not stored.
-            _ if resource.list_kind.is_empty() => None,
+            // Neither reviews are, nor figures.
+            Some(_) if !resource.is_stored() => None,
             Some((group, version)) => Some(storage_version_hash(group, version, resource.kind)),
             None => custom_storage(resource).map(|version| storage_version_hash(group, &version, resource.kind)),
         };

@@ -22,6 +22,7 @@ mod rules;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tolerations;
+pub(crate) mod usage;
 mod volume_access;
 pub(crate) mod webhooks;
 
@@ -58,10 +59,12 @@ pub mod mutating_webhook_configuration;
 pub mod namespace;
 pub mod network_policy;
 pub mod node;
+pub mod node_metrics;
 pub mod persistent_volume;
 pub mod persistent_volume_claim;
 pub mod pod;
 pub mod pod_disruption_budget;
+pub mod pod_metrics;
 pub mod pod_templates;
 pub mod priority_class;
 pub mod priority_level;
@@ -159,6 +162,8 @@ pub fn each(visitor: &mut impl Visitor) {
     visitor.visit(resource_claim_template::ResourceClaimTemplates);
     visitor.visit(resource_slice::ResourceSlices);
     visitor.visit(api_service::ApiServices);
+    visitor.visit(node_metrics::NodesFigures);
+    visitor.visit(pod_metrics::PodsFigures);
 }
 
 /// The row of the table of resources with this group and plural at `v1`, as nearly every built-in kind is served.

@@ -57,6 +57,7 @@ pub mod witness;
 
 mod aggregation;
 mod proxy;
+mod resource_metrics;
 mod upstream;
 
 pub mod cel;

@@ -27,7 +27,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 pub use self::node_proxy::Nodes;
-pub(crate) use self::node_proxy::node_address;
+pub(crate) use self::node_proxy::{address_of, node_address};
 pub(crate) use self::reviews::user_info;
 pub(crate) use self::signer::Signer;
 pub(crate) use self::token_secrets::TokenSecrets;

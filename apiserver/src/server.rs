@@ -34,6 +34,7 @@ use crate::{
     proxy::Proxies,
     registry::Registry,
     request::RequestInfo,
+    resource_metrics::ResourceMetrics,
     security::Security,
     servers::{self, JoinError, Servers},
     service::Service,
@@ -186,6 +187,7 @@ pub(crate) struct Inner {
     pub(crate) handlers: Vec<Arc<dyn Handler>>,
     security: Arc<Security>,
     proxies: Arc<Proxies>,
+    pub(crate) resource_metrics: ResourceMetrics,
     peers: Arc<Peers>,
     servers: Arc<Servers>,
     /// What this server shows its peers.

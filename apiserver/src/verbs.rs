@@ -5,6 +5,7 @@ mod delete;
 mod eviction;
 mod options;
 mod patch;
+mod resource_metrics;
 mod subresources;
 mod watch;
 
@@ -163,10 +164,18 @@ impl Call {
             return subresources::dispatch(self, request).await;
         }
         if !resource.serves(&self.info.verb) {
-            return Err(Box::new(Status::method_not_allowed()));
+            return Err(Box::new(match self.info.verb.as_str() {
+                "watch" if resource.serves("list") => {
+                    Status::method_not_supported(resource.group, resource.plural, "watch")
+                }
+                _ => Status::method_not_allowed(),
+            }));
         }
         if resource.group.is_empty() && resource.plural == "componentstatuses" {
             return component_status::answer(self);
+        }
+        if resource.group == "metrics.k8s.io" {
+            return resource_metrics::answer(self).await;
         }
         match (self.info.verb.as_str(), self.info.names_object) {
             ("get", true) => self.get().await,

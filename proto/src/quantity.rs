@@ -62,6 +62,12 @@ impl Quantity {
         Self { nanos: millis as i128 * (NANO / 1000), format: Format::DecimalSi }
     }
 
+    /// So many billionths: what is used of cores.
+    #[must_use]
+    pub const fn from_nanos(nanos: i64) -> Self {
+        Self { nanos: nanos as i128, format: Format::DecimalSi }
+    }
+
     /// Reads a quantity.
     ///
     /// # Errors

@@ -61,7 +61,7 @@ pub struct Resource {
     pub verbs: &'static [&'static str],
     /// What hangs below it.
     pub subresources: &'static [Subresource],
-    /// Where its objects are kept: the name below `/registry/`. Two resources with the same value show the same
+    /// Where its objects are kept, if they are: the name below `/registry/`. Two resources with the same value show the same
     /// objects in two groups or versions (`events` of the core group and of `events.k8s.io`).
     pub storage: &'static str,
 }
@@ -83,6 +83,12 @@ impl Resource {
     #[must_use]
     pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
         self.subresources.iter().find(|s| s.name == name)
+    }
+
+    /// Whether there are objects of it that are kept: neither reviews are, nor what is worked out when somebody asks.
+    #[must_use]
+    pub fn is_stored(&self) -> bool {
+        !self.list_kind.is_empty() && self.serves("create")
     }
 
     /// Whether `verb` is served on the resource itself.
@@ -142,6 +148,13 @@ const fn row(
 
 const fn review(group: &'static str, kind: &'static str, plural: &'static str, singular: &'static str) -> Resource {
     Resource { verbs: CREATE, list_kind: "", ..row(group, kind, "", plural, singular, Scope::Cluster) }
+}
+
+/// What is asked of the nodes when somebody wants to know it. In Kubernetes metrics-server serves these, whose resources have
+/// no singular names, so that `kubectl get pod` never means them.
+const fn figures(kind: &'static str, list_kind: &'static str, plural: &'static str) -> Resource {
+    let row = row("metrics.k8s.io", kind, list_kind, plural, "", Scope::Namespaced);
+    Resource { version: "v1beta1", verbs: GET_LIST, ..row }
 }
 
 /// Autoscalers are served in two versions and stored once.
@@ -591,6 +604,8 @@ pub const RESOURCES: &[Resource] = &[
         Scope::Namespaced,
     ),
     row("resource.k8s.io", "ResourceSlice", "ResourceSliceList", "resourceslices", "resourceslice", Scope::Cluster),
+    Resource { scope: Scope::Cluster, storage: "nodemetrics", ..figures("NodeMetrics", "NodeMetricsList", "nodes") },
+    Resource { storage: "podmetrics", ..figures("PodMetrics", "PodMetricsList", "pods") },
 ];
 
 /// The rows by plural and by kind: both are asked for several times a request.
@@ -677,6 +692,8 @@ mod tests {
             "batch/v1 cronjobs ns [cj,all] /status=CronJob",
             "batch/v1 jobs ns [all] /status=Job",
             "policy/v1 poddisruptionbudgets ns [pdb] /status=PodDisruptionBudget",
+            "metrics.k8s.io/v1beta1 nodes cluster [] get,list",
+            "metrics.k8s.io/v1beta1 pods ns [] get,list",
         ] {
             assert!(lines.iter().any(|line| line == expected), "{expected}\nin\n{}", lines.join("\n"));
         }

@@ -168,6 +168,7 @@ static FACTS: &[&str] = &[
     include_str!("schema/facts/events.txt"),
     include_str!("schema/facts/flowcontrol.txt"),
     include_str!("schema/facts/meta.txt"),
+    include_str!("schema/facts/metrics.txt"),
     include_str!("schema/facts/networking.txt"),
     include_str!("schema/facts/node.txt"),
     include_str!("schema/facts/policy.txt"),
@@ -282,6 +283,7 @@ pub fn definition_name(group: &str, version: &str, kind: &str) -> String {
         }
         "apiregistration.k8s.io" => format!("io.k8s.kube-aggregator.pkg.apis.apiregistration.{version}.{kind}"),
         "meta.k8s.io" => format!("{META}.{kind}"),
+        "metrics.k8s.io" => format!("io.k8s.metrics.pkg.apis.metrics.{version}.{kind}"),
         _ => format!("io.k8s.api.{}.{version}.{kind}", group.split('.').next().unwrap_or(group)),
     }
 }

@@ -209,6 +209,16 @@ impl Status {
         status
     }
 
+    /// 405: the resource is served by the same method, but not to do this with it (a watch of what is only listed).
+    #[must_use]
+    pub fn method_not_supported(group: &str, resource: &str, verb: &str) -> Self {
+        let whole = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
+        let message = format!("{verb} is not supported on resources of kind {whole:?}");
+        let mut status = Self::failure(405, "MethodNotAllowed", message);
+        status.details = Some(Details { group: group.to_owned(), kind: resource.to_owned(), ..Details::default() });
+        status
+    }
+
     /// 406: none of the accepted media types is served.
     #[must_use]
     pub fn not_acceptable(supported: &[&str]) -> Self {

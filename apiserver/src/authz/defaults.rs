@@ -127,7 +127,8 @@ impl Defaults {
         }
         for (name, by, lines) in AGGREGATED {
             let mut role = ClusterRole { metadata: meta(name, None), rules: rules(lines), ..ClusterRole::default() };
-            role.metadata.labels.get_or_insert_default().insert(label(by), "true".to_owned());
+            let labels = by.split(',').map(|by| (label(by), "true".to_owned()));
+            role.metadata.labels.get_or_insert_default().extend(labels);
             all.cluster_roles.push(role);
         }
         for (name, subjects, lines) in ROLES {

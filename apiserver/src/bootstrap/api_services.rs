@@ -30,6 +30,8 @@ const PRIORITIES: &[(&str, i32, i32)] = &[
     ("discovery.k8s.io", 16_200, 15),
     ("flowcontrol.apiserver.k8s.io", 16_100, 21),
     ("resource.k8s.io", 15_900, 15),
+    // As metrics-server's own: after all others, so that `kubectl get pods` never means these.
+    ("metrics.k8s.io", 100, 100),
 ];
 
 /// A group that Kubernetes no longer has comes after all others.

@@ -138,6 +138,7 @@ impl Merged {
         let rows = &made.catalog.documents().rows;
         let mut document = openapi::v2(rows, &|row| definition(&server.registry, row), super::VERSION);
         for told in &self.told {
+            drop_v2(&mut document, told);
             if let Some(theirs) = &told.learned.v2 {
                 add_v2(&mut document, theirs);
             }
@@ -231,6 +232,22 @@ fn renamed(value: &mut Value, names: &Map<String, Value>) {
     }
 }
 
+/// Takes out what this server says of a group and version that another one serves.
+fn drop_v2(document: &mut Value, told: &Told) {
+    let base = format!("/apis/{}/{}", told.group, told.version);
+    let is_theirs = |path: &str| path.strip_prefix(&base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) {
+        paths.retain(|path, _| !is_theirs(path));
+    }
+    let is_of = |mark: &Value| mark["group"] == *told.group && mark["version"] == *told.version;
+    if let Some(schemas) = document.get_mut("definitions").and_then(Value::as_object_mut) {
+        schemas.retain(|_, schema| {
+            let marks = schema.get("x-kubernetes-group-version-kind").and_then(Value::as_array);
+            marks.is_none_or(|marks| !marks.iter().all(is_of))
+        });
+    }
+}
+
 /// Adds paths and schemas of another document; a schema whose name stands for another one here gets a new name.
 fn add_v2(document: &mut Value, theirs: &Value) {
     let mut theirs = theirs.clone();
@@ -281,13 +298,13 @@ mod tests {
         let remotes = [
             told("sea.example", "v1", 500, 10),
             told("sea.example", "v2", 600, 20),
-            told("metrics.k8s.io", "v1", 17_850, 15),
+            told("river.example", "v1", 17_850, 15),
             told("apps", "v2", 100, 1),
         ];
         let merged = groups(&rows, &remotes);
         let names: Vec<&str> = merged.iter().map(|group| group.name.as_str()).collect();
-        assert_eq!(names[..2], ["metrics.k8s.io", "apps"], "before all of a lower priority");
-        assert_eq!(names.last(), Some(&"sea.example"));
+        assert_eq!(names[..2], ["river.example", "apps"], "before all of a lower priority");
+        assert_eq!(names[names.len() - 2..], ["sea.example", "metrics.k8s.io"]);
         let of = |name: &str| merged.iter().find(|group| group.name == name).unwrap().version_names();
         assert_eq!(of("sea.example"), ["v2", "v1"]);
         assert_eq!(of("apps").first(), Some(&"v1"));
@@ -297,6 +314,19 @@ mod tests {
             discovery::groups(&rows).into_iter().map(|(group, _)| group).filter(|g| !g.is_empty()).collect();
         let kept: Vec<&str> = names.into_iter().filter(|name| before.contains(name)).collect();
         assert_eq!(kept, before);
+    }
+
+    #[test]
+    fn what_another_server_serves_is_told_of_as_it_tells() {
+        let marked = |group: &str| json!({"x-kubernetes-group-version-kind": [{"group": group, "version": "v1"}]});
+        let mut document = json!({
+            "paths": {"/apis/sea.example/v1/fish": {}, "/apis/sea.example/v1": {}, "/apis/sea.example/v10/fish": {}},
+            "definitions": {"Fish": marked("sea.example"), "Pod": marked(""), "Plain": {}},
+        });
+        drop_v2(&mut document, &told("sea.example", "v1", 1, 1));
+        let kept =
+            json!({"paths": {"/apis/sea.example/v10/fish": {}}, "definitions": {"Pod": marked(""), "Plain": {}}});
+        assert_eq!(document, kept);
     }
 
     #[test]

@@ -178,7 +178,7 @@ fn authentication(server: &Inner, out: &mut Page) {
 /// How many objects there are of each resource. Two resources that show the same objects are counted once.
 fn objects(server: &Inner, out: &mut Page) {
     let mut counted = BTreeSet::new();
-    let stored = RESOURCES.iter().filter(|resource| !resource.list_kind.is_empty() && counted.insert(resource.storage));
+    let stored = RESOURCES.iter().filter(|resource| resource.is_stored() && counted.insert(resource.storage));
     let counts: Vec<_> = stored
         .filter_map(|resource| {
             let range = Range::prefix(stored::prefix(resource.storage, "")).count();

@@ -72,6 +72,18 @@ impl Selection {
         self.fields.exact("metadata.name")
     }
 
+    /// Whether something with these labels, this name and this namespace is selected, of a kind that is selected by nothing
+    /// else. The header may be that of another kind's object that it is about.
+    #[must_use]
+    pub(crate) fn takes_header(&self, header: &Header) -> bool {
+        self.labels.matches_labels(&header.labels)
+            && self.fields.matches(|field| match field {
+                "metadata.name" => Some(header.name.as_str()),
+                "metadata.namespace" => Some(header.namespace.as_str()),
+                _ => None,
+            })
+    }
+
     /// Whether the stored version is selected.
     #[must_use]
     pub fn takes(&self, entry: &Entry) -> bool {

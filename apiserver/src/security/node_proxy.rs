@@ -131,15 +131,24 @@ fn place(registry: &Registry, info: &RequestInfo) -> Result<Option<Place>> {
 /// # Errors
 /// 404 when there is no such node, 500 when it has no address.
 pub(crate) fn node_address(registry: &Registry, node: &str) -> Result<(String, u16)> {
-    let object: Node = registry.get_typed("", node)?.ok_or_else(|| Box::new(Status::not_found("", "nodes", node)))?;
-    let status = object.status.unwrap_or_default();
-    let addresses = status.addresses.unwrap_or_default();
+    let object: Option<Node> = registry.get_typed("", node)?;
+    address_of(&object.ok_or_else(|| Box::new(Status::not_found("", "nodes", node)))?)
+}
+
+/// The same of a node at hand.
+///
+/// # Errors
+/// 500 when it has no address.
+pub(crate) fn address_of(node: &Node) -> Result<(String, u16)> {
+    let status = node.status.as_ref();
+    let addresses = status.and_then(|status| status.addresses.as_deref()).unwrap_or_default();
     let Some(address) = addresses.iter().find(|a| a.type_ == "InternalIP") else {
         let known: Vec<&str> = addresses.iter().map(|a| a.address.as_str()).collect();
         let why = format!("no preferred addresses found; known addresses: [{}]", known.join(" "));
         return Err(Box::new(Status::internal(why)));
     };
-    let port = status.daemon_endpoints.and_then(|d| d.kubelet_endpoint).map(|endpoint| endpoint.port);
+    let endpoint = status.and_then(|status| status.daemon_endpoints.as_ref()?.kubelet_endpoint.as_ref());
+    let port = endpoint.map(|endpoint| endpoint.port);
     let port = port.and_then(|port| u16::try_from(port).ok()).unwrap_or(10250);
     Ok((address.address.clone(), port))
 }

@@ -25,6 +25,7 @@ use crate::{
     pki::{self, Pki, Shown},
     proxy::Proxies,
     registry::{Facts, Registry},
+    resource_metrics::ResourceMetrics,
     security::{Nodes, Security},
     servers::{Arrived, Kind, Member, Requests, Servers},
     snapshot,
@@ -124,6 +125,7 @@ impl ApiServer {
         });
         let proxies = Proxies::new(registry.clone(), Arc::clone(&security)).map_err(Error::Proxies)?;
         let proxies = Arc::new(proxies);
+        let resource_metrics = ResourceMetrics::new(registry.clone(), Arc::clone(&security));
         let aggregation = Arc::new(Aggregation::new(registry.clone(), pki.front_proxy()));
         let writes = TaskTracker::new();
         let maintenance = Maintenance {
@@ -168,6 +170,7 @@ impl ApiServer {
             handlers,
             security,
             proxies,
+            resource_metrics,
             peers,
             servers,
             member,

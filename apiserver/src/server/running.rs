@@ -80,6 +80,7 @@ impl Runner {
         let _ = tokio::time::timeout(GOODBYE, inner.writes.wait()).await;
         inner.security.nodes.stop().await;
         inner.proxies.stop().await;
+        inner.resource_metrics.stop().await;
         inner.sockets.stop().await;
         inner.security.authenticators.stop().await;
         audit_end.cancel();

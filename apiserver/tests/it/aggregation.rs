@@ -15,7 +15,7 @@ use crate::{
     watching::Following,
 };
 
-const API_SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
+pub(crate) const API_SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 const NAME: &str = "v1.sea.example";
 const FISH: &str = "/apis/sea.example/v1/namespaces/default/fish";
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
@@ -35,9 +35,13 @@ fn api_service(port: u16, change: &Value) -> Value {
     json!({"metadata": {"name": NAME}, "spec": spec})
 }
 
-/// Waits until the condition `Available` has this reason; its status and message.
 async fn available(c: &Cluster, reason: &str) -> (String, String) {
-    let path = format!("{API_SERVICES}?watch=1&fieldSelector=metadata.name%3D{NAME}");
+    availability(c, NAME, reason).await
+}
+
+/// Waits until the condition `Available` of an API service has this reason; its status and message.
+pub(crate) async fn availability(c: &Cluster, name: &str, reason: &str) -> (String, String) {
+    let path = format!("{API_SERVICES}?watch=1&fieldSelector=metadata.name%3D{name}");
     let mut following = Following::begin(c, &path).await;
     loop {
         let event = following.next().await.unwrap();
@@ -48,12 +52,18 @@ async fn available(c: &Cluster, reason: &str) -> (String, String) {
     }
 }
 
-/// A server of the group, registered and available.
-async fn registered(c: &Cluster) -> Extension {
+/// A server behind the Service `sea`.
+pub(crate) async fn extension(c: &Cluster) -> Extension {
     let trust = trusted(c).await;
     let extension = Extension::start("sea", trust["requestheader-client-ca-file"].as_str().unwrap()).await;
     let service = json!({"metadata": {"name": "sea"}, "spec": {"type": "ExternalName", "externalName": "localhost"}});
     assert_eq!(c.post("/api/v1/namespaces/default/services", &service).await.code, 201);
+    extension
+}
+
+/// A server of the group, registered and available.
+async fn registered(c: &Cluster) -> Extension {
+    let extension = extension(c).await;
     let made = c.post(API_SERVICES, &api_service(extension.port(), &json!({"caBundle": extension.bundle()}))).await;
     assert_eq!(made.code, 201, "{}", made.body);
     assert_eq!(available(c, "Passed").await, ("True".to_owned(), "all checks passed".to_owned()));
@@ -61,12 +71,17 @@ async fn registered(c: &Cluster) -> Extension {
 }
 
 async fn aggregated(c: &Cluster) -> Value {
+    aggregated_group(c, "sea.example").await
+}
+
+/// A group in aggregated discovery.
+pub(crate) async fn aggregated_group(c: &Cluster, name: &str) -> Value {
     let request = Request::get("/apis").header(header::ACCEPT, AGGREGATED).body(Body::empty()).unwrap();
     let response = c.service().oneshot(request).await.unwrap();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     let document: Value = serde_json::from_slice(&body).unwrap();
     let items = document["items"].as_array().unwrap();
-    items.iter().find(|item| item["metadata"]["name"] == "sea.example").cloned().unwrap_or(Value::Null)
+    items.iter().find(|item| item["metadata"]["name"] == name).cloned().unwrap_or(Value::Null)
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {

@@ -1,4 +1,5 @@
-//! A small aggregated API server for tests: serves `sea.example/v1` over TLS to whoever shows the front proxy's certificate.
+//! A small aggregated API server for tests: serves `sea.example/v1`, and as metrics-server would `metrics.k8s.io/v1beta1`,
+//! over TLS to whoever shows the front proxy's certificate.
 
 use std::{
     convert::Infallible,
@@ -50,6 +51,13 @@ fn resources() -> Value {
     json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "sea.example/v1", "resources": [
         {"name": "fish", "singularName": "fish", "namespaced": true, "kind": "Fish", "shortNames": ["fi"],
          "verbs": ["create", "delete", "deletecollection", "get", "list", "watch"]},
+    ]})
+}
+
+/// What metrics-server serves, but for the pods.
+fn metrics_resources() -> Value {
+    json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "metrics.k8s.io/v1beta1", "resources": [
+        {"name": "nodes", "singularName": "", "namespaced": false, "kind": "NodeMetrics", "verbs": ["get", "list"]},
     ]})
 }
 
@@ -122,6 +130,11 @@ impl Server {
         let fish = "/apis/sea.example/v1/namespaces/default/fish";
         match path.as_str() {
             "/apis/sea.example/v1" => json(200, resources()),
+            "/apis/metrics.k8s.io/v1beta1" => json(200, metrics_resources()),
+            "/apis/metrics.k8s.io/v1beta1/nodes" => {
+                let theirs = json!([{"metadata": {"name": "theirs"}}]);
+                json(200, json!({"kind": "NodeMetricsList", "apiVersion": "metrics.k8s.io/v1beta1", "items": theirs}))
+            }
             "/openapi/v2" => json(200, schemas()),
             "/openapi/v3" => json(
                 200,

@@ -37,6 +37,7 @@ mod proxies;
 mod raw_paths;
 mod reading;
 mod refusals;
+mod resource_metrics;
 mod signing;
 mod snapshots;
 mod texts;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use prost::{Message as _, bytes::Bytes};
 use prost_reflect::{DynamicMessage, MessageDescriptor, Value as Held};
@@ -15,6 +15,7 @@ use super::{
     place,
     table::{Type, message_of},
 };
+use crate::go_duration;
 
 /// The seconds of the years 1 to 9999.
 const YEARS: std::ops::Range<i64> = -62_135_596_800..253_402_300_800;
@@ -142,6 +143,7 @@ fn joined(mut parts: Vec<Held>) -> Bytes {
 fn zero(content: &Type) -> Value {
     match content {
         Type::Text { .. } | Type::Bytes => "".into(),
+        Type::Duration => "0s".into(),
         Type::Quantity => "0".into(),
         Type::Items => Value::Array(Vec::new()),
         Type::Time | Type::MicroTime | Type::Raw => Value::Null,
@@ -226,6 +228,10 @@ fn single(content: &Type, message: &'static Message, bytes: Bytes, at: &mut Path
     Ok(match (content, message.members.as_slice()) {
         (Type::Time, [seconds, nanos]) => time(take(seconds)?, take(nanos)?, "%Y-%m-%dT%H:%M:%SZ", at)?,
         (Type::MicroTime, [seconds, nanos]) => time(take(seconds)?, take(nanos)?, "%Y-%m-%dT%H:%M:%S%.6fZ", at)?,
+        (Type::Duration, [nanos]) => {
+            let nanos = take(nanos)?.and_then(|nanos| nanos.as_i64()).unwrap_or_default();
+            Some(go_duration::show(SignedDuration::from_nanos(nanos)).into())
+        }
         (Type::Quantity, [text]) => take(text)?.or_else(|| Some("".into())),
         (Type::IntOrString, [kind, number, text]) => match take(kind)? {
             Some(kind) if kind == 1 => take(text)?.or_else(|| Some("".into())),

@@ -115,6 +115,7 @@ fn inner_of(content: &Type) -> Option<&str> {
         Type::List(element) | Type::Map(element) => return inner_of(element),
         Type::Message(name) => name,
         Type::Time | Type::MicroTime => "value.Time",
+        Type::Duration => "value.Duration",
         Type::Quantity => "value.Quantity",
         Type::IntOrString => "value.IntOrString",
         Type::Raw => "value.Raw",

@@ -18,6 +18,7 @@ use super::{
     messages::{Raw, TypeMeta, Unknown, WatchEvent},
     table::{Type, message_of},
 };
+use crate::go_duration;
 
 /// An object's JSON as a protobuf body. Fields that its kind does not have are left out.
 ///
@@ -219,6 +220,12 @@ fn hold_single(content: &Type, member: &'static Member, value: &Value) -> Result
             // Go's JSON has no more than microseconds.
             set(nanos, Held::I64(i64::from(time.subsec_nanosecond() / 1000 * 1000)))?;
         }
+        (Type::Duration, [nanos], Value::String(text)) => {
+            let duration = go_duration::parse(text).map_err(|_| Error::wrong("the field is no duration"))?;
+            // What is read so has no more nanoseconds than these.
+            set(nanos, Held::I64(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)))?;
+        }
+        (Type::Duration, [nanos], Value::Null) => set(nanos, Held::I64(0))?,
         (Type::Quantity, [amount], Value::String(text)) => set(amount, Held::String(text.clone()))?,
         (Type::Quantity, [amount], Value::Number(n)) => set(amount, Held::String(n.to_string()))?,
         (Type::Quantity, [amount], Value::Null) => set(amount, Held::String("0".to_owned()))?,

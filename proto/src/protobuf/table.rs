@@ -35,6 +35,8 @@ pub(super) enum Type {
     Message(String),
     Time,
     MicroTime,
+    /// A text in JSON, as Go writes durations.
+    Duration,
     Quantity,
     IntOrString,
     /// JSON inside.
@@ -82,6 +84,7 @@ const FILES: &[&str] = &[
     include_str!("wire/flowcontrol.txt"),
     include_str!("wire/meta.txt"),
     include_str!("wire/meta1beta1.txt"),
+    include_str!("wire/metrics.txt"),
     include_str!("wire/networking.txt"),
     include_str!("wire/node.txt"),
     include_str!("wire/policy.txt"),
@@ -158,6 +161,7 @@ fn read_type(word: &str, package: &str) -> Type {
         "y" => Type::Bytes,
         "Time" => Type::Time,
         "MicroTime" => Type::MicroTime,
+        "Duration" => Type::Duration,
         "Quantity" => Type::Quantity,
         "IntOrString" => Type::IntOrString,
         "Raw" | "FieldsV1" => Type::Raw,

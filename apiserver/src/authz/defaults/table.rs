@@ -35,7 +35,7 @@ pub(super) const NODE: &[&str] = &[
 pub(super) const AGGREGATING: &[(&str, &str, &str)] =
     &[("admin", "admin", ""), ("edit", "edit", "admin"), ("view", "view", "edit")];
 
-/// Roles that are gathered: name, by whom, rules.
+/// Roles that are gathered: name, by whom (commas between several), rules.
 pub(super) const AGGREGATED: &[(&str, &str, &[&str])] = &[
     (
         "system:aggregate-to-admin",
@@ -84,6 +84,8 @@ pub(super) const AGGREGATED: &[(&str, &str, &[&str])] = &[
             "read resource.k8s.io resourceclaims,resourceclaims/status,resourceclaimtemplates",
         ],
     ),
+    // metrics-server's, of whose group this server tells by itself.
+    ("system:aggregated-metrics-reader", "view,edit,admin", &["read metrics.k8s.io pods,nodes"]),
 ];
 
 /// Cluster roles: name, who has them (`g:` a group, `u:` a user, `s:` a service account of `kube-system`), rules.

@@ -9,7 +9,7 @@ mod shown;
 
 use k8s_pb::{
     api, apiextensions_apiserver::pkg::apis::apiextensions, apimachinery::pkg::apis::meta,
-    apimachinery::pkg::runtime::Unknown, kube_aggregator::pkg::apis::apiregistration,
+    apimachinery::pkg::runtime::Unknown, kube_aggregator::pkg::apis::apiregistration, metrics::pkg::apis::metrics,
 };
 use prost::{DecodeError, Message};
 use serde_json::Map;
@@ -19,6 +19,7 @@ use super::{
     super::table::{Field, SCHEMA},
     *,
 };
+use crate::go_duration;
 
 /// Reads bytes as a type; what the type makes of them, and how it shows itself.
 type Judge = fn(&[u8]) -> Result<(Vec<u8>, String), DecodeError>;
@@ -71,6 +72,7 @@ fn kinds() -> Vec<(&'static str, &'static str, Judge)> {
         "flowcontrol.apiserver.k8s.io/v1", api::flowcontrol::v1: FlowSchemaList PriorityLevelConfigurationList;
         "meta.k8s.io/v1", meta::v1: PartialObjectMetadataList;
         "meta.k8s.io/v1beta1", meta::v1beta1: PartialObjectMetadataList;
+        "metrics.k8s.io/v1beta1", metrics::v1beta1: NodeMetricsList PodMetricsList;
         "networking.k8s.io/v1", api::networking::v1: IPAddressList IngressClassList IngressList NetworkPolicyList
             ServiceCIDRList;
         "networking.k8s.io/v1beta1", api::networking::v1beta1: IngressClassList IngressList;
@@ -208,6 +210,7 @@ impl Filler {
             Type::Message(inner) => self.message(inner).into(),
             Type::Time => time().strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into(),
             Type::MicroTime => time().strftime("%Y-%m-%dT%H:%M:%S.000007Z").to_string().into(),
+            Type::Duration => go_duration::show(jiff::SignedDuration::from_nanos(given)).into(),
             Type::Quantity => given.to_string().into(),
             Type::IntOrString if given % 2 == 0 => given.into(),
             Type::IntOrString => self.text().into(),
@@ -312,6 +315,7 @@ impl Comparison {
             // What is in the small messages comes back in the bytes.
             (Type::Time, Some(_), Shown::Message(name, _)) => name == "Time",
             (Type::MicroTime, Some(_), Shown::Message(name, _)) => name == "MicroTime",
+            (Type::Duration, Some(_), Shown::Message(name, _)) => name == "Duration",
             (Type::Quantity, Some(_), Shown::Message(name, _)) => name == "Quantity",
             (Type::IntOrString, Some(_), Shown::Message(name, _)) => name == "IntOrString",
             (Type::Raw, Some(_), Shown::Message(name, _)) => {

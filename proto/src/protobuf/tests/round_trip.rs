@@ -50,6 +50,7 @@ fn value(content: &Type, dice: &mut Dice, depth: u32) -> Value {
         Type::MicroTime => ["1970-01-01T00:00:00.000000Z", "2026-02-28T23:59:59.000001Z"]
             [usize::try_from(dice.roll(2)).unwrap()]
         .into(),
+        Type::Duration => ["0s", "15.25s", "-1h0m0.000000001s"][usize::try_from(dice.roll(3)).unwrap()].into(),
         Type::Quantity => ["0", "100m", "1Gi"][usize::try_from(dice.roll(3)).unwrap()].into(),
         Type::IntOrString => {
             [json!(0), json!(-5), json!("25%"), json!("")][usize::try_from(dice.roll(4)).unwrap()].clone()
@@ -80,7 +81,7 @@ fn fill(message: &str, object: &mut Map<String, Value>, dice: &mut Dice, depth: 
             Type::Text { keeps_zero } | Type::Integer { keeps_zero } | Type::Boolean { keeps_zero } => {
                 *keeps_zero && field.is_value
             }
-            Type::Message(_) | Type::IntOrString | Type::Quantity => field.is_value,
+            Type::Message(_) | Type::Duration | Type::IntOrString | Type::Quantity => field.is_value,
             _ => false,
         };
         if is_always || (depth < 12 && dice.roll(3 + u64::from(depth)) < 2) {
