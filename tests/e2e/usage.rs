@@ -1,4 +1,4 @@
-//! What containers take of their node: logs and disk, bounded, and the figures of both.
+//! What containers take of their node: logs and disk, bounded, and the figures of both and of what runs.
 
 use std::{
     fs,
@@ -230,4 +230,137 @@ fn figures_are_told_to_whom_a_role_allows_it() {
         let who = format!("Forbidden (user=system:serviceaccount:default:{account}, ");
         assert!(told.ends_with("\n403") && told.contains(&who), "{account} {path}: {told}");
     }
+}
+
+/// The columns of the lines of a table without its heading.
+fn lines(table: &str) -> Vec<Vec<&str>> {
+    table.lines().skip(1).map(|line| line.split_whitespace().collect()).collect()
+}
+
+/// Thousandths of a core: `998m`.
+fn millicores(cell: &str) -> u64 {
+    cell.strip_suffix('m')
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_else(|| panic!("{cell} is no amount of CPU"))
+}
+
+#[test]
+fn top_tells_what_nodes_and_pods_use_with_nothing_installed() {
+    let cluster = cluster();
+    let pod = |name: &str, containers: &[(&str, &str)]| {
+        let container = |(name, script): &(&str, &str)| serde_json::json!({"name": name, "image": "busybox:1", "command": ["sh", "-c", script]});
+        let containers: Vec<_> = containers.iter().map(container).collect();
+        serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}},
+            "spec": {"terminationGracePeriodSeconds": 0, "containers": containers},
+        })
+    };
+    let sleeps = "exec sleep 1000000";
+    // One core at most is burned, however many there are.
+    cluster.apply(&pod("burns", &[("fire", "while :; do :; done"), ("beside", sleeps)]).to_string());
+    cluster.apply(&pod("sleeps", &[("c", sleeps)]).to_string());
+    cluster
+        .apply(&pod("holds", &[("c", "head -c 30000000 /dev/zero > /dev/shm/file; exec sleep 1000000")]).to_string());
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s"]);
+    let top = |arguments: &[&str]| cluster.kubectl(&[&["top"], arguments].concat());
+
+    let burned = |table: &str| {
+        let fire = lines(table).into_iter().find(|line| line.contains(&"fire")).map(|line| line[3].to_owned());
+        millicores(&fire.unwrap_or_else(|| panic!("nothing burns: {table}")))
+    };
+    // Others may be using the machine; what is used of a whole core is what they leave of it.
+    let table = wait_for("most of a core", Duration::from_secs(60), || {
+        let table = top(&["pod", "--containers", "-A"]);
+        if (700..=1100).contains(&burned(&table)) { Ok(table) } else { Err(table) }
+    });
+    let of = |pod: &str| lines(&table).into_iter().filter(|line| line[1] == pod).collect::<Vec<_>>();
+    assert_eq!((of("burns").len(), of("sleeps").len(), of("holds").len()), (2, 1, 1), "{table}");
+    for idle in [&of("burns")[0], &of("sleeps")[0], &of("holds")[0]] {
+        assert!(idle[0] == "default" && millicores(idle[3]) < 20, "{table}");
+    }
+    let held = of("holds")[0][4].strip_suffix("Mi").and_then(|number| number.parse::<u64>().ok());
+    assert!(held.is_some_and(|held| (28..60).contains(&held)), "{table}");
+
+    let selected = top(&["pod", "-l", "app in (sleeps, burns)", "--sort-by=cpu", "--sum"]);
+    let names: Vec<&str> = lines(&selected).iter().map(|line| line[0]).collect();
+    assert_eq!(names[..2], ["burns", "sleeps"], "{selected}");
+    assert!(!selected.contains("holds") && millicores(lines(&selected)[0][1]) > 500, "{selected}");
+    assert_eq!(lines(&top(&["pod", "sleeps", "--use-protocol-buffers=false"]))[0][0], "sleeps");
+
+    let nodes = top(&["node"]);
+    let node = &lines(&nodes)[0];
+    assert!(node[0] == "node-1" && millicores(node[1]) > 500, "the node burns what its pod does: {nodes}");
+    assert!(node[2].ends_with('%') && node[3].ends_with("Mi") && node[4].ends_with('%'), "{nodes}");
+
+    let raw = cluster.kubectl(&["get", "--raw", "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods/burns"]);
+    let raw: serde_json::Value = serde_json::from_str(&raw).unwrap();
+    let containers: Vec<&str> =
+        raw["containers"].as_array().unwrap().iter().map(|container| container["name"].as_str().unwrap()).collect();
+    assert_eq!(containers, ["beside", "fire"]);
+    assert!(raw["window"].as_str().is_some_and(|window| window.ends_with('s')), "{raw}");
+    let table = cluster.kubectl(&["get", "pods.metrics.k8s.io", "burns"]);
+    assert!(table.starts_with("NAME ") && table.contains("MEMORY") && table.contains("WINDOW"), "{table}");
+    let explained = cluster.kubectl(&["explain", "podmetrics", "--api-version=metrics.k8s.io/v1beta1"]);
+    assert!(explained.contains("PodMetrics is what the containers of a pod use"), "{explained}");
+    // The names that core resources have stay theirs.
+    assert!(cluster.kubectl(&["get", "pods,nodes"]).contains("pod/burns"));
+    let missing = cluster.kubectl_refused(&["top", "pod", "none"]);
+    assert!(missing.contains("pods \"none\" not found"), "{missing}");
+
+    // What is gone is told of no more, nor does it hold up that its namespace goes.
+    cluster.kubectl(&["delete", "pod", "burns"]);
+    assert!(!top(&["pod"]).contains("burns"));
+    cluster.kubectl(&["create", "namespace", "short"]);
+    cluster.kubectl(&[
+        "-n",
+        "short",
+        "run",
+        "p",
+        "--image=busybox:1",
+        "--restart=Never",
+        "--command",
+        "--",
+        "sleep",
+        "1000",
+    ]);
+    cluster.kubectl(&["-n", "short", "wait", "--for=condition=Ready", "pod/p", "--timeout=60s"]);
+    cluster.kubectl(&["delete", "namespace", "short", "--timeout=60s"]);
+}
+
+/// metrics-server's manifest makes the group its own; what is behind it is for tests of the API server.
+#[test]
+fn who_takes_the_group_over_has_it_until_it_is_given_back() {
+    let cluster = cluster();
+    let services = || cluster.kubectl(&["get", "apiservice", "v1beta1.metrics.k8s.io", "--no-headers"]);
+    assert!(services().contains(" Local "), "{}", services());
+    wait_for("the node's figures", Duration::from_secs(60), || {
+        cluster
+            .try_kubectl(&["top", "node"])
+            .and_then(|table| if table.contains("node-1 ") { Ok(()) } else { Err(table) })
+    });
+    let manifest = "apiVersion: apiregistration.k8s.io/v1\nkind: APIService\nmetadata: {name: v1beta1.metrics.k8s.io, labels: {k8s-app: metrics-server}}\n\
+        spec:\n  service: {name: metrics-server, namespace: kube-system}\n  group: metrics.k8s.io\n  version: v1beta1\n  \
+        insecureSkipTLSVerify: true\n  groupPriorityMinimum: 100\n  versionPriority: 100\n";
+    let taken_and_given_back = |give_back: &dyn Fn()| {
+        cluster.apply(manifest);
+        // Nothing is behind it, and so there are no figures.
+        let missing = "{.status.conditions[?(@.type==\"Available\")].reason}";
+        cluster.wait_jsonpath(&["apiservice/v1beta1.metrics.k8s.io"], missing, "ServiceNotFound");
+        assert!(services().contains(" kube-system/metrics-server "), "{}", services());
+        let refused = cluster.kubectl_refused(&["get", "--raw", "/apis/metrics.k8s.io/v1beta1/nodes"]);
+        assert!(
+            refused.contains("unable to handle the request") || refused.contains("service unavailable"),
+            "{refused}"
+        );
+        give_back();
+        wait_for("this server's figures", Duration::from_secs(60), || cluster.try_kubectl(&["top", "node"]));
+    };
+    taken_and_given_back(&|| {
+        let patch = "{\"spec\": {\"service\": null, \"insecureSkipTLSVerify\": null}}";
+        cluster.kubectl(&["patch", "apiservice", "v1beta1.metrics.k8s.io", "--type=merge", "-p", patch]);
+        assert!(services().contains(" Local "), "{}", services());
+    });
+    taken_and_given_back(&|| drop(cluster.kubectl(&["delete", "apiservice", "v1beta1.metrics.k8s.io"])));
+    let resources = cluster.kubectl(&["api-resources", "--api-group=metrics.k8s.io"]);
+    assert!(resources.contains("NodeMetrics") && resources.contains("PodMetrics"), "{resources}");
 }
