@@ -2,8 +2,9 @@
 //!
 //! While the thread waits for the disk the next writes gather here, and it takes them all at once: that is the group
 //! commit. A quick disk leaves them little time for that, and each group costs a sync and, among several members, a message
-//! to each, whatever its size. So where writes come together, a group waits for as many as there seem to be under way, for
-//! [`GATHER`] at most. Who writes alone never waits, and nothing but writes does.
+//! to each, whatever its size. So writes gather while the group before is on its way to a majority, for [`UNDER_WAY`] at
+//! most; and where writes come together, a group waits for about as many as the last had, for [`GATHER`] at most. Who writes
+//! alone never waits, and nothing but writes does.
 
 use std::{
     collections::VecDeque,
@@ -27,7 +28,18 @@ use crate::{
 const ROOM: u32 = 32 << 10;
 
 /// How long the first write of a group waits for others at most: less than a sync of most disks takes.
-pub(crate) const GATHER: Duration = Duration::from_micros(500);
+const GATHER: Duration = Duration::from_micros(500);
+
+/// How long it waits at most while the group before is not done yet: about as long as a majority near by takes.
+const UNDER_WAY: Duration = Duration::from_millis(2);
+
+/// How long writes gather.
+#[derive(Clone, Copy, Debug)]
+struct Gather {
+    patience: Duration,
+    /// However many there are.
+    by_time: bool,
+}
 
 /// Something for the store's thread to do.
 #[derive(Debug)]
@@ -78,12 +90,13 @@ struct Inner {
 
 impl Inner {
     /// Until when writes are left to gather, if they are.
-    fn gathers(&mut self, patience: Duration) -> Option<Instant> {
+    fn gathers(&mut self, gather: Gather) -> Option<Instant> {
         let came = self.writes.len();
         // Those who were answered last come again, beside those who have come meanwhile.
         let wanted = *self.wanted.get_or_insert(if self.last > 1 { self.last + came } else { 1 });
-        let until = self.since? + patience;
-        (came < wanted && !self.closed && Instant::now() < until).then_some(until)
+        let until = self.since? + gather.patience;
+        let is_enough = came >= wanted && !gather.by_time;
+        (!is_enough && !self.closed && Instant::now() < until).then_some(until)
     }
 }
 
@@ -140,12 +153,14 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits for requests, at most for `patience`, and takes all there are but writes that still gather.
-    pub(crate) fn take(&self, patience: Option<Duration>) -> Taken {
-        self.take_gathered(patience, GATHER)
+    /// Waits for requests, at most for `patience`, and takes all there are but writes that still gather; `under_way` says
+    /// whether writes that were taken before are not done yet.
+    pub(crate) fn take(&self, patience: Option<Duration>, under_way: bool) -> Taken {
+        let gather = if under_way { UNDER_WAY } else { GATHER };
+        self.take_gathered(patience, Gather { patience: gather, by_time: under_way })
     }
 
-    fn take_gathered(&self, patience: Option<Duration>, gather: Duration) -> Taken {
+    fn take_gathered(&self, patience: Option<Duration>, gather: Gather) -> Taken {
         let deadline = patience.map(|patience| Instant::now() + patience);
         let mut inner = self.lock();
         loop {
@@ -219,6 +234,10 @@ mod tests {
     }
 
     fn taken(queue: &Queue, patience: Option<Duration>, gather: Duration) -> Option<usize> {
+        gathered(queue, patience, Gather { patience: gather, by_time: false })
+    }
+
+    fn gathered(queue: &Queue, patience: Option<Duration>, gather: Gather) -> Option<usize> {
         match queue.take_gathered(patience, gather) {
             Taken::Requests(requests) => Some(requests.len()),
             Taken::Closed => None,
@@ -279,6 +298,21 @@ mod tests {
         assert_eq!(taken(&queue, None, LONG), Some(1), "the write is left to gather");
         assert_eq!(taken(&queue, Some(Duration::from_millis(1)), LONG), Some(0), "what else is due is not held up");
         assert_eq!(taken(&queue, None, Duration::from_micros(1)), Some(1));
+    }
+
+    #[tokio::test]
+    async fn while_a_group_is_under_way_the_next_gathers_however_large_it_is() {
+        let queue = Queue::new();
+        let under_way = |patience| Gather { patience, by_time: true };
+        for count in [1, 3] {
+            writes(&queue, count).await;
+            assert_eq!(gathered(&queue, Some(Duration::from_millis(1)), under_way(LONG)), Some(0));
+            queue.push(Request::Wake).unwrap();
+            assert_eq!(gathered(&queue, None, under_way(LONG)), Some(1), "what says that the group is done is heard");
+            assert_eq!(taken(&queue, None, Duration::ZERO), Some(count), "and then the next goes");
+        }
+        write(&queue).await;
+        assert_eq!(gathered(&queue, None, under_way(Duration::from_millis(1))), Some(1), "nor does it wait for ever");
     }
 
     #[tokio::test]
