@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::config::{Config, ImageLimits, Serving, ShutdownGrace};
 use crate::devices::class::DeviceClass;
 use crate::eviction::args::EvictionArgs;
-use crate::eviction::threshold::Thresholds;
+use crate::eviction::threshold::{self, Thresholds};
 use crate::node::{machine, reservation};
 use crate::place::Place;
 
@@ -81,6 +81,10 @@ pub struct NodeArgs {
     #[arg(long, env = "CORACLE_IMAGE_GC_LOW_THRESHOLD", value_name = "PERCENT", default_value_t = ImageLimits::USUAL.low,
         value_parser = clap::value_parser!(u64).range(0..=99))]
     pub image_gc_low_threshold: u64,
+    /// How long an image is here at least before it is removed for that.
+    #[arg(long, env = "CORACLE_IMAGE_MINIMUM_GC_AGE", value_name = "DURATION", default_value = "2m",
+        value_parser = threshold::duration)]
+    pub image_minimum_gc_age: Duration,
     /// When pods are sent away for want of something.
     #[command(flatten)]
     pub eviction: EvictionArgs,
@@ -226,9 +230,8 @@ impl NodeArgs {
         let reserved = self.reserved();
         let thresholds = self.eviction.thresholds()?;
         check_reserved(place.data_dir(), &thresholds, &reserved)?;
-        let image_limits = ImageLimits { high: self.image_gc_high_threshold, low: self.image_gc_low_threshold };
-        if image_limits.low >= image_limits.high {
-            let ImageLimits { high, low } = image_limits;
+        let (high, low, age) = (self.image_gc_high_threshold, self.image_gc_low_threshold, self.image_minimum_gc_age);
+        if low >= high {
             return Err(WrongUse(format!(
                 "--image-gc-low-threshold {low} must be below --image-gc-high-threshold {high}"
             )));
@@ -265,7 +268,7 @@ impl NodeArgs {
             devices: self.device.clone(),
             reserved,
             pulls: usize::from(self.max_parallel_image_pulls),
-            image_limits,
+            image_limits: ImageLimits { high, low, age },
             thresholds,
             lease_renewal: crate::LEASE_RENEWAL,
             mtu: None,

@@ -92,18 +92,20 @@ pub struct ShutdownGrace {
     pub critical: Duration,
 }
 
-/// How full the disk of images may get, in hundredths.
+/// How full the disk of images may get, and which of them go then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageLimits {
-    /// From here on images go; at 100 none do.
+    /// From so many hundredths on images go; at 100 none do.
     pub high: u64,
-    /// Until here.
+    /// Until it is so many.
     pub low: u64,
+    /// How young an image may be: what was just pulled is about to be used.
+    pub age: Duration,
 }
 
 impl ImageLimits {
     /// Kubelet's.
-    pub const USUAL: Self = Self { high: 85, low: 80 };
+    pub const USUAL: Self = Self { high: 85, low: 80, age: Duration::from_secs(120) };
 }
 
 /// How often a node's lease is renewed unless a caller knows better. The lease lasts 40 s, as with Kubernetes. The kubelet

@@ -237,14 +237,15 @@ pub(crate) async fn run(context: Arc<Context>, pressure: watch::Sender<Pressure>
             }
         }
         let Some(mut machine) = look(&context).await else { continue };
-        let disk = Disk { whole: machine.disk, free: machine.disk_free };
         let mut due = since.due(thresholds, &machine, Instant::now());
         if due.is_some_and(|due| matches!(due.signal, Signal::Disk | Signal::Inodes)) {
             collect_images(&context).await;
             machine = look(&context).await.unwrap_or(machine);
             due = since.due(thresholds, &machine, Instant::now());
         }
-        let was = std::mem::replace(&mut full, disk.is_full(context.config.image_limits));
+        let disk = Disk::of_images(&context).await;
+        let is_full = disk.is_ok_and(|disk| disk.is_full(context.config.image_limits));
+        let was = std::mem::replace(&mut full, is_full);
         if full && !was {
             context.images_changed.notify_one();
         }

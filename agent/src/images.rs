@@ -21,9 +21,6 @@ use crate::context::Context;
 use crate::event::Kind;
 use crate::pod::start::chain;
 
-/// How young an image may be that goes, as kubelet has it: what was just pulled is about to be used.
-const YOUNG: Duration = Duration::from_secs(120);
-
 /// A disk, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Disk {
@@ -34,6 +31,18 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
+    /// The one that images lie on, which may be another than the pods'.
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    pub(crate) async fn of_images(context: &Context) -> Result<Self, String> {
+        let dir = context.config.images_dir.clone();
+        let read = tokio::task::spawn_blocking(move || statvfs(&dir)).await;
+        let space = read.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        let unit = space.fragment_size();
+        Ok(Self { whole: space.blocks() * unit, free: space.blocks_available() * unit })
+    }
+
     /// How many hundredths of it are taken.
     fn taken(self) -> u64 {
         let free = u128::from(self.free) * 100 / u128::from(self.whole.max(1));
@@ -80,8 +89,8 @@ struct Candidates {
 }
 
 impl Memory {
-    /// Notes which images there are and which of them are in use, and says which may go.
-    fn note(&mut self, images: &[Image], in_use: BTreeSet<Digest>, now: Instant) -> Candidates {
+    /// Notes which images there are and which of them are in use, and says which may go at that age.
+    fn note(&mut self, images: &[Image], in_use: BTreeSet<Digest>, age: Duration, now: Instant) -> Candidates {
         self.seen.retain(|id, _| images.iter().any(|image| image.id == *id));
         for image in images {
             let seen = self.seen.entry(image.id.clone()).or_insert(Seen { first: now, used: now });
@@ -95,7 +104,7 @@ impl Memory {
             images.iter().filter(may_go).filter_map(|i| Some((&i.id, *self.seen.get(&i.id)?))).collect();
         unused.sort_by_key(|(_, seen)| (seen.used, seen.first));
         for (id, seen) in unused {
-            let old = seen.first + YOUNG;
+            let old = seen.first + age;
             if old <= now {
                 candidates.now.push(id.clone());
             } else {
@@ -133,16 +142,10 @@ async fn look(context: &Context, memory: &mut Memory) -> Option<Instant> {
         Ok(claims) => claims.into_values().flatten().collect(),
         Err(error) => return failed(context, &chain(&error)),
     };
-    let candidates = memory.note(&context.images.list(), in_use, Instant::now());
-    let dir = context.config.images_dir.clone();
-    let read = tokio::task::spawn_blocking(move || statvfs(&dir)).await;
-    let disk = match read {
-        Ok(Ok(space)) => Disk {
-            whole: space.blocks() * space.fragment_size(),
-            free: space.blocks_available() * space.fragment_size(),
-        },
-        Ok(Err(error)) => return failed(context, &error.to_string()),
-        Err(error) => return failed(context, &error.to_string()),
+    let candidates = memory.note(&context.images.list(), in_use, limits.age, Instant::now());
+    let disk = match Disk::of_images(context).await {
+        Ok(disk) => disk,
+        Err(why) => return failed(context, &why),
     };
     if disk.whole == 0 {
         let message = "invalid capacity 0 on image filesystem".to_owned();
@@ -203,7 +206,7 @@ fn failed(context: &Context, why: &str) -> Option<Instant> {
 mod tests {
     use super::*;
 
-    const LIMITS: ImageLimits = ImageLimits { high: 85, low: 80 };
+    const LIMITS: ImageLimits = ImageLimits::USUAL;
 
     #[test]
     fn room_is_made_down_to_the_low_mark_and_only_above_the_high_one() {
@@ -217,7 +220,7 @@ mod tests {
             let disk = Disk { whole, free };
             assert_eq!((disk.is_full(LIMITS), disk.excess(LIMITS)), (full, excess), "{disk:?}");
         }
-        assert!(!Disk { whole: 1000, free: 1 }.is_full(ImageLimits { high: 100, low: 80 }), "a hundred is never");
+        assert!(!Disk { whole: 1000, free: 1 }.is_full(ImageLimits { high: 100, ..LIMITS }), "a hundred is never");
     }
 
     fn image(name: &str, pulled: bool) -> Image {
@@ -239,15 +242,18 @@ mod tests {
         let list = |names: &[&str]| names.iter().map(|name| Digest::of(name.as_bytes())).collect::<Vec<_>>();
         let mut memory = Memory::default();
         let two = [image("a", true), image("b", true), image("own", false)];
-        let first = memory.note(&two, set(&["a"]), at(0));
+        let first = memory.note(&two, set(&["a"]), LIMITS.age, at(0));
         assert_eq!(first, Candidates { now: vec![], next: Some(at(120)) });
         let all = [image("a", true), image("b", true), image("own", false), image("c", true)];
-        assert_eq!(memory.note(&all, set(&["a"]), at(119)), Candidates { now: vec![], next: Some(at(120)) });
+        assert_eq!(
+            memory.note(&all, set(&["a"]), LIMITS.age, at(119)),
+            Candidates { now: vec![], next: Some(at(120)) }
+        );
         // Nobody uses the first any more; it was used until now.
-        let later = memory.note(&all, set(&[]), at(130));
+        let later = memory.note(&all, set(&[]), LIMITS.age, at(130));
         assert_eq!(later, Candidates { now: list(&["b", "a"]), next: Some(at(239)) });
-        assert_eq!(memory.note(&all, set(&["b"]), at(300)).now, list(&["c", "a"]));
-        memory.note(&[], set(&[]), at(301));
+        assert_eq!(memory.note(&all, set(&["b"]), LIMITS.age, at(300)).now, list(&["c", "a"]));
+        memory.note(&[], set(&[]), LIMITS.age, at(301));
         assert!(memory.seen.is_empty());
     }
 }

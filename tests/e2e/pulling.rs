@@ -4,10 +4,12 @@ use std::{
     collections::BTreeSet,
     io::{ErrorKind, Read},
     net::{TcpListener, TcpStream},
+    time::Duration,
 };
 
 use crate::{
     cluster::{Cluster, LONG},
+    disk::Disk,
     host::Host,
     registry::Registry,
     wait::wait_for,
@@ -150,4 +152,40 @@ fn wants(client: &mut TcpStream) -> String {
     let head = String::from_utf8_lossy(&head[..length]).into_owned();
     let path = head.split(' ').nth(1).unwrap_or_default();
     path.split('/').nth(2).unwrap_or_else(|| panic!("no request for an image: {head}")).to_owned()
+}
+
+#[test]
+fn on_a_full_disk_pulled_images_that_nobody_uses_go() {
+    let disk = Disk::of("size=400m");
+    {
+        let host = Host::new();
+        let registry = Registry::start(&host, 5000);
+        let marks = ["--image-gc-high-threshold", "80", "--image-gc-low-threshold", "10"];
+        let flags = ["--image-minimum-gc-age", "1s", "--eviction-hard", "memory.available<1Mi"];
+        let store = disk.path().join("images");
+        let store = ["--image-store", store.to_str().expect("a path of text")];
+        let cluster = Cluster::start_on(host, &[marks.as_slice(), &flags, &store].concat());
+        let used = format!("{}/busybox:1", registry.address);
+        let unused = format!("{}/nginx:1", registry.address);
+        cluster.apply(&sleeper("stays", &used, ""));
+        runs(&cluster, "stays");
+        cluster.coracle_does(&["image", "pull", &unused]);
+        let before = cluster.coracle_does(&["image", "list"]);
+        assert!(before.contains(&used) && before.contains(&unused), "{before}");
+
+        // Four fifths of it; that it is full is seen while pods run.
+        std::fs::write(disk.path().join("filler"), vec![0; 320 << 20]).expect("room for it");
+        wait_for("the unused image to go", Duration::from_secs(60), || {
+            let images = cluster.coracle_does(&["image", "list"]);
+            if images.contains(&unused) { Err(images) } else { Ok(()) }
+        });
+        let images = cluster.coracle_does(&["image", "list"]);
+        assert!(images.contains(&used), "{images}");
+        runs(&cluster, "stays");
+        wait_for("the word that there is no more to remove", Duration::from_secs(60), || {
+            let told = cluster.kubectl(&["get", "events", "-A", "--field-selector", "reason=FreeDiskSpaceFailed"]);
+            let words = "Failed to garbage collect required amount of images. Attempted to free ";
+            if told.contains(words) { Ok(()) } else { Err(told) }
+        });
+    }
 }

@@ -88,7 +88,7 @@ fn config(dir: &Path, mark: &str) -> Config {
         cluster_dns: vec![],
         cluster_domain: "cluster.local".into(),
         serving: tokio::sync::watch::channel(serving()).1,
-        image_limits: coracle_agent::ImageLimits { high: 100, low: 80 },
+        image_limits: coracle_agent::ImageLimits { high: 100, ..coracle_agent::ImageLimits::USUAL },
         registries: Registries::default(),
         keep_pods: false,
         shutdown_grace: None,
