@@ -136,7 +136,7 @@ impl Thread {
     fn run(&mut self) {
         loop {
             let patience = self.worker.next_deadline().map(|next| next.saturating_sub(self.shared.now()));
-            let requests = match self.shared.queue.take(patience, self.worker.is_waited_for()) {
+            let requests = match self.shared.queue.take(patience) {
                 Taken::Closed => break,
                 Taken::Requests(requests) => requests,
             };

@@ -1,16 +1,12 @@
 //! Requests on their way to the store's thread.
 //!
-//! While the thread waits for the disk the next writes gather here, and it takes them all at once: that is the group
-//! commit. A quick disk leaves them little time for that, and each group costs a sync and, among several members, a message
-//! to each, whatever its size. So writes gather while the group before is on its way to a majority, for [`UNDER_WAY`] at
-//! most; and where writes come together, a group waits for about as many as the last had, for [`GATHER`] at most. Who writes
-//! alone never waits, and nothing but writes does.
+//! While the thread waits for the disk the next requests gather here, and it takes them all at once: that is the group
+//! commit.
 
 use std::{
     collections::VecDeque,
-    mem,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -26,20 +22,6 @@ use crate::{
 
 /// Room for requests under way, in KiB: 32 MiB, so that four of the largest transactions or 32,768 small ones wait.
 const ROOM: u32 = 32 << 10;
-
-/// How long the first write of a group waits for others at most: less than a sync of most disks takes.
-const GATHER: Duration = Duration::from_micros(500);
-
-/// How long it waits at most while the group before is not done yet: about as long as a majority near by takes.
-const UNDER_WAY: Duration = Duration::from_millis(2);
-
-/// How long writes gather.
-#[derive(Clone, Copy, Debug)]
-struct Gather {
-    patience: Duration,
-    /// However many there are.
-    by_time: bool,
-}
 
 /// Something for the store's thread to do.
 #[derive(Debug)]
@@ -76,34 +58,14 @@ pub(crate) struct Queue {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Proposals, and since when the first of them waits.
-    writes: VecDeque<Request>,
-    since: Option<Instant>,
-    /// Everything else.
-    others: VecDeque<Request>,
-    /// How many writes the last group had.
-    last: usize,
-    /// How many the next is to have, once it is known how many have come while the last was written.
-    wanted: Option<usize>,
+    requests: VecDeque<Request>,
     closed: bool,
-}
-
-impl Inner {
-    /// Until when writes are left to gather, if they are.
-    fn gathers(&mut self, gather: Gather) -> Option<Instant> {
-        let came = self.writes.len();
-        // Those who were answered last come again, beside those who have come meanwhile.
-        let wanted = *self.wanted.get_or_insert(if self.last > 1 { self.last + came } else { 1 });
-        let until = self.since? + gather.patience;
-        let is_enough = came >= wanted && !gather.by_time;
-        (!is_enough && !self.closed && Instant::now() < until).then_some(until)
-    }
 }
 
 /// What the thread took from the queue.
 #[derive(Debug)]
 pub(crate) enum Taken {
-    /// These, the writes among them in the order they came, after all else; none if the time was up first.
+    /// These, in the order they came; none if the time was up first.
     Requests(VecDeque<Request>),
     /// The queue is closed and empty.
     Closed,
@@ -136,59 +98,26 @@ impl Queue {
         if inner.closed {
             return Err(Error::Closed);
         }
-        let is_enough = if matches!(request, Request::Propose { .. }) {
-            inner.writes.push_back(request);
-            if inner.writes.len() == 1 {
-                inner.since = Some(Instant::now());
-            }
-            // The first has the thread look how long it may gather.
-            inner.writes.len() == 1 || Some(inner.writes.len()) == inner.wanted
-        } else {
-            inner.others.push_back(request);
-            inner.others.len() == 1
-        };
-        if is_enough {
+        inner.requests.push_back(request);
+        if inner.requests.len() == 1 {
             self.filled.notify_one();
         }
         Ok(())
     }
 
-    /// Waits for requests, at most for `patience`, and takes all there are but writes that still gather; `under_way` says
-    /// whether writes that were taken before are not done yet.
-    pub(crate) fn take(&self, patience: Option<Duration>, under_way: bool) -> Taken {
-        let gather = if under_way { UNDER_WAY } else { GATHER };
-        self.take_gathered(patience, Gather { patience: gather, by_time: under_way })
-    }
-
-    fn take_gathered(&self, patience: Option<Duration>, gather: Gather) -> Taken {
-        let deadline = patience.map(|patience| Instant::now() + patience);
-        let mut inner = self.lock();
-        loop {
-            let gathers = inner.gathers(gather);
-            if gathers.is_none() && !inner.writes.is_empty() {
-                (inner.last, inner.wanted, inner.since) = (inner.writes.len(), None, None);
-                let mut taken = mem::take(&mut inner.others);
-                taken.append(&mut inner.writes);
-                return Taken::Requests(taken);
+    /// Waits for requests, at most for `patience`, and takes all there are.
+    pub(crate) fn take(&self, patience: Option<Duration>) -> Taken {
+        let idle = |inner: &mut Inner| inner.requests.is_empty() && !inner.closed;
+        let mut inner = match patience {
+            None => self.filled.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner),
+            Some(patience) => {
+                self.filled.wait_timeout_while(self.lock(), patience, idle).unwrap_or_else(PoisonError::into_inner).0
             }
-            if !inner.others.is_empty() {
-                return Taken::Requests(mem::take(&mut inner.others));
-            }
-            if inner.closed {
-                return Taken::Closed;
-            }
-            let now = Instant::now();
-            if deadline.is_some_and(|deadline| deadline <= now) {
-                return Taken::Requests(VecDeque::new());
-            }
-            inner = match deadline.into_iter().chain(gathers).min() {
-                None => self.filled.wait(inner).unwrap_or_else(PoisonError::into_inner),
-                Some(until) => {
-                    let left = until.saturating_duration_since(now);
-                    self.filled.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+        };
+        if inner.requests.is_empty() && inner.closed {
+            return Taken::Closed;
         }
+        Taken::Requests(std::mem::take(&mut inner.requests))
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -197,11 +126,7 @@ impl Queue {
 
     /// Drops what nobody will take any more; whoever waits for it is told that its outcome is unknown.
     pub(crate) fn abandon(&self) {
-        let requests = {
-            let inner = &mut *self.lock();
-            inner.since = None;
-            (mem::take(&mut inner.others), mem::take(&mut inner.writes))
-        };
+        let requests = std::mem::take(&mut self.lock().requests);
         drop(requests);
     }
 
@@ -217,112 +142,4 @@ impl Queue {
 async fn acquire(room: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit> {
     let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(ROOM).clamp(1, ROOM);
     Arc::clone(room).acquire_many_owned(kib).await.map_err(|_| Error::Closed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::txn::{Op, Txn};
-
-    /// Long enough that a test which waits for it fails by never ending.
-    const LONG: Duration = Duration::from_secs(100_000);
-
-    async fn write(queue: &Queue) {
-        let room = queue.room(1).await.unwrap();
-        let command = Command::Txn(Txn { then: vec![Op::put("k", "v")], ..Txn::default() });
-        queue.push(Request::Propose { command, answer: oneshot::channel().0, room }).unwrap();
-    }
-
-    fn taken(queue: &Queue, patience: Option<Duration>, gather: Duration) -> Option<usize> {
-        gathered(queue, patience, Gather { patience: gather, by_time: false })
-    }
-
-    fn gathered(queue: &Queue, patience: Option<Duration>, gather: Gather) -> Option<usize> {
-        match queue.take_gathered(patience, gather) {
-            Taken::Requests(requests) => Some(requests.len()),
-            Taken::Closed => None,
-        }
-    }
-
-    async fn writes(queue: &Queue, count: usize) {
-        for _ in 0..count {
-            write(queue).await;
-        }
-    }
-
-    #[tokio::test]
-    async fn who_writes_alone_never_waits() {
-        let queue = Queue::new();
-        for _ in 0..3 {
-            write(&queue).await;
-            assert_eq!(taken(&queue, None, LONG), Some(1));
-        }
-    }
-
-    #[tokio::test]
-    async fn a_group_waits_for_as_many_as_the_last_had_and_those_that_came_meanwhile() {
-        let queue = Arc::new(Queue::new());
-        writes(&queue, 3).await;
-        assert_eq!(taken(&queue, None, LONG), Some(3));
-        writes(&queue, 2).await;
-        for _ in 0..2 {
-            assert_eq!(taken(&queue, Some(Duration::from_millis(1)), LONG), Some(0), "five are wanted");
-            write(&queue).await;
-        }
-        let other = Arc::clone(&queue);
-        let group = tokio::task::spawn_blocking(move || taken(&other, None, LONG));
-        write(&queue).await;
-        assert_eq!(group.await.unwrap(), Some(5));
-    }
-
-    #[tokio::test]
-    async fn a_write_that_comes_alone_after_a_group_is_taken_when_its_time_is_up() {
-        let queue = Arc::new(Queue::new());
-        writes(&queue, 3).await;
-        assert_eq!(taken(&queue, None, LONG), Some(3));
-        assert_eq!(taken(&queue, Some(Duration::from_millis(1)), LONG), Some(0), "three are wanted");
-        let other = Arc::clone(&queue);
-        let group = tokio::task::spawn_blocking(move || taken(&other, None, Duration::from_millis(1)));
-        tokio::task::yield_now().await;
-        write(&queue).await;
-        assert_eq!(group.await.unwrap(), Some(1));
-    }
-
-    #[tokio::test]
-    async fn it_waits_no_longer_than_it_may_and_what_is_no_write_does_not_wait() {
-        let queue = Queue::new();
-        writes(&queue, 2).await;
-        assert_eq!(taken(&queue, None, LONG), Some(2));
-        write(&queue).await;
-        queue.push(Request::Wake).unwrap();
-        assert_eq!(taken(&queue, None, LONG), Some(1), "the write is left to gather");
-        assert_eq!(taken(&queue, Some(Duration::from_millis(1)), LONG), Some(0), "what else is due is not held up");
-        assert_eq!(taken(&queue, None, Duration::from_micros(1)), Some(1));
-    }
-
-    #[tokio::test]
-    async fn while_a_group_is_under_way_the_next_gathers_however_large_it_is() {
-        let queue = Queue::new();
-        let under_way = |patience| Gather { patience, by_time: true };
-        for count in [1, 3] {
-            writes(&queue, count).await;
-            assert_eq!(gathered(&queue, Some(Duration::from_millis(1)), under_way(LONG)), Some(0));
-            queue.push(Request::Wake).unwrap();
-            assert_eq!(gathered(&queue, None, under_way(LONG)), Some(1), "what says that the group is done is heard");
-            assert_eq!(taken(&queue, None, Duration::ZERO), Some(count), "and then the next goes");
-        }
-        write(&queue).await;
-        assert_eq!(gathered(&queue, None, under_way(Duration::from_millis(1))), Some(1), "nor does it wait for ever");
-    }
-
-    #[tokio::test]
-    async fn what_gathers_is_taken_when_the_queue_closes() {
-        let queue = Queue::new();
-        writes(&queue, 2).await;
-        assert_eq!(taken(&queue, None, LONG), Some(2));
-        write(&queue).await;
-        queue.close();
-        assert_eq!(taken(&queue, None, LONG), Some(1));
-        assert_eq!(taken(&queue, None, LONG), None);
-    }
 }

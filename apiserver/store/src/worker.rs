@@ -189,11 +189,6 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Whether writes of this member's are not done yet.
-    pub(crate) fn is_waited_for(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
     /// Serves requests in the order they came.
     pub(crate) fn serve(&mut self, requests: impl IntoIterator<Item = Request>, now: Now) {
         let mut group = Vec::new();
