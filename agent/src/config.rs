@@ -99,7 +99,7 @@ pub struct ImageLimits {
     pub high: u64,
     /// Until it is so many.
     pub low: u64,
-    /// How young an image may be: what was just pulled is about to be used.
+    /// How long an image is here before it goes: what was just pulled is about to be used.
     pub age: Duration,
 }
 

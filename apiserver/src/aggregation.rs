@@ -92,7 +92,8 @@ impl Aggregation {
         self.any.load(Ordering::Acquire).then(|| Arc::clone(&self.current().merged))
     }
 
-    /// The server that a request is for, if that is not this one.
+    /// The server that a request is for, if that is not this one. Whose API service is gone or names no service any
+    /// more has nothing passed on to it, though the change is still on its way here.
     pub(crate) fn serves(&self, info: &RequestInfo) -> Option<Arc<Remote>> {
         if !self.any.load(Ordering::Acquire) {
             return None;
@@ -104,7 +105,8 @@ impl Aggregation {
             _ => return None,
         };
         let current = self.current();
-        current.remotes.iter().find(|remote| remote.group == group && remote.version == version).cloned()
+        let remote = current.remotes.iter().find(|remote| remote.group == group && remote.version == version)?;
+        remote.is_wanted(&self.registry).then(|| Arc::clone(remote))
     }
 
     /// The names of all remote API services, and whether the last check found each.

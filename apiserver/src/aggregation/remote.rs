@@ -102,6 +102,13 @@ impl Remote {
         object.metadata.uid.as_deref() == Some(&self.uid) && object.spec.as_ref() == Some(&self.spec)
     }
 
+    /// Whether its API service still says that another server serves this.
+    pub(super) fn is_wanted(&self, registry: &Registry) -> bool {
+        let object = registry.get_typed::<APIService>("", &self.name);
+        // What cannot be read is told to who is passed on.
+        object.map_or(true, |object| object.and_then(|object| object.spec?.service).is_some())
+    }
+
     /// Whether its API service says that it is available.
     fn is_available(&self, registry: &Registry) -> Result<bool, Refusal> {
         let object = registry.get_typed::<APIService>("", &self.name);

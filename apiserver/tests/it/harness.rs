@@ -17,12 +17,19 @@ use http::{Request, Response, header};
 use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
 use kube::client::ConfigExt as _;
-use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use serde_json::Value;
 use tokio::{net::TcpStream, task::JoinSet};
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
+
+/// What makes a TLS server of a test's own, which asks nobody for a certificate.
+pub(crate) fn acceptor(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> TlsAcceptor {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    TlsAcceptor::from(Arc::new(config.with_no_client_auth().with_single_cert(chain, key).unwrap()))
+}
 
 /// A running server.
 pub(crate) struct Cluster {

@@ -21,11 +21,13 @@ use tokio::{
     net::TcpListener,
     task::JoinSet,
 };
-use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
-use crate::{audit, harness::Cluster};
+use crate::{
+    audit,
+    harness::{Cluster, acceptor},
+};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const SERVICES: &str = "/api/v1/namespaces/default/services";
@@ -84,16 +86,7 @@ impl Web {
         if own.ip().is_loopback() || own.ip().is_unspecified() {
             return None;
         }
-        let acceptor = identity.map(|identity| {
-            let provider = Arc::new(rustls::crypto::ring::default_provider());
-            let config = rustls::ServerConfig::builder_with_provider(provider)
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_no_client_auth()
-                .with_single_cert(identity.chain().to_vec(), identity.key().clone_key())
-                .unwrap();
-            TlsAcceptor::from(Arc::new(config))
-        });
+        let acceptor = identity.map(|identity| acceptor(identity.chain().to_vec(), identity.key().clone_key()));
         let listener = TcpListener::bind((own.ip(), 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen: Seen = Arc::default();

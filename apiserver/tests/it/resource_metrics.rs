@@ -19,12 +19,11 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
-use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
 use crate::{
     aggregation::{API_SERVICES, aggregated_group, availability, extension},
-    harness::Cluster,
+    harness::{Cluster, acceptor},
     watching::Following,
 };
 
@@ -88,11 +87,7 @@ impl Kubelet {
     /// The server of a node that the cluster comes to know.
     async fn start(c: &Cluster, node: &str, manner: Manner) -> Self {
         let identity = c.server.pki().issue(&Profile::node_server(node, &[]), jiff::Timestamp::now()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let config = config.unwrap().with_no_client_auth();
-        let config = config.with_single_cert(identity.chain().to_vec(), identity.key().clone_key()).unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let acceptor = acceptor(identity.chain().to_vec(), identity.key().clone_key());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(AtomicU64::new(0));
@@ -380,7 +375,17 @@ async fn nodes_that_mean_ill_delay_nobody_for_long_and_are_left_out() {
 #[tokio::test]
 async fn the_group_is_told_of_and_who_installs_metrics_server_has_it_instead() {
     let (c, _kubelets) = cluster().await;
+    // What discovery tells follows what is served.
     let is_told = async |server: &str, names: &[&str]| {
+        let version = loop {
+            let version = aggregated_group(&c, "metrics.k8s.io").await["versions"][0].clone();
+            let rows = version["resources"].as_array().into_iter().flatten();
+            if rows.map(|row| row["resource"].as_str().unwrap()).eq(names.iter().copied()) {
+                break version;
+            }
+            tokio::task::yield_now().await;
+        };
+        assert_eq!((&version["version"], &version["freshness"]), (&json!("v1beta1"), &json!("Current")), "{server}");
         let listed = c.get("/apis").await.body;
         let groups: Vec<&str> =
             listed["groups"].as_array().unwrap().iter().map(|group| group["name"].as_str().unwrap()).collect();
@@ -389,10 +394,6 @@ async fn the_group_is_told_of_and_who_installs_metrics_server_has_it_instead() {
         let resources: Vec<&str> =
             resources.as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap()).collect();
         assert_eq!(resources, names, "{server}");
-        let version = aggregated_group(&c, "metrics.k8s.io").await["versions"][0].clone();
-        assert_eq!((&version["version"], &version["freshness"]), (&json!("v1beta1"), &json!("Current")), "{server}");
-        let rows = version["resources"].as_array().unwrap().iter();
-        assert_eq!(rows.map(|row| row["resource"].as_str().unwrap()).collect::<Vec<_>>(), names, "{server}");
     };
     is_told("this server", &["nodes", "pods"]).await;
     let rows = c.get(METRICS).await.body["resources"].clone();
@@ -432,9 +433,7 @@ async fn the_group_is_told_of_and_who_installs_metrics_server_has_it_instead() {
 
     // Local again: it is this server's at once.
     assert_eq!(c.merge(&path, &json!({"spec": {"service": null, "caBundle": null}})).await.code, 200);
-    while listed().await != ["n1", "n2"] {
-        tokio::task::yield_now().await;
-    }
+    assert_eq!(listed().await, ["n1", "n2"]);
     is_told("this server again", &["nodes", "pods"]).await;
     assert_eq!(availability(&c, NAME, "Local").await.0, "True");
 
@@ -443,9 +442,7 @@ async fn the_group_is_told_of_and_who_installs_metrics_server_has_it_instead() {
     availability(&c, NAME, "Passed").await;
     assert_eq!(listed().await, ["theirs"]);
     assert_eq!(c.delete(&path).await.code, 200);
-    while listed().await != ["n1", "n2"] {
-        tokio::task::yield_now().await;
-    }
+    assert_eq!(listed().await, ["n1", "n2"]);
     is_told("this server, after theirs is gone", &["nodes", "pods"]).await;
     c.stop().await;
 }

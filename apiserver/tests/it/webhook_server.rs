@@ -15,9 +15,8 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
-use tokio_rustls::TlsAcceptor;
 
-use crate::harness::Cluster;
+use crate::harness::{Cluster, acceptor};
 
 /// What the webhook does with a review's request.
 pub(crate) enum Reply {
@@ -113,14 +112,7 @@ impl Hook {
         key: &rcgen::KeyPair,
         bundle: String,
     ) -> Self {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key.serialize_der().try_into().unwrap())
-            .unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let acceptor = acceptor(vec![certificate.der().clone()], key.serialize_der().try_into().unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (seen, decide): (Arc<Mutex<Vec<Value>>>, Decide) = (Arc::default(), Arc::new(decide));
