@@ -4,13 +4,13 @@
 //! trees of values and of sets cost more than reading the object. So this goes once over the object's JSON and writes
 //! `fieldsV1` as it goes.
 
-use std::{borrow::Cow, collections::HashMap, fmt, ops::Range};
+use std::{borrow::Cow, fmt, ops::Range};
 
 use serde::{
-    Deserialize, Deserializer,
-    de::{Error as _, MapAccess, SeqAccess, Visitor},
+    Deserializer,
+    de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 use super::{
     element::Element,
@@ -19,82 +19,6 @@ use super::{
     updater::NOBODYS,
 };
 use crate::json::Name;
-
-/// JSON that borrows from its text; fields in the order they stand in.
-enum Json<'a> {
-    Scalar(Scalar<'a>),
-    List(Vec<Json<'a>>),
-    Object(Vec<(Cow<'a, str>, Json<'a>)>),
-}
-
-enum Scalar<'a> {
-    Null,
-    Boolean(bool),
-    Natural(u64),
-    Integer(i64),
-    Float(f64),
-    Text(Cow<'a, str>),
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Json<'a> {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        input.deserialize_any(JsonVisitor)
-    }
-}
-
-struct JsonVisitor;
-
-impl<'de> Visitor<'de> for JsonVisitor {
-    type Value = Json<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E>(self) -> Result<Json<'de>, E> {
-        Ok(Json::Scalar(Scalar::Null))
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Json<'de>, E> {
-        Ok(Json::Scalar(Scalar::Boolean(value)))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Json<'de>, E> {
-        Ok(Json::Scalar(Scalar::Natural(value)))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Json<'de>, E> {
-        Ok(Json::Scalar(Scalar::Integer(value)))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Json<'de>, E> {
-        Ok(Json::Scalar(Scalar::Float(value)))
-    }
-
-    fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Json<'de>, E> {
-        Ok(Json::Scalar(Scalar::Text(Cow::Borrowed(value))))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Json<'de>, E> {
-        Ok(Json::Scalar(Scalar::Text(Cow::Owned(value.to_owned()))))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut input: A) -> Result<Json<'de>, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = input.next_element()? {
-            items.push(item);
-        }
-        Ok(Json::List(items))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut input: A) -> Result<Json<'de>, A::Error> {
-        let mut fields: Vec<(Cow<'de, str>, Json<'de>)> = Vec::new();
-        while let Some(Name(name)) = input.next_key()? {
-            fields.push((name, input.next_value()?));
-        }
-        Ok(Json::Object(fields))
-    }
-}
 
 /// What stood at a place before, in the object in which nobody has set anything.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -115,6 +39,9 @@ struct Left<'a> {
 }
 
 impl<'a> Left<'a> {
+    /// All is the maker's.
+    const NOTHING: Self = Self { whole: None, alone: None };
+
     /// Whether the element is left, with all below it, and whether it alone is; what is left below it.
     fn at(self, element: &Element) -> (bool, bool, Self) {
         let look = |set: Option<&'a Set>| set.map_or((false, None), |set| set.at(element));
@@ -127,54 +54,92 @@ impl<'a> Left<'a> {
     }
 }
 
-/// One level of `fieldsV1`: `{"f:name":{…},…}`, written member by member.
-struct Level<'o, 'k> {
-    out: &'o mut Vec<u8>,
-    begin: usize,
-    /// Where each member begins and ends, and what they are sorted by.
-    members: Vec<(Range<usize>, &'k str)>,
+/// One member of a level.
+struct Member<'de> {
+    /// Where it begins and ends.
+    range: Range<usize>,
+    /// Where what it holds begins.
+    inner: usize,
+    /// What it is sorted by.
+    key: Cow<'de, str>,
 }
 
-impl<'o, 'k> Level<'o, 'k> {
+/// One level of `fieldsV1`: `{"f:name":{…},…}`, written member by member.
+struct Level<'o, 'de> {
+    out: &'o mut Vec<u8>,
+    begin: usize,
+    members: Vec<Member<'de>>,
+}
+
+impl<'o, 'de> Level<'o, 'de> {
     fn new(out: &'o mut Vec<u8>) -> Self {
         out.push(b'{');
         Self { begin: out.len(), members: Vec::new(), out }
     }
 
-    /// Adds an element with what `below` writes; nothing if neither is anything new.
-    fn add(&mut self, tag: &str, key: &'k str, left: bool, below: impl FnOnce(&mut Vec<u8>) -> Found) {
+    /// Adds a field with what `below` writes; nothing if neither is anything new.
+    fn add<E>(
+        &mut self,
+        name: Cow<'de, str>,
+        is_left: bool,
+        below: impl FnOnce(&mut Vec<u8>) -> Result<Found, E>,
+    ) -> Result<(), E> {
         let start = self.out.len();
-        self.out.push(b'"');
-        self.out.extend_from_slice(tag.as_bytes());
-        write_escaped(self.out, key);
+        self.out.extend_from_slice(b"\"f:");
+        write_escaped(self.out, &name);
         self.out.extend_from_slice(b"\":");
         let inner = self.out.len();
-        let Found { is_new, has_below } = below(self.out);
-        let is_member = is_new && !left;
+        let Found { is_new, has_below } = below(self.out)?;
+        let is_member = is_new && !is_left;
+        if is_member || has_below {
+            self.close(name, start, inner, is_member, has_below);
+        } else {
+            self.out.truncate(start);
+        }
+        Ok(())
+    }
+
+    /// Adds an element of a list, of which what is below it stands from `start` on, if anything does.
+    fn put(&mut self, key: String, start: usize, has_below: bool) {
+        let mut head = Vec::with_capacity(key.len() + 16);
+        head.push(b'"');
+        write_escaped(&mut head, &key);
+        head.extend_from_slice(b"\":");
+        let inner = start + head.len();
+        self.out.splice(start..start, head);
+        self.close(key.into(), start, inner, true, has_below);
+    }
+
+    fn close(&mut self, key: Cow<'de, str>, start: usize, inner: usize, is_member: bool, has_below: bool) {
         if has_below && is_member {
             self.out.splice(inner + 1..=inner, *b"\".\":{},");
         } else if is_member {
             self.out.truncate(inner);
             self.out.extend_from_slice(b"{}");
-        } else if !has_below {
-            self.out.truncate(start);
-            return;
         }
-        self.members.push((start..self.out.len(), key));
+        self.members.push(Member { range: start..self.out.len(), inner, key });
         self.out.push(b',');
     }
 
-    /// Sorts the members as `fieldsV1` has them. Whether there are any.
+    /// Sorts the members as `fieldsV1` has them; elements that share a key are owned as one. Whether there are any.
     fn end(self) -> bool {
         let Self { out, mut members, begin } = self;
         if members.is_empty() {
             return false;
         }
-        if !members.is_sorted_by_key(|(_, key)| *key) {
+        if !members.is_sorted_by(|a, b| a.key < b.key) {
             let text = out.split_off(begin);
-            members.sort_by_key(|(_, key)| *key);
-            for (range, _) in &members {
-                out.extend_from_slice(text.get(range.start - begin..range.end - begin).unwrap_or_default());
+            let part = |range: Range<usize>| text.get(range.start - begin..range.end - begin).unwrap_or_default();
+            members.sort_by(|a, b| a.key.cmp(&b.key));
+            for same in members.chunk_by(|a, b| a.key == b.key) {
+                match same {
+                    [only] => out.extend_from_slice(part(only.range.clone())),
+                    [first, ..] => {
+                        out.extend_from_slice(part(first.range.start..first.inner));
+                        out.extend_from_slice(b"{}");
+                    }
+                    [] => {}
+                }
                 out.push(b',');
             }
         }
@@ -192,7 +157,11 @@ fn write_escaped(out: &mut Vec<u8>, text: &str) {
         return;
     }
     let quoted = Value::from(text).to_string();
-    out.extend_from_slice(quoted.trim_start_matches('"').as_bytes().get(..quoted.len() - 2).unwrap_or_default());
+    out.extend_from_slice(quoted.as_bytes().get(1..quoted.len() - 1).unwrap_or_default());
+}
+
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\')
 }
 
 /// What the look at a place came to.
@@ -203,185 +172,311 @@ struct Found {
     has_below: bool,
 }
 
-fn visit<'a>(place: impl Place<'a>, json: &Json<'_>, before: Before, left: Left<'_>, out: &mut Vec<u8>) -> Found {
-    let is_new = before == Before::Absent;
-    match (place.is(), json) {
-        (Is::Map { atomic: false } | Is::Any, Json::Object(fields)) if !fields.is_empty() => {
-            Found { is_new, has_below: visit_fields(place, fields, before, left, out) }
+impl Found {
+    /// It itself and nothing below it.
+    const ITSELF: Self = Self { is_new: true, has_below: false };
+}
+
+/// A look at the value at a place.
+struct Look<'o, 's, P> {
+    place: P,
+    before: Before,
+    left: Left<'s>,
+    out: &'o mut Vec<u8>,
+}
+
+impl<'de, 'p, P: Place<'p>> DeserializeSeed<'de> for Look<'_, '_, P> {
+    type Value = Found;
+
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Found, D::Error> {
+        if matches!(self.place.is(), Is::Scalar(_)) {
+            return input.deserialize_ignored_any(IgnoredAny).map(|_| Found::ITSELF);
         }
-        (Is::List(list @ (ListIs::Set | ListIs::Map)), Json::List(items)) if !items.is_empty() => {
-            Found { is_new, has_below: visit_items(place, list == ListIs::Map, items, left, out) }
-        }
-        // Owned as a whole, if it is not what was there.
-        (Is::List(_), Json::Scalar(Scalar::Null)) => Found { is_new, has_below: false },
-        (Is::Map { .. } | Is::Any, Json::Object(fields)) => {
-            Found { is_new: is_new || !fields.is_empty(), has_below: false }
-        }
-        _ => Found { is_new: true, has_below: false },
+        input.deserialize_any(self)
     }
 }
 
-fn visit_fields<'a>(
-    place: impl Place<'a>,
-    fields: &[(Cow<'_, str>, Json<'_>)],
+impl<'de, 'p, P: Place<'p>> Visitor<'de> for Look<'_, '_, P> {
+    type Value = Found;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Found, E> {
+        let is_list = matches!(self.place.is(), Is::List(_));
+        Ok(Found { is_new: self.before == Before::Absent || !is_list, has_below: false })
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Found, E> {
+        Ok(Found::ITSELF)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Found, E> {
+        Ok(Found::ITSELF)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Found, E> {
+        Ok(Found::ITSELF)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Found, E> {
+        Ok(Found::ITSELF)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Found, E> {
+        Ok(Found::ITSELF)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, input: A) -> Result<Found, A::Error> {
+        let Is::List(list @ (ListIs::Set | ListIs::Map)) = self.place.is() else {
+            return IgnoredAny.visit_seq(input).map(|_| Found::ITSELF);
+        };
+        let (count, has_below) = match self.place.element() {
+            Some(inner) if list == ListIs::Map => visit_keyed(self.place, inner, input, self.out)?,
+            Some(_) => visit_scalars(self.place, input, self.out)?,
+            None => return IgnoredAny.visit_seq(input).map(|_| Found::ITSELF),
+        };
+        // An empty list is owned as a whole.
+        Ok(Found { is_new: self.before == Before::Absent || count == 0, has_below })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut input: A) -> Result<Found, A::Error> {
+        let is_new = self.before == Before::Absent;
+        match self.place.is() {
+            Is::Map { atomic: false } | Is::Any => {
+                let has_below = visit_fields(self.place, input, self.before, self.left, None, self.out)?;
+                Ok(Found { is_new, has_below })
+            }
+            Is::Map { atomic: true } => {
+                let mut has_any = false;
+                while input.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+                    has_any = true;
+                }
+                Ok(Found { is_new: is_new || has_any, has_below: false })
+            }
+            _ => IgnoredAny.visit_map(input).map(|_| Found::ITSELF),
+        }
+    }
+}
+
+/// The fields that tell an element of a list from the others, and what it has in them.
+struct Keys<'p, 'de> {
+    names: Vec<&'p str>,
+    found: Vec<(&'p str, &'de RawValue)>,
+}
+
+/// Writes what is in an object. Whether anything was; `keys` are noted on the way.
+fn visit_fields<'de, 'p, P: Place<'p>, A: MapAccess<'de>>(
+    place: P,
+    mut input: A,
     before: Before,
     left: Left<'_>,
+    mut keys: Option<&mut Keys<'p, 'de>>,
     out: &mut Vec<u8>,
-) -> bool {
+) -> Result<bool, A::Error> {
     let mut level = Level::new(out);
-    for (name, json) in fields {
-        let (is_known, inner) = match place.field(name) {
-            Some((known, inner)) => (known.is_some(), inner),
-            None => match place.rest() {
-                Some(inner) => (false, inner),
-                None => continue,
-            },
-        };
-        let (whole, alone, left) = if left.is_empty() { (false, false, left) } else { left.at(&Element::field(name)) };
-        if whole {
-            continue;
-        }
-        let is_always = is_known && before == Before::Always && place.always(name).is_some();
-        let was = if is_always { Before::Always } else { Before::Absent };
-        level.add("f:", name, alone, |out| visit(inner, json, was, left, out));
-    }
-    level.end()
-}
-
-fn visit_items<'a>(place: impl Place<'a>, is_map: bool, items: &[Json<'_>], left: Left<'_>, out: &mut Vec<u8>) -> bool {
-    let Some(inner) = place.element() else { return false };
-    let keys: Vec<Option<String>> = items.iter().map(|item| key_of(place, is_map, item)).collect();
-    // Where a key is first, and whether elements share it: such are owned as one.
-    let mut seen: HashMap<&str, (usize, bool)> = HashMap::with_capacity(keys.len());
-    for (at, key) in keys.iter().enumerate() {
-        let Some(key) = key else { continue };
-        seen.entry(key).and_modify(|(_, is_shared)| *is_shared = true).or_insert((at, false));
-    }
-    let mut level = Level::new(out);
-    for (at, (item, key)) in items.iter().zip(&keys).enumerate() {
-        // What has no key cannot be owned.
-        let Some(key) = key else { continue };
-        let Some((first, is_shared)) = seen.get(key.as_str()) else { continue };
-        if *first != at {
-            continue;
-        }
-        let element = if left.is_empty() { None } else { element_of(place, is_map, item) };
-        let (whole, alone, left) = element.map_or((false, false, left), |element| left.at(&element));
-        if whole {
-            continue;
-        }
-        level.add("", key, alone, |out| {
-            if *is_shared {
-                Found { is_new: true, has_below: false }
-            } else {
-                visit(inner, item, Before::Absent, left, out)
+    while let Some(Name(name)) = input.next_key()? {
+        let key = keys.as_ref().and_then(|keys| keys.names.iter().copied().find(|key| *key == name));
+        let value = match (key, &mut keys) {
+            (Some(key), Some(keys)) => {
+                let value: &'de RawValue = input.next_value()?;
+                keys.found.push((key, value));
+                Some(value)
             }
-        });
-    }
-    level.end()
-}
-
-/// How the element that an item is stands in `fieldsV1`.
-fn key_of<'a>(place: impl Place<'a>, is_map: bool, item: &Json<'_>) -> Option<String> {
-    match item {
-        Json::Object(fields) if is_map => plain_key(place, fields),
-        _ => None,
-    }
-    .or_else(|| {
-        let mut text = String::new();
-        element_of(place, is_map, item)?.encode(&mut text);
-        Some(text)
-    })
-}
-
-/// The same of nearly all items there are: whose keys are texts without anything to escape, or natural numbers.
-fn plain_key<'a>(place: impl Place<'a>, fields: &[(Cow<'_, str>, Json<'_>)]) -> Option<String> {
-    let mut keys: SmallKeys<'_> = [None; 4];
-    let mut count = 0;
-    for key in place.keys() {
-        let found = fields.iter().find(|(name, _)| name == key).map(|(_, value)| value);
-        *keys.get_mut(count)? = match found {
-            Some(Json::Scalar(Scalar::Text(text))) if is_plain(text) => Some((key, Key::Text(text))),
-            Some(Json::Scalar(Scalar::Natural(number))) => Some((key, Key::Natural(*number))),
-            // Whether it has a default is for the long way to find out.
-            _ => return None,
+            _ => None,
         };
-        count += 1;
+        let inner = match place.field(&name) {
+            Some((known, inner)) => Some((known.is_some(), inner)),
+            None => place.rest().map(|inner| (false, inner)),
+        };
+        let (whole, alone, left) = if left.is_empty() { (false, false, left) } else { left.at(&Element::field(&name)) };
+        let Some((is_known, inner)) = inner.filter(|_| !whole) else {
+            if value.is_none() {
+                input.next_value::<IgnoredAny>()?;
+            }
+            continue;
+        };
+        let is_always = is_known && before == Before::Always && place.always(&name).is_some();
+        let before = if is_always { Before::Always } else { Before::Absent };
+        level.add(name, alone, |out| {
+            let look = Look { place: inner, before, left, out };
+            match value {
+                Some(value) => look.deserialize(value).map_err(A::Error::custom),
+                None => input.next_value_seed(look),
+            }
+        })?;
     }
-    let keys = keys.get_mut(..count).filter(|keys| !keys.is_empty())?;
-    keys.sort_unstable_by_key(|key| key.map(|(name, _)| name));
+    Ok(level.end())
+}
+
+/// Writes the elements of a list that are told apart by keys. How many there are, and whether any was written.
+fn visit_keyed<'de, 'p, P: Place<'p>, A: SeqAccess<'de>>(
+    place: P,
+    inner: P,
+    mut input: A,
+    out: &mut Vec<u8>,
+) -> Result<(usize, bool), A::Error> {
+    let mut level = Level::new(out);
+    let mut keys = Keys { names: place.keys().collect(), found: Vec::new() };
+    let mut count = 0;
+    loop {
+        keys.found.clear();
+        let start = level.out.len();
+        let Some(item) = input.next_element_seed(Item { inner, keys: &mut keys, out: level.out })? else { break };
+        count += 1;
+        // What has no key cannot be owned.
+        let key = item.and_then(|has_below| Some((key_of(place, &mut keys)?, has_below)));
+        if !matches!(key, Some((_, true))) {
+            level.out.truncate(start);
+        }
+        if let Some((key, has_below)) = key {
+            level.put(key, start, has_below);
+        }
+    }
+    Ok((count, level.end()))
+}
+
+/// An element of a list of objects: whether anything below it was written; `None` for what is no object.
+struct Item<'o, 'k, 'p, 'de, P> {
+    inner: P,
+    keys: &'k mut Keys<'p, 'de>,
+    out: &'o mut Vec<u8>,
+}
+
+impl<'de, 'p, P: Place<'p>> DeserializeSeed<'de> for Item<'_, '_, 'p, 'de, P> {
+    type Value = Option<bool>;
+
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Option<bool>, D::Error> {
+        input.deserialize_any(self)
+    }
+}
+
+impl<'de, 'p, P: Place<'p>> Visitor<'de> for Item<'_, '_, 'p, 'de, P> {
+    type Value = Option<bool>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Option<bool>, E> {
+        Ok(None)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Option<bool>, E> {
+        Ok(None)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Option<bool>, E> {
+        Ok(None)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Option<bool>, E> {
+        Ok(None)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Option<bool>, E> {
+        Ok(None)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Option<bool>, E> {
+        Ok(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, input: A) -> Result<Option<bool>, A::Error> {
+        IgnoredAny.visit_seq(input).map(|_| None)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, input: A) -> Result<Option<bool>, A::Error> {
+        let has_below = visit_fields(self.inner, input, Before::Absent, Left::NOTHING, Some(self.keys), self.out)?;
+        // What is owned as a whole is, although its keys had to be looked at.
+        Ok(Some(has_below && matches!(self.inner.is(), Is::Map { atomic: false } | Is::Any)))
+    }
+}
+
+/// Writes the elements of a set. How many there are, and whether any was written.
+fn visit_scalars<'de, 'p, A: SeqAccess<'de>>(
+    place: impl Place<'p>,
+    mut input: A,
+    out: &mut Vec<u8>,
+) -> Result<(usize, bool), A::Error> {
+    let mut level = Level::new(out);
+    let mut count = 0;
+    while let Some(item) = input.next_element::<Value>()? {
+        count += 1;
+        if let Ok(element) = Element::of_item(place, false, &item) {
+            let mut key = String::new();
+            element.encode(&mut key);
+            let start = level.out.len();
+            level.put(key, start, false);
+        }
+    }
+    Ok((count, level.end()))
+}
+
+/// How the element with these keys stands in `fieldsV1`.
+fn key_of<'p>(place: impl Place<'p>, keys: &mut Keys<'p, '_>) -> Option<String> {
+    if let Some(text) = plain_key(keys) {
+        return Some(text);
+    }
+    let fields =
+        keys.found.iter().map(|(name, value)| Some(((*name).to_owned(), serde_json::from_str(value.get()).ok()?)));
+    let item = Value::Object(fields.collect::<Option<_>>()?);
+    let mut text = String::new();
+    Element::of_item(place, true, &item).ok()?.encode(&mut text);
+    Some(text)
+}
+
+/// The same of nearly all elements there are: which have all keys, and in them texts without escapes or natural numbers.
+fn plain_key(keys: &mut Keys<'_, '_>) -> Option<String> {
+    let is_plain = |value: &str| match value.as_bytes() {
+        [b'"', ..] => !value.contains('\\'),
+        number => number.len() < 20 && number.iter().all(u8::is_ascii_digit),
+    };
+    if keys.names.is_empty()
+        || keys.names.len() != keys.found.len()
+        || !keys.found.iter().all(|(_, value)| is_plain(value.get()))
+    {
+        return None;
+    }
+    keys.found.sort_unstable_by_key(|(name, _)| *name);
     let mut text = String::with_capacity(48);
-    for (name, value) in keys.iter().flatten() {
+    for (name, value) in &keys.found {
         text.push_str(if text.is_empty() { "k:{\"" } else { ",\"" });
         text.push_str(name);
         text.push_str("\":");
-        match value {
-            Key::Text(value) => {
-                text.push('"');
-                text.push_str(value);
-                text.push('"');
-            }
-            Key::Natural(number) => text.push_str(&number.to_string()),
-        }
+        text.push_str(value.get());
     }
     text.push('}');
     Some(text)
 }
 
-/// No kind has more keys; one that had would go the long way.
-type SmallKeys<'a> = [Option<(&'a str, Key<'a>)>; 4];
+/// The object itself.
+struct Root<'o, 's, P>(Look<'o, 's, P>);
 
-#[derive(Clone, Copy)]
-enum Key<'a> {
-    Text(&'a str),
-    Natural(u64),
-}
+impl<'de, 'p, P: Place<'p>> Visitor<'de> for Root<'_, '_, P> {
+    type Value = bool;
 
-fn is_plain(text: &str) -> bool {
-    text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\')
-}
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
 
-fn element_of<'a>(place: impl Place<'a>, is_map: bool, item: &Json<'_>) -> Option<Element> {
-    let item = match item {
-        // Only what may be a key is looked at.
-        Json::Object(fields) if is_map => {
-            let is_key = |name: &str| place.keys().any(|key| key == name);
-            let keys = fields.iter().filter(|(name, _)| is_key(name));
-            Value::Object(keys.map(|(name, value)| (name.clone().into_owned(), value.to_value())).collect())
-        }
-        item => item.to_value(),
-    };
-    Element::of_item(place, is_map, &item).ok()
-}
-
-impl Json<'_> {
-    fn to_value(&self) -> Value {
-        match self {
-            Json::Scalar(Scalar::Null) => Value::Null,
-            Json::Scalar(Scalar::Boolean(value)) => (*value).into(),
-            Json::Scalar(Scalar::Natural(value)) => (*value).into(),
-            Json::Scalar(Scalar::Integer(value)) => (*value).into(),
-            Json::Scalar(Scalar::Float(value)) => (*value).into(),
-            Json::Scalar(Scalar::Text(text)) => text.as_ref().into(),
-            Json::List(items) => items.iter().map(Self::to_value).collect(),
-            Json::Object(fields) => {
-                Value::Object(fields.iter().map(|(name, value)| (name.to_string(), value.to_value())).collect())
-            }
-        }
+    fn visit_map<A: MapAccess<'de>>(self, input: A) -> Result<bool, A::Error> {
+        let Look { place, before, left, out } = self.0;
+        visit_fields(place, input, before, left, None, out)
     }
 }
 
-/// `fieldsV1` of who made the object whose JSON this is, but for the fields in `reset`; `None` when he owns nothing. No
-/// object in it may have a field twice.
+/// `fieldsV1` of who made the object whose JSON this is, but for the fields in `reset`, which are none within lists;
+/// `None` when he owns nothing. No object in it may have a field twice.
 ///
 /// # Errors
 /// What is no JSON object.
 pub fn fresh_fields<'a>(place: impl Place<'a>, json: &[u8], reset: &Set) -> serde_json::Result<Option<Vec<u8>>> {
-    let object: Json<'_> = serde_json::from_slice(json)?;
-    let Json::Object(fields) = &object else {
-        return Err(serde_json::Error::custom("an object is wanted"));
-    };
     let mut out = Vec::with_capacity(json.len());
     let left = Left { whole: Some(reset), alone: Some(&NOBODYS) };
-    Ok(visit_fields(place, fields, Before::Always, left, &mut out).then_some(out))
+    let mut input = serde_json::Deserializer::from_slice(json);
+    let is_owned = input.deserialize_map(Root(Look { place, before: Before::Always, left, out: &mut out }))?;
+    input.end()?;
+    Ok(is_owned.then_some(out))
 }
