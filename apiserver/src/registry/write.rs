@@ -176,9 +176,8 @@ fn spec_differs(new: &[u8], old: &[u8]) -> bool {
     new.len() != old.len() || new.iter().zip(&old).any(|(a, b)| a.0 != b.0 || a.1.get() != b.1.get())
 }
 
-/// Clears and sets what creation implies.
+/// Clears and sets what creation implies, of an object that has its defaults.
 fn prepare_new(kind: &dyn KindOps, object: &mut dyn AnyObject, uid: &str, writer: &Writer) {
-    kind.default(object);
     let meta = object.meta_mut();
     meta.uid = Some(uid.to_owned());
     meta.creation_timestamp = Some(Time(writer.now));
@@ -235,8 +234,8 @@ impl Registry {
         writer: &Writer,
     ) -> Result<Arc<Entry>> {
         let resource = kind.resource();
-        kind.default(&mut *object);
         drop_empty(object.meta_mut());
+        kind.default(&mut *object);
         let mut fresh = match owners {
             Owners::Open => ownership::created(&**kind, &mut *object, &writer.who(""))?,
             Owners::Settled => None,
@@ -272,6 +271,7 @@ impl Registry {
             if object.meta().namespace.as_deref().unwrap_or_default() != namespace {
                 return Err(wrong_namespace());
             }
+            kind.default(&mut *object);
             prepare_new(&**kind, &mut *object, &uid, writer);
         }
         name_anew(object.meta_mut());
