@@ -43,6 +43,10 @@ pub fn kernel() -> Option<PathBuf> {
     kernel
 }
 
+/// What a machine's processes wait for, and where in the kernel those are that cannot be interrupted.
+const WAITS: &str = "for p in /proc/[0-9]*; do read -r name < $p/comm; read -r wait < $p/wchan; \
+    echo \"${p#/proc/} $name waits: $wait\"; done; echo 8 > /proc/sys/kernel/printk; echo w > /proc/sysrq-trigger";
+
 /// What a machine finds in its memory when it starts: an archive of files as the kernel unpacks it (Linux, `initramfs
 /// buffer format`; `newc`).
 #[derive(Debug, Default)]
@@ -134,9 +138,11 @@ impl Memory {
     }
 
     /// Runs a machine that does what `script` says and then ends, and gives what was said meanwhile, by the kernel as well.
+    /// One that takes nearly all of `patience` says what each of its processes waits for.
     #[must_use]
     pub fn run(mut self, kernel: &Path, script: &str, megabytes: u32, patience: Duration) -> String {
-        let script = format!("{}{script}\npoweroff -f\n", self.script);
+        let late = patience.as_secs() * 9 / 10;
+        let script = format!("{}(sleep {late}; {WAITS}) &\n{script}\npoweroff -f\n", self.script);
         self.file("/init", script.as_bytes());
         self.append("TRAILER!!!", 0, b"");
         let folder = tempfile::tempdir().unwrap();
