@@ -92,9 +92,9 @@ impl Aggregation {
         self.any.load(Ordering::Acquire).then(|| Arc::clone(&self.current().merged))
     }
 
-    /// The server that a request is for, if that is not this one. Whose API service is gone or names no service any
-    /// more has nothing passed on to it, though the change is still on its way here.
-    pub(crate) fn serves(&self, info: &RequestInfo) -> Option<Arc<Remote>> {
+    /// The server that a request is for, if that is not this one, and whether it is available. Whose API service is gone or
+    /// names no service any more has nothing passed on to it, though the change is still on its way here.
+    pub(crate) fn serves(&self, info: &RequestInfo) -> Option<(Arc<Remote>, Result<(), Refusal>)> {
         if !self.any.load(Ordering::Acquire) {
             return None;
         }
@@ -106,7 +106,7 @@ impl Aggregation {
         };
         let current = self.current();
         let remote = current.remotes.iter().find(|remote| remote.group == group && remote.version == version)?;
-        remote.is_wanted(&self.registry).then(|| Arc::clone(remote))
+        Some((Arc::clone(remote), remote.standing(&self.registry)?))
     }
 
     /// The names of all remote API services, and whether the last check found each.
@@ -116,11 +116,17 @@ impl Aggregation {
     }
 
     /// Has another server answer.
-    pub(crate) async fn answer(&self, remote: &Remote, user: &User, request: Request<Body>) -> Response<Body> {
-        match remote.pass(&self.registry, user, request).await {
-            Ok(response) => response,
-            Err((code, why)) => text(code, format!("{why}\n")),
-        }
+    pub(crate) async fn answer(
+        &self,
+        (remote, standing): (Arc<Remote>, Result<(), Refusal>),
+        user: &User,
+        request: Request<Body>,
+    ) -> Response<Body> {
+        let answered = match standing {
+            Ok(()) => remote.pass(&self.registry, user, request).await,
+            Err(refusal) => Err(refusal),
+        };
+        answered.unwrap_or_else(|(code, why)| text(code, format!("{why}\n")))
     }
 
     /// Reads all API services, and begins and ends checks accordingly; the revision that was read.

@@ -209,7 +209,7 @@ pub(crate) async fn dispatch(
 ) -> Result<Response<Body>> {
     let notes = request.extensions().get::<Arc<Notes>>().cloned().unwrap_or_default();
     if let Some(remote) = server.aggregation.serves(&info) {
-        return Ok(server.aggregation.answer(&remote, &user, request).await);
+        return Ok(server.aggregation.answer(remote, &user, request).await);
     }
     if let Some(handler) = server.handlers.iter().find(|handler| handler.serves(&info)) {
         connect::admit(&server.registry, &user, &info, &notes).await?;

@@ -49,6 +49,10 @@ pub(crate) struct Remote {
     pub(super) end: CancellationToken,
 }
 
+fn unavailable() -> Refusal {
+    (StatusCode::SERVICE_UNAVAILABLE, "service unavailable".to_owned())
+}
+
 fn way(
     spec: &APIServiceSpec,
     place: &Place,
@@ -102,19 +106,16 @@ impl Remote {
         object.metadata.uid.as_deref() == Some(&self.uid) && object.spec.as_ref() == Some(&self.spec)
     }
 
-    /// Whether its API service still says that another server serves this.
-    pub(super) fn is_wanted(&self, registry: &Registry) -> bool {
-        let object = registry.get_typed::<APIService>("", &self.name);
-        // What cannot be read is told to who is passed on.
-        object.map_or(true, |object| object.and_then(|object| object.spec?.service).is_some())
-    }
-
-    /// Whether its API service says that it is available.
-    fn is_available(&self, registry: &Registry) -> Result<bool, Refusal> {
-        let object = registry.get_typed::<APIService>("", &self.name);
-        let object = object.map_err(|status| (StatusCode::INTERNAL_SERVER_ERROR, status.message))?;
-        let conditions = object.and_then(|object| object.status?.conditions).unwrap_or_default();
-        Ok(conditions.iter().any(|known| known.type_ == "Available" && known.status == "True"))
+    /// Whether it is available, as its API service says; `None` if that names no other server any more.
+    pub(super) fn standing(&self, registry: &Registry) -> Option<Result<(), Refusal>> {
+        let object = match registry.get_typed::<APIService>("", &self.name) {
+            Ok(object) => object?,
+            Err(status) => return Some(Err((StatusCode::INTERNAL_SERVER_ERROR, status.message))),
+        };
+        object.spec?.service?;
+        let conditions = object.status.and_then(|status| status.conditions).unwrap_or_default();
+        let is_available = conditions.iter().any(|known| known.type_ == "Available" && known.status == "True");
+        Some(if is_available { Ok(()) } else { Err(unavailable()) })
     }
 
     /// The path of its discovery document, which every API server serves.
@@ -202,17 +203,13 @@ impl Remote {
     /// Has it answer a client's request.
     ///
     /// # Errors
-    /// It is not available, or does not answer, or would send the client elsewhere.
+    /// Its service leads nowhere, or it does not answer, or would send the client elsewhere.
     pub(super) async fn pass(
         &self,
         registry: &Registry,
         user: &User,
         request: Request<Body>,
     ) -> Result<Response<Body>, Refusal> {
-        let unavailable = || (StatusCode::SERVICE_UNAVAILABLE, "service unavailable".to_owned());
-        if !self.is_available(registry)? {
-            return Err(unavailable());
-        }
         if let Err(why) = &self.way {
             return Err((StatusCode::INTERNAL_SERVER_ERROR, why.clone()));
         }

@@ -178,14 +178,16 @@ impl Found {
 }
 
 /// A look at the value at a place.
-struct Look<'o, 's, P> {
+struct Look<'l, 'p, 'de, P> {
     place: P,
     before: Before,
-    left: Left<'s>,
-    out: &'o mut Vec<u8>,
+    left: Left<'l>,
+    /// Of an element of a list, what tells it from the others.
+    keys: Option<&'l mut Keys<'p, 'de>>,
+    out: &'l mut Vec<u8>,
 }
 
-impl<'de, 'p, P: Place<'p>> DeserializeSeed<'de> for Look<'_, '_, P> {
+impl<'de, 'p, P: Place<'p>> DeserializeSeed<'de> for Look<'_, 'p, 'de, P> {
     type Value = Found;
 
     fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Found, D::Error> {
@@ -196,7 +198,7 @@ impl<'de, 'p, P: Place<'p>> DeserializeSeed<'de> for Look<'_, '_, P> {
     }
 }
 
-impl<'de, 'p, P: Place<'p>> Visitor<'de> for Look<'_, '_, P> {
+impl<'de, 'p, P: Place<'p>> Visitor<'de> for Look<'_, 'p, 'de, P> {
     type Value = Found;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -242,13 +244,15 @@ impl<'de, 'p, P: Place<'p>> Visitor<'de> for Look<'_, '_, P> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut input: A) -> Result<Found, A::Error> {
-        let is_new = self.before == Before::Absent;
-        match self.place.is() {
-            Is::Map { atomic: false } | Is::Any => {
-                let has_below = visit_fields(self.place, input, self.before, self.left, None, self.out)?;
-                Ok(Found { is_new, has_below })
+        let Self { place, before, left, keys, out } = self;
+        let is_new = before == Before::Absent;
+        match (place.is(), keys) {
+            (Is::Map { atomic: false } | Is::Any, keys) => {
+                Ok(Found { is_new, has_below: visit_fields(place, input, before, left, keys, out)? })
             }
-            Is::Map { atomic: true } => {
+            // Owned as a whole, although its keys have to be looked at.
+            (_, keys @ Some(_)) => visit_fields(place, input, before, left, keys, out).map(|_| Found::ITSELF),
+            (Is::Map { atomic: true }, None) => {
                 let mut has_any = false;
                 while input.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
                     has_any = true;
@@ -263,7 +267,8 @@ impl<'de, 'p, P: Place<'p>> Visitor<'de> for Look<'_, '_, P> {
 /// The fields that tell an element of a list from the others, and what it has in them.
 struct Keys<'p, 'de> {
     names: Vec<&'p str>,
-    found: Vec<(&'p str, &'de RawValue)>,
+    /// `None` for what is no object.
+    found: Option<Vec<(&'p str, &'de RawValue)>>,
 }
 
 /// Writes what is in an object. Whether anything was; `keys` are noted on the way.
@@ -276,12 +281,15 @@ fn visit_fields<'de, 'p, P: Place<'p>, A: MapAccess<'de>>(
     out: &mut Vec<u8>,
 ) -> Result<bool, A::Error> {
     let mut level = Level::new(out);
+    if let Some(keys) = &mut keys {
+        keys.found = Some(Vec::with_capacity(keys.names.len()));
+    }
     while let Some(Name(name)) = input.next_key()? {
         let key = keys.as_ref().and_then(|keys| keys.names.iter().copied().find(|key| *key == name));
         let value = match (key, &mut keys) {
             (Some(key), Some(keys)) => {
                 let value: &'de RawValue = input.next_value()?;
-                keys.found.push((key, value));
+                keys.found.get_or_insert_default().push((key, value));
                 Some(value)
             }
             _ => None,
@@ -300,7 +308,7 @@ fn visit_fields<'de, 'p, P: Place<'p>, A: MapAccess<'de>>(
         let is_always = is_known && before == Before::Always && place.always(&name).is_some();
         let before = if is_always { Before::Always } else { Before::Absent };
         level.add(name, alone, |out| {
-            let look = Look { place: inner, before, left, out };
+            let look = Look { place: inner, before, left, keys: None, out };
             match value {
                 Some(value) => look.deserialize(value).map_err(A::Error::custom),
                 None => input.next_value_seed(look),
@@ -318,80 +326,25 @@ fn visit_keyed<'de, 'p, P: Place<'p>, A: SeqAccess<'de>>(
     out: &mut Vec<u8>,
 ) -> Result<(usize, bool), A::Error> {
     let mut level = Level::new(out);
-    let mut keys = Keys { names: place.keys().collect(), found: Vec::new() };
+    let mut keys = Keys { names: place.keys().collect(), found: None };
     let mut count = 0;
     loop {
-        keys.found.clear();
+        keys.found = None;
         let start = level.out.len();
-        let Some(item) = input.next_element_seed(Item { inner, keys: &mut keys, out: level.out })? else { break };
+        let look =
+            Look { place: inner, before: Before::Absent, left: Left::NOTHING, keys: Some(&mut keys), out: level.out };
+        let Some(Found { has_below, .. }) = input.next_element_seed(look)? else { break };
         count += 1;
         // What has no key cannot be owned.
-        let key = item.and_then(|has_below| Some((key_of(place, &mut keys)?, has_below)));
-        if !matches!(key, Some((_, true))) {
+        let key = key_of(place, &mut keys);
+        if key.is_none() || !has_below {
             level.out.truncate(start);
         }
-        if let Some((key, has_below)) = key {
+        if let Some(key) = key {
             level.put(key, start, has_below);
         }
     }
     Ok((count, level.end()))
-}
-
-/// An element of a list of objects: whether anything below it was written; `None` for what is no object.
-struct Item<'o, 'k, 'p, 'de, P> {
-    inner: P,
-    keys: &'k mut Keys<'p, 'de>,
-    out: &'o mut Vec<u8>,
-}
-
-impl<'de, 'p, P: Place<'p>> DeserializeSeed<'de> for Item<'_, '_, 'p, 'de, P> {
-    type Value = Option<bool>;
-
-    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Option<bool>, D::Error> {
-        input.deserialize_any(self)
-    }
-}
-
-impl<'de, 'p, P: Place<'p>> Visitor<'de> for Item<'_, '_, 'p, 'de, P> {
-    type Value = Option<bool>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E>(self) -> Result<Option<bool>, E> {
-        Ok(None)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Option<bool>, E> {
-        Ok(None)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Option<bool>, E> {
-        Ok(None)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Option<bool>, E> {
-        Ok(None)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Option<bool>, E> {
-        Ok(None)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Option<bool>, E> {
-        Ok(None)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, input: A) -> Result<Option<bool>, A::Error> {
-        IgnoredAny.visit_seq(input).map(|_| None)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, input: A) -> Result<Option<bool>, A::Error> {
-        let has_below = visit_fields(self.inner, input, Before::Absent, Left::NOTHING, Some(self.keys), self.out)?;
-        // What is owned as a whole is, although its keys had to be looked at.
-        Ok(Some(has_below && matches!(self.inner.is(), Is::Map { atomic: false } | Is::Any)))
-    }
 }
 
 /// Writes the elements of a set. How many there are, and whether any was written.
@@ -416,11 +369,13 @@ fn visit_scalars<'de, 'p, A: SeqAccess<'de>>(
 
 /// How the element with these keys stands in `fieldsV1`.
 fn key_of<'p>(place: impl Place<'p>, keys: &mut Keys<'p, '_>) -> Option<String> {
-    if let Some(text) = plain_key(keys) {
+    let found = keys.found.as_mut()?;
+    if found.len() == keys.names.len()
+        && let Some(text) = plain_key(found)
+    {
         return Some(text);
     }
-    let fields =
-        keys.found.iter().map(|(name, value)| Some(((*name).to_owned(), serde_json::from_str(value.get()).ok()?)));
+    let fields = found.iter().map(|(name, value)| Some(((*name).to_owned(), serde_json::from_str(value.get()).ok()?)));
     let item = Value::Object(fields.collect::<Option<_>>()?);
     let mut text = String::new();
     Element::of_item(place, true, &item).ok()?.encode(&mut text);
@@ -428,20 +383,17 @@ fn key_of<'p>(place: impl Place<'p>, keys: &mut Keys<'p, '_>) -> Option<String> 
 }
 
 /// The same of nearly all elements there are: which have all keys, and in them texts without escapes or natural numbers.
-fn plain_key(keys: &mut Keys<'_, '_>) -> Option<String> {
+fn plain_key(keys: &mut [(&str, &RawValue)]) -> Option<String> {
     let is_plain = |value: &str| match value.as_bytes() {
         [b'"', ..] => !value.contains('\\'),
         number => number.len() < 20 && number.iter().all(u8::is_ascii_digit),
     };
-    if keys.names.is_empty()
-        || keys.names.len() != keys.found.len()
-        || !keys.found.iter().all(|(_, value)| is_plain(value.get()))
-    {
+    if keys.is_empty() || !keys.iter().all(|(_, value)| is_plain(value.get())) {
         return None;
     }
-    keys.found.sort_unstable_by_key(|(name, _)| *name);
+    keys.sort_unstable_by_key(|(name, _)| *name);
     let mut text = String::with_capacity(48);
-    for (name, value) in &keys.found {
+    for (name, value) in keys {
         text.push_str(if text.is_empty() { "k:{\"" } else { ",\"" });
         text.push_str(name);
         text.push_str("\":");
@@ -452,9 +404,13 @@ fn plain_key(keys: &mut Keys<'_, '_>) -> Option<String> {
 }
 
 /// The object itself.
-struct Root<'o, 's, P>(Look<'o, 's, P>);
+struct Root<'l, P> {
+    place: P,
+    left: Left<'l>,
+    out: &'l mut Vec<u8>,
+}
 
-impl<'de, 'p, P: Place<'p>> Visitor<'de> for Root<'_, '_, P> {
+impl<'de, 'p, P: Place<'p>> Visitor<'de> for Root<'_, P> {
     type Value = bool;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -462,8 +418,7 @@ impl<'de, 'p, P: Place<'p>> Visitor<'de> for Root<'_, '_, P> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, input: A) -> Result<bool, A::Error> {
-        let Look { place, before, left, out } = self.0;
-        visit_fields(place, input, before, left, None, out)
+        visit_fields(self.place, input, Before::Always, self.left, None, self.out)
     }
 }
 
@@ -476,7 +431,7 @@ pub fn fresh_fields<'a>(place: impl Place<'a>, json: &[u8], reset: &Set) -> serd
     let mut out = Vec::with_capacity(json.len());
     let left = Left { whole: Some(reset), alone: Some(&NOBODYS) };
     let mut input = serde_json::Deserializer::from_slice(json);
-    let is_owned = input.deserialize_map(Root(Look { place, before: Before::Always, left, out: &mut out }))?;
+    let is_owned = input.deserialize_map(Root { place, left, out: &mut out })?;
     input.end()?;
     Ok(is_owned.then_some(out))
 }

@@ -185,6 +185,7 @@ fn the_short_way_for_new_objects_comes_to_the_same() {
         json!({"metadata": {"ownerReferences": [{"uid": "2", "kind": "K"}, {"uid": "1"}, {"uid": "2"}, {"name": "x"}]}}),
         json!({"spec": {"containers": [{"name": "a-b"}, {"name": "a"}, {"name": "a\""}]}, "status": {"phase": "P"}}),
         json!({"spec": {"containers": []}}),
+        json!({"spec": {"containers": [null, 5, [1], {"name": "a"}], "imagePullSecrets": [{"name": "s"}, {}]}}),
         json!({"spec": {"containers": null, "securityContext": {}, "nodeSelector": {"b": "1", "a": "2"}}}),
         json!({"spec": {"containers": [{"name": "a", "ports": [{"containerPort": 1}, {"containerPort": 10}, {"containerPort": 2, "protocol": "UDP"}], "resources": {"limits": {"cpu": 1, "memory": "1"}}}, {"name": "a"}, {"image": "x"}]}}),
         json!({"spec": {"tolerations": [{"key": "x"}], "hostAliases": [{"ip": "2"}, {"ip": "1"}], "volumes": [{"name": "v", "emptyDir": {}, "projected": {"sources": []}}], "nodeName": null}}),
