@@ -436,7 +436,11 @@ impl<D: Disk> Worker<D> {
         self.trace.push(entry.clone());
         if entry.entry_type != EntryType::EntryNormal {
             self.apply_change(entry)?;
-        } else if !entry.data.is_empty() {
+            self.take_turns();
+        } else if entry.data.is_empty() {
+            // What a leader begins with.
+            self.take_turns();
+        } else {
             let proposal = Proposal::decode(&entry.data).map_err(|error| Error::Failed {
                 reason: Arc::from(format!("entry {} of the log: {error}", entry.index)),
             })?;

@@ -29,6 +29,8 @@ pub(super) struct Cutting {
     marked: u64,
     /// How far the log must have come for the next one.
     at: u64,
+    /// From where on the log is counted off in intervals, one checkpoint in each.
+    origin: u64,
     /// A checkpoint is being written, or waits to be.
     is_under_way: bool,
     job: Option<Job>,
@@ -48,6 +50,7 @@ impl Cutting {
         Self {
             marked,
             at,
+            origin: 0,
             is_under_way: false,
             job: None,
             held: VecDeque::new(),
@@ -63,6 +66,12 @@ impl Cutting {
     /// last time, so that writing anew is rare beside writing.
     const fn is_outgrown(&self, live: u64, interval: u64) -> bool {
         self.state > live + live / 4 * 3 + 2 * interval && self.state > self.fresh + live / 2 + interval
+    }
+
+    /// How far the log must come for the checkpoint after one that is begun now: half an interval to one and a half.
+    const fn after(&self, written: u64, interval: u64) -> u64 {
+        let intervals = (written + interval / 2).saturating_sub(self.origin).div_ceil(interval);
+        self.origin + intervals * interval
     }
 
     /// Why no checkpoint can be expected now, if one has only just come to nothing.
@@ -267,6 +276,17 @@ impl<D: Disk> Worker<D> {
         drop(state);
         self.cutting.is_under_way = true;
         self.cutting.is_wanted = false;
-        self.cutting.at = self.log_written() + self.settings.checkpoint_bytes;
+        self.cutting.at = self.cutting.after(self.log_written(), self.settings.checkpoint_bytes);
+    }
+
+    /// Has the members take their checkpoints in turn: at the same entry, which every one of them applies, each begins to
+    /// count the log from a point of its own. They hold the same log, so without that all would be slow at once, every time,
+    /// and no majority would be quick.
+    pub(super) fn take_turns(&mut self) {
+        let Some(member) = &self.member else { return };
+        let voters = &member.log().members().voters;
+        let before = voters.iter().filter(|id| **id < member.own().id).count() as u64;
+        let written = member.log().written();
+        self.cutting.origin = written + self.settings.checkpoint_bytes * before / voters.len().max(1) as u64;
     }
 }
