@@ -31,6 +31,7 @@ mod kills;
 mod kinds;
 mod limits;
 mod machine;
+mod nfs;
 mod node_rules;
 mod old_manifests;
 mod ownership;

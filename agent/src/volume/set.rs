@@ -92,9 +92,9 @@ pub(crate) fn make(dir: &PodDir, pod: &Pod, volume: &Volume, planned: &Planned, 
             }
         }
         Planned::Nfs { server, path: export, read_only } => {
-            make_dir(&path)?;
             // The table is asked and not the directory: a server that has gone away would not answer.
             if !mounts_below(&path)?.contains(&path) {
+                make_dir(&path)?;
                 nfs::attach(server, export, *read_only, &path)?;
             }
         }

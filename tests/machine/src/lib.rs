@@ -112,19 +112,23 @@ impl Memory {
         }
     }
 
-    /// Adds a program of this machine under another path, with the libraries it is linked with and without the symbols that
-    /// nobody there reads.
+    /// Adds a program of this machine under another path, with the libraries it is linked with, which may lie beside it, and
+    /// without the symbols that nobody there reads.
     pub fn program(&mut self, path: impl AsRef<Path>, from: &Path) {
         let folder = tempfile::tempdir().unwrap();
         let bare = folder.path().join("bare");
         let stripped = Command::new("strip").arg("-o").args([&bare, from]).status().expect("binutils, which gcc needs");
         assert!(stripped.success(), "strip {}", from.display());
         self.file(path, &fs::read(&bare).unwrap());
-        let output = Command::new("ldd").arg(from).output().expect("libc-bin");
+        let beside = from.parent().expect("a file");
+        let output = Command::new("ldd").arg(from).env("LD_LIBRARY_PATH", beside).output().expect("libc-bin");
         // A program that is linked with nothing has no libraries, which ldd calls an error.
         let text = String::from_utf8(output.stdout).unwrap();
-        for library in text.split_whitespace().filter(|word| word.starts_with('/')) {
-            self.file(library, &fs::read(library).unwrap());
+        assert!(!text.contains("not found"), "{}: {text}", from.display());
+        for library in text.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new) {
+            let name = Path::new("/lib").join(library.file_name().expect("a file"));
+            let path = if library.parent() == Some(beside) { &name } else { library };
+            self.file(path, &fs::read(library).unwrap());
         }
     }
 
