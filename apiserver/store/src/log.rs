@@ -85,8 +85,6 @@ pub(crate) struct Log<D> {
     next_frame: u64,
     /// Index of the last entry that changes the members.
     last_change: u64,
-    /// Bytes found on opening and appended since.
-    written: u64,
     appended: u64,
     syncs: u64,
     /// What the syncs took; and the slowest of them, and all together, since that was asked.
@@ -121,11 +119,6 @@ impl<D: Disk> Log<D> {
     /// The index of the last entry.
     pub(crate) fn last(&self) -> u64 {
         self.before.0 + self.places.len() as u64
-    }
-
-    /// Bytes found on opening and appended since: how far the log has come.
-    pub(crate) const fn written(&self) -> u64 {
-        self.written
     }
 
     /// Bytes appended, syncs, and the time these took, since it was opened.
@@ -258,7 +251,6 @@ impl<D: Disk> Log<D> {
             return Err(refuse("append", &error));
         }
         segment.len += bytes.len() as u64;
-        self.written += bytes.len() as u64;
         self.appended += bytes.len() as u64;
         self.next_frame += 1;
         self.kept = self.hard_state.commit;

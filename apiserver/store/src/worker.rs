@@ -436,17 +436,14 @@ impl<D: Disk> Worker<D> {
         self.trace.push(entry.clone());
         if entry.entry_type != EntryType::EntryNormal {
             self.apply_change(entry)?;
-            self.take_turns();
-        } else if entry.data.is_empty() {
-            // What a leader begins with.
-            self.take_turns();
-        } else {
+        } else if !entry.data.is_empty() {
             let proposal = Proposal::decode(&entry.data).map_err(|error| Error::Failed {
                 reason: Arc::from(format!("entry {} of the log: {error}", entry.index)),
             })?;
             self.apply_proposal(&proposal, now)?;
         }
         self.applied = (entry.index, entry.term);
+        self.count(entry);
         Ok(())
     }
 

@@ -70,7 +70,6 @@ impl<D: Disk> Log<D> {
             conf_state: base.members.clone(),
             next_frame: 1,
             last_change: 0,
-            written: 0,
             appended: 0,
             syncs: 0,
             sync_time: Duration::ZERO,
@@ -211,7 +210,6 @@ impl<D: Disk> Log<D> {
         }
         recovery.segments += 1;
         recovery.bytes += at as u64;
-        self.written += at as u64;
         let segment = Segment { number, index: header.index, term: header.term, len: at as u64, reserved: at as u64 };
         self.segments.push_back(segment);
         Ok(())

@@ -55,6 +55,7 @@ mod removing;
 mod rot;
 mod seeds;
 mod slow;
+mod turns;
 mod watches;
 mod witness;
 mod writes;

@@ -6,6 +6,8 @@
 
 use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
 
+use raft::eraftpb::{Entry, EntryType};
+
 use super::{GROUP, GROUP_BYTES, Now, Phase, Proposed, Worker};
 use crate::{
     checkpoint::{Job, Mark},
@@ -17,6 +19,9 @@ use crate::{
 /// After a checkpoint came to nothing, writes that wait for one are refused for so long before another is tried.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// What an entry takes in the log beside its data, about.
+const FRAMED: u64 = 32;
+
 /// So long may the log become, if so much lies between two checkpoints: one that is begun finds once as much, and a
 /// segment's rest before that; the remainder is for what is written meanwhile.
 pub(crate) const fn longest(interval: u64) -> u64 {
@@ -27,9 +32,11 @@ pub(crate) const fn longest(interval: u64) -> u64 {
 pub(super) struct Cutting {
     /// The index of the checkpoint on disk.
     marked: u64,
-    /// How far the log must have come for the next one.
+    /// Bytes of the entries applied, which are the same on all members, however each of them framed them.
+    applied: u64,
+    /// How far that must have come for the next one.
     at: u64,
-    /// From where on the log is counted off in intervals, one checkpoint in each.
+    /// From where on it is counted off in intervals, one checkpoint in each.
     origin: u64,
     /// A checkpoint is being written, or waits to be.
     is_under_way: bool,
@@ -49,6 +56,7 @@ impl Cutting {
     pub(super) const fn new(marked: u64, at: u64) -> Self {
         Self {
             marked,
+            applied: 0,
             at,
             origin: 0,
             is_under_way: false,
@@ -68,9 +76,9 @@ impl Cutting {
         self.state > live + live / 4 * 3 + 2 * interval && self.state > self.fresh + live / 2 + interval
     }
 
-    /// How far the log must come for the checkpoint after one that is begun now: half an interval to one and a half.
-    const fn after(&self, written: u64, interval: u64) -> u64 {
-        let intervals = (written + interval / 2).saturating_sub(self.origin).div_ceil(interval);
+    /// When the checkpoint is due after one that is begun now: in half an interval to one and a half.
+    const fn next(&self, interval: u64) -> u64 {
+        let intervals = (self.applied + interval / 2).saturating_sub(self.origin).div_ceil(interval);
         self.origin + intervals * interval
     }
 
@@ -145,14 +153,10 @@ impl<D: Disk> Worker<D> {
             let leases = job.leases.into_iter().map(|(id, _)| id);
             let peers = job.peers.into_iter().map(|(id, _)| id);
             self.shared.write().mark_dirty(keys, leases, peers);
-            self.cutting.at = self.log_written() + self.settings.checkpoint_bytes / 4;
+            self.cutting.at = self.cutting.applied + self.settings.checkpoint_bytes / 4;
         }
         self.end_waiting_for_checkpoint(&error);
         self.cutting.missed = Some((error, now.steady));
-    }
-
-    fn log_written(&self) -> u64 {
-        self.member.as_ref().map_or(0, |member| member.log().written())
     }
 
     /// Cuts the log behind a checkpoint, but for what members that are behind still need of it: of that no more than lies
@@ -249,7 +253,7 @@ impl<D: Disk> Worker<D> {
         }
         let is_wanted = self.cutting.is_wanted && self.cutting.missed(now).is_none();
         // A checkpoint from before the one on disk would make that one's records look like leavings.
-        if self.log_written() < self.cutting.at && !is_wanted || self.applied.0 <= self.cutting.marked {
+        if self.cutting.applied < self.cutting.at && !is_wanted || self.applied.0 <= self.cutting.marked {
             return;
         }
         let Some(member) = &self.member else { return };
@@ -276,17 +280,27 @@ impl<D: Disk> Worker<D> {
         drop(state);
         self.cutting.is_under_way = true;
         self.cutting.is_wanted = false;
-        self.cutting.at = self.cutting.after(self.log_written(), self.settings.checkpoint_bytes);
+        self.cutting.at = self.cutting.next(self.settings.checkpoint_bytes);
     }
 
-    /// Has the members take their checkpoints in turn: at the same entry, which every one of them applies, each begins to
-    /// count the log from a point of its own. They hold the same log, so without that all would be slow at once, every time,
-    /// and no majority would be quick.
-    pub(super) fn take_turns(&mut self) {
+    /// The last entry that the checkpoint on disk holds, for who judges.
+    #[cfg(test)]
+    pub(crate) const fn marked(&self) -> u64 {
+        self.cutting.marked
+    }
+
+    /// Counts an entry that is applied. At one that a leader begins with, or that changes the members, each member begins to
+    /// count from a point of its own, so that they take their checkpoints in turn: all apply the same entries, and without
+    /// that all would be slow at once, every time, and no majority would be quick.
+    pub(super) fn count(&mut self, entry: &Entry) {
+        self.cutting.applied += FRAMED + entry.data.len() as u64;
+        if entry.entry_type == EntryType::EntryNormal && !entry.data.is_empty() {
+            return;
+        }
         let Some(member) = &self.member else { return };
         let voters = &member.log().members().voters;
         let before = voters.iter().filter(|id| **id < member.own().id).count() as u64;
-        let written = member.log().written();
-        self.cutting.origin = written + self.settings.checkpoint_bytes * before / voters.len().max(1) as u64;
+        let share = self.settings.checkpoint_bytes * before / voters.len().max(1) as u64;
+        self.cutting.origin = self.cutting.applied + share;
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Machine {
     pub(super) identity: Identity,
     pub(super) world: Arc<Mutex<World>>,
     pub(super) patience: usize,
+    /// Bytes of log between two checkpoints.
+    pub(super) interval: u64,
     pub(super) life: u64,
     pub(super) running: Option<Running>,
     /// When it starts again, or goes on.
@@ -50,6 +52,7 @@ impl Machine {
             identity,
             world: World::new(seed),
             patience,
+            interval: 8 << 10,
             life: 0,
             running: None,
             until: 0,
@@ -61,8 +64,8 @@ impl Machine {
     /// Opens what the disk holds.
     pub(super) fn open(&mut self, way: &Way, now: Now) -> Result<Running> {
         self.life += 1;
-        let config =
-            Config { dir: "".into(), retention: Retention::default(), checkpoint_bytes: 8 << 10, joining: None };
+        let checkpoint_bytes = self.interval;
+        let config = Config { dir: "".into(), retention: Retention::default(), checkpoint_bytes, joining: None };
         let transport = Arc::new(Way { own: way.own, sent: Arc::clone(&way.sent) });
         let patience = self.patience..self.patience + 1;
         let start = Start { identity: self.identity.clone(), life: self.life, patience, transport };
