@@ -34,6 +34,8 @@ use crate::{seldom::Seldom, upstream::connect::Tasks};
 
 /// Events that may wait to be written to the log.
 const LOG_QUEUE: usize = 10_000;
+/// Places that are free for those who were let in, each of whom has some events to come, before another is let in.
+const LOG_ROOM: usize = LOG_QUEUE / 4;
 
 static DROPPED: Seldom = Seldom::new();
 
@@ -129,10 +131,10 @@ impl Audit {
     /// Waits while the log is behind.
     async fn room(&self) {
         if let Some(log) = &self.log
-            && log.queue.capacity() == 0
+            && log.queue.capacity() < LOG_ROOM
         {
             // Closed is the log when the server stops.
-            drop(log.queue.reserve().await);
+            drop(log.queue.reserve_many(LOG_ROOM).await);
         }
     }
 

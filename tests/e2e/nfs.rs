@@ -127,25 +127,35 @@ fn a_share_of_another_machine_is_what_that_machine_has() {
     ready("reads");
     assert_eq!(run("reads", "cat /v/answer; echo no > /v/answer || echo refused"), "ours\nrefused\n");
 
+    let is_told = |name: &str, words: &str| {
+        wait_for("the reason", LONG, || {
+            let told = cluster.kubectl(&["describe", "pod", name]);
+            if told.contains("FailedMount") && told.contains(words) { Ok(()) } else { Err(told) }
+        });
+    };
+
     // What the server has not.
-    cluster.apply(&pod("lost", &share.join("nothing"), false));
-    wait_for("the reason", LONG, || {
-        let told = cluster.kubectl(&["describe", "pod", "lost"]);
-        let whole = format!("mount nfs 192.0.2.2:{}: No such file or directory", share.join("nothing").display());
-        if told.contains("FailedMount") && told.contains(&whole) { Ok(()) } else { Err(told) }
-    });
+    let lost = share.join("nothing");
+    cluster.apply(&pod("lost", &lost, false));
+    is_told("lost", &format!("mount nfs 192.0.2.2:{}: No such file or directory", lost.display()));
     for name in ["lost", "reads", "writes"] {
         delete(name);
     }
     assert_eq!(mounted(), Vec::<String>::new());
 
-    // A server that knows the oldest version alone.
+    // A server that says nothing: that is told soon, and who wants it can go.
+    server.host.stdout("ip", &["route", "add", "blackhole", "192.0.2.1/32"]);
+    cluster.apply(&pod("waits", &share, false));
+    is_told("waits", "192.0.2.2:2049 has not answered within 10 seconds");
+    delete("waits");
+    server.host.stdout("ip", &["route", "del", "blackhole", "192.0.2.1/32"]);
+
+    // One that knows the oldest version alone.
     server.serve("--no-nfs-version 4");
     cluster.apply(&pod("older", &share, false));
     ready("older");
     assert_eq!(run("older", "cat /v/answer; echo again > /v/answer; grep -c vers=3 /proc/mounts"), "ours\n2\n");
     assert_eq!(fs::read_to_string(share.join("answer")).unwrap(), "again\n");
-
     delete("older");
 
     // The cable is cut under one that is at it: it goes all the same, and nobody else waits for it.

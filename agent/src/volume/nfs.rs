@@ -2,8 +2,9 @@
 //! and the versions are tried here.
 
 use std::io;
-use std::net::{IpAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -12,6 +13,9 @@ use super::Error;
 
 /// The port of the protocol.
 const PORT: u16 = 2049;
+/// So long a server may take to answer at all. The kernel would wait for three minutes, and nobody can take that back: not
+/// even who deletes the pod meanwhile.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The versions, the newest first. What locks in the oldest one needs a daemon that may not be here, so it has none.
 const VERSIONS: [(&str, &str); 4] = [
     ("nfs4", "vers=4.2"),
@@ -23,11 +27,13 @@ const VERSIONS: [(&str, &str); 4] = [
 /// Mounts `export` of `server` at `target`.
 ///
 /// # Errors
-/// [`Error::Server`] when its name has no address; [`Error::Io`] with what the kernel said, or that it knows no such file
-/// system.
+/// [`Error::Server`] when its name has no address; [`Error::Io`] when nothing answers there, with what the kernel said, or
+/// that it knows no such file system.
 pub(super) fn attach(server: &str, export: &str, read_only: bool, target: &Path) -> Result<(), Error> {
     let address = address(server).map_err(|source| Error::Server { server: server.to_owned(), source })?;
     let source = source(server, export);
+    is_there(SocketAddr::new(address, PORT), PATIENCE)
+        .map_err(|why| Error::io("mount nfs", Path::new(&source), why))?;
     let flags = if read_only { MsFlags::MS_RDONLY } else { MsFlags::empty() } | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let mut last = Errno::ENODEV;
     for (kind, version) in VERSIONS {
@@ -40,6 +46,17 @@ pub(super) fn attach(server: &str, export: &str, read_only: bool, target: &Path)
         }
     }
     Err(failed(&source, last))
+}
+
+/// Whether anything answers there. A refusal is an answer: an old server may have another port, which the kernel asks for.
+fn is_there(place: SocketAddr, patience: Duration) -> io::Result<()> {
+    match TcpStream::connect_timeout(&place, patience) {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            let seconds = patience.as_secs();
+            Err(io::Error::new(error.kind(), format!("{place} has not answered within {seconds} seconds")))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn failed(source: &str, error: Errno) -> Error {

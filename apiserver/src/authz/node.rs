@@ -54,7 +54,7 @@ pub(super) fn decide(store: &Store, asked: &Attributes<'_>) -> Decision {
             }
             _ => no("can only get, create, update, patch, or delete a CSINode"),
         },
-        // Volumes and their attachments are tied to nodes through objects that are not served.
+        // What ties volumes and attachments to nodes is not followed: no node here mounts any.
         ("", "persistentvolumes") | ("storage.k8s.io", "volumeattachments") => {
             no(format!("no relationship found between node '{node}' and this object"))
         }

@@ -1,4 +1,5 @@
-//! How long events live: an hour from when they were last written, as in Kubernetes (`--event-ttl`).
+//! How long events live: an hour from when they were last written, which is what kube-apiserver's `--event-ttl` is unless
+//! it is told otherwise.
 //!
 //! Events hang on leases of the store. Those written within some minutes of each other share one, so that a flood of events
 //! is not a flood of leases.
