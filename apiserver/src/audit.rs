@@ -182,3 +182,35 @@ impl Writers {
         tasks.stop().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures::poll;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn requests_wait_until_there_is_room_for_all_who_wait() {
+        let policy = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]\n";
+        let (way, mut events) = Way::new("log", LOG_QUEUE);
+        let audit = Audit {
+            policy: Policy::read(policy).unwrap(),
+            log: Some(Arc::new(way)),
+            webhook: None,
+            events: AtomicU64::new(0),
+            levels: Default::default(),
+        };
+        (0..LOG_QUEUE).for_each(|_| audit.record(Vec::new()));
+        let (mut first, mut second) = (pin!(audit.room()), pin!(audit.room()));
+        assert!(poll!(&mut first).is_pending() && poll!(&mut second).is_pending());
+        for _ in 1..LOG_ROOM {
+            events.recv().await.unwrap();
+        }
+        assert!(poll!(&mut first).is_pending(), "there are too few places yet");
+        events.recv().await.unwrap();
+        assert!(poll!(&mut first).is_ready() && poll!(&mut second).is_ready());
+        assert_eq!(audit.lost().map(|(_, lost)| lost).sum::<u64>(), 0);
+    }
+}

@@ -4,8 +4,15 @@
 use std::{
     ffi::OsStr,
     io::{BufRead, BufReader},
+    path::PathBuf,
     process::{Child, Command, Output, Stdio},
 };
+
+/// Where a program of this machine is, if it has it.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").expect("a PATH");
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.exists())
+}
 
 /// A network namespace; gone when dropped.
 pub(crate) struct Host {

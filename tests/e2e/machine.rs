@@ -4,6 +4,8 @@ use std::{path::Path, time::Duration};
 
 use coracle_test_machine::{Memory, kernel};
 
+use crate::{host, nfs};
+
 /// What the machine does.
 const SCRIPT: &str = "
 /e2e --test-threads=2 limits:: usage::what_a_container_uses_is_told nfs::
@@ -50,10 +52,7 @@ const NFS: &[&str] = &[
     "nfsd",
 ];
 
-/// The programs of a server of those.
-const NFS_SERVER: &[&str] = &["rpcbind", "exportfs", "rpc.nfsd", "rpc.mountd"];
-
-/// What these programs read: networks, ports, and the user that rpcbind(8) becomes.
+/// What the programs of a server of those read: networks, ports, and the user that rpcbind(8) becomes.
 const NFS_FILES: &[(&str, &str)] = &[
     (
         "/etc/netconfig",
@@ -72,9 +71,10 @@ fn a_cluster_on_a_machine_with_cgroup_v2_alone_passes_these_tests_too() {
     memory.program("/e2e", &std::env::current_exe().unwrap());
     memory.program(env!("CARGO_BIN_EXE_coracle"), Path::new(env!("CARGO_BIN_EXE_coracle")));
     for program in ["kubectl", "nsenter", "unshare", "ip"] {
-        memory.program(format!("/bin/{program}"), &found(program));
+        let found = host::program(program).unwrap_or_else(|| panic!("{program} is nowhere in PATH"));
+        memory.program(format!("/bin/{program}"), &found);
     }
-    for program in NFS_SERVER {
+    for program in nfs::SERVER {
         memory.program(format!("/bin/{program}"), &kernel.join(program));
     }
     for (path, content) in NFS_FILES {
@@ -84,11 +84,4 @@ fn a_cluster_on_a_machine_with_cgroup_v2_alone_passes_these_tests_too() {
     assert!(said.contains("test result: ok. ") && said.contains("verdict: 0\n"), "the machine said:\n{said}");
     assert!(!said.contains("Skipped"), "a test had nothing to run on:\n{said}");
     assert!(!said.contains("test result: ok. 0 passed"), "nothing was run:\n{said}");
-}
-
-/// Where a program of this machine is.
-fn found(program: &str) -> std::path::PathBuf {
-    let path = std::env::var_os("PATH").expect("a PATH");
-    let found = std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.exists());
-    found.unwrap_or_else(|| panic!("{program} is nowhere in PATH"))
 }

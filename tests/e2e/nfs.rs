@@ -10,18 +10,18 @@ use std::{
 
 use crate::{
     cluster::{Cluster, LONG},
-    host::Host,
+    host::{self, Host},
     wait::wait_for,
 };
+
+/// The programs of a server.
+pub(crate) const SERVER: [&str; 4] = ["rpcbind", "exportfs", "rpc.nfsd", "rpc.mountd"];
 
 /// Whether this machine's kernel can be server and client, and the server's programs are there.
 fn is_possible() -> bool {
     let kinds = fs::read_to_string("/proc/filesystems").unwrap();
-    let has =
-        |program: &str| std::env::split_paths(&std::env::var_os("PATH").unwrap()).any(|f| f.join(program).exists());
     let knows = |kind: &str| kinds.split_whitespace().any(|word| word == kind);
-    ["nfs", "nfs4", "nfsd"].into_iter().all(knows)
-        && ["rpcbind", "exportfs", "rpc.nfsd", "rpc.mountd"].into_iter().all(has)
+    ["nfs", "nfs4", "nfsd"].into_iter().all(knows) && SERVER.into_iter().all(|name| host::program(name).is_some())
 }
 
 /// Another machine with a share.
