@@ -135,12 +135,16 @@ fn scaling_and_deleting_make_and_unmake_pods() {
     cluster.kubectl(&["scale", "deployment/nginx", "--replicas=1"]);
     cluster.wait_jsonpath(&["deployment/nginx"], "{.status.replicas}", "1");
 
-    let pod = cluster.kubectl(&["get", "pods", "-l", "app=nginx", "-o", "name"]);
-    cluster.kubectl(&["delete", pod.lines().next().unwrap(), "--wait=false"]);
-    wait_for("another pod in its place", LONG, || {
-        let seen = cluster.kubectl(&["get", "pods", "-l", "app=nginx", "-o", "name"]);
-        if seen.lines().count() == 1 && seen != pod { Ok(()) } else { Err(seen) }
-    });
+    // A Deployment does not count pods that are going; they are listed until they are gone.
+    let only_pod_but = |gone: &str| {
+        wait_for("the one pod that is asked for", LONG, || {
+            let seen = cluster.kubectl(&["get", "pods", "-l", "app=nginx", "-o", "name"]);
+            if seen.lines().count() == 1 && seen != gone { Ok(seen) } else { Err(seen) }
+        })
+    };
+    let pod = only_pod_but("");
+    cluster.kubectl(&["delete", pod.trim(), "--wait=false"]);
+    only_pod_but(&pod);
 
     // Without its children a Deployment leaves a ReplicaSet that goes on.
     cluster.kubectl(&["delete", "deployment/nginx", "--cascade=orphan"]);
