@@ -75,6 +75,8 @@ pub(crate) struct Member<D: Disk> {
     /// Changes of the members that this leader knows of and may not have applied: the index, who, and whether it votes
     /// then.
     pending: Vec<(u64, u64, bool)>,
+    /// How far this leader has told the others that the log is committed.
+    told: u64,
 }
 
 impl<D: Disk> Member<D> {
@@ -83,7 +85,7 @@ impl<D: Disk> Member<D> {
     /// # Errors
     /// [`Error::Failed`] if raft-rs does not accept the log.
     pub(crate) fn new(log: Log<D>, own: Own, applied: u64) -> Result<Self> {
-        Ok(Self { node: node(log, &own, applied)?, own, number: 0, pending: Vec::new() })
+        Ok(Self { node: node(log, &own, applied)?, own, number: 0, pending: Vec::new(), told: 0 })
     }
 
     /// The same member begun anew from what its log holds, forgetting what did not get there. What of it is committed it
@@ -168,10 +170,34 @@ impl<D: Disk> Member<D> {
         if self.own.witness && message.msg_type == MessageType::MsgTimeoutNow {
             return Err(Malformed("a witness is told to lead"));
         }
+        let told = (message.msg_type == MessageType::MsgRequestPreVoteResponse && message.reject)
+            .then_some((message.commit, message.commit_term));
         if let Err(error) = self.node.step(message) {
             tracing::debug!(error = &error as &dyn std::error::Error, "a peer's message was dropped");
         }
+        if let Some((commit, term)) = told.filter(|(_, term)| *term > 0)
+            && self.node.raft.state == StateRole::Follower
+        {
+            self.node.raft.raft_log.maybe_commit(commit, term);
+        }
         Ok(())
+    }
+
+    /// Says how far the log is committed to one who may be waiting to hear it, and cannot stand for election before: that it
+    /// has become a voter, perhaps. To who does stand raft-rs says it with the vote it does not give; so it is said like
+    /// that.
+    pub(crate) fn committed_to(&self, to: u64) -> Message {
+        let (commit, commit_term) = self.node.raft.raft_log.commit_info();
+        Message {
+            msg_type: MessageType::MsgRequestPreVoteResponse,
+            from: self.own.id,
+            to,
+            term: self.term(),
+            reject: true,
+            commit,
+            commit_term,
+            ..Message::default()
+        }
     }
 
     /// Leads no more, and leaves it to others to lead.
@@ -353,6 +379,18 @@ impl<D: Disk> Member<D> {
         self.node.raft.raft_log.committed
     }
 
+    /// Has the others told how far the log is committed, unless entries are under way, behind which it is said anyhow. Gives
+    /// back whether there is something to be sent for it.
+    pub(crate) fn tell_committed(&mut self) -> bool {
+        let committed = self.committed();
+        let is_news = self.is_leader() && self.has_peers() && self.told < committed && committed == self.last();
+        if is_news {
+            self.told = committed;
+            self.node.raft.bcast_append();
+        }
+        is_news
+    }
+
     /// How far all have come that this leader hears of: what lies before, none of them needs of the log.
     pub(crate) fn floor(&self) -> u64 {
         let progress = self.node.raft.prs();
@@ -460,6 +498,8 @@ fn config(own: &Own, applied: u64) -> Config {
         max_election_tick: stands.end,
         heartbeat_tick: 1,
         pre_vote: true,
+        // Each write would be followed by a message of its own that it is committed; see `Member::tell_committed`.
+        skip_bcast_commit: true,
         check_quorum: true,
         batch_append: true,
         max_size_per_msg: 1 << 20,

@@ -20,8 +20,6 @@ use crate::{
     transport::Transport,
 };
 
-#[cfg(test)]
-pub(crate) use self::cutting::longest;
 pub(crate) use self::pace::{SLOW, Slowest};
 use self::{
     cutting::Cutting,
@@ -30,8 +28,11 @@ use self::{
     pace::Pace,
     peers::{Asker, Passing},
     reads::Reads,
+    rounds::Rounds,
     witness::Telling,
 };
+#[cfg(test)]
+pub(crate) use self::{cutting::longest, peers::TICK};
 
 mod cutting;
 mod images;
@@ -40,6 +41,7 @@ mod pace;
 mod peers;
 mod reads;
 mod removing;
+mod rounds;
 mod witness;
 
 /// Bytes and proposals in one group commit: about what a disk writes in the time it takes to sync.
@@ -119,6 +121,7 @@ pub(crate) struct Worker<D: Disk> {
     /// Index and term of the last entry applied.
     applied: (u64, u64),
     settings: Settings,
+    rounds: Rounds,
     cutting: Cutting,
     work: Work,
     passing: Passing,
@@ -153,6 +156,7 @@ impl<D: Disk> Worker<D> {
             leads: false,
             waiting: BTreeMap::new(),
             applied,
+            rounds: Rounds::default(),
             cutting: Cutting::new(applied.0, settings.checkpoint_bytes),
             settings,
             work: Work::default(),
@@ -191,18 +195,17 @@ impl<D: Disk> Worker<D> {
 
     /// Serves requests in the order they came.
     pub(crate) fn serve(&mut self, requests: impl IntoIterator<Item = Request>, now: Now) {
-        let mut group = Vec::new();
+        // Of what peers say.
         let mut bytes = 0;
         for request in requests {
             match request {
                 Request::Propose { command, answer, room } => {
-                    bytes += command.size();
                     let waiting = Waiting { answer, _room: room, since: now.steady, passed_on: None, alone_at: None };
-                    group.push(Proposed::Own { command, waiting: Some(waiting) });
+                    self.rounds.push(Proposed::Own { command, waiting: Some(waiting) });
                 }
                 Request::Packet { from, packet, size, room: _room } => {
                     bytes += size;
-                    self.receive(from, packet, &mut group, now);
+                    self.receive(from, packet, now);
                 }
                 Request::KeepAlive { id, answer, room: _room } => {
                     if self.asks_leader() {
@@ -224,13 +227,11 @@ impl<D: Disk> Worker<D> {
                 Request::HandOver { to, answer } => self.hand_over(to, answer),
                 Request::Wake => {}
             }
-            if bytes >= GROUP_BYTES || group.len() >= GROUP {
-                self.commit(mem::take(&mut group), now);
+            if bytes >= GROUP_BYTES || self.rounds.is_full() {
                 self.settle(now);
                 bytes = 0;
             }
         }
-        self.commit(group, now);
         self.ask_reads(now);
         self.settle(now);
         self.note_pace(now);
@@ -277,9 +278,10 @@ impl<D: Disk> Worker<D> {
         if due.is_empty() {
             return;
         }
-        let group =
-            due.iter().map(|id| Proposed::Own { command: Command::LeaseRevoke { id: *id }, waiting: None }).collect();
-        self.commit(group, now);
+        for id in &due {
+            self.rounds.push(Proposed::Own { command: Command::LeaseRevoke { id: *id }, waiting: None });
+        }
+        self.settle(now);
         self.tell();
         let state = self.shared.read();
         for id in due.into_iter().filter(|id| state.leases().get(*id).is_some()) {
@@ -297,7 +299,7 @@ impl<D: Disk> Worker<D> {
         self.mind(committed, now);
     }
 
-    /// Writes, commits and applies what peers' messages brought.
+    /// Writes, commits and applies what peers' messages brought; then hands in what has waited for that, or has come.
     fn settle(&mut self, now: Now) {
         if !matches!(self.phase, Phase::Failed(_)) {
             let drained = self.drain(now);
@@ -305,6 +307,8 @@ impl<D: Disk> Worker<D> {
             let held = self.release();
             self.commit(held, now);
         }
+        let round = self.next_round();
+        self.commit(round, now);
     }
 
     fn mind(&mut self, result: Result<()>, now: Now) {
@@ -406,7 +410,13 @@ impl<D: Disk> Worker<D> {
                     images.send(message, telling.witness(), transport, now);
                 }
             });
-            let Some(turn) = turn? else { break };
+            let Some(turn) = turn? else {
+                // What goes out next would say it too.
+                if self.rounds.is_empty() && member.tell_committed() {
+                    continue;
+                }
+                break;
+            };
             if let Some(error) = member.log().take_damage() {
                 return Err(error);
             }
@@ -546,6 +556,7 @@ impl<D: Disk> Worker<D> {
     /// Nothing is written and nothing said any more.
     fn silence(&mut self, error: Error) {
         self.end_peers(&error);
+        self.end_rounds(&error);
         self.phase = Phase::Failed(error.clone());
         self.leads = false;
         self.tell();

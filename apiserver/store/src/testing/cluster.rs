@@ -53,6 +53,7 @@ mod net;
 mod reads;
 mod removing;
 mod rot;
+mod rounds;
 mod seeds;
 mod slow;
 mod turns;

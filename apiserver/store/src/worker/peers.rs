@@ -149,8 +149,8 @@ impl<D: Disk> Worker<D> {
         !member.is_member(id) && (id <= self.applied.0 || id == member.own().founder)
     }
 
-    /// Takes in what a peer says. What is to be proposed goes to `group`.
-    pub(super) fn receive(&mut self, from: u64, packet: Packet, group: &mut Vec<Proposed>, now: Now) {
+    /// Takes in what a peer says.
+    pub(super) fn receive(&mut self, from: u64, packet: Packet, now: Now) {
         if matches!(self.phase, Phase::Failed(_)) {
             return;
         }
@@ -163,7 +163,7 @@ impl<D: Disk> Worker<D> {
         }
         let taken = match packet {
             Packet::Raft(message) => self.step(*message, from),
-            Packet::Forward(bytes) => self.forwarded(from, bytes, group),
+            Packet::Forward(bytes) => self.forwarded(from, bytes),
             Packet::Refused { life, number } => {
                 self.refused(life, number);
                 Ok(())
@@ -229,7 +229,7 @@ impl<D: Disk> Worker<D> {
     }
 
     /// A peer's write, to be proposed here.
-    fn forwarded(&self, from: u64, bytes: Vec<u8>, group: &mut Vec<Proposed>) -> Result<(), Malformed> {
+    fn forwarded(&mut self, from: u64, bytes: Vec<u8>) -> Result<(), Malformed> {
         let proposal = Proposal::decode(&bytes)?;
         let (life, number) = (proposal.life, proposal.number);
         if proposal.member != from || !proposal.forwarded {
@@ -239,7 +239,7 @@ impl<D: Disk> Worker<D> {
             txn.validate().map_err(|_| Malformed("write that its member should have refused"))?;
         }
         if self.leads {
-            group.push(Proposed::Peer { member: from, life, number, bytes });
+            self.rounds.push(Proposed::Peer { member: from, life, number, bytes });
         } else {
             self.send(from, &Packet::Refused { life, number });
         }
@@ -337,6 +337,12 @@ impl<D: Disk> Worker<D> {
                 Question::Well => return,
             }
         } else {
+            // It may know of no leader because it has missed that it has a vote.
+            if let Some(member) =
+                self.member.as_ref().filter(|member| question == Question::ReadIndex && member.term() > 0)
+            {
+                self.send(from, &Packet::Raft(Box::new(member.committed_to(from))));
+            }
             Reply::Unavailable
         };
         self.send(from, &Packet::Reply { life, number, reply });
@@ -438,6 +444,7 @@ impl<D: Disk> Worker<D> {
                 drop(waiting.answer.send(Err(Error::Unavailable)));
             }
         }
+        self.lose_patience_with_rounds(now.steady, patience);
         while let Some(first) = self.passing.asked.first_entry().filter(|first| is_over(first.get().1, patience)) {
             let (asker, _) = first.remove();
             let reply = asker.lost();

@@ -11,7 +11,7 @@ use crate::{peer::MemberId, testing::world::Dice, transport::Transport};
 type Sent = Arc<Mutex<Vec<Sending>>>;
 
 /// From, to, bytes.
-type Sending = (u64, u64, Vec<u8>);
+pub(super) type Sending = (u64, u64, Vec<u8>);
 
 /// One member's way out.
 pub(super) struct Way {
@@ -28,6 +28,8 @@ impl Transport for Way {
 /// See the module.
 pub(super) struct Net {
     pub(super) sent: Sent,
+    /// What went off last.
+    pub(super) sent_in_step: Vec<Sending>,
     /// By the time they arrive and the order they were sent in: from, to, bytes.
     flying: BTreeMap<(u64, u64), Sending>,
     order: u64,
@@ -45,6 +47,7 @@ impl Net {
     pub(super) fn new() -> Self {
         Self {
             sent: Arc::default(),
+            sent_in_step: Vec::new(),
             flying: BTreeMap::new(),
             order: 0,
             held: Vec::new(),
@@ -70,6 +73,7 @@ impl Net {
     pub(super) fn carry(&mut self, now: u64, dice: &mut Dice) {
         let mut sent: Vec<_> = self.held.extract_if(.., |(until, _)| *until <= now).map(|(_, packet)| packet).collect();
         sent.append(&mut self.sent.lock().unwrap());
+        self.sent_in_step.clone_from(&sent);
         for (from, to, bytes) in sent {
             let happens = |odds: Option<usize>, dice: &mut Dice| odds.is_some_and(|odds| dice.once_in(odds));
             if self.cuts.contains(&(from, to)) || happens(self.loses, dice) {
