@@ -84,6 +84,23 @@ pub(crate) fn none() -> impl Tree {
     v1::Mounts::default()
 }
 
+/// Lets a group that has used more CPU time than its bound go on at once, instead of when it has paid for that.
+///
+/// Since Linux 6.18 a process that has used up its group's time is stopped when it leaves the kernel and not before, so
+/// hundreds that all work in the kernel take seconds more than theirs, and below a bound of a fifth of a CPU the group stands
+/// still for five times that. Setting any part of a bound begins its account anew (`tg_set_cfs_bandwidth` in
+/// kernel/sched/core.c); the burst, which nobody else sets, is set to what it is (Documentation/scheduler/sched-bwc.rst).
+/// Kernels before 5.14 have none, and no such debts.
+pub(crate) fn forgive_cpu_debt(tree: &dyn Tree, group: &Path) {
+    for directory in tree.directories(group) {
+        for file in ["cpu.max.burst", "cpu.cfs_burst_us"] {
+            if let Ok(burst) = fs::read_to_string(directory.join(file)) {
+                let _ = write(&directory, file, burst.trim());
+            }
+        }
+    }
+}
+
 /// The group that holds all pods', below the runtime's own.
 pub(crate) const PODS: &str = "kubepods";
 

@@ -20,8 +20,9 @@ use std::{
     fs, io,
     os::unix::fs::DirBuilderExt,
     path::{Component, Path, PathBuf},
+    pin::pin,
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::watch;
@@ -206,7 +207,7 @@ impl Runtime {
         let directory = self.directory(id);
         let mut client = Client::connect(&directory).await.map_err(not_found)?;
         let record = SandboxRecord::read(&directory).map_err(not_found)?;
-        match client.greet().await {
+        match self.inner.hear(&record.cgroup, client.greet()).await {
             Ok(Greeting::Status { pid, .. }) => Ok(Sandbox::new(self.clone(), id.clone(), record.spec, pid)),
             Ok(Greeting::Stranger(spoken)) => Err(stranger(id, spoken)),
             Err(error) => Err(not_found(error)),
@@ -238,7 +239,7 @@ impl Runtime {
         // Without a record nothing was ever started: a creation that was cut, or a removal that is nearly done.
         let Ok(record) = SandboxRecord::read(&directory) else { return Ok(None) };
         let greeting = match Client::connect(&directory).await {
-            Ok(mut client) => client.greet().await.ok(),
+            Ok(mut client) => self.inner.hear(&record.cgroup, client.greet()).await.ok(),
             Err(_) => None,
         };
         if let Some(Greeting::Stranger(spoken)) = greeting {
@@ -449,6 +450,20 @@ impl Runtime {
 }
 
 impl Inner {
+    /// Waits for what a pod's supervisor has to say. It shares the pod's CPU time with the containers; where their debt leaves
+    /// it none, it is let through.
+    async fn hear<T>(self: &Arc<Inner>, pod: &Path, answer: impl Future<Output = T>) -> T {
+        const SILENCE: Duration = Duration::from_millis(500);
+        let mut answer = pin!(answer);
+        loop {
+            if let Ok(answer) = tokio::time::timeout(SILENCE, &mut answer).await {
+                return answer;
+            }
+            let (inner, pod) = (Arc::clone(self), pod.to_owned());
+            blocking(move || cgroup::forgive_cpu_debt(inner.tree.as_ref(), &pod)).await;
+        }
+    }
+
     /// What is to die does so with all the CPU time there is, its supervisor included, which is asked first.
     fn lift_cpu_bounds(&self, record: &SandboxRecord, directory: &Path) {
         let groups = record.groups(directory).unwrap_or_default();

@@ -20,6 +20,7 @@ use crate::{
     error::Error,
     id::{ContainerId, SandboxId},
     protocol::{Failure, Reply, Request},
+    record::SandboxRecord,
     spec::{ContainerSpec, Resources, SandboxSpec},
     state::{ContainerState, ContainerStatus, Details, Exit, Stats},
 };
@@ -124,10 +125,11 @@ impl Sandbox {
     /// # Errors
     /// [`Error::SandboxNotFound`] when the supervisor is gone.
     pub async fn containers(&self) -> Result<Vec<ContainerStatus>, Error> {
-        let mut reply = self.connect().await?.ask(&Request::Status).await;
+        let ask = async |mut client: Client| self.runtime.inner.hear(&self.group(), client.ask(&Request::Status)).await;
+        let mut reply = ask(self.connect().await?).await;
         if reply.is_err() {
             // A supervisor that ends takes along connections it has not looked at. Asking again tells whether it did.
-            reply = self.connect().await?.ask(&Request::Status).await;
+            reply = ask(self.connect().await?).await;
         }
         match reply.map_err(|source| self.broken("list containers", source))? {
             Reply::Status { containers, .. } => Ok(containers),
@@ -175,14 +177,17 @@ impl Sandbox {
     /// # Errors
     /// [`Error::StillRunning`] when it does not die of that, [`Error::ContainerNotFound`], [`Error::SandboxNotFound`].
     pub async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<Exit, Error> {
-        if !grace.is_zero() {
+        let gently = async {
             match self.ask("stop a container", id, &Request::Stop { container: id.clone() }).await {
-                Ok(_) | Err(Error::ContainerNotRunning { .. }) => {}
-                Err(error) => return Err(error),
+                Ok(_) | Err(Error::ContainerNotRunning { .. }) => self.wait(id).await,
+                Err(error) => Err(error),
             }
-            if let Ok(exit) = tokio::time::timeout(grace, self.wait(id)).await {
-                return exit;
-            }
+        };
+        // The time it gets is not longer for a supervisor that does not answer.
+        if !grace.is_zero()
+            && let Ok(exit) = tokio::time::timeout(grace, gently).await
+        {
+            return exit;
         }
         match tokio::time::timeout(KILL_PATIENCE, self.kill(id).and_then(|()| self.wait(id))).await {
             Ok(exit) => exit,
@@ -340,8 +345,17 @@ impl Sandbox {
     /// Changes the pod's limits; fields that are `None` stay.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// [`Error::SandboxNotFound`] when its record is gone; when the kernel refuses.
     pub async fn update_sandbox(&self, resources: &Resources) -> Result<(), Error> {
+        let (directory, changed) = (self.runtime.directory(&self.id), resources.clone());
+        let recorded = blocking(move || {
+            // The supervisor reads there what to bind the pod to when nothing of it is dying any more.
+            let mut record = SandboxRecord::read(&directory)?;
+            let Resources { cpu_quota, cpu_period, .. } = &mut record.spec.resources;
+            (*cpu_quota, *cpu_period) = (changed.cpu_quota.or(*cpu_quota), changed.cpu_period.or(*cpu_period));
+            record.write(&directory)
+        });
+        recorded.await.map_err(|_| Error::SandboxNotFound { id: self.id.clone() })?;
         self.update(self.group(), resources).await
     }
 
@@ -411,8 +425,12 @@ impl Sandbox {
     /// Asks on a connection of its own, so that no answer waits behind another's.
     async fn ask(&self, step: &'static str, id: &ContainerId, request: &Request) -> Result<(Client, Reply), Error> {
         let mut client = self.connect().await?;
-        let reply = client.ask(request).await.map_err(|source| self.broken(step, source))?;
-        match reply {
+        let reply = match request {
+            // As long as the container runs there is nothing to say.
+            Request::Wait { .. } => client.ask(request).await,
+            _ => self.runtime.inner.hear(&self.group(), client.ask(request)).await,
+        };
+        match reply.map_err(|source| self.broken(step, source))? {
             Reply::Failed(failure) => Err(self.failed(id, failure)),
             reply => Ok((client, reply)),
         }

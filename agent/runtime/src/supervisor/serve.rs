@@ -502,8 +502,10 @@ impl Supervisor {
     /// The pod is bound again when nothing of it is dying any more.
     fn bind_cpu(&self) {
         if self.ending.is_empty() && !self.containers.iter().any(Container::is_dying) {
-            let Resources { cpu_quota, cpu_period, .. } = self.record.spec.resources;
-            // The kernel took these when the pod was made.
+            // What it is to have may have changed since it was made.
+            let record = SandboxRecord::read(&self.directory);
+            let Resources { cpu_quota, cpu_period, .. } = record.as_ref().unwrap_or(&self.record).spec.resources;
+            // The kernel took these once.
             let _ = self.tree.apply(&self.record.cgroup, &Resources { cpu_quota, cpu_period, ..Resources::default() });
         }
     }

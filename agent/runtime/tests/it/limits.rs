@@ -87,10 +87,51 @@ async fn a_fork_bomb_with_next_to_no_time_to_die_in_is_stopped_and_its_pod_bound
     // It answers within the time a kill may take, or with an error.
     assert_eq!(sandbox.stop(&status.id, Duration::ZERO).await.unwrap().signal, Some(9));
     assert_eq!(sandbox.container_stats(&status.id).await.unwrap().pids, 0);
-    let pod = format!("{}/kubepods/burstable/poduid-starved", world.mark());
-    let v1 = std::fs::read_to_string(format!("/sys/fs/cgroup/cpu/{pod}/cpu.cfs_quota_us"));
-    let shown = v1.or_else(|_| std::fs::read_to_string(format!("/sys/fs/cgroup/{pod}/cpu.max"))).unwrap();
-    assert!(["10000\n", "10000 100000\n"].contains(&shown.as_str()), "{shown}");
+    assert_eq!(cpu_bound(&world, "starved"), "10000");
+
+    // To what it has been given since it was made.
+    let more = Resources { cpu_quota: Some(20_000), cpu_period: Some(50_000), ..Resources::default() };
+    sandbox.update_sandbox(&more).await.unwrap();
+    let status = sandbox.start_container(&world.container("next", &["sleep", "1000"])).await.unwrap();
+    sandbox.stop(&status.id, Duration::ZERO).await.unwrap();
+    assert_eq!(cpu_bound(&world, "starved"), "20000");
+}
+
+/// What a pod is bound to, in microseconds of CPU time a period.
+fn cpu_bound(world: &World, pod: &str) -> String {
+    let group = format!("{}/kubepods/burstable/poduid-{pod}", world.mark());
+    let v1 = std::fs::read_to_string(format!("/sys/fs/cgroup/cpu/{group}/cpu.cfs_quota_us"));
+    let shown = v1.or_else(|_| std::fs::read_to_string(format!("/sys/fs/cgroup/{group}/cpu.max"))).unwrap();
+    shown.split_whitespace().next().unwrap().to_owned()
+}
+
+/// Since Linux 6.18 a pod runs into debt with its CPU time, and its supervisor with it.
+#[tokio::test]
+async fn a_pod_that_owes_minutes_of_cpu_time_answers_and_is_stopped() {
+    const READERS: u64 = 16;
+    let world = World::new().await;
+    let sandbox = world.sandbox("debtor").await;
+    // Each is in the kernel for some hundred milliseconds at a time.
+    let readers = format!("for i in $(seq {READERS}); do dd if=/dev/urandom of=/dev/null bs=64M & done; wait");
+    let status = sandbox.start_container(&world.shell("c", &readers)).await.unwrap();
+    while sandbox.container_stats(&status.id).await.unwrap().pids <= READERS {
+        tokio::task::yield_now().await;
+    }
+    let bound = Resources { cpu_quota: Some(1000), cpu_period: Some(100_000), ..Resources::default() };
+    sandbox.update_sandbox(&bound).await.unwrap();
+    let used = async || sandbox.sandbox_stats().await.unwrap().cpu_usage_ns;
+    let before = used().await;
+    while used().await < before + 5_000_000 {
+        tokio::task::yield_now().await;
+    }
+    let asked = async {
+        assert_eq!(sandbox.containers().await.unwrap().len(), 1);
+        assert_eq!(world.runtime.list().await.unwrap().len(), 1);
+        sandbox.stop(&status.id, Duration::from_secs(1)).await.unwrap();
+        assert_eq!(sandbox.container_stats(&status.id).await.unwrap().pids, 0);
+    };
+    // What it owes takes it five times that.
+    tokio::time::timeout(Duration::from_secs(60), asked).await.expect("it has no time to answer");
 }
 
 #[tokio::test]
