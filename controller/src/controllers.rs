@@ -92,8 +92,8 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
     let quotas = ResourceQuotas::over(&mut informers);
     let on_returned = ResourceQuotas::on_loss(&quotas);
     controllers.add(quotas);
-    // Deletes what deleted objects leave behind. Watches the metadata of every kind by itself.
-    controllers.all.push(GarbageCollector::over(&informers, vec![Box::new(on_gone), Box::new(on_returned)]));
+    // Deletes what deleted objects leave behind. Watches every kind, most by themselves for their metadata alone.
+    controllers.all.push(GarbageCollector::over(&mut informers, vec![Box::new(on_gone), Box::new(on_returned)]));
     // Brings `default` ServiceAccounts back. Watches namespaces and those ServiceAccounts.
     controllers.add(ServiceAccounts::over(&mut informers));
     // Gives every namespace the cluster's certificates. Watches namespaces and those ConfigMaps.

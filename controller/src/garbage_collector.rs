@@ -1,6 +1,7 @@
 //! The garbage collector: what is left of an object's dependents when the object goes.
 //!
-//! One metadata-only watch a kind feeds a graph of who owns whom. Nothing is deleted by what the graph says alone: the
+//! Every kind that is not watched already, by an informer, has a metadata-only watch of its own, and all of them feed a graph
+//! of who owns whom. Nothing is deleted by what the graph says alone: the
 //! object itself and each of its owners are looked at live first, and the deletion names the uid and resourceVersion
 //! that were seen.
 
@@ -46,7 +47,8 @@ use self::{
 };
 use crate::{
     events::Events,
-    informers::Informers,
+    informer::{Change, Informer, Watched},
+    informers::{Informers, Visit},
     reconcile::{Control, Next, Reconcile, ReconcileError, Start},
     work_queue::WorkQueue,
 };
@@ -76,6 +78,21 @@ struct Served {
     namespaced: bool,
 }
 
+/// The kinds that informers tell the collector of.
+struct Followed {
+    collector: Arc<GarbageCollector>,
+    kinds: Vec<&'static Resource>,
+}
+
+impl Visit for Followed {
+    fn visit<K: Watched>(&mut self, informer: &mut Informer<K>) {
+        let Some(resource) = collected().find(|r| r.group == K::group(&()) && r.kind == K::kind(&())) else { return };
+        self.kinds.push(resource);
+        let collector = Arc::clone(&self.collector);
+        informer.on_change(move |change: &Change<'_, K>| collector.hear(resource, change));
+    }
+}
+
 /// Whether a watch ended because its kind went: the definition's own watch tells of that as well.
 fn is_unserved(error: &watcher::Error) -> bool {
     use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
@@ -89,9 +106,9 @@ fn is_unserved(error: &watcher::Error) -> bool {
 }
 
 impl GarbageCollector {
-    /// All its tasks: a watch a kind, and when each has its first complete list, the collecting. `on_gone` is told the
-    /// namespace of every object that is gone.
-    pub(crate) fn over(informers: &Informers, on_gone: Vec<OnGone>) -> Start {
+    /// All its tasks: a watch for each kind that no informer watches, and when every kind was listed once, the collecting.
+    /// `on_gone` is told the namespace of every object that is gone.
+    pub(crate) fn over(informers: &mut Informers, on_gone: Vec<OnGone>) -> Start {
         let queue: Arc<WorkQueue<Uid>> = Arc::default();
         let collector = Self {
             events: Events::new(informers.client.clone(), "garbage-collector-controller"),
@@ -103,8 +120,14 @@ impl GarbageCollector {
             on_gone,
         };
         let control = Control::new(collector, queue);
+        let mut followed = Followed { collector: Arc::clone(&control.controller), kinds: Vec::new() };
+        informers.visit_whole(&mut followed);
+        // Whoever is started has every first complete list of the informers behind it.
+        let kinds = followed.kinds;
         Box::new(move |tasks, shutdown| {
-            for resource in collected() {
+            let others: Vec<_> = collected().filter(|resource| !kinds.contains(resource)).collect();
+            let all = others.len();
+            for resource in others {
                 let count = |collector: &Self| collector.listed.send_modify(|listed| *listed += 1);
                 tasks.spawn(Arc::clone(&control.controller).watch(resource, count, shutdown.clone()));
             }
@@ -114,15 +137,14 @@ impl GarbageCollector {
                 tokio::select! {
                     () = shutdown.cancelled() => {}
                     // Before that, owners only seem to be missing.
-                    () = control.controller.synced() => control.run(shutdown.clone()).await,
+                    () = control.controller.listed(all) => control.run(shutdown.clone()).await,
                 }
             });
         })
     }
 
-    /// Waits until every watch has its first complete list.
-    async fn synced(&self) {
-        let all = collected().count();
+    /// Waits until so many watches have their first complete list.
+    async fn listed(&self, all: usize) {
         let _ = self.listed.subscribe().wait_for(|listed| *listed >= all).await;
     }
 
@@ -155,7 +177,7 @@ impl GarbageCollector {
                 }
                 Some(Ok(Event::Init)) => listed.clear(),
                 Some(Ok(Event::InitApply(object))) => {
-                    listed.insert(self.see(resource, &object));
+                    listed.insert(self.see(resource, object.meta()));
                 }
                 Some(Ok(Event::InitDone)) => {
                     let known = self.graph().uids_of(resource);
@@ -166,15 +188,30 @@ impl GarbageCollector {
                     }
                 }
                 Some(Ok(Event::Apply(object))) => {
-                    self.see(resource, &object);
+                    self.see(resource, object.meta());
                 }
                 Some(Ok(Event::Delete(object))) => self.lose(&Shadow::of(resource, object.meta()).uid),
             }
         }
     }
 
-    fn see(&self, resource: &'static Resource, object: &Outline) -> Uid {
-        let shadow = Shadow::of(resource, object.meta());
+    /// What an informer tells.
+    fn hear<K: kube::Resource>(&self, resource: &'static Resource, change: &Change<'_, K>) {
+        match change {
+            Change::Added(object) => drop(self.see(resource, object.meta())),
+            Change::Updated { old, new } => {
+                // Another may have got the name while nothing was told.
+                if old.meta().uid != new.meta().uid {
+                    self.lose(&Shadow::of(resource, old.meta()).uid);
+                }
+                self.see(resource, new.meta());
+            }
+            Change::Deleted(object) => self.lose(&Shadow::of(resource, object.meta()).uid),
+        }
+    }
+
+    fn see(&self, resource: &'static Resource, meta: &ObjectMeta) -> Uid {
+        let shadow = Shadow::of(resource, meta);
         let uid = shadow.uid.clone();
         let look = self.graph().set(shadow);
         self.look_at(look);

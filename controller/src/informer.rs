@@ -50,6 +50,14 @@ impl<'a, K> Change<'a, K> {
     }
 }
 
+/// What an informer can watch.
+pub(crate) trait Watched:
+    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+{
+}
+
+impl<K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static> Watched for K {}
+
 type Handler<K> = Box<dyn Fn(&Change<'_, K>) + Send + Sync>;
 type IndexBy<K> = fn(&K) -> Vec<String>;
 
@@ -138,10 +146,7 @@ pub(crate) struct Informer<K> {
     fields: String,
 }
 
-impl<K> Informer<K>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
+impl<K: Watched> Informer<K> {
     /// One that can also find objects by the values `index_by` gives for each.
     pub(crate) fn new(index_by: Option<IndexBy<K>>) -> Self {
         let contents = RwLock::new(Contents { objects: HashMap::new(), index: HashMap::new() });

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cron_job, deployment, endpoint_slices, history,
-    informer::Informer,
+    informer::{Informer, Watched},
     node_lifecycle, pod_index, root_ca, service_account, service_pods, token_cleaner,
     view::{AttributesClassView, ClaimView, LeaseView, NodeView, PodView, TokenView, VolumeView},
 };
@@ -60,6 +60,12 @@ pub(crate) struct Informers {
     pub(crate) tokens: Informer<TokenView>,
 }
 
+/// Is shown informers of whatever kind.
+pub(crate) trait Visit {
+    /// Is shown one.
+    fn visit<K: Watched>(&mut self, informer: &mut Informer<K>);
+}
+
 impl Informers {
     pub(crate) fn new(client: Client) -> Self {
         let named = |name: &str| format!("metadata.name={name}");
@@ -91,6 +97,31 @@ impl Informers {
             attributes_classes: Informer::new(None),
             tokens: Informer::selecting(&format!("type={}", token_cleaner::TYPE)),
         }
+    }
+
+    /// Shows every informer that watches all there is of a kind.
+    pub(crate) fn visit_whole(&mut self, visitor: &mut impl Visit) {
+        visitor.visit(&mut self.pods);
+        visitor.visit(&mut self.replica_sets);
+        visitor.visit(&mut self.replication_controllers);
+        visitor.visit(&mut self.deployments);
+        visitor.visit(&mut self.daemon_sets);
+        visitor.visit(&mut self.stateful_sets);
+        visitor.visit(&mut self.revisions);
+        visitor.visit(&mut self.claims);
+        visitor.visit(&mut self.jobs);
+        visitor.visit(&mut self.cron_jobs);
+        visitor.visit(&mut self.budgets);
+        visitor.visit(&mut self.namespaces);
+        visitor.visit(&mut self.resource_quotas);
+        visitor.visit(&mut self.services);
+        visitor.visit(&mut self.service_cidrs);
+        visitor.visit(&mut self.ip_addresses);
+        visitor.visit(&mut self.endpoints);
+        visitor.visit(&mut self.endpoint_slices);
+        visitor.visit(&mut self.nodes);
+        visitor.visit(&mut self.volumes);
+        visitor.visit(&mut self.attributes_classes);
     }
 
     /// Watches everything until `shutdown`, in `tasks`, and waits for every first complete list: a controller that acts
