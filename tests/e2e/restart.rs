@@ -43,15 +43,19 @@ fn what_was_being_written_is_told_in_one_line_and_what_has_rotted_is_refused_wit
     cluster.kubectl(&["create", "configmap", "kept"]);
     cluster.end(Signal::SIGKILL);
     let segment = last_segment(&cluster);
-    let whole = fs::read(&segment).expect("a file");
-    // The beginning of a frame, as if the power had gone while it was written.
+    let mut whole = fs::read(&segment).expect("a file");
     let frame = whole.windows(4).position(|bytes| bytes == b"\xC0LOG").expect("a frame");
-    fs::write(&segment, [&whole[..], &whole[frame..frame + 40]].concat()).expect("a file");
+    // Behind the last frame are zeros. The beginning of one, as if the power had gone while it was written.
+    let written = |bytes: &[u8]| bytes.iter().rposition(|byte| *byte != 0).expect("something") + 1;
+    let end = written(&whole);
+    let torn = whole[frame..frame + written(&whole[frame..frame + 40])].to_vec();
+    whole.splice(end..(end + torn.len()).min(whole.len()), torn.iter().copied());
+    fs::write(&segment, &whole).expect("a file");
     cluster.up();
     let log = cluster.log();
     let name = segment.file_name().expect("a name").display().to_string();
-    let words =
-        format!("torn=40 bytes of {name} from byte {} on, which were never acknowledged, were cut off", whole.len());
+    let bytes = torn.len();
+    let words = format!("torn={bytes} bytes of {name} from byte {end} on, which were never acknowledged, were cut off");
     let told: Vec<&str> = log.lines().filter(|line| line.contains("store opened")).collect();
     assert!(told.len() == 2 && !told[0].contains("torn=") && told[1].contains(&words), "{told:#?}");
     cluster.kubectl(&["get", "configmap", "kept"]);

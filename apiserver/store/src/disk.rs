@@ -4,14 +4,12 @@ use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io,
-    os::{fd::AsFd, unix::fs::FileExt},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use nix::{errno::Errno, fcntl::FallocateFlags};
-
-/// A directory of files that only grow, and are cut or removed as a whole. What was not synced may be lost, in whole or
+/// A directory of files that grow, are written over where they hold zeros, and are cut or removed as a whole. What was not synced may be lost, in whole or
 /// in part and in any order, when the power goes.
 pub(crate) trait Disk: Send + 'static {
     /// The names of the files, sorted.
@@ -22,10 +20,8 @@ pub(crate) trait Disk: Send + 'static {
     fn read(&self, name: &str, at: u64, len: usize) -> io::Result<Vec<u8>>;
     /// Makes an empty file; it lasts once the directory is synced.
     fn create(&mut self, name: &str) -> io::Result<()>;
-    /// Writes at a position: the file's end, or over the same bytes.
-    fn append(&mut self, name: &str, at: u64, bytes: &[u8]) -> io::Result<()>;
-    /// Makes sure that appending up to a length will find room, if the file system can promise that.
-    fn reserve(&mut self, name: &str, upto: u64) -> io::Result<()>;
+    /// Writes at a position: the file's end, or over zeros or the same bytes.
+    fn write(&mut self, name: &str, at: u64, bytes: &[u8]) -> io::Result<()>;
     /// Puts a file's contents and length on stable storage; tells how long that took.
     fn sync(&mut self, name: &str) -> io::Result<Duration>;
     /// Cuts a file.
@@ -112,18 +108,8 @@ impl Disk for RealDisk {
         Ok(())
     }
 
-    fn append(&mut self, name: &str, at: u64, bytes: &[u8]) -> io::Result<()> {
+    fn write(&mut self, name: &str, at: u64, bytes: &[u8]) -> io::Result<()> {
         self.file(name)?.write_all_at(bytes, at)
-    }
-
-    fn reserve(&mut self, name: &str, upto: u64) -> io::Result<()> {
-        let upto = i64::try_from(upto).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        let file = self.file(name)?;
-        match nix::fcntl::fallocate(file.as_fd(), FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, upto) {
-            // A file system that cannot promise room says no when it is written to.
-            Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(()),
-            Err(errno) => Err(errno.into()),
-        }
     }
 
     fn sync(&mut self, name: &str) -> io::Result<Duration> {

@@ -4,7 +4,9 @@
 //! full; segments are removed from the front when a checkpoint holds what they say. Entries not yet applied are kept in
 //! memory as well, older ones are read from their place on disk when somebody asks.
 //!
-//! Room is reserved before anything is proposed, so a full disk refuses a write instead of interrupting it.
+//! Room is reserved before anything is proposed, so a full disk refuses a write instead of interrupting it. It is zeros that
+//! frames are written over: syncing those changes nothing but their own blocks, where a file that grows, or room that was
+//! only promised, has the file system write its journal for every sync.
 
 use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
@@ -29,8 +31,8 @@ mod record;
 pub(crate) mod segment;
 mod storage;
 
-/// Room is reserved in steps of this, so that few group commits ask for it.
-const STEP: u64 = 1 << 20;
+/// Room is reserved in steps of this part of a segment, so that few group commits ask for it.
+const STEPS: u64 = 16;
 
 /// Room that is always reserved beyond what is written: for a hard state, the leader's own entry after an election, and
 /// the heads of a frame and its records. What is left of it holds many a frame of [`Log::keep_commit`].
@@ -148,10 +150,17 @@ impl<D: Disk> Log<D> {
             return self.begin_segment(number, bytes);
         }
         let upto = segment.len + bytes;
-        if upto > segment.reserved {
-            let upto = upto.next_multiple_of(STEP);
-            self.disk.reserve(&segment::name(segment.number), upto).map_err(|error| refuse("reserve room", &error))?;
+        let reserved = segment.reserved;
+        if upto > reserved {
+            let upto = upto.next_multiple_of(step(self.segment_bytes));
+            let name = segment::name(segment.number);
+            // What follows syncs it along.
+            if let Err(error) = self.disk.write(&name, reserved, &zeros(upto - reserved)) {
+                self.disk.truncate(&name, reserved).map_err(|error| failed("give back room", &error))?;
+                return Err(refuse("reserve room", &error));
+            }
             segment.reserved = upto;
+            self.appended += upto - reserved;
         }
         Ok(())
     }
@@ -168,12 +177,10 @@ impl<D: Disk> Log<D> {
         let commit = self.hard_state.commit.min(index);
         put_hard_state(&mut frame, &HardState { commit, ..self.hard_state.clone() });
         beginning.extend(frame.seal(self.next_frame));
-        let reserved = (beginning.len() as u64 + bytes).next_multiple_of(STEP);
-        let written = self
-            .disk
-            .create(&name)
-            .and_then(|()| self.disk.reserve(&name, reserved))
-            .and_then(|()| self.disk.append(&name, 0, &beginning));
+        let len = beginning.len() as u64;
+        let reserved = (len + bytes).next_multiple_of(step(self.segment_bytes));
+        beginning.extend(zeros(reserved - len));
+        let written = self.disk.create(&name).and_then(|()| self.disk.write(&name, 0, &beginning));
         if let Err(error) = written {
             // An unfinished segment is also recognised, and removed, when the log is opened.
             self.disk.remove(&name).or_else(|error| match error.kind() {
@@ -188,9 +195,9 @@ impl<D: Disk> Log<D> {
         self.next_frame += 1;
         self.kept = self.kept.max(commit);
         self.truncated = false;
-        self.appended += beginning.len() as u64;
+        self.appended += reserved;
         self.syncs += 1;
-        self.segments.push_back(Segment { number, index, term, len: beginning.len() as u64, reserved });
+        self.segments.push_back(Segment { number, index, term, len, reserved });
         Ok(())
     }
 
@@ -244,7 +251,7 @@ impl<D: Disk> Log<D> {
         }
         let bytes = frame.seal(self.next_frame);
         let name = segment::name(segment.number);
-        if let Err(error) = self.disk.append(&name, segment.len, &bytes) {
+        if let Err(error) = self.disk.write(&name, segment.len, &bytes) {
             // Back to the last whole frame: what was written in part must not stand before what comes next.
             self.disk.truncate(&name, segment.len).map_err(|error| failed("cut a frame written in part", &error))?;
             segment.reserved = segment.len;
@@ -471,6 +478,15 @@ impl Place {
     fn new(segment: u64, at: usize, body: &[u8], term: u64) -> Self {
         Self { segment, at: narrow(at), len: narrow(body.len()), crc: crc32fast::hash(body), term }
     }
+}
+
+/// How much room is reserved at a time.
+fn step(segment_bytes: u64) -> u64 {
+    (segment_bytes / STEPS).max(512)
+}
+
+fn zeros(bytes: u64) -> Vec<u8> {
+    vec![0; usize::try_from(bytes).unwrap_or_default()]
 }
 
 /// Segments end soon after a few MiB, so offsets in them fit.

@@ -8,8 +8,11 @@
 //! A frame is written only after the one before it was synced. So what follows from what is found damaged:
 //! - a damaged frame *with* a whole one after it was synced once: the disk lost what it had promised to keep;
 //! - a damaged frame with nothing after it, in which a sector reads as zeros or the file ends, was being written when the
-//!   power went: files here only grow, so what did not arrive is a hole. Nobody was told of it, and it is cut off;
+//!   power went: it was written over zeros, or where nothing was, so what did not arrive is a hole. Nobody was told of it, and
+//!   it is cut off;
 //! - a damaged last frame without such a hole arrived as a whole and has changed since: damage again.
+//!
+//! Behind the last frame are zeros: room for those to come.
 
 use crate::codec::Reader;
 
@@ -86,10 +89,10 @@ pub(crate) enum Found<'a> {
         /// Where the next begins.
         next: usize,
     },
-    /// The end of the file.
+    /// The end of what was written.
     End,
-    /// A frame that was being written when the power went.
-    Torn,
+    /// A frame that was being written when the power went, of which so many bytes arrived, the holes between them counted.
+    Torn(usize),
     /// Something that was once whole.
     Damaged(&'static str),
 }
@@ -98,11 +101,9 @@ pub(crate) enum Found<'a> {
 /// a torn frame.
 pub(crate) fn look(bytes: &[u8], at: usize, last: bool) -> Found<'_> {
     let rest = bytes.get(at..).unwrap_or_default();
-    if rest.is_empty() {
-        return Found::End;
-    }
     let (bad, extent) = match header(rest) {
-        None => ("frame header does not match its checksum", HEADER),
+        // Behind the header is at least the end mark.
+        None => ("frame header does not match its checksum", HEADER + 1),
         Some((len, sequence, crc)) => match rest.get(HEADER..HEADER + len) {
             Some(payload) if crc32fast::hash(payload) == crc => {
                 let records = payload.get(..len.saturating_sub(1)).unwrap_or_default();
@@ -111,13 +112,18 @@ pub(crate) fn look(bytes: &[u8], at: usize, last: bool) -> Found<'_> {
             _ => ("frame does not match its checksum", HEADER + len),
         },
     };
+    let is_written = |byte: &u8| *byte != 0;
+    let Some(written) = rest.iter().rposition(is_written).map(|last| last + 1) else { return Found::End };
+    // One bit that rots in the room behind the last frame harms nobody.
+    let is_room = rest.iter().filter(|byte| is_written(byte)).count() == 1;
     if !last {
-        return Found::Damaged(bad);
+        return if is_room { Found::End } else { Found::Damaged(bad) };
     }
     if has_frame(rest.get(1..).unwrap_or_default()) {
         return Found::Damaged("a damaged frame is followed by a whole one");
     }
-    if has_hole(bytes, at, extent) { Found::Torn } else { Found::Damaged(bad) }
+    // What a whole one ends in is not zero.
+    if is_room || written < extent || has_hole(bytes, at, extent) { Found::Torn(written) } else { Found::Damaged(bad) }
 }
 
 fn header(bytes: &[u8]) -> Option<(usize, u64, u32)> {
@@ -144,10 +150,6 @@ pub(crate) fn has_frame(bytes: &[u8]) -> bool {
 /// Whether some sector of a frame did not arrive.
 fn has_hole(bytes: &[u8], at: usize, extent: usize) -> bool {
     let end = at + extent;
-    // The file is cut short, or ends in zeros where a whole one ends in an end mark.
-    if end > bytes.len() || bytes.last() == Some(&0) {
-        return true;
-    }
     let mut from = at;
     while from < end {
         let to = ((from / SECTOR + 1) * SECTOR).min(end);
@@ -178,33 +180,54 @@ mod tests {
         assert_eq!(look(&bytes, next, true), Found::End);
     }
 
+    /// Two frames, where the second begins, and the same with room behind them.
+    fn two() -> (usize, [Vec<u8>; 2]) {
+        let whole = [frame(1, 100), frame(2, 3000)].concat();
+        let room = [&whole[..], &[0; 2000]].concat();
+        (frame(1, 100).len(), [whole, room])
+    }
+
     #[test]
     fn a_tail_that_was_cut_anywhere_is_torn() {
-        let whole = [frame(1, 100), frame(2, 3000)].concat();
-        let second = frame(1, 100).len();
+        let (second, [whole, room]) = two();
         for len in second + 1..whole.len() {
-            assert_eq!(look(&whole[..len], second, true), Found::Torn, "cut at {len}");
-            let mut zeros = whole.clone();
+            let written = whole[second..len].iter().rposition(|byte| *byte != 0).unwrap() + 1;
+            assert_eq!(look(&whole[..len], second, true), Found::Torn(written), "cut at {len}");
+            let mut zeros = room.clone();
             zeros[len..].fill(0);
-            assert_eq!(look(&zeros, second, true), Found::Torn, "zeros from {len}");
+            assert_eq!(look(&zeros, second, true), Found::Torn(written), "zeros from {len}");
         }
     }
 
     #[test]
     fn a_lost_sector_of_the_last_frame_is_torn_and_a_flipped_bit_is_damage() {
-        let whole = [frame(1, 100), frame(2, 3000)].concat();
-        let second = frame(1, 100).len();
-        for sector in 0..whole.len() / SECTOR {
-            let (from, to) = ((sector * SECTOR).max(second), (sector + 1) * SECTOR);
-            let mut lost = whole.clone();
-            lost[from..to].fill(0);
-            assert_eq!(look(&lost, second, true), Found::Torn, "sector {sector}");
+        let (second, files) = two();
+        let end = files[0].len();
+        for whole in files {
+            for sector in second / SECTOR..=end / SECTOR {
+                let (from, to) = ((sector * SECTOR).max(second), ((sector + 1) * SECTOR).min(end));
+                let mut lost = whole.clone();
+                lost[from..to].fill(0);
+                assert!(matches!(look(&lost, second, true), Found::Torn(_)), "sector {sector}");
+            }
+            for at in second..end {
+                let mut flipped = whole.clone();
+                flipped[at] ^= 4;
+                assert!(matches!(look(&flipped, second, true), Found::Damaged(_)), "byte {at}");
+            }
         }
-        for at in second + 8..whole.len() {
-            let mut flipped = whole.clone();
+    }
+
+    #[test]
+    fn a_bit_that_rots_in_the_room_behind_the_last_frame_harms_nobody() {
+        let (_, [whole, room]) = two();
+        for at in whole.len()..room.len() {
+            let mut flipped = room.clone();
             flipped[at] ^= 4;
-            assert!(matches!(look(&flipped, second, true), Found::Damaged(_)), "byte {at}");
+            assert_eq!(look(&flipped, whole.len(), true), Found::Torn(at + 1 - whole.len()), "byte {at}");
+            assert_eq!(look(&flipped, whole.len(), false), Found::End, "byte {at}");
         }
+        assert_eq!(look(&room, whole.len(), true), Found::End);
     }
 
     #[test]

@@ -175,7 +175,7 @@ impl<D: Disk> Log<D> {
         if (header.index, header.term) != end {
             return Err(corrupt(&name, 0, "does not follow the last entry of the segment before it"));
         }
-        let (mut at, mut last_frame) = (segment::HEADER, 0);
+        let (mut at, mut last_frame, mut reserved) = (segment::HEADER, 0, bytes.len());
         loop {
             match frame::look(&bytes, at, last) {
                 Found::End => break,
@@ -190,13 +190,13 @@ impl<D: Disk> Log<D> {
                     last_frame = if at == segment::HEADER { 0 } else { at };
                     at = next;
                 }
-                Found::Torn if at == segment::HEADER => return self.remove_unfinished(name, recovery),
-                Found::Torn => {
-                    let (offset, bytes) = (at as u64, (bytes.len() - at) as u64);
-                    recovery.torn = Some(Torn { file: name.clone(), offset, bytes });
+                Found::Torn(_) if at == segment::HEADER => return self.remove_unfinished(name, recovery),
+                Found::Torn(bytes) => {
+                    recovery.torn = Some(Torn { file: name.clone(), offset: at as u64, bytes: bytes as u64 });
                     self.disk.truncate(&name, at as u64).map_err(Error::io(format!("cut {name}")))?;
                     let took = self.disk.sync(&name).map_err(Error::io(format!("sync {name}")))?;
                     self.note_sync(took);
+                    reserved = at;
                     break;
                 }
                 Found::Damaged(what) => return Err(corrupt(&name, at as u64, what)),
@@ -210,7 +210,8 @@ impl<D: Disk> Log<D> {
         }
         recovery.segments += 1;
         recovery.bytes += at as u64;
-        let segment = Segment { number, index: header.index, term: header.term, len: at as u64, reserved: at as u64 };
+        let segment =
+            Segment { number, index: header.index, term: header.term, len: at as u64, reserved: reserved as u64 };
         self.segments.push_back(segment);
         Ok(())
     }
@@ -218,7 +219,7 @@ impl<D: Disk> Log<D> {
     /// Writes the last frame once more. If the process before ended because syncing it failed, what was just read may be
     /// in the page cache alone, marked clean: no sync would ever write it again.
     fn renew(&mut self, name: &str, at: usize, bytes: &[u8]) -> Result<()> {
-        let renewed = self.disk.append(name, at as u64, bytes).and_then(|()| self.disk.sync(name)).and_then(|took| {
+        let renewed = self.disk.write(name, at as u64, bytes).and_then(|()| self.disk.sync(name)).and_then(|took| {
             self.disk.sync_dir()?;
             Ok(took)
         });

@@ -80,7 +80,8 @@ fn however_slow_a_checkpoint_is_the_log_does_not_outgrow_it() {
         let mut held = write_until_held(&mut opened);
         // However many more come.
         let mut more: Vec<_> = (0..50).map(|_| ask(&mut opened, "b", 5000, NOW)).collect();
-        assert!(log_bytes(&world) <= longest(CHECKPOINT), "round {round}: {}", log_bytes(&world));
+        // With the room behind each segment's last frame.
+        assert!(log_bytes(&world) <= longest(CHECKPOINT) / 8 * 9, "round {round}: {}", log_bytes(&world));
         assert!(held.try_recv().is_err() && more.iter_mut().all(|more| more.try_recv().is_err()), "they wait");
         let job = opened.worker.take_job().expect("for a checkpoint");
         let saved = checkpoints.save(&job);

@@ -48,8 +48,17 @@ struct SimFile {
     synced: Vec<u8>,
     /// Sectors the next sync will write.
     dirty: BTreeSet<usize>,
-    /// Room promised beyond what is written.
-    reserved: usize,
+}
+
+impl SimFile {
+    /// How far it is more than zeros.
+    fn written(&self) -> usize {
+        self.current.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
+    }
+
+    fn room(&self, zeros_take_room: bool) -> usize {
+        if zeros_take_room { self.current.len() } else { self.written() }
+    }
 }
 
 /// See the module.
@@ -74,7 +83,7 @@ pub(crate) struct World {
     pub(crate) stopped: bool,
     /// The disk holds no more than so many bytes.
     pub(crate) capacity: Option<usize>,
-    /// Whether the file system can promise room.
+    /// Whether the file system keeps room for zeros; one that compresses does not.
     pub(crate) can_reserve: bool,
     /// The next sync of the log fails.
     pub(crate) fail_sync: bool,
@@ -119,7 +128,7 @@ impl World {
     }
 
     pub(crate) fn used(&self) -> usize {
-        self.files.values().map(|file| file.current.len().max(file.reserved)).sum()
+        self.files.values().map(|file| file.room(self.can_reserve)).sum()
     }
 
     /// The process is killed: the kernel still has everything.
@@ -128,9 +137,6 @@ impl World {
         self.stop_in = None;
         self.fail_sync = false;
         self.engine_anew = None;
-        for file in self.files.values_mut() {
-            file.reserved = 0;
-        }
     }
 
     /// The power goes: of what was not synced anything may be lost.
@@ -171,7 +177,8 @@ impl World {
     pub(crate) fn flip_bit_by(&mut self, dice: &mut Dice) -> Option<(String, usize, u8)> {
         let names: Vec<String> = self.files.keys().cloned().collect();
         let name = names.get(dice.below(names.len()))?.clone();
-        let len = self.files[&name].current.len();
+        // Behind that is nothing to be noticed.
+        let len = self.files[&name].written();
         let (at, bit) = (dice.below(len), 1 << dice.below(8));
         self.flip(&name, at, bit).then_some((name, at, bit))
     }
@@ -262,7 +269,7 @@ impl Disk for SimDisk {
         Ok(())
     }
 
-    fn append(&mut self, name: &str, at: u64, bytes: &[u8]) -> io::Result<()> {
+    fn write(&mut self, name: &str, at: u64, bytes: &[u8]) -> io::Result<()> {
         let mut world = self.world();
         let mut count = bytes.len();
         let stops = world.step();
@@ -270,10 +277,13 @@ impl Disk for SimDisk {
             count = world.dice.below(bytes.len() + 1);
         }
         let at = usize::try_from(at).unwrap();
+        let can_reserve = world.can_reserve;
         let room = world.capacity.map(|capacity| capacity.saturating_sub(world.used()));
         let file = world.files.get_mut(name).ok_or(io::ErrorKind::NotFound)?;
-        assert!(at <= file.current.len(), "files only grow at their end");
-        let free = room.map_or(usize::MAX, |room| room + file.current.len().max(file.reserved) - at);
+        assert!(at <= file.current.len(), "files grow at their end");
+        let takes_room = can_reserve || bytes.iter().any(|byte| *byte != 0);
+        let over = file.room(can_reserve).saturating_sub(at);
+        let free = room.filter(|_| takes_room).map_or(usize::MAX, |room| room + over);
         let short = free < count;
         count = count.min(free);
         file.current.resize(file.current.len().max(at + count), 0);
@@ -285,26 +295,6 @@ impl Disk for SimDisk {
             return Err(stopped());
         }
         if short { Err(full()) } else { Ok(()) }
-    }
-
-    fn reserve(&mut self, name: &str, upto: u64) -> io::Result<()> {
-        let mut world = self.world();
-        if world.step() {
-            return Err(stopped());
-        }
-        if !world.can_reserve {
-            return Ok(());
-        }
-        let used = world.used();
-        let capacity = world.capacity.unwrap_or(usize::MAX);
-        let upto = usize::try_from(upto).unwrap();
-        let file = world.files.get_mut(name).ok_or(io::ErrorKind::NotFound)?;
-        let more = upto.saturating_sub(file.current.len().max(file.reserved));
-        if more > 0 && used + more > capacity {
-            return Err(full());
-        }
-        file.reserved = file.reserved.max(upto);
-        Ok(())
     }
 
     fn sync(&mut self, name: &str) -> io::Result<Duration> {
@@ -345,7 +335,6 @@ impl Disk for SimDisk {
         let file = world.files.get_mut(name).ok_or(io::ErrorKind::NotFound)?;
         let len = usize::try_from(len).unwrap();
         file.current.truncate(len);
-        file.reserved = 0;
         file.dirty.insert(len / SECTOR);
         Ok(())
     }
