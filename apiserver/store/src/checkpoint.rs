@@ -66,6 +66,8 @@ pub(crate) struct Job {
     pub(crate) mark: Mark,
     /// Keys that changed, with what they hold now.
     pub(crate) entries: Vec<(Bytes, Option<Arc<Entry>>)>,
+    /// What is held by keys that held nothing at the checkpoint before, so that nothing of them has to be looked for.
+    pub(crate) fresh: Vec<Arc<Entry>>,
     /// Leases that changed, with how long they live.
     pub(crate) leases: Vec<(LeaseId, Option<u64>)>,
     /// Members that changed.
@@ -80,10 +82,10 @@ pub(crate) struct Job {
 impl Job {
     /// Bytes of keys and values.
     pub(crate) fn bytes(&self) -> u64 {
-        let bytes = |(key, entry): &(Bytes, Option<Arc<Entry>>)| {
-            (key.len() + entry.as_ref().map_or(0, |entry| entry.value.len())) as u64
-        };
-        self.entries.iter().map(bytes).sum()
+        let held = |entry: &Arc<Entry>| entry.value.len();
+        let changed = self.entries.iter().map(|(key, entry)| key.len() + entry.as_ref().map_or(0, held));
+        let fresh = self.fresh.iter().map(|entry| entry.key.len() + held(entry));
+        changed.chain(fresh).sum::<usize>() as u64
     }
 }
 
@@ -96,10 +98,46 @@ pub(crate) struct Loaded {
     pub(crate) peers: Vec<(u64, Peer)>,
 }
 
+/// What a checkpoint that came to nothing has left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    /// Records, but no mark.
+    Unmarked,
+    /// Perhaps a mark as well.
+    Unknown,
+}
+
+/// What one checkpoint writes, and what it removes when it is valid.
+struct Writing {
+    index: u64,
+    changes: Vec<Change>,
+    superseded: Vec<Vec<u8>>,
+    graves: Vec<Vec<u8>>,
+}
+
+impl Writing {
+    /// Adds a record; a grave if there is no body.
+    fn put(&mut self, mut own: Vec<u8>, body: Option<&[u8]>) {
+        own.extend_from_slice(&self.index.to_be_bytes());
+        for (at, chunk) in encode_record(body).chunks(CHUNK).enumerate() {
+            let mut key = own.clone();
+            key.extend_from_slice(&u32::try_from(at).unwrap_or(u32::MAX).to_be_bytes());
+            if body.is_none() {
+                self.graves.push(key.clone());
+            }
+            self.changes.push((key, Some(chunk.to_vec())));
+        }
+    }
+}
+
 /// Writes checkpoints to an engine, and reads them.
 #[derive(Debug)]
 pub(crate) struct Checkpoints<E> {
     engine: E,
+    /// The index of the valid one.
+    valid: u64,
+    left: Left,
     /// What an interrupted checkpoint left behind: not valid, or superseded.
     stale: Vec<Vec<u8>>,
     /// Graves whose removal has to wait until that of what they cover has been synced.
@@ -108,7 +146,7 @@ pub(crate) struct Checkpoints<E> {
 
 impl<E: Engine> Checkpoints<E> {
     pub(crate) const fn new(engine: E) -> Self {
-        Self { engine, stale: Vec::new(), graves: Vec::new() }
+        Self { engine, valid: 0, left: Left::Nothing, stale: Vec::new(), graves: Vec::new() }
     }
 
     /// Reads the valid checkpoint.
@@ -122,11 +160,7 @@ impl<E: Engine> Checkpoints<E> {
     }
 
     fn read(&mut self) -> Result<Loaded> {
-        let mut mark = None;
-        self.engine.scan(MARK, &mut |_, value| {
-            mark = Some(Mark::decode(value).map_err(corrupt)?);
-            Ok(())
-        })?;
+        let mark = self.mark()?;
         // The process before may have been killed between writing the mark and syncing it. What is superseded by this mark
         // may be removed only when the mark itself cannot be lost any more.
         if mark.is_some() {
@@ -145,8 +179,18 @@ impl<E: Engine> Checkpoints<E> {
                 record.read(&mut loaded, graves)?;
             }
         }
+        self.valid = valid;
         loaded.mark = mark;
         Ok(loaded)
+    }
+
+    fn mark(&mut self) -> Result<Option<Mark>> {
+        let mut mark = None;
+        self.engine.scan(MARK, &mut |_, value| {
+            mark = Some(Mark::decode(value).map_err(corrupt)?);
+            Ok(())
+        })?;
+        Ok(mark)
     }
 
     /// Writes a checkpoint; it is on stable storage when this returns. Tells how much of the disk all takes then.
@@ -161,46 +205,80 @@ impl<E: Engine> Checkpoints<E> {
     }
 
     fn steps(&mut self, job: &Job) -> Result<()> {
-        let mut superseded = Vec::new();
-        let mut graves = Vec::new();
-        if job.anew.is_some() {
-            self.engine.begin_anew()?;
+        if self.left == Left::Unknown && self.mark()?.map_or(0, |mark| mark.index) == self.valid {
+            self.left = Left::Unmarked;
         }
-        let stale = if job.anew.is_some() { Vec::new() } else { std::mem::take(&mut self.stale) };
-        let mut changes: Vec<Change> = stale.into_iter().map(|key| (key, None)).collect();
-        self.flush(&mut changes, 0)?;
+        let left = self.left;
+        let is_anew = job.anew.is_some();
+        if is_anew {
+            self.engine.begin_anew()?;
+        } else {
+            self.remove_stale()?;
+        }
+        // One that was begun anew is gone if it came to nothing, or it has taken the other's place.
+        self.left = if is_anew || left == Left::Unknown { Left::Unknown } else { Left::Unmarked };
+        let (changes, superseded, graves) = (Vec::new(), Vec::new(), Vec::new());
+        let mut writing = Writing { index: job.mark.index, changes, superseded, graves };
         for (key, entry) in &job.entries {
             let body = entry.as_ref().map(|entry| encode_entry(entry));
-            self.supersede(kind::ENTRY, key, body, job.mark.index, &mut changes, &mut superseded, &mut graves)?;
-            self.flush(&mut changes, BATCH)?;
+            self.supersede(prefix(kind::ENTRY, key), body.as_deref(), &mut writing)?;
+        }
+        for entry in &job.fresh {
+            let (key, body) = (prefix(kind::ENTRY, &entry.key), encode_entry(entry));
+            if left == Left::Unknown && !is_anew {
+                self.supersede(key, Some(&body), &mut writing)?;
+            } else {
+                writing.put(key, Some(&body));
+                self.flush(&mut writing.changes, BATCH)?;
+            }
         }
         for (id, ttl) in &job.leases {
-            let body = ttl.map(|ttl| ttl.to_le_bytes().to_vec());
-            let key = id.0.to_be_bytes();
-            self.supersede(kind::LEASE, &key, body, job.mark.index, &mut changes, &mut superseded, &mut graves)?;
-            self.flush(&mut changes, BATCH)?;
+            let body = ttl.map(|ttl| ttl.to_le_bytes());
+            let body = body.as_ref().map(<[u8; 8]>::as_slice);
+            self.supersede(prefix(kind::LEASE, &id.0.to_be_bytes()), body, &mut writing)?;
         }
         for (id, peer) in &job.peers {
             let body = peer.as_ref().map(Peer::encode);
-            let key = id.to_be_bytes();
-            self.supersede(kind::PEER, &key, body, job.mark.index, &mut changes, &mut superseded, &mut graves)?;
-            self.flush(&mut changes, BATCH)?;
+            self.supersede(prefix(kind::PEER, &id.to_be_bytes()), body.as_deref(), &mut writing)?;
         }
         for (kind, key) in self.unnamed(job)? {
-            self.supersede(kind, &key, None, job.mark.index, &mut changes, &mut superseded, &mut graves)?;
-            self.flush(&mut changes, BATCH)?;
+            self.supersede(prefix(kind, &key), None, &mut writing)?;
         }
-        self.flush(&mut changes, 0)?;
+        self.flush(&mut writing.changes, 0)?;
         self.engine.sync()?;
+        self.left = Left::Unknown;
         self.engine.write(&[(MARK.to_vec(), Some(job.mark.encode()))])?;
         self.engine.sync()?;
-        if job.anew.is_some() {
-            return self.replace();
+        if is_anew {
+            self.replace()?;
+        } else {
+            // The first sync above covered the removals of the last checkpoint, so what its graves covered stays away.
+            let due = std::mem::replace(&mut self.graves, writing.graves);
+            let removals: Vec<Change> = writing.superseded.into_iter().chain(due).map(|key| (key, None)).collect();
+            removals.chunks(BATCH).try_for_each(|chunk| self.engine.write(chunk))?;
         }
-        // The first sync above covered the removals of the last checkpoint, so what its graves covered stays away.
-        let due = std::mem::replace(&mut self.graves, graves);
-        let removals: Vec<Change> = superseded.into_iter().chain(due).map(|key| (key, None)).collect();
-        removals.chunks(BATCH).try_for_each(|chunk| self.engine.write(chunk))
+        (self.valid, self.left) = (job.mark.index, Left::Nothing);
+        Ok(())
+    }
+
+    /// Removes what is known to be neither valid nor about to be.
+    fn remove_stale(&mut self) -> Result<()> {
+        if self.left == Left::Unmarked {
+            let (valid, stale) = (self.valid, &mut self.stale);
+            for kind in kind::ALL {
+                self.engine.scan(&[kind], &mut |stored, _| {
+                    let (.., mut from) = stored_key(stored).map_err(corrupt)?;
+                    if u64::from_be_bytes(from.array().map_err(corrupt)?) > valid {
+                        stale.push(stored.to_vec());
+                    }
+                    Ok(())
+                })?;
+            }
+        }
+        let removals: Vec<Change> = self.stale.iter().map(|key| (key.clone(), None)).collect();
+        removals.chunks(BATCH).try_for_each(|chunk| self.engine.write(chunk))?;
+        self.stale.clear();
+        Ok(())
     }
 
     /// What was begun anew takes the place of what was there: there is nothing in it that is stale.
@@ -234,41 +312,19 @@ impl<E: Engine> Checkpoints<E> {
     }
 
     /// Writes a key's record of this checkpoint, and collects its older ones.
-    #[expect(clippy::too_many_arguments, reason = "three lists that are filled side by side")]
-    fn supersede(
-        &mut self,
-        kind: u8,
-        key: &[u8],
-        body: Option<Vec<u8>>,
-        index: u64,
-        changes: &mut Vec<Change>,
-        superseded: &mut Vec<Vec<u8>>,
-        graves: &mut Vec<Vec<u8>>,
-    ) -> Result<()> {
-        let prefix = prefix(kind, key);
-        let mut own = prefix.clone();
-        own.extend_from_slice(&index.to_be_bytes());
-        let before = superseded.len();
+    fn supersede(&mut self, prefix: Vec<u8>, body: Option<&[u8]>, writing: &mut Writing) -> Result<()> {
+        let own = [&prefix[..], &writing.index.to_be_bytes()].concat();
+        let before = writing.superseded.len();
         self.engine.scan(&prefix, &mut |key, _| {
             if !key.starts_with(&own) {
-                superseded.push(key.to_vec());
+                writing.superseded.push(key.to_vec());
             }
             Ok(())
         })?;
-        let is_grave = body.is_none();
-        if is_grave && superseded.len() == before {
-            return Ok(());
+        if body.is_some() || writing.superseded.len() > before {
+            writing.put(prefix, body);
         }
-        let record = encode_record(body.as_deref());
-        for (at, chunk) in record.chunks(CHUNK).enumerate() {
-            let mut key = own.clone();
-            key.extend_from_slice(&u32::try_from(at).unwrap_or(u32::MAX).to_be_bytes());
-            if is_grave {
-                graves.push(key.clone());
-            }
-            changes.push((key, Some(chunk.to_vec())));
-        }
-        Ok(())
+        self.flush(&mut writing.changes, BATCH)
     }
 
     fn flush(&mut self, changes: &mut Vec<Change>, at_least: usize) -> Result<()> {

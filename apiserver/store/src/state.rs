@@ -1,6 +1,10 @@
 //! The replicated state machine: pure, so that every member and every replay comes to the same state.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 
@@ -52,7 +56,8 @@ pub(crate) struct State {
 /// Keys and leases that differ from the last checkpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Dirty {
-    pub(crate) keys: BTreeSet<Bytes>,
+    /// With whether they may have held something then.
+    pub(crate) keys: BTreeMap<Bytes, bool>,
     pub(crate) leases: BTreeSet<LeaseId>,
     pub(crate) peers: BTreeSet<u64>,
 }
@@ -105,7 +110,7 @@ impl State {
         leases: impl IntoIterator<Item = LeaseId>,
         peers: impl IntoIterator<Item = u64>,
     ) {
-        self.dirty.keys.extend(keys);
+        self.dirty.keys.extend(keys.into_iter().map(|key| (key, true)));
         self.dirty.leases.extend(leases);
         self.dirty.peers.extend(peers);
     }
@@ -353,7 +358,7 @@ impl State {
                 self.leases.attach(id, key.clone());
             }
         }
-        self.dirty.keys.insert(key.clone());
+        self.dirty.keys.entry(key.clone()).or_insert(previous.is_some());
         events.push(Arc::new(Event {
             kind: EventKind::Put,
             entry: Arc::clone(&entry),
@@ -377,7 +382,7 @@ impl State {
         if let Some(id) = previous.lease {
             self.leases.detach(id, &tombstone.key);
         }
-        self.dirty.keys.insert(tombstone.key.clone());
+        self.dirty.keys.entry(tombstone.key.clone()).or_insert(true);
         events.push(Arc::new(Event {
             kind: EventKind::Delete,
             entry: tombstone,

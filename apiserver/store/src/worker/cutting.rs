@@ -150,6 +150,7 @@ impl<D: Disk> Worker<D> {
             let changed = job.anew.unwrap_or(job.entries.len());
             self.cutting.state = 0;
             let keys = job.entries.into_iter().take(changed).map(|(key, _)| key);
+            let keys = keys.chain(job.fresh.iter().map(|entry| entry.key.clone()));
             let leases = job.leases.into_iter().map(|(id, _)| id);
             let peers = job.peers.into_iter().map(|(id, _)| id);
             self.shared.write().mark_dirty(keys, leases, peers);
@@ -264,11 +265,15 @@ impl<D: Disk> Worker<D> {
         let (index, term) = self.applied;
         let mark = Mark { index, term, revision: state.revision(), members, received: false };
         let Dirty { keys, mut leases, mut peers } = dirty;
-        let mut entries: Vec<_> = keys.iter().map(|key| (key.clone(), state.index().get(key).cloned())).collect();
+        let (mut entries, mut fresh) = (Vec::new(), Vec::new());
+        for (key, was_held) in &keys {
+            let entry = state.index().get(key).cloned();
+            if *was_held { entries.push((key.clone(), entry)) } else { fresh.extend(entry) }
+        }
         let mut anew = None;
         if self.cutting.is_outgrown(state.index().bytes(), self.settings.checkpoint_bytes) {
             anew = Some(entries.len());
-            let others = state.index().entries().filter(|entry| !keys.contains(&entry.key));
+            let others = state.index().entries().filter(|entry| !keys.contains_key(&entry.key));
             entries.extend(others.map(|entry| (entry.key.clone(), Some(Arc::clone(entry)))));
             leases.extend(state.leases().iter().map(|(id, _)| id));
             peers.extend(state.peers().keys());
@@ -276,7 +281,7 @@ impl<D: Disk> Worker<D> {
         let leases = leases.into_iter().map(|id| (id, state.leases().get(id).map(|held| held.ttl.as_secs())));
         let peers = peers.into_iter().map(|id| (id, state.peers().get(&id).cloned()));
         let (leases, peers) = (leases.collect(), peers.collect());
-        self.cutting.job = Some(Job { mark, entries, leases, peers, whole: false, anew });
+        self.cutting.job = Some(Job { mark, entries, fresh, leases, peers, whole: false, anew });
         drop(state);
         self.cutting.is_under_way = true;
         self.cutting.is_wanted = false;
