@@ -101,13 +101,15 @@ impl<'o, 'de> Level<'o, 'de> {
 
     /// Adds an element of a list, of which what is below it stands from `start` on, if anything does.
     fn put(&mut self, key: String, start: usize, has_below: bool) {
-        let mut head = Vec::with_capacity(key.len() + 16);
-        head.push(b'"');
-        write_escaped(&mut head, &key);
-        head.extend_from_slice(b"\":");
-        let inner = start + head.len();
-        self.out.splice(start..start, head);
-        self.close(key.into(), start, inner, true, has_below);
+        let end = self.out.len();
+        self.out.push(b'"');
+        write_escaped(self.out, &key);
+        self.out.extend_from_slice(b"\":");
+        let head = self.out.len() - end;
+        if let Some(member) = self.out.get_mut(start..) {
+            member.rotate_right(head);
+        }
+        self.close(key.into(), start, start + head, true, has_below);
     }
 
     fn close(&mut self, key: Cow<'de, str>, start: usize, inner: usize, is_member: bool, has_below: bool) {
@@ -152,16 +154,24 @@ impl<'o, 'de> Level<'o, 'de> {
 
 /// As it stands between the quotes of a JSON text.
 fn write_escaped(out: &mut Vec<u8>, text: &str) {
-    if is_plain(text) {
-        out.extend_from_slice(text.as_bytes());
-        return;
+    let mut rest = text;
+    while let Some((plain, special)) = rest.find(is_special).and_then(|at| rest.split_at_checked(at)) {
+        out.extend_from_slice(plain.as_bytes());
+        let mut chars = special.chars();
+        match chars.next() {
+            Some(quote @ ('"' | '\\')) => out.extend([b'\\', quote as u8]),
+            other => {
+                let quoted = Value::from(other.map(String::from)).to_string();
+                out.extend_from_slice(quoted.as_bytes().get(1..quoted.len() - 1).unwrap_or_default());
+            }
+        }
+        rest = chars.as_str();
     }
-    let quoted = Value::from(text).to_string();
-    out.extend_from_slice(quoted.as_bytes().get(1..quoted.len() - 1).unwrap_or_default());
+    out.extend_from_slice(rest.as_bytes());
 }
 
-fn is_plain(text: &str) -> bool {
-    text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\')
+const fn is_special(char: char) -> bool {
+    char < ' ' || matches!(char, '"' | '\\')
 }
 
 /// What the look at a place came to.
