@@ -327,9 +327,11 @@ impl<D: Disk> Member<D> {
         others.max_by_key(|id| (self.is_active(*id), has(*id)))
     }
 
-    /// Hands leadership over.
+    /// Hands leadership over, if this member has it: of any other raft-rs would ask its leader, and no such message travels.
     pub(crate) fn hand_over(&mut self, to: u64) {
-        self.node.transfer_leader(to);
+        if self.is_leader() {
+            self.node.transfer_leader(to);
+        }
     }
 
     /// This member has come to lead: looks which changes of the members leaders before have left.

@@ -115,6 +115,11 @@ impl State {
         self.dirty.peers.extend(peers);
     }
 
+    /// Another checkpoint than the last of these is valid now: any of the keys may hold something in it.
+    pub(crate) fn rebase(&mut self) {
+        self.dirty.keys.values_mut().for_each(|was_held| *was_held = true);
+    }
+
     /// The members.
     pub(crate) const fn peers(&self) -> &Peers {
         &self.peers

@@ -13,7 +13,7 @@ use crate::{
     history::Retention,
     lease::{Deadlines, Lease},
     member::Member,
-    packet::{Packet, Question},
+    packet::Question,
     queue::Request,
     revision::LeaseId,
     shared::{Shared, Work},
@@ -369,7 +369,7 @@ impl<D: Disk> Worker<D> {
                 }
                 Proposed::Peer { member, life, number, bytes } => {
                     if self.member()?.propose_bytes(bytes).is_err() {
-                        self.send(member, &Packet::Refused { life, number });
+                        self.refuse_of(member, life, number);
                     }
                 }
             }
@@ -378,12 +378,12 @@ impl<D: Disk> Worker<D> {
     }
 
     /// Answers what was not handed in.
-    fn refuse(&self, group: Vec<Proposed>, error: &Error) {
+    fn refuse(&mut self, group: Vec<Proposed>, error: &Error) {
         for proposed in group {
             match proposed {
                 Proposed::Own { waiting: Some(waiting), .. } => drop(waiting.answer.send(Err(error.clone()))),
                 Proposed::Own { waiting: None, .. } => {}
-                Proposed::Peer { member, life, number, .. } => self.send(member, &Packet::Refused { life, number }),
+                Proposed::Peer { member, life, number, .. } => self.refuse_of(member, life, number),
             }
         }
     }

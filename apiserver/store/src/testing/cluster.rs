@@ -56,6 +56,7 @@ mod rot;
 mod rounds;
 mod seeds;
 mod slow;
+mod ties;
 mod turns;
 mod watches;
 mod witness;

@@ -82,6 +82,11 @@ impl Cutting {
         self.origin + intervals * interval
     }
 
+    /// Whether a checkpoint is being written.
+    pub(super) const fn is_under_way(&self) -> bool {
+        self.is_under_way
+    }
+
     /// Why no checkpoint can be expected now, if one has only just come to nothing.
     fn missed(&self, now: Now) -> Option<&Error> {
         let missed = self.missed.as_ref().filter(|(_, since)| now.steady.saturating_sub(*since) < AGAIN);
@@ -110,7 +115,7 @@ impl<D: Disk> Worker<D> {
                 self.cutting.marked = job.mark.index;
                 self.cutting.missed = None;
                 tracing::debug!(index = job.mark.index, revision = job.mark.revision.0, "checkpoint written");
-                if job.whole { self.install(&job.mark, now) } else { self.cut(job.mark.index) }
+                if job.whole { self.install(now) } else { self.cut(job.mark.index) }
             }
             Err(error @ Error::DiskFull) => {
                 tracing::warn!("the disk is too full for a checkpoint: the log is kept until there is room for one");

@@ -242,12 +242,21 @@ impl<D: Disk> Worker<D> {
     }
 
     /// An image is this member's checkpoint now: it becomes its state, unless the log has brought it further meanwhile.
-    pub(super) fn install(&mut self, mark: &Mark, now: Now) -> Result<()> {
-        let Some(saved) = self.images.saving.take() else { return Ok(()) };
+    ///
+    /// # Errors
+    /// [`Error::DiskFull`]: there is no room for a log behind it, and it is tried again when there may be.
+    pub(super) fn install(&mut self, now: Now) -> Result<()> {
+        let Some(mut saved) = self.images.saving.take() else { return Ok(()) };
+        self.shared.write().rebase();
+        let mark = &saved.image.mark;
         if !self.has(mark) {
             let state = saved.image.state(self.settings.retention);
             let member = self.member()?;
-            member.log_mut().restart_at((mark.index, mark.term))?;
+            if let Err(error) = member.log_mut().restart_at((mark.index, mark.term)) {
+                saved.asked = now.steady;
+                self.images.saving = Some(saved);
+                return Err(error);
+            }
             member.log_mut().note_members(mark.members.clone());
             *self.shared.write() = state;
             self.applied = (mark.index, mark.term);
@@ -263,5 +272,22 @@ impl<D: Disk> Worker<D> {
         }
         self.send(saved.from, &Packet::Installed { transfer: saved.transfer, index: mark.index });
         self.drain(now)
+    }
+
+    /// An image that is this member's checkpoint, and was not installed for want of room, is so when there is some.
+    pub(super) fn install_again(&mut self, now: Now) -> Result<()> {
+        // One that is being written is installed when it is.
+        let is_due = |saved: &Receiving| now.steady.saturating_sub(saved.asked) >= ASK_AGAIN;
+        if self.cutting.is_under_way() || !self.images.saving.as_ref().is_some_and(is_due) {
+            return Ok(());
+        }
+        match self.install(now) {
+            Err(Error::DiskFull) => Ok(()),
+            Ok(()) => {
+                self.note_room();
+                Ok(())
+            }
+            other => other,
+        }
     }
 }

@@ -25,6 +25,9 @@ use crate::{
 /// A leader says that it is there once a tick; who hears nothing for ten to twenty of them stands for election. So the
 /// next write after a leader's death is made about a second later.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
+/// A tick is so many milliseconds longer or shorter than that. Two members whose ticks fall together, and that have drawn the
+/// same patience, would stand for election at the same instant, and each would have its own vote.
+const UNEVEN: u64 = 10;
 /// How long a write waits for there to be a leader.
 const WITHOUT_LEADER: Duration = Duration::from_secs(3);
 /// How long anything waits for what it asked of the other members. An election or two fit in.
@@ -44,6 +47,8 @@ const LONELY: usize = 40;
 pub(super) struct Passing {
     /// None while there are no peers: a lone member never ticks.
     pub(super) next_tick: Option<Duration>,
+    /// How many there have been.
+    ticks: u64,
     /// Who led when it was last looked at.
     pub(super) leader: Option<u64>,
     /// Writes that wait for a leader.
@@ -61,6 +66,12 @@ pub(super) struct Passing {
     told_at: Duration,
     /// Until then it leaves it to others to stand for election.
     rests: Option<Duration>,
+}
+
+/// How long a member's tick of this number is, drawn by both numbers.
+fn tick(member: u64, number: u64) -> Duration {
+    let drawn = crc32fast::hash([member.to_le_bytes(), number.to_le_bytes()].as_flattened());
+    TICK + Duration::from_millis(u64::from(drawn) % (2 * UNEVEN + 1)) - Duration::from_millis(UNEVEN)
 }
 
 /// Who asked the leader something.
@@ -253,6 +264,15 @@ impl<D: Disk> Worker<D> {
         self.passing.again |= is_own && self.waiting.contains_key(&number);
     }
 
+    /// Refuses a write that came with its number: a peer's, or one of this member's own that it had passed on before it led.
+    pub(super) fn refuse_of(&mut self, member: u64, life: u64, number: u64) {
+        if self.member.as_ref().is_some_and(|own| own.own().id == member) {
+            self.refused(life, number);
+        } else {
+            self.send(member, &Packet::Refused { life, number });
+        }
+    }
+
     /// Passes writes on to the leader, or holds them until there is one.
     pub(super) fn pass_on(&mut self, group: Vec<Proposed>, now: Now) {
         for proposed in group {
@@ -269,7 +289,7 @@ impl<D: Disk> Worker<D> {
                 // The new leader will end the lease.
                 (Proposed::Own { waiting: None, .. }, _) => {}
                 (Proposed::Peer { member, life, number, .. }, _) => {
-                    self.send(member, &Packet::Refused { life, number });
+                    self.refuse_of(member, life, number);
                 }
             }
         }
@@ -368,6 +388,7 @@ impl<D: Disk> Worker<D> {
             || !self.passing.asked.is_empty()
             || !self.passing.held.is_empty()
             || !self.changes.removing.knows_all()
+            || self.changes.removing.asks()
             || self.waiting.first_key_value().is_some_and(|(_, waiting)| waiting.passed_on.is_some())
     }
 
@@ -383,8 +404,9 @@ impl<D: Disk> Worker<D> {
         if due > now.steady {
             return;
         }
+        self.passing.ticks += 1;
         // After a stall one tick, not all that were missed: the others' messages wait to be read.
-        self.passing.next_tick = Some(now.steady + TICK);
+        self.passing.next_tick = Some(now.steady + tick(member.own().id, self.passing.ticks));
         if self.passing.rests.is_some_and(|until| now.steady < until) {
             member.rest();
         }
@@ -398,6 +420,8 @@ impl<D: Disk> Worker<D> {
         let kept = self.keep_removals();
         self.mind(kept, now);
         self.tick_images(now);
+        let installed = self.install_again(now);
+        self.mind(installed, now);
         self.ask_reads(now);
         self.settle(now);
         self.consider_checkpoint(now);

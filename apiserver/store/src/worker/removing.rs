@@ -85,6 +85,11 @@ impl Removing {
         !self.forgettable.contains_key(&id)
     }
 
+    /// Whether somebody waits for who would be left to answer.
+    pub(super) const fn asks(&self) -> bool {
+        !self.inquiries.is_empty()
+    }
+
     /// Whether there is no removal that this member may forget.
     pub(super) fn knows_all(&self) -> bool {
         self.forgettable.is_empty()

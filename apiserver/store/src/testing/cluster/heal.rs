@@ -1,6 +1,6 @@
 //! Liveness: what must come about once nothing goes wrong any more.
 
-use std::{collections::BTreeSet, fmt::Write as _};
+use std::fmt::Write as _;
 
 use super::{Asked, HEAL, Simulation, machine, reads};
 
@@ -8,18 +8,11 @@ impl Simulation {
     /// Nothing goes wrong any more: the cluster comes to itself, without those whose disks are lost.
     pub(super) fn heal(&mut self) {
         self.net.heal();
-        // Two that wait equally long stand for election at the same time, again and again; for real each wait is drawn anew.
-        // So one of them begins again with a wait of its own.
-        let mut waits = BTreeSet::new();
         for machine in &mut self.machines {
             machine.until = 0;
             let mut world = machine.world.lock().unwrap();
             (world.capacity, world.stop_in, world.fail_sync) = (None, None, false);
             drop(world);
-            if !machine.lost && !waits.insert(machine.patience) {
-                machine.patience = (21..).find(|wait| waits.insert(*wait)).unwrap();
-                machine.stop(false, 0);
-            }
         }
         let before = self.writes.answered;
         for step in 0..HEAL {

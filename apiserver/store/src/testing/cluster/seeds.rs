@@ -16,10 +16,13 @@ fn a_cluster_keeps_what_it_promised_whatever_happens() {
 /// Each found something once: a write that was refused and whose copy was done all the same, a log that was cut where a
 /// later segment had overwritten its end, reads that waited for peers that were members no more, an image that arrived when
 /// a later checkpoint was there, a removed member that knew those who were left as learners, pieces of the image of a
-/// member's next life in that of the one before.
+/// member's next life in that of the one before, an image on a disk without room for the log behind it, an image that came
+/// when the log had brought its member further, writes that a leader of late had passed on and refused itself.
 #[test]
 fn clusters_that_found_something_stay_found() {
-    for seed in [116, 133, 151, 163, 221, 231, 266, 290, 1067, 1702, 5007, 8949, 1894] {
+    for seed in
+        [116, 133, 151, 163, 221, 231, 266, 290, 1067, 1702, 5007, 8949, 1894, 402_781, 413_654, 502_152, 510_604]
+    {
         simulate(seed);
     }
 }
