@@ -335,17 +335,12 @@ impl<D: Disk> Worker<D> {
         }
         let bytes = group.iter().map(|proposed| proposed.size() + 64).sum();
         // Nothing of the group has been handed in yet: whatever goes wrong here, it is certain that it was not done.
-        match self.member()?.log_mut().reserve(bytes) {
-            Ok(()) => {}
-            Err(Error::DiskFull) => {
+        if let Err(error) = self.make_room(bytes) {
+            if matches!(error, Error::DiskFull) {
                 self.note_full();
-                self.refuse(group, &Error::DiskFull);
-                return Ok(());
             }
-            Err(error) => {
-                self.refuse(group, &error);
-                return Err(error);
-            }
+            self.refuse(group, &error);
+            return Ok(());
         }
         // After a full disk there may be no leader yet.
         if let Err(error) = self.take_the_lead(now) {
@@ -386,6 +381,17 @@ impl<D: Disk> Worker<D> {
                 Proposed::Peer { member, life, number, .. } => self.refuse_of(member, life, number),
             }
         }
+    }
+
+    /// Has the log keep room for so many bytes. A log that fails at that is written to no more, whoever asked.
+    fn make_room(&mut self, bytes: usize) -> Result<()> {
+        let made = self.member()?.log_mut().reserve(bytes);
+        if let Err(error) = &made
+            && !matches!(error, Error::DiskFull)
+        {
+            self.fail(error.clone());
+        }
+        made
     }
 
     fn member(&mut self) -> Result<&mut Member<D>> {

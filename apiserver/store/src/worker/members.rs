@@ -116,7 +116,8 @@ impl<D: Disk> Worker<D> {
         }
         let mut context = Vec::with_capacity(info.size());
         info.put(&mut context);
-        member.log_mut().reserve(context.len() + 256)?;
+        self.make_room(context.len() + 256)?;
+        let member = self.leading()?;
         let index = member.propose_change(Change::Admit, context)?;
         Ok((index, member.term()))
     }
@@ -139,10 +140,11 @@ impl<D: Disk> Worker<D> {
         if !self.leads {
             return;
         }
-        let Some(member) = &mut self.member else { return };
-        if let Some(id) = member.caught_up().filter(|_| !member.is_changing())
-            && member.log_mut().reserve(256).is_ok()
-            && member.propose_change(Change::Promote(id), Vec::new()).is_ok()
+        let caught_up =
+            self.member.as_mut().filter(|member| !member.is_changing()).and_then(|member| member.caught_up());
+        if let Some(id) = caught_up
+            && self.make_room(256).is_ok()
+            && self.member.as_mut().is_some_and(|member| member.propose_change(Change::Promote(id), Vec::new()).is_ok())
         {
             tracing::info!(member = MemberId(id).to_string(), "a member has caught up and is to vote");
         }

@@ -223,17 +223,13 @@ impl<D: Disk> Worker<D> {
             if self.holds_back_peers(bytes) {
                 return Ok(());
             }
-            let Some(member) = &mut self.member else { return Ok(()) };
-            match member.log_mut().reserve(bytes) {
+            match self.make_room(bytes) {
                 Ok(()) => self.note_room(),
                 Err(Error::DiskFull) => {
                     self.note_full();
                     return Ok(());
                 }
-                Err(error) => {
-                    self.fail(error);
-                    return Ok(());
-                }
+                Err(_) => return Ok(()),
             }
         }
         self.member.as_mut().map_or(Ok(()), |member| member.step(message, from))

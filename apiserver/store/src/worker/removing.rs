@@ -139,7 +139,8 @@ impl<D: Disk> Worker<D> {
         if is_busy || member.is_changing() {
             return Err(Error::Unavailable);
         }
-        member.log_mut().reserve(ROOM)?;
+        self.make_room(ROOM)?;
+        let member = self.leading()?;
         let own = member.own().id;
         let others = member.log().members().voters.iter().copied().filter(|voter| ![own, id].contains(voter));
         Ok((BTreeSet::from([own]), others.collect()))
@@ -155,21 +156,13 @@ impl<D: Disk> Worker<D> {
 
     /// Whether this member could go on with what is to come: the leader asks.
     pub(super) fn is_well(&mut self) -> bool {
-        let Some(member) = &mut self.member else { return false };
-        match member.log_mut().reserve(ROOM) {
-            Ok(()) => {
-                self.note_room();
-                true
-            }
-            Err(Error::DiskFull) => {
-                self.note_full();
-                false
-            }
-            Err(error) => {
-                self.fail(error);
-                false
-            }
+        let room = self.make_room(ROOM);
+        match &room {
+            Ok(()) => self.note_room(),
+            Err(Error::DiskFull) => self.note_full(),
+            Err(_) => {}
         }
+        room.is_ok()
     }
 
     /// An answer has come; whether it was to such a question.
@@ -214,7 +207,8 @@ impl<D: Disk> Worker<D> {
             }
             return Err(Error::Unavailable);
         }
-        member.log_mut().reserve(ROOM)?;
+        self.make_room(ROOM)?;
+        let member = self.leading()?;
         let index = member.propose_change(Change::Remove(id), Vec::new())?;
         Ok((index, member.term()))
     }

@@ -15,7 +15,7 @@ impl Simulation {
             let world = machine.world.lock().unwrap();
             !world.stopped && world.capacity.is_none() && world.stop_in.is_none() && !world.fail_sync
         };
-        if machine.lost || machine.running.is_none() || !is_well || !self.can_lose_a_disk() {
+        if machine.lost || machine.running.is_none() || !is_well || !self.can_lose_disk(index) {
             return false;
         }
         let way = self.way(machine.identity.member);
