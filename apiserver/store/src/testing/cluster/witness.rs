@@ -78,8 +78,7 @@ fn two_servers_and_a_witness_survive_the_loss_of_any_one() {
 /// Each found something once: two that did not come to themselves when nothing was wrong any more, a removal that was
 /// forgotten on a full disk, a write that was refused by who had just become the only one, and was done, a server that had a
 /// vote and had not heard of it, when nobody was left who would tell, a removal that was asked for when the last other one
-/// went, a lead that was handed over by who had lost it, a sync that failed
-/// when room was made for a promotion.
+/// went, a lead that was handed over by who had lost it, a sync that failed when room was made for a promotion.
 #[test]
 fn clusters_with_a_witness_that_found_something_stay_found() {
     for seed in [377, 1136, 7967, 12_412, 301_479, 420_218, 518_193, 603_524] {
