@@ -57,17 +57,18 @@ impl Simulation {
         }
     }
 
+    /// That another has become a voter is not known to be so by those who are left, if nobody but this one has applied it; a
+    /// witness may be all that has it besides a server that is to become one.
     pub(super) fn can_lose_disk(&self, index: usize) -> bool {
         let gone = self.machines.iter().filter(|machine| machine.lost).count();
-        self.voters_without(index).difference(&self.leaving()).count() >= 4 && gone == self.removed.len()
+        let are_enough = |voters: BTreeSet<u64>| voters.difference(&self.leaving()).count() >= 4;
+        are_enough(self.voters(|_| true)) && are_enough(self.voters(|at| at != index)) && gone == self.removed.len()
     }
 
-    /// The voters, as who has come furthest of all others knows them. That another has become one is not known to be so by
-    /// those who are left, if nobody but this one has applied it; a witness may be all that has it besides a server that is
-    /// to become one.
-    fn voters_without(&self, index: usize) -> BTreeSet<u64> {
-        let others = self.machines.iter().enumerate().filter(|(at, _)| *at != index);
-        let running = others.filter_map(|(_, machine)| machine.running.as_ref());
+    /// The voters, as who has come furthest of these knows them.
+    fn voters(&self, among: impl Fn(usize) -> bool) -> BTreeSet<u64> {
+        let machines = self.machines.iter().enumerate().filter(|(at, _)| among(*at));
+        let running = machines.filter_map(|(_, machine)| machine.running.as_ref());
         let furthest = running.max_by_key(|run| run.worker.standing().2);
         let members = furthest.map(|run| run.shared.cluster().members).unwrap_or_default();
         members.iter().filter(|member| member.votes).map(|member| member.id.0).collect()
