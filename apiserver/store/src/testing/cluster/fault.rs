@@ -61,7 +61,10 @@ impl Simulation {
     /// witness may be all that has it besides a server that is to become one.
     pub(super) fn can_lose_disk(&self, index: usize) -> bool {
         let gone = self.machines.iter().filter(|machine| machine.lost).count();
-        let are_enough = |voters: BTreeSet<u64>| voters.difference(&self.leaving()).count() >= 4;
+        let mut leaving = self.leaving();
+        // Whoever knows of their removal may not run just now.
+        leaving.extend(&self.removed);
+        let are_enough = |voters: BTreeSet<u64>| voters.difference(&leaving).count() >= 4;
         are_enough(self.voters(|_| true)) && are_enough(self.voters(|at| at != index)) && gone == self.removed.len()
     }
 
