@@ -32,6 +32,9 @@ pub(crate) trait Disk: Send + 'static {
     fn sync_dir(&mut self) -> io::Result<()>;
 }
 
+/// Bytes written at once.
+const PAGE: usize = 4096;
+
 /// Whether the disk, or the owner's share of it, is full.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
@@ -109,7 +112,10 @@ impl Disk for RealDisk {
     }
 
     fn write(&mut self, name: &str, at: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file(name)?.write_all_at(bytes, at)
+        // The page cache keeps what is written at once as one piece, and counts all of it as written whenever a part of it is.
+        let file = self.file(name)?;
+        let mut places = (at..).step_by(PAGE);
+        bytes.chunks(PAGE).try_for_each(|page| file.write_all_at(page, places.next().unwrap_or(at)))
     }
 
     fn sync(&mut self, name: &str) -> io::Result<Duration> {

@@ -31,8 +31,15 @@ mod record;
 pub(crate) mod segment;
 mod storage;
 
-/// Room is reserved in steps of this part of a segment, so that few group commits ask for it.
+/// Room is reserved for so many group commits like the one that asks for it, so that few do, and a log that is hardly written to
+/// is hardly written ahead of;
+const AHEAD: u64 = 8;
+
+/// and for no more than this part of a segment.
 const STEPS: u64 = 16;
+
+/// What file systems write at least.
+const BLOCK: u64 = 4096;
 
 /// Room that is always reserved beyond what is written: for a hard state, the leader's own entry after an election, and
 /// the heads of a frame and its records. What is left of it holds many a frame of [`Log::keep_commit`].
@@ -143,7 +150,7 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// [`Error::DiskFull`]: nothing has changed. [`Error::Failed`].
     pub(crate) fn reserve(&mut self, bytes: usize) -> Result<()> {
-        let bytes = bytes as u64 + MARGIN;
+        let (ahead, bytes) = (AHEAD * bytes as u64, bytes as u64 + MARGIN);
         let Some(segment) = self.segments.back_mut() else { return Err(failed("write", "log has no segment")) };
         if segment.len > self.segment_bytes || self.truncated {
             let number = segment.number + 1;
@@ -152,7 +159,7 @@ impl<D: Disk> Log<D> {
         let upto = segment.len + bytes;
         let reserved = segment.reserved;
         if upto > reserved {
-            let upto = upto.next_multiple_of(step(self.segment_bytes));
+            let upto = reaching(upto, ahead, self.segment_bytes);
             let name = segment::name(segment.number);
             // What follows syncs it along.
             if let Err(error) = self.disk.write(&name, reserved, &zeros(upto - reserved)) {
@@ -178,7 +185,7 @@ impl<D: Disk> Log<D> {
         put_hard_state(&mut frame, &HardState { commit, ..self.hard_state.clone() });
         beginning.extend(frame.seal(self.next_frame));
         let len = beginning.len() as u64;
-        let reserved = (len + bytes).next_multiple_of(step(self.segment_bytes));
+        let reserved = reaching(len + bytes, 0, self.segment_bytes);
         beginning.extend(zeros(reserved - len));
         let written = self.disk.create(&name).and_then(|()| self.disk.write(&name, 0, &beginning));
         if let Err(error) = written {
@@ -480,9 +487,10 @@ impl Place {
     }
 }
 
-/// How much room is reserved at a time.
-fn step(segment_bytes: u64) -> u64 {
-    (segment_bytes / STEPS).max(512)
+/// How far room reaches that is needed up to there, with some ahead.
+fn reaching(upto: u64, ahead: u64, segment_bytes: u64) -> u64 {
+    let most = segment_bytes / STEPS;
+    (upto + ahead.min(most)).next_multiple_of(most.clamp(512, BLOCK))
 }
 
 fn zeros(bytes: u64) -> Vec<u8> {
